@@ -1,0 +1,54 @@
+# `make` lists the targets. Everything lives in .venv and .peers inside the checkout; nothing else is touched.
+PYTHON ?= python3
+BIN := .venv/bin
+JOBS ?= auto
+TESTS ?= tests
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint property soak proof bench samples readme build peers oracles clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/.ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("snaptool needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+setup: .venv/.ready ## virtual environment with snaptool, its tests' tools and a real etcd
+
+demo: setup ## rewrite a real sample snapshot, and check the result
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python samples/demo.py
+
+test: setup ## the tests, real etcd included (narrow with TESTS=tests/unit)
+	$(BIN)/python -m pytest -q -n $(JOBS) $(TESTS)
+
+lint: setup ## ruff, its formatter, and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint test ## what CI runs: lint, types, tests
+
+property: setup ## the laws only
+	$(BIN)/python -m pytest -q -n $(JOBS) tests/property
+
+soak: setup ## slow properties and long fuzzing
+	$(BIN)/python -m pytest -q -n $(JOBS) -m soak tests
+
+bench: setup ## snaptool beside etcdutl, bbolt and cp, as ratios
+	$(BIN)/python -m tests.benchmarks
+
+samples: setup ## make the sample snapshots anew with a real etcd
+	$(BIN)/python samples/make.py
+
+readme: setup ## write the generated parts of README.md anew
+	$(BIN)/python -m tests.readme
+
+build: setup ## source distribution and wheel into dist/
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean: ## remove everything that make made
+	rm -rf .venv .peers build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""snaptool: rewrite etcd snapshots of Kubernetes clusters."""

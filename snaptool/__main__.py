@@ -1,0 +1,14 @@
+"""Entry point of `snaptool` and `python -m snaptool`."""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Run the command line."""
+    from snaptool.cli import main as cli_main  # noqa: PLC0415
+
+    cli_main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What etcd puts in buckets."""

@@ -1,0 +1,1 @@
+"""What Kubernetes puts in keys and plain values."""

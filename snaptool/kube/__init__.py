@@ -1,1 +1,41 @@
-"""What Kubernetes puts in keys and plain values."""
+"""What Kubernetes puts in keys and plain values.
+
+`keys` maps registry keys to resources and back, `objects` says what a plaintext is. Both take bytes and return values;
+neither knows how values are encrypted.
+"""
+
+from snaptool.kube.keys import (
+    COMPACT_REVISION_KEY,
+    DEFAULT_PREFIXES,
+    MAX_RESOURCE_SEGMENTS,
+    RESOURCE_TYPES,
+    ResourceKey,
+    ResourceType,
+    UnknownType,
+    find_prefixes,
+    key_prefixes,
+    parse_key,
+    resolve_type,
+    resource_segments,
+)
+from snaptool.kube.objects import Encoding, NotAnObject, ObjectHeader, describe, plausible
+
+__all__ = [
+    "COMPACT_REVISION_KEY",
+    "DEFAULT_PREFIXES",
+    "MAX_RESOURCE_SEGMENTS",
+    "RESOURCE_TYPES",
+    "Encoding",
+    "NotAnObject",
+    "ObjectHeader",
+    "ResourceKey",
+    "ResourceType",
+    "UnknownType",
+    "describe",
+    "find_prefixes",
+    "key_prefixes",
+    "parse_key",
+    "plausible",
+    "resolve_type",
+    "resource_segments",
+]

@@ -1,9 +1,10 @@
 """What Kubernetes puts in keys and plain values.
 
-`keys` maps registry keys to resources and back, `objects` says what a plaintext is. Both take bytes and return values;
-neither knows how values are encrypted.
+`keys` maps registry keys to resources and back, `objects` says what a plaintext is, `decoding` shows it whole. All take
+bytes and return values; none knows how values are encrypted.
 """
 
+from snaptool.kube.decoding import decode_object
 from snaptool.kube.keys import (
     COMPACT_REVISION_KEY,
     DEFAULT_PREFIXES,
@@ -31,6 +32,7 @@ __all__ = [
     "ResourceKey",
     "ResourceType",
     "UnknownType",
+    "decode_object",
     "describe",
     "find_prefixes",
     "key_prefixes",

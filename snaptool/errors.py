@@ -4,6 +4,7 @@ The tree; leaves live beside the code that raises them::
 
     SnaptoolError
       InputError            the request cannot be served: missing file, source is target, bad configuration entry
+      OutputError           the result cannot be written: disk full, no permission
       FormatError           bytes break a format: not a bolt file, broken tree, bad record, truncated message
       ProviderError         a stored value cannot be opened, or a plaintext cannot be sealed
       KeyServiceError       a KMS plugin cannot be reached, refuses, or answers wrongly
@@ -28,6 +29,10 @@ class SnaptoolError(Exception):
 
 class InputError(SnaptoolError):
     """The request itself cannot be served."""
+
+
+class OutputError(SnaptoolError):
+    """The result cannot be written."""
 
 
 class FormatError(SnaptoolError):

@@ -1,1 +1,116 @@
-"""The command line."""
+"""The command line: parse options, open, call one operation, render the result.
+
+The terminal's voice, for every command: results go to stdout, everything else to stderr. A message is one sentence that
+says what and where, then, on a line of its own, what to do next. No exclamation marks, no apologies, no colours that carry
+meaning. Keys, seeds, wrapped keys and plaintext are never printed but by the commands whose purpose is to show them.
+
+Command modules import what they need when they run, so that `--help` stays fast.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+import traceback
+from types import FrameType
+
+import click
+
+from snaptool.cli import exits
+from snaptool.errors import SnaptoolError
+
+_COMMANDS = {
+    "inspect": "inspect",
+    "verify": "verify",
+    "list": "browse",
+    "get": "browse",
+    "history": "browse",
+    "diff": "browse",
+    "rewrite": "rewrite",
+    "repair": "repair",
+    "config": "config",
+    "kms": "kms",
+    "scratch": "scratch",
+}
+
+
+class _Group(click.Group):
+    """Commands by name, imported when asked for, listed in the order a user meets them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"snaptool.cli.{_COMMANDS[cmd_name]}")
+        command: click.Command = getattr(module, f"{cmd_name}_command")
+        return command
+
+
+@click.group(
+    cls=_Group,
+    epilog=exits.epilog(),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(package_name="snaptool", message="snaptool %(version)s")
+def cli() -> None:
+    """Rewrite etcd snapshots of Kubernetes clusters.
+
+    Open every value with the old EncryptionConfiguration, write it under a new one or in clear, or drop what no key opens. The
+    source is never changed; the target is whole and verified, or absent.
+    """
+
+
+def main() -> None:
+    """Run the command line: the one place where errors become exit codes and a broad catch is allowed."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = cli.main(arguments, prog_name="snaptool", standalone_mode=False)
+        return code if isinstance(code, int) else exits.DONE
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.UsageError as error:
+        error.show()
+        return exits.USAGE
+    except click.ClickException as error:
+        error.show()
+        return exits.FAILED
+    except (KeyboardInterrupt, click.Abort):
+        _say("interrupted: nothing was written")
+        return exits.INTERRUPTED
+    except SnaptoolError as error:
+        _say(f"error: {error}")
+        if error.hint:
+            _say(f"       {error.hint}")
+        return exits.exit_code(error)
+    except BrokenPipeError:
+        # The reader of our output left, as `| head` does; Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exits.FAILED
+    except Exception as error:  # noqa: BLE001 - the boundary: anything that gets here is a bug, and is said to be one
+        _say_bug(error)
+        return exits.FAILED
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _say(line: str) -> None:
+    click.echo(f"snaptool: {line}", err=True)
+
+
+def _say_bug(error: BaseException) -> None:
+    # Places only: the message and the arguments of an unforeseen error could hold what must not be printed.
+    for frame in traceback.extract_tb(error.__traceback__):
+        click.echo(f"  {frame.filename}:{frame.lineno} in {frame.name}", err=True)
+    _say(f"this is a bug in snaptool: {type(error).__name__}")
+    _say("nothing was published; please report the lines above with the command that you ran")

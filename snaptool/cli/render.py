@@ -1,0 +1,122 @@
+"""What reaches the terminal: tables, JSON, notes and the progress bar. Nothing else in snaptool writes to it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
+
+import click
+
+_UNITS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+
+
+class Terminal:
+    """Where a command talks: results to stdout, notes and progress to stderr."""
+
+    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
+        self.quiet = quiet
+        self.verbose = verbose
+
+    def note(self, sentence: str) -> None:
+        """Say something about the run, unless asked to be quiet."""
+        if not self.quiet:
+            click.echo(f"snaptool: {sentence}", err=True)
+
+    def detail(self, sentence: str) -> None:
+        """Say something that only `-v` wants to know."""
+        if self.verbose:
+            click.echo(f"snaptool: {sentence}", err=True)
+
+    def progress(self) -> Progress:
+        """Return the callback that operations report to; draws on a terminal only."""
+        return Progress(shown=not self.quiet and sys.stderr.isatty())
+
+
+class Progress:
+    """A bar per step, drawn by tqdm on stderr."""
+
+    def __init__(self, *, shown: bool) -> None:
+        self._shown = shown
+        self._step = ""
+        self._bar: Any = None
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        """Show that `done` of `total` units of `step` are behind us."""
+        if not self._shown:
+            return
+        if step != self._step:
+            from tqdm import tqdm
+
+            self.close()
+            # tqdm's monitor is a thread; none may run when workers are forked.
+            tqdm.monitor_interval = 0
+            self._step = step
+            self._bar = tqdm(total=total, desc=step, unit="page", unit_scale=True, leave=False, file=sys.stderr)
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+            self._step = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document. Bytes are shown as text where they are UTF-8 and escaped where they are not."""
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False, default=_plain))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, bytes):
+        return show(value)
+    if hasattr(value, "__fspath__"):
+        return str(value)
+    raise TypeError(f"no JSON form for {type(value).__name__}")
+
+
+def show(key: bytes) -> str:
+    """Show a key: UTF-8 as it is, control characters and stray bytes escaped, so that no key can command a terminal."""
+    text = key.decode(errors="backslashreplace")
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def print_table(
+    headings: Sequence[str], rows: Iterable[Sequence[object]], *, right: str = "", indent: str = ""
+) -> None:
+    """Print aligned columns. `right` has an `r` for every right-aligned column: ` r r` aligns the second and fourth."""
+    cells = [list(headings), *([_cell(value) for value in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
+    for row in cells:
+        parts = [
+            text.rjust(width) if right[index : index + 1] == "r" else text.ljust(width)
+            for index, (text, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        click.echo(indent + "  ".join(parts).rstrip())
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, bytes):
+        return show(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "-" if value is None else str(value)
+
+
+def size_text(size_bytes: int) -> str:
+    """Show a size: `61.4 KiB`."""
+    for unit, name in _UNITS:
+        if size_bytes >= unit:
+            return f"{size_bytes / unit:.1f} {name}"
+    return f"{size_bytes} bytes"

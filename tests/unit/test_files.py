@@ -1,0 +1,199 @@
+"""Sources stay as they are; targets are whole or absent."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import stat
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from snaptool.errors import InputError, OutputError
+from snaptool.files import Draft, Source, SourceChanged, TargetExists, check_target, write_private
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+@pytest.fixture(params=["unnamed", "sibling"])
+def kind_of_draft(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "sibling":
+        monkeypatch.delattr(os, "O_TMPFILE")
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("kind_of_draft")
+def test_draft_has_no_name_until_it_is_published(tmp_path: Path) -> None:
+    target = tmp_path / "out.db"
+    with Draft(target, force=False) as draft:
+        draft.write(b"0" * 100)
+        draft.write(memoryview(b"tail"))
+        draft.seek(0)
+        draft.write(b"head")
+        draft.sync()
+        assert not target.exists()
+        with draft.read_back() as written:
+            assert written[:] == b"head" + b"0" * 96 + b"tail"
+        draft.publish()
+    assert target.read_bytes() == b"head" + b"0" * 96 + b"tail"
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    assert names(tmp_path) == ["out.db"]
+
+
+@pytest.mark.usefixtures("kind_of_draft")
+def test_draft_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), Draft(tmp_path / "out.db", force=False) as draft:  # noqa: PT012 - the failure must be inside
+        draft.write(b"something")
+        raise ZeroDivisionError
+    assert names(tmp_path) == []
+
+
+@pytest.mark.usefixtures("kind_of_draft")
+def test_existing_target_is_replaced_only_by_force(tmp_path: Path) -> None:
+    target = tmp_path / "out.db"
+    target.write_bytes(b"old")
+    with pytest.raises(TargetExists, match="exists already"):
+        Draft(target, force=False)
+    with Draft(target, force=True) as draft:
+        draft.write(b"new")
+        assert target.read_bytes() == b"old"
+        draft.publish()
+    assert target.read_bytes() == b"new"
+    assert names(tmp_path) == ["out.db"]
+
+
+@pytest.mark.usefixtures("kind_of_draft")
+def test_target_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "out.db"
+    with Draft(target, force=False) as draft:
+        draft.write(b"mine")
+        target.write_bytes(b"theirs")
+        with pytest.raises(TargetExists):
+            draft.publish()
+    assert target.read_bytes() == b"theirs"
+    assert names(tmp_path) == ["out.db"]
+
+
+def test_source_is_recognised_by_identity_and_not_by_spelling(tmp_path: Path) -> None:
+    path = tmp_path / "in.db"
+    path.write_bytes(b"x")
+    (tmp_path / "hard.db").hardlink_to(path)
+    (tmp_path / "soft.db").symlink_to(path)
+    with Source(path) as source:
+        for spelling in ("in.db", "hard.db", "soft.db", "../" + tmp_path.name + "/in.db"):
+            with pytest.raises(InputError, match="same file"):
+                check_target(tmp_path / spelling, force=True, source=source)
+
+
+def test_broken_symlink_counts_as_existing_target(tmp_path: Path) -> None:
+    (tmp_path / "out.db").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(TargetExists):
+        check_target(tmp_path / "out.db", force=False)
+
+
+def test_only_regular_files_are_sources(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for odd in ("folder", "pipe"):
+        with pytest.raises(InputError, match="not a regular file"):
+            Source(tmp_path / odd)
+
+
+def test_missing_source_says_so(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="No such file") as caught:
+        Source(tmp_path / "absent.db")
+    assert "spelling" in caught.value.hint
+
+
+def test_source_that_changes_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "in.db"
+    path.write_bytes(b"x" * 100)
+    with Source(path) as source:
+        source.check_unchanged()
+        os.truncate(path, 10)
+        with pytest.raises(SourceChanged, match="100 bytes then, 10 now"):
+            source.check_unchanged()
+
+
+def test_full_disk_is_an_output_error_and_leaves_nothing(tmp_path: Path) -> None:
+    script = textwrap.dedent(
+        """
+        import resource, signal, sys
+        from pathlib import Path
+        from snaptool.errors import OutputError
+        from snaptool.files import Draft
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        try:
+            with Draft(Path(sys.argv[1]), force=False) as draft:
+                for _ in range(100):
+                    draft.write(b"x" * 4096)
+                draft.publish()
+        except OutputError as error:
+            print(error)
+        """
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "out.db")], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.startswith("cannot write")
+    assert os.strerror(errno.EFBIG) in result.stdout
+    assert names(tmp_path) == []
+
+
+def test_kill_leaves_nothing(tmp_path: Path) -> None:
+    script = textwrap.dedent(
+        """
+        import sys, time
+        from pathlib import Path
+        from snaptool.files import Draft
+        with Draft(Path(sys.argv[1]), force=False) as draft:
+            draft.write(b"x" * (1 << 20))
+            draft.sync()
+            print("written", flush=True)
+            time.sleep(60)
+        """
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "out.db")], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "written\n"
+        process.send_signal(signal.SIGKILL)
+    assert names(tmp_path) == []
+
+
+def test_private_text_is_for_its_owner_only(tmp_path: Path) -> None:
+    previous = os.umask(0)
+    try:
+        write_private(tmp_path / "config.yaml", "secret: x\n", force=False)
+    finally:
+        os.umask(previous)
+    assert stat.S_IMODE((tmp_path / "config.yaml").stat().st_mode) == 0o600
+    with pytest.raises(TargetExists):
+        write_private(tmp_path / "config.yaml", "other\n", force=False)
+    assert (tmp_path / "config.yaml").read_text() == "secret: x\n"
+
+
+def test_unwritable_folder_is_an_output_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="create a file in"):
+        Draft(Path("/proc/out.db"), force=False)
+    with pytest.raises(InputError, match="no directory"):
+        Draft(tmp_path / "absent" / "out.db", force=False)
+
+
+def test_reading_never_changes_times_or_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "in.db"
+    path.write_bytes(os.urandom(10_000))
+    before = (path.read_bytes(), path.stat().st_mtime_ns)
+    with Source(path) as source:
+        assert bytes(source.buffer) == before[0]
+        source.release_memory()
+        assert bytes(source.buffer) == before[0]
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before

@@ -1,9 +1,11 @@
 """What Kubernetes puts in keys and plain values.
 
-`keys` maps registry keys to resources and back, `objects` says what a plaintext is, `decoding` shows it whole. All take
-bytes and return values; none knows how values are encrypted.
+`keys` maps registry keys to resources and back, `objects` says what a plaintext is, `decoding` shows it whole,
+`consequences` says what losing an object means. All take bytes or keys and return values; none knows how values are
+encrypted.
 """
 
+from snaptool.kube.consequences import consequence
 from snaptool.kube.decoding import decode_object
 from snaptool.kube.keys import (
     COMPACT_REVISION_KEY,
@@ -32,6 +34,7 @@ __all__ = [
     "ResourceKey",
     "ResourceType",
     "UnknownType",
+    "consequence",
     "decode_object",
     "describe",
     "find_prefixes",

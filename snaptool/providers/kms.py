@@ -25,6 +25,7 @@ pkg/storage/value/encrypt/envelope/{envelope.go,kmsv2/envelope.go} and encrypt/a
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import re
@@ -370,12 +371,17 @@ def source_problem(source: WrappedSource) -> Reason | None:
     """Return the first limit of spec/kms.md 1.6 that a v2 source breaks; it holds for stored values and for answers."""
     if not 0 < len(source.source) <= MAX_SOURCE_BYTES:
         return Reason.KMSV2_BAD_DEK_SOURCE
-    if not 0 < len(source.key_id.encode()) <= MAX_KEY_ID_BYTES:
+    if key_id_problem(source.key_id):
         return Reason.KMSV2_BAD_KEY_ID
     total = sum(len(key.encode()) + len(value) for key, value in source.annotations)
     if total > MAX_ANNOTATION_BYTES or not all(is_annotation_key(key) for key, _ in source.annotations):
         return Reason.KMSV2_BAD_ANNOTATIONS
     return None
+
+
+def key_id_problem(key_id: str) -> bool:
+    """Is the key id empty, or too long to be stored?"""
+    return not 0 < len(key_id.encode()) <= MAX_KEY_ID_BYTES
 
 
 def is_annotation_key(key: str) -> bool:
@@ -394,6 +400,24 @@ def _encode_tail(source: WrappedSource) -> bytes:
     if source.source_type:
         parts.append(wire.encode_field(_TYPE, int(source.source_type)))
     return b"".join(parts)
+
+
+def reveals(text: bytes, secret: bytes) -> bool:
+    """Does `text` hold `secret` as it is, in hex or in base64 (either alphabet, at any of the three alignments)?
+
+    Asked of what a plugin returns for a fresh key, and of every text that goes into a message.
+    """
+    if len(secret) < 8:  # shorter ones turn up by chance
+        return False
+    if secret in text or secret.hex().encode() in text.lower():
+        return True
+    unified = text.translate(bytes.maketrans(b"-_", b"+/"))
+    for lead in range(3):
+        # What comes before and after decides the first and last characters: leave those out.
+        coded = base64.b64encode(bytes(lead) + secret)[(lead * 8 + 5) // 6 :]
+        if coded[: len(secret) * 8 // 6 - 1] in unified:
+            return True
+    return False
 
 
 def rewrap(payload: bytes, old: WrappedSource, new: WrappedSource) -> bytes:

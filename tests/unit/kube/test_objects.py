@@ -27,7 +27,7 @@ CUSTOM_CBOR = (
 )
 CONFIG_YAML = (
     b"apiVersion: v1\ndata:\n  name: not-this\nkind: ConfigMap\nmetadata:\n  labels:\n    name: nor-this\n"
-    b'  name: "settings"\n  namespace: shop\n'
+    b'  name: "settings"\n  namespace: shop\n  annotations:\n    name: nor-that\n'
 )
 
 
@@ -75,6 +75,7 @@ def test_an_envelope_that_is_not_in_the_usual_byte_form_is_still_an_object() -> 
         pytest.param(b"\xd9\xd9\xf7\xa0", id="cbor-empty-map"),
         pytest.param(CUSTOM_CBOR[:-1], id="cbor-cut"),
         pytest.param(b"\xd9\xd9\xf7\xbf\x44kind\x41a\x4aapiVersion\x42v1\xff", id="cbor-indefinite"),
+        pytest.param(b"\xd9\xd9\xf7\xa3\x44kind\x41a\x4aapiVersion\x42v1\x44spec\x81\x45a", id="cbor-cut-in-an-array"),
         pytest.param(b"\xd9\xd9\xf7\xbb" + b"\xff" * 8, id="cbor-hostile-count"),
         pytest.param(CONFIG_YAML.replace(b"kind:", b"kinds:"), id="yaml-without-kind"),
         pytest.param(CONFIG_YAML + b"\x00", id="yaml-with-control-byte"),
@@ -98,6 +99,12 @@ def test_every_truncation_of_an_envelope_inside_its_object_is_noticed() -> None:
     whole = len(SECRET) - 4
     for length in range(len(SECRET)):
         assert plausible(SECRET[:length]) is (length in {whole, whole + 2}), length
+
+
+def test_a_block_lost_from_the_middle_of_an_envelope_is_noticed() -> None:
+    assert len(SECRET) > 80
+    for start in range(16, 80, 16):
+        assert not plausible(SECRET[:start] + SECRET[start + 16 :])
 
 
 def test_every_truncation_of_json_and_cbor_is_noticed() -> None:

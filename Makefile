@@ -41,7 +41,7 @@ bench: setup ## snaptool beside etcdutl, bbolt and cp, as ratios
 	$(BIN)/python -m tests.benchmarks
 
 samples: setup ## make the sample snapshots anew with a real etcd
-	$(BIN)/python samples/make.py
+	$(BIN)/python -m samples.make
 
 readme: setup ## write the generated parts of README.md anew
 	$(BIN)/python -m tests.readme

@@ -10,11 +10,20 @@ Must not know: processes, files, what a value means.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, BinaryIO
 
 from snaptool.errors import ScratchError
+from snaptool.scratch.served import (
+    AuthEnabled,
+    CallFailed,
+    Change,
+    Drift,
+    ServedHash,
+    ServedKey,
+    ServerStatus,
+    WatchEvent,
+)
 
 try:
     # cslab-etcd3 0.12.1, not etcd3 0.12.0: the same client with stubs that load on current protobuf. Those of 0.12.0
@@ -33,80 +42,6 @@ _CALL_SECONDS = 300.0
 _PAGE_BYTES = 8 << 20
 _FIRST_PAGE, _LARGEST_PAGE = 200, 10_000  # keys; pages are sized by what the last one weighed
 _EVERYTHING = b"\0"  # as key and as range_end: all keys (etcd rpc.proto, RangeRequest)
-
-
-class CallFailed(ScratchError):
-    """etcd answered a call with an error, or not at all. `code` is gRPC's name of it."""
-
-    def __init__(self, call: str, code: str, details: str) -> None:
-        super().__init__(f"etcd refused {call}: {details or code}")
-        self.call = call
-        self.code = code
-
-
-class AuthEnabled(ScratchError):
-    """The store asks for a user and a password, and they are not ours to know."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "this snapshot has etcd's authentication switched on, so its scratch copy lets no client in",
-            hint="work without etcd: `rewrite --engine direct`, `verify` without `--boot`",
-        )
-
-
-class Drift(ScratchError):
-    """The scratch store changed in a way that we did not ask for: a lease ran out, or somebody else wrote."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServedKey:
-    """A key as etcd serves it. `value` is empty when only keys were asked for."""
-
-    key: bytes
-    value: bytes
-    create_revision: int
-    mod_revision: int
-    version: int
-    lease: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerStatus:
-    """`revision` is the store's current one; `leader` is 0 as long as nothing can be written."""
-
-    version: str
-    revision: int
-    db_size: int
-    leader: int
-
-
-@dataclass(frozen=True, slots=True)
-class ServedHash:
-    """HashKV: `hash` over what is stored up to `revision`, after compaction at `compact_revision` (-1: never)."""
-
-    hash: int
-    revision: int
-    compact_revision: int
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One conditional write: `key` must still be at `mod_revision`. `value` None deletes it."""
-
-    key: bytes
-    mod_revision: int
-    value: bytes | None
-    lease: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WatchEvent:
-    """What a watcher is told: a put, or (`deleted`) the end of a key."""
-
-    key: bytes
-    value: bytes
-    mod_revision: int
-    deleted: bool
 
 
 class EtcdClient:

@@ -16,6 +16,8 @@ Must not know: what a record is, what Kubernetes is, the client library (that is
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import importlib.util
 import json
 import os
@@ -343,9 +345,9 @@ class ScratchEtcd:
     ) -> Self:
         """Start etcd on a copy of the data directory `source`, its WAL included, as the only member of its cluster.
 
-        `source` must not be in use: a WAL copied while it is written can be torn, which etcd then says.
-        Raises ScratchError.
+        Raises ScratchError, also if an etcd runs on `source`: files copied while they are written can be torn.
         """
+        _refuse_running(source)
         server = cls(binaries, parent)
         with server._or_close():
             server._copy_tree(source / "member", server.directory / "data" / "member")
@@ -412,9 +414,10 @@ class ScratchEtcd:
             raise self._no_copy(error) from error
 
     def _no_copy(self, error: OSError) -> ScratchError:
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
         return ScratchError(
             f"cannot copy to the scratch directory {self.directory}: {error.strerror or type(error).__name__}",
-            hint="set TMPDIR to a directory on a disk with room for twice the snapshot",
+            hint="set TMPDIR to a directory on a disk with room for twice the snapshot" if full else "",
         )
 
     def _restore(self, copy: Path, *, skip_hash_check: bool) -> None:
@@ -491,6 +494,20 @@ class ScratchEtcd:
             self._socket_folder = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             path = f"/proc/self/fd/{self._socket_folder}/{_CLIENT_SOCKET}"
         return path
+
+
+def _refuse_running(data_dir: Path) -> None:
+    """Raise ScratchError if an etcd holds the database of `data_dir`: bbolt locks it with flock(2) while it is open."""
+    try:
+        with (data_dir / "member" / "snap" / "db").open("rb") as database:
+            fcntl.flock(database, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ScratchError(
+            f"an etcd is running on {data_dir}",
+            hint="stop it first, or let it save a snapshot with `etcdctl snapshot save` and use that",
+        ) from error
+    except OSError as error:
+        raise ScratchError(f"cannot read {data_dir}: {error.strerror or type(error).__name__}") from error
 
 
 def _free_port() -> int:

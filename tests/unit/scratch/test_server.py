@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from snaptool.errors import ScratchError
-from snaptool.scratch.client import ServedHash
+from snaptool.scratch.served import ServedHash
 from snaptool.scratch.server import EtcdBinaries, EtcdFailed, EtcdNotFound, ScratchEtcd, find_etcd
 from tests.support.etcd import GOLDEN, saved
 
@@ -49,7 +49,8 @@ def test_listens_on_private_sockets_and_loopback_only(
         assert stat.S_IMODE(server.directory.stat().st_mode) == 0o700
         process = psutil.Process(server.pid)
         inet = [(c.laddr.ip, c.laddr.port) for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN]
-        named = {str(c.laddr) for c in process.net_connections("unix") if c.laddr and not c.laddr.startswith("@")}
+        paths = [str(connection.laddr) for connection in process.net_connections("unix")]
+        named = {path for path in paths if path and not path.startswith("@")}
         assert named == {"client:1", "peer:1"}
         assert Path(process.cwd()) == server.directory
         if tcp:

@@ -1,1 +1,36 @@
-"""The bolt page file."""
+"""The bolt page file: etcd's storage, as buckets of byte pairs.
+
+Theory of operation. A file is an array of pages. Two metas at its start each name a root page; the valid one with the
+higher transaction id counts, the other is what was true before. From the root hang branch and leaf pages of a B+ tree
+whose records are buckets: a bucket is again such a tree, or, when small, a leaf image inside its record. A page that
+needs more room is followed by overflow pages. What no tree reaches is free, whatever it still contains.
+
+Reading (`Database`) trusts nothing: every id, count and offset is compared with the file before it is followed, and
+no page is reached twice. Writing (`DatabaseWriter`) is one pass from sorted records to packed pages. `check` lists
+all faults. This package knows nothing of etcd, and opens no file: buffers come in, a sink takes what goes out.
+"""
+
+from snaptool.bolt.check import check, free_pages
+from snaptool.bolt.layout import ByteOrderNotSupported, Meta, PageId, TxId
+from snaptool.bolt.reader import Bucket, Database, NotABoltFile
+from snaptool.bolt.scan import CorruptPage, LeafChunk, PageMap, Problem
+from snaptool.bolt.writer import BucketWriter, DatabaseWriter, Sink
+
+__all__ = [
+    "Bucket",
+    "BucketWriter",
+    "ByteOrderNotSupported",
+    "CorruptPage",
+    "Database",
+    "DatabaseWriter",
+    "LeafChunk",
+    "Meta",
+    "NotABoltFile",
+    "PageId",
+    "PageMap",
+    "Problem",
+    "Sink",
+    "TxId",
+    "check",
+    "free_pages",
+]

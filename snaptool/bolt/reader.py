@@ -1,0 +1,221 @@
+"""A bolt file as buckets of byte pairs: which meta counts, where its page size comes from, and the buckets of its root.
+
+Source: bbolt db.go (`meta`, `getPageSize`), bucket.go (`openBucket`); spec/etcd-snapshot.md, 1.3, 1.4, 1.7. Knows
+nothing of what the buckets are for, and opens no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from mmap import mmap
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snaptool.bolt.layout import (
+    BUCKET_FLAG,
+    BUCKET_HEADER_SIZE,
+    ELEMENT_SIZE,
+    HEADER_SIZE,
+    META_SIZE,
+    NO_FREELIST,
+    NO_MAGIC,
+    PAGE_SIZES,
+    BadMeta,
+    BucketHeader,
+    ByteOrderNotSupported,
+    Meta,
+    PageFlag,
+    PageHeader,
+    decode_meta,
+)
+from snaptool.bolt.scan import CHUNK_RECORDS, CorruptPage, LeafChunk, Leaves, PageMap, Walk
+from snaptool.errors import FormatError
+
+
+class NotABoltFile(FormatError):
+    """No usable meta page, or a file shorter than its meta says."""
+
+
+class Bucket:
+    """One bucket: its records in key order. `root`: page id of its tree, 0 when it lies in the root bucket's leaf."""
+
+    def __init__(self, name: bytes, sequence: int, root: int, walk: Walk, leaves: Leaves) -> None:
+        self.name = name
+        self.sequence = sequence
+        self.root = root
+        self._walk = walk
+        self._leaves = leaves
+
+    @property
+    def leaf_count(self) -> int:
+        """Number of leaves."""
+        return len(self._leaves.base)
+
+    @property
+    def record_count(self) -> int:
+        """Number of records, by the page headers."""
+        return int(self._leaves.count.sum())
+
+    def chunks(self, max_records: int = CHUNK_RECORDS) -> Iterator[LeafChunk]:
+        """Yield the records as arrays, in runs of whole leaves of about `max_records`. Raises CorruptPage."""
+        return self._walk.chunks(self._leaves, max_records)
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield key and value of every record, in key order. Raises CorruptPage."""
+        for chunk in self.chunks():
+            data = chunk.buffer.data
+            for key, key_len, value, value_len in zip(
+                chunk.key_pos.tolist(),
+                chunk.key_len.tolist(),
+                chunk.value_pos.tolist(),
+                chunk.value_len.tolist(),
+                strict=True,
+            ):
+                yield bytes(data[key : key + key_len]), bytes(data[value : value + value_len])
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the value of `key`. Reads the bucket from its start: for small buckets."""
+        return next((value for found, value in self.items() if found == key), None)
+
+
+class Database:
+    """A bolt database in `buffer`, which may be longer than the database.
+
+    `meta` is the one that counts; `meta_problems` says, for pages 0 and 1, why a meta cannot be used (None: it can).
+    Raises NotABoltFile, ByteOrderNotSupported.
+    """
+
+    def __init__(self, buffer: bytes | mmap | memoryview) -> None:
+        self._buffer = memoryview(buffer)
+        self.size = len(self._buffer)
+        self.meta, self.meta_problems = _choose_meta(self._buffer)
+        needed = self.meta.high_water_mark * self.meta.page_size
+        if self.size < needed:
+            raise NotABoltFile(
+                f"the file is cut: its meta counts {self.meta.high_water_mark} pages of {self.meta.page_size} bytes "
+                f"({needed} bytes), {self.size} bytes are there",
+                hint="take the snapshot or copy again; collect what is left with `snaptool repair --salvage`",
+            )
+        if not 2 <= self.meta.root < self.meta.high_water_mark:
+            raise CorruptPage(self.meta.root, "the meta names it as the root, and it is not a page of the tree")
+        self.pages = PageMap(self._buffer, self.meta.page_size, self.meta.high_water_mark)
+
+    @property
+    def page_size(self) -> int:
+        """Bytes per page."""
+        return self.meta.page_size
+
+    @property
+    def high_water_mark(self) -> int:
+        """Number of pages ever allocated: the file needs that many."""
+        return self.meta.high_water_mark
+
+    def buckets(self) -> dict[bytes, Bucket]:
+        """Return the buckets in name order, their trees walked. Raises CorruptPage."""
+        return self.walk_buckets(Walk(self.pages))
+
+    def walk_buckets(self, walk: Walk) -> dict[bytes, Bucket]:
+        """Return the buckets, reading through `walk`, which decides what becomes of problems."""
+        found: dict[bytes, Bucket] = {}
+        root = Bucket(b"", self.meta.sequence, self.meta.root, walk, walk.leaves(self.meta.root))
+        for chunk in root.chunks():
+            for index in range(len(chunk)):
+                bucket = self._open_bucket(chunk, index, walk)
+                if bucket is not None:
+                    found[bucket.name] = bucket
+        return found
+
+    def _open_bucket(self, chunk: LeafChunk, index: int, walk: Walk) -> Bucket | None:
+        key, start, size = (int(part[index]) for part in (chunk.key_pos, chunk.value_pos, chunk.value_len))
+        name = bytes(self._buffer[key : key + int(chunk.key_len[index])])
+        leaf = int(np.searchsorted(chunk.leaf_start, index, side="right")) - 1
+        page = int(chunk.leaf_page[leaf])
+        if not chunk.flags[index] & BUCKET_FLAG:
+            walk.complain(page, f"the root bucket holds {name!r}, which is not a bucket", (page,))
+            return None
+        if size < BUCKET_HEADER_SIZE:
+            walk.complain(page, f"the header of bucket {name!r} is cut off", (page,))
+            return None
+        header = BucketHeader.from_buffer_copy(self._buffer, start)
+        if header.root:
+            return Bucket(name, header.sequence, header.root, walk, walk.leaves(min(header.root, 1 << 62)))
+        leaves = self._inline_leaf(name, page, start + BUCKET_HEADER_SIZE, size - BUCKET_HEADER_SIZE, walk)
+        return Bucket(name, header.sequence, 0, walk, leaves)
+
+    def _inline_leaf(self, name: bytes, page: int, start: int, size: int, walk: Walk) -> Leaves:
+        def one(value: int) -> NDArray[np.int64]:
+            return np.array([value], dtype=np.int64)
+
+        count = 0
+        if size < HEADER_SIZE:
+            walk.complain(page, f"the inline bucket {name!r} is cut off", (page,))
+            size = HEADER_SIZE
+        else:
+            header = PageHeader.from_buffer_copy(self._buffer, start)
+            count = header.count
+            if header.id != 0 or header.flags != PageFlag.LEAF or header.overflow:
+                walk.complain(page, f"the inline bucket {name!r} is not a leaf", (page,))
+                count = 0
+            elif HEADER_SIZE + ELEMENT_SIZE * count > size:
+                walk.complain(page, f"the {count} elements of inline bucket {name!r} do not fit into it", (page,))
+                count = 0
+        return Leaves(one(start), one(size), one(0), one(count), one(-1), one(0), lambda _: (page,))
+
+
+def _choose_meta(buffer: memoryview) -> tuple[Meta, tuple[str | None, str | None]]:
+    """Choose as bbolt does: the valid meta with the higher transaction id; page 0 wins a tie."""
+    first, first_problem = _try_meta(buffer, 0)
+    # Without a valid first meta its page size is unknown: the second one is looked for at every size there is.
+    sizes = PAGE_SIZES if first is None else (first.page_size,)
+    second: Meta | None = None
+    second_problem: str | None = None
+    for page_size in sizes:
+        found, problem = _try_meta(buffer, page_size)
+        if found is not None and found.page_size != page_size:
+            problem = f"it claims a page size of {found.page_size}"
+            found = None
+        # Of many places that were tried, the one that looked most like a meta says the most.
+        if found is not None:
+            second, second_problem = found, None
+            break
+        if second_problem is None or second_problem == NO_MAGIC:
+            second_problem = problem
+    valid = [meta for meta in (first, second) if meta is not None]
+    if not valid:
+        raise NotABoltFile(
+            f"no usable meta page: page 0: {first_problem}; page 1: {second_problem}",
+            hint="is this an etcd snapshot or member/snap/db? What is left of one: `snaptool repair --salvage`",
+        )
+    return max(valid, key=lambda meta: meta.txid), (first_problem, second_problem)
+
+
+def _try_meta(buffer: memoryview, offset: int) -> tuple[Meta | None, str | None]:
+    try:
+        return decode_meta(bytes(buffer[offset : offset + META_SIZE])), None
+    except ByteOrderNotSupported:
+        raise
+    except BadMeta as error:
+        return None, str(error)
+
+
+def read_freelist(database: Database) -> tuple[NDArray[np.uint64], int, str | None]:
+    """Read the freelist: its page ids, how many pages it occupies (0 when there is none), and what is wrong with it."""
+    start = database.meta.freelist
+    nothing = np.empty(0, dtype=np.uint64)
+    if start == NO_FREELIST:
+        return nothing, 0, None
+    if not 2 <= start < database.high_water_mark:
+        return nothing, 0, "the meta names a freelist page that is not in the file"
+    pages = database.pages
+    base = start * pages.page_size
+    header = PageHeader.from_buffer_copy(pages.bytes.data, base)
+    span = header.overflow + 1
+    if header.id != start or header.flags != PageFlag.FREELIST or start + span > database.high_water_mark:
+        return nothing, 0, "its header is not that of a freelist page"
+    first, count = base + HEADER_SIZE >> 3, header.count
+    if count == 0xFFFF:
+        first, count = first + 1, int(pages.u64[first])
+    if (first + count) * 8 > base + span * pages.page_size:
+        return nothing, span, f"its {count} ids do not fit into it"
+    return pages.u64[first : first + count], span, None

@@ -10,7 +10,7 @@ no page is reached twice. Writing (`DatabaseWriter`) is one pass from sorted rec
 all faults. This package knows nothing of etcd, and opens no file: buffers come in, a sink takes what goes out.
 """
 
-from snaptool.bolt.check import check, free_pages
+from snaptool.bolt.check import check
 from snaptool.bolt.layout import ByteOrderNotSupported, Meta, PageId, TxId
 from snaptool.bolt.reader import Bucket, Database, NotABoltFile
 from snaptool.bolt.scan import CorruptPage, LeafChunk, PageMap, Problem
@@ -32,5 +32,4 @@ __all__ = [
     "Sink",
     "TxId",
     "check",
-    "free_pages",
 ]

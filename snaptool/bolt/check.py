@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from mmap import mmap
 
 import numpy as np
-from numpy.typing import NDArray
 
 from snaptool.bolt.reader import Database, read_freelist
 from snaptool.bolt.scan import MAX_PROBLEMS, CorruptPage, Problem, Walk
@@ -61,14 +60,3 @@ def _check_freelist(database: Database, walk: Walk) -> Iterator[Problem]:
     known[:2] = known[own] = known[unique] = True
     for lost in np.nonzero(~known)[0][:MAX_PROBLEMS].tolist():
         yield Problem(lost, "it is neither in use nor in the freelist", ())
-
-
-def free_pages(database: Database) -> NDArray[np.int64]:
-    """Return the ids of the pages that nothing uses: neither metas, nor trees, nor the freelist itself."""
-    walk = Walk(database.pages)
-    database.walk_buckets(walk)
-    used = walk.reached
-    used[:2] = True
-    _, span, _ = read_freelist(database)
-    used[database.meta.freelist : database.meta.freelist + span] = True
-    return np.nonzero(~used)[0]

@@ -100,6 +100,7 @@ class Database:
         if not 2 <= self.meta.root < self.meta.high_water_mark:
             raise CorruptPage(self.meta.root, "the meta names it as the root, and it is not a page of the tree")
         self.pages = PageMap(self._buffer, self.meta.page_size, self.meta.high_water_mark)
+        self._walked: tuple[Walk, dict[bytes, Bucket]] | None = None
 
     @property
     def page_size(self) -> int:
@@ -112,8 +113,22 @@ class Database:
         return self.meta.high_water_mark
 
     def buckets(self) -> dict[bytes, Bucket]:
-        """Return the buckets in name order, their trees walked. Raises CorruptPage."""
-        return self.walk_buckets(Walk(self.pages))
+        """Return the buckets in name order. Walks the trees once, at the first call. Raises CorruptPage."""
+        if self._walked is None:
+            walk = Walk(self.pages)
+            self._walked = walk, self.walk_buckets(walk)
+        return self._walked[1]
+
+    def free_pages(self) -> NDArray[np.int64]:
+        """Return the ids of the pages that nothing uses: neither metas, nor trees, nor the freelist itself."""
+        self.buckets()
+        assert self._walked is not None
+        used = self._walked[0].reached.copy()
+        used[:2] = True
+        _, span, _ = read_freelist(self)
+        if span:
+            used[self.meta.freelist : self.meta.freelist + span] = True
+        return np.nonzero(~used)[0]
 
     def walk_buckets(self, walk: Walk) -> dict[bytes, Bucket]:
         """Return the buckets, reading through `walk`, which decides what becomes of problems."""

@@ -519,15 +519,15 @@ class UnwrappedKeys:
     def pack(
         cls, unwrapped: Iterable[tuple[bytes, bytes]], failed: Mapping[bytes, Category] | None = None
     ) -> UnwrappedKeys:
-        """Pack pairs of cache key (32 bytes) and unwrapped key."""
-        pairs = sorted(unwrapped)
-        ends = array("Q", [0]) * len(pairs)
-        total = 0
-        for index, (_, key) in enumerate(pairs):
-            total += len(key)
-            ends[index] = total
-        digests = b"".join(digest for digest, _ in pairs)
-        return cls(digests, b"".join(key for _, key in pairs), ends, dict(failed or {}))
+        """Pack pairs of cache key (32 bytes) and unwrapped key. The cache keys must ascend."""
+        digests, keys, ends = bytearray(), bytearray(), array("Q")
+        for digest, key in unwrapped:
+            if len(digest) != 32 or digest <= digests[-32:]:
+                raise ValueError("cache keys have 32 bytes and ascend")
+            digests += digest
+            keys += key
+            ends.append(len(keys))
+        return cls(bytes(digests), bytes(keys), ends, dict(failed or {}))
 
     def __len__(self) -> int:
         return len(self.ends)

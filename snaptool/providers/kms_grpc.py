@@ -90,7 +90,10 @@ class Endpoint:
     @property
     def target(self) -> str:
         """The address as grpcio takes it. It decodes percent escapes and cuts at `?` and `#`, so these are escaped."""
-        escaped = re.sub("[%?#]", lambda found: f"%{ord(found.group()):02X}", self.address)
+        plain = range(0x20, 0x7F)
+        escaped = "".join(
+            chr(byte) if byte in plain and byte not in b"%?#" else f"%{byte:02X}" for byte in os.fsencode(self.address)
+        )
         return f"unix-abstract:{escaped}" if self.abstract else f"unix:{escaped}"
 
 
@@ -112,7 +115,10 @@ def parse_endpoint(url: str) -> Endpoint:
         rest = slash + path
     if re.search("%(?![0-9A-Fa-f]{2})", rest):
         raise BadEndpoint(f"KMS endpoint {url!r}: bad percent-escape")
-    path = os.fsdecode(unquote_to_bytes(rest))
+    try:
+        path = os.fsdecode(unquote_to_bytes(os.fsencode(rest)))
+    except UnicodeEncodeError as error:
+        raise BadEndpoint("KMS endpoint: not a text that a file name can have") from error
     if not path.startswith("/") or path in {"/", "/@"} or "\0" in path:
         raise BadEndpoint(
             f"KMS endpoint {url!r}: no socket path in the URL",

@@ -442,7 +442,11 @@ class _Run:
         self._numbers = numbers
         self._lock = threading.Lock()
         self._patience = _Patience()
-        self._keys: dict[int, bytes] = {}
+        # Unwrapped keys one after the other, where each ends, and the number of its source: a dict of a million keys
+        # would be five times as large.
+        self._keys = bytearray()
+        self._ends = array("Q")
+        self._owners = array("Q")
         self._failed: dict[int, Category] = {}
         self._unproven: set[int] = set()
         self._failures: dict[tuple[Category, str], _Group] = {}
@@ -456,8 +460,9 @@ class _Run:
         _in_threads(self._one, self._numbers, concurrency, self._service)
         cache_keys = self._sources.cache_keys()
         stopped = self._patience.stopped
+        by_cache_key = sorted(range(len(self._owners)), key=lambda entry: cache_keys[self._owners[entry]])
         keys = UnwrappedKeys.pack(
-            ((cache_keys[number], key) for number, key in self._keys.items()),
+            ((cache_keys[self._owners[entry]], self._key(entry)) for entry in by_cache_key),
             {cache_keys[number]: category for number, category in self._failed.items()},
         )
         return Unwrapping(
@@ -473,6 +478,9 @@ class _Run:
             stopped=stopped.category if stopped else None,
             seconds=time.monotonic() - started,
         )
+
+    def _key(self, entry: int) -> bytes:
+        return bytes(self._keys[self._ends[entry - 1] if entry else 0 : self._ends[entry]])
 
     def left_over(self) -> list[int]:
         """Return the numbers for the next service of this name."""
@@ -495,7 +503,9 @@ class _Run:
                 self._note(self._failures, number, source, failure, asked=asked)
                 self._failed[number] = failure.category if failure else Category.NOT_ASKED
             else:
-                self._keys[number] = key
+                self._keys += key
+                self._ends.append(len(self._keys))
+                self._owners.append(number)
                 if not proved:
                     self._unproven.add(number)
                     self._note(self._doubts, number, source, _bad_key(source, key), asked=asked)

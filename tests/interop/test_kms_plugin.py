@@ -21,6 +21,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -162,6 +163,16 @@ def test_abstract_socket_serves_both_apis() -> None:
         assert plugin.endpoint.startswith("unix:///@")
         for api in Api:
             with client(plugin, api) as service:
+                assert service.unwrap(service.wrap(b"k" * 32)) == b"k" * 32
+
+
+def test_socket_path_with_characters_that_urls_and_grpcio_interpret() -> None:
+    with tempfile.TemporaryDirectory(prefix="testkms-") as name:
+        real = Path(name) / "a%41?b#c é.sock"
+        with kms_plugin() as plugin:
+            real.symlink_to(plugin.address)
+            with client("unix://" + quote(str(real))) as service:
+                assert service.endpoint.address == str(real)
                 assert service.unwrap(service.wrap(b"k" * 32)) == b"k" * 32
 
 

@@ -101,6 +101,7 @@ def test_case_05_socket_path_of_108_bytes_is_refused_before_dialing() -> None:
 def test_path_characters_that_grpcio_would_interpret_are_escaped() -> None:
     assert parse_endpoint("unix:///a%2541%3Fb%23c").address == "/a%41?b#c"
     assert parse_endpoint("unix:///a%2541%3Fb%23c").target == "unix:/a%2541%3Fb%23c"
+    assert parse_endpoint("unix:///%C3%A9%FF").target == "unix:/%C3%A9%FF"
 
 
 OBSERVED = [

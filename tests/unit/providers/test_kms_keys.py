@@ -1,0 +1,440 @@
+"""Collecting, planning, unwrapping and saving keys, with key services in this process."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import pickle
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from snaptool.errors import InputError
+from snaptool.providers.kms import (
+    Api,
+    AskingKeys,
+    Category,
+    KmsError,
+    KmsRefused,
+    KmsUnreachable,
+    KmsV1Provider,
+    KmsV2Provider,
+    SourceType,
+    UnwrapFailed,
+    UnwrappedKeys,
+    WrappedSource,
+    decode_v1,
+    decode_v2,
+)
+from snaptool.providers.kms_keys import (
+    KEY_FILE_FORMAT,
+    BadKeyFile,
+    CallPlan,
+    SavedKeys,
+    SourceCollector,
+    plan_reading,
+    plan_rewrapping,
+    plan_writing,
+    read_kek_file,
+    read_key_file,
+    rewrap_sources,
+    unwrap_sources,
+    write_key_file,
+)
+from snaptool.providers.provider import KeyDoesNotFit, Reason
+from tests.support.kms_values import KMS_VECTORS, Scripted, Store, local_keks
+
+
+def no_fetch(place: int) -> tuple[bytes, bytes]:
+    raise AssertionError(f"place {place} was fetched")
+
+
+# -- collecting and planning
+
+
+def test_collector_counts_objects_and_distinct_sources_and_remembers_three_places() -> None:
+    store = Store()
+    store.seal_by(local_keks(Api.V2), 2, 5, 1)
+    store.values.append((b"/registry/secrets/default/x", b"k8s:enc:kms:v2:kp:\xff"))
+    store.values.append((b"/registry/secrets/default/y", b"k8s:enc:aescbc:v1:k:data"))
+    sources = store.collect(Api.V2)
+    assert (sources.objects, len(sources)) == (8, 3)
+    assert [sources.count(number) for number in sources.most_used()] == [5, 2, 1]
+    assert [sources.places(number) for number in sources.most_used()] == [[2, 3, 4], [0, 1], [7]]
+    assert dict(sources.malformed) == {Reason.KMSV2_BAD_PROTO: 1}
+
+
+def test_collectors_of_parts_merge_to_the_collector_of_the_whole() -> None:
+    store = Store()
+    keks = local_keks(Api.V2)
+    store.seal_by(keks, 4, 1)
+    store.values = store.values[:4] + store.values[:4] + store.values[4:]
+    whole = store.collect(Api.V2)
+    merged = SourceCollector([(Api.V2, "kp")])
+    for part in range(3):
+        collector = SourceCollector([(Api.V2, "kp")])
+        for place in range(part * 3, part * 3 + 3):
+            collector.add(store.values[place][1], place)
+        merged.merge(pickle.loads(pickle.dumps(collector)))  # noqa: S301 - our own bytes, as workers send them
+    found = merged.sources(Api.V2, "kp")
+    assert found.cache_keys() == whole.cache_keys()
+    assert [(found.count(n), found.places(n)) for n in range(2)] == [(8, [0, 1, 2]), (1, [8])]
+    assert [(whole.count(n), whole.places(n)) for n in range(2)] == [(8, [0, 1, 2]), (1, [8])]
+
+
+def test_v1_names_with_colons_count_for_every_provider_that_matches_and_parses() -> None:
+    store = Store("a:b")
+    store.seal_by(local_keks(Api.V1, "a:b"), 3)
+    collector = SourceCollector([(Api.V1, "a"), (Api.V1, "a:b")])
+    for place, (_, stored) in enumerate(store.values):
+        collector.add(stored, place)
+    assert len(collector.sources(Api.V1, "a:b")) == 1
+    assert len(collector.sources(Api.V1, "a")) == 0
+    assert collector.sources(Api.V1, "a").malformed == {Reason.KMSV1_BAD_LENGTH: 3}
+
+
+@pytest.mark.parametrize(
+    ("api", "objects", "calls"),
+    [
+        (Api.V2, 0, {}),
+        (Api.V2, 1_000_000, {"Status": 1, "Encrypt": 1, "Decrypt": 1}),
+        (Api.V1, 1_000_000, {"Version": 1, "Encrypt": 1, "Decrypt": 1}),
+        (Api.V1, 1 << 20, {"Version": 1, "Encrypt": 1, "Decrypt": 1}),
+        (Api.V1, (1 << 20) + 1, {"Version": 1, "Encrypt": 2, "Decrypt": 2}),
+    ],
+)
+def test_plan_of_writing(api: Api, objects: int, calls: dict[str, int]) -> None:
+    plan = plan_writing("kp", api, objects)
+    assert (plan.calls, plan.total) == (calls, sum(calls.values()))
+
+
+def test_plans_make_no_call_and_estimate_time() -> None:
+    store = Store()
+    store.seal_by(local_keks(Api.V1), 2, 2, 1)
+    sources = store.collect(Api.V1)
+    assert plan_reading(sources).calls == {"Version": 1, "Decrypt": 3}
+    assert plan_rewrapping(sources).calls == {"Version": 1, "Encrypt": 3, "Decrypt": 6}
+    assert plan_writing("kp", Api.V1, 5, dek_per_object=True).calls == {"Version": 1, "Encrypt": 5, "Decrypt": 1}
+    plan = CallPlan(provider="kp", api=Api.V1, purpose="read", objects=9, sources=9, calls={"Decrypt": 1_000_000})
+    assert plan.seconds(0.01, 16) == pytest.approx(625)
+    assert plan.seconds(0.01) == pytest.approx(1250)
+
+
+# -- unwrapping
+
+
+def refusing(category: Category, *, kind: type[KmsError] = KmsRefused) -> KmsError:
+    return kind("no", provider="kp", category=category, detail="no")
+
+
+@pytest.mark.parametrize(
+    ("category", "asked"),
+    [
+        (Category.UNREACHABLE, 1),
+        (Category.WRONG_API, 1),
+        (Category.TIMEOUT, 3),
+        (Category.ACCESS_DENIED, 8),
+        (Category.KEY_DISABLED, 8),
+        (Category.KEY_UNKNOWN, 8),
+        (Category.BAD_CIPHERTEXT, 64),
+        (Category.OTHER, 64),
+    ],
+)
+def test_case_50_how_often_a_refusal_is_heard_before_asking_ends(category: Category, asked: int) -> None:
+    store = Store()
+    keks = local_keks(Api.V1)
+    store.seal_by(keks, *[1] * 100)
+    heard: list[WrappedSource] = []
+
+    def refuse(source: WrappedSource) -> bytes:
+        heard.append(source)
+        raise refusing(category)
+
+    (answer,) = unwrap_sources(store.collect(Api.V1), [Scripted(keks, refuse)], store.fetch, concurrency=1)
+    assert len(heard) == asked
+    (group,) = answer.failures
+    assert (group.category, group.sources, group.asked) == (category, 100, asked)
+    with pytest.raises(UnwrapFailed) as refusal:
+        answer.keys.candidates(decode_v1("kp", store.values[99][1].removeprefix(b"k8s:enc:kms:v1:kp:")).source)
+    assert refusal.value.category is category
+
+
+def test_refusals_of_one_key_id_do_not_end_the_asking_for_another() -> None:
+    store = Store()
+    old, new = local_keks(Api.V2), local_keks(Api.V2, current="kek-2")
+    store.seal_by(old, *[1] * 20)
+    store.seal_by(new, *[1] * 5)
+    asked: list[str] = []
+
+    def only_new(source: WrappedSource) -> bytes:
+        asked.append(source.key_id)
+        if source.key_id == "kek-1":
+            raise refusing(Category.KEY_DISABLED)
+        return new.unwrap(source)
+
+    (answer,) = unwrap_sources(store.collect(Api.V2), [Scripted(new, only_new)], store.fetch, concurrency=1)
+    assert (asked.count("kek-1"), asked.count("kek-2")) == (8, 5)
+    (group,) = answer.failures
+    assert (group.sources, group.key_id_hash) == (20, answer.failures[0].key_id_hash)
+    assert (answer.complete, answer.stopped, len(answer.keys)) == (False, None, 5)
+
+
+def test_a_refusal_after_successes_is_the_single_sources_own() -> None:
+    store = Store()
+    keks = local_keks(Api.V1)
+    store.seal_by(keks, *[1] * 100)
+    count = iter(range(100))
+
+    def every_second(source: WrappedSource) -> bytes:
+        if next(count) % 2:
+            raise refusing(Category.KEY_UNKNOWN)
+        return keks.unwrap(source)
+
+    (answer,) = unwrap_sources(store.collect(Api.V1), [Scripted(keks, every_second)], store.fetch, concurrency=1)
+    assert (answer.asked, len(answer.keys)) == (100, 50)
+
+
+def test_three_timeouts_in_a_row_end_the_asking_and_single_ones_do_not() -> None:
+    store = Store()
+    keks = local_keks(Api.V1)
+    store.seal_by(keks, *[1] * 20)
+    script = iter("tt.tt.ttt" + "." * 20)
+
+    def slow(source: WrappedSource) -> bytes:
+        if next(script) == "t":
+            raise refusing(Category.TIMEOUT, kind=KmsUnreachable)
+        return keks.unwrap(source)
+
+    (answer,) = unwrap_sources(store.collect(Api.V1), [Scripted(keks, slow)], store.fetch, concurrency=1)
+    assert (answer.asked, answer.stopped) == (9, Category.TIMEOUT)
+    assert isinstance(answer.error(), KmsUnreachable)
+
+
+def test_a_bug_in_one_thread_ends_all_and_closes_the_service() -> None:
+    store = Store()
+    keks = local_keks(Api.V1)
+    store.seal_by(keks, *[1] * 20)
+
+    def broken(source: WrappedSource) -> bytes:
+        raise ZeroDivisionError(source.provider)
+
+    service = Scripted(keks, broken)
+    with pytest.raises(ZeroDivisionError):
+        unwrap_sources(store.collect(Api.V1), [service], store.fetch)
+    assert service.closed
+
+
+def test_progress_counts_every_source_once() -> None:
+    store = Store()
+    keks = local_keks(Api.V2)
+    store.seal_by(keks, *[2] * 9)
+    seen: list[tuple[int, int]] = []
+    unwrap_sources(store.collect(Api.V2), [keks], store.fetch, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(n, 9) for n in range(1, 10)]
+
+
+def test_nothing_to_unwrap_asks_nobody() -> None:
+    sources = Store().collect(Api.V2)
+    (answer,) = unwrap_sources(sources, [Scripted(local_keks(Api.V2), no_call)], no_fetch)
+    assert (answer.complete, answer.error(), len(answer.keys)) == (True, None, 0)
+
+
+def no_call(source: WrappedSource) -> bytes:
+    raise AssertionError(f"{source} was asked for")
+
+
+def test_results_print_no_secret() -> None:
+    store = Store()
+    keks = local_keks(Api.V2)
+    store.seal_by(keks, 1)
+    (answer,) = unwrap_sources(store.collect(Api.V2), [keks], store.fetch)
+    source = decode_v2("kp", store.values[0][1].removeprefix(b"k8s:enc:kms:v2:kp:")).source
+    secret = answer.keys.find(source.cache_key)
+    assert secret is not None
+    saved = SavedKeys({source.source_digest: secret}, {"kp": (secret,)})
+    for value in (answer, answer.keys, saved, source, keks):
+        for form in (repr(secret)[2:-1], secret.hex(), base64.b64encode(secret).decode()):
+            assert form not in repr(value)
+
+
+def test_asking_keys_asks_once_and_remembers_refusals_too() -> None:
+    store = Store()
+    keks = local_keks(Api.V2)
+    store.seal_by(keks, 3)
+    heard: list[WrappedSource] = []
+
+    def refuse(source: WrappedSource) -> bytes:
+        heard.append(source)
+        raise refusing(Category.KEY_DISABLED)
+
+    keys = AskingKeys(Scripted(keks, refuse))
+    provider = KmsV2Provider("kp", keys)
+    for key, stored in store.values:
+        with pytest.raises(UnwrapFailed) as refusal:
+            provider.unseal(stored.removeprefix(provider.prefix), key)
+        assert refusal.value.reasons == (Reason.KMS_UNWRAP_FAILED,)
+        assert refusal.value.failure is keys.failures[0]
+    assert len(heard) == 1
+
+
+def test_rewrapping_to_another_api_is_refused() -> None:
+    store = Store()
+    store.seal_by(local_keks(Api.V1), 1)
+    with pytest.raises(InputError, match="speaks v2"):
+        rewrap_sources(store.collect(Api.V1), UnwrappedKeys(), local_keks(Api.V2), store.fetch)
+
+
+def test_v1_rewrap_keeps_the_body_and_leaves_out_what_has_no_key() -> None:
+    store = Store()
+    keks = local_keks(Api.V1)
+    store.seal_by(keks, 2, 1)
+    sources = store.collect(Api.V1)
+    (answer,) = unwrap_sources(sources, [keks], store.fetch)
+    lost = decode_v1("kp", store.values[2][1].removeprefix(b"k8s:enc:kms:v1:kp:")).source
+    some = UnwrappedKeys.pack(
+        sorted(
+            (key, found)
+            for key in sources.cache_keys()
+            if key != lost.cache_key and (found := answer.keys.find(key)) is not None
+        )
+    )
+    new = local_keks(Api.V1, current="kek-2")
+    rewrapping = rewrap_sources(sources, some, new, store.fetch)
+    provider = KmsV1Provider("kp", AskingKeys(new))
+    for key, stored in store.values[:2]:
+        payload = stored.removeprefix(provider.prefix)
+        fresh = rewrapping.rewrap(payload)
+        assert decode_v1("kp", fresh).body == decode_v1("kp", payload).body
+        assert decode_v1("kp", fresh).source.source.startswith(b"kek-2|")
+        assert provider.unseal(fresh, key).plaintext.startswith(b"k8s\0")
+    with pytest.raises(UnwrapFailed):
+        rewrapping.rewrap(store.values[2][1].removeprefix(provider.prefix))
+
+
+# -- keys without a service
+
+
+def test_key_file_round_trip_is_deterministic() -> None:
+    keks = local_keks(Api.V2)
+    pairs = [(keks.wrap(key), key) for key in (os.urandom(32), os.urandom(16))]
+    text = write_key_file(pairs)
+    assert write_key_file(reversed(pairs)) == text
+    assert json.loads(text)["format"] == KEY_FILE_FORMAT
+    saved = read_key_file(text)
+    assert [saved.candidates(source) for source, _ in pairs] == [(key,) for _, key in pairs]
+
+
+def test_candidates_of_a_provider_are_tried_until_one_opens() -> None:
+    store = Store()
+    keks = local_keks(Api.V2)
+    seed = os.urandom(32)
+    source = keks.wrap(seed)
+    from snaptool.providers.kms import WriteKey
+
+    store.seal(2, Api.V2, WriteKey(source, seed))
+    tries = [os.urandom(32), b"short", seed, os.urandom(32)]
+    document = {
+        "format": KEY_FILE_FORMAT,
+        "candidates": {"kp": [base64.b64encode(one).decode() for one in tries]},
+    }
+    saved = read_key_file(json.dumps(document))
+    assert saved.candidates(source) == [tries[0], seed, tries[3]]
+    with pytest.raises(UnwrapFailed):
+        saved.candidates(replace(source, provider="other"))
+    (answer,) = unwrap_sources(store.collect(Api.V2), [], store.fetch, known=[saved])
+    assert answer.keys.candidates(source) == (seed,)
+    store.open_all(KmsV2Provider("kp", saved))
+    store.open_all(KmsV2Provider("kp", answer.keys))
+
+
+def test_missing_service_and_missing_key_is_a_failure_with_a_hint() -> None:
+    store = Store()
+    store.seal_by(local_keks(Api.V2), 4)
+    (answer,) = unwrap_sources(store.collect(Api.V2), [], store.fetch, known=[SavedKeys()])
+    (group,) = answer.failures
+    assert (group.category, group.objects, group.asked) == (Category.NOT_ASKED, 4, 0)
+    assert "--dek-file" in group.hint
+
+
+BAD_KEY_FILES: list[tuple[str, str]] = [
+    ("SECRET", "not a JSON document"),
+    ("[" * 100_000, "not a JSON document"),
+    ("[]", "not a JSON object"),
+    ("{}", "format"),
+    ('{"format": "snaptool/kms-keys/1", "keys": []}', "keys: is not an object"),
+    ('{"format": "snaptool/kms-keys/1", "keys": {"SECRET": "AAAA"}}', "not a SHA-256"),
+    ('{"format": "snaptool/kms-keys/1", "keys": {"%s": "SECRET!"}}' % ("a" * 64), "is not base64"),
+    ('{"format": "snaptool/kms-keys/1", "keys": {"%s": 5}}' % ("a" * 64), "is not a string"),
+    ('{"format": "snaptool/kms-keys/1", "candidates": {"kp": "SECRET"}}', "candidates.'kp'.: is not a list"),
+    ('{"format": "snaptool/kms-keys/1", "candidates": {"kp": ["\u00e9SECRET"]}}', "is not base64"),
+]
+
+
+@pytest.mark.parametrize(("text", "problem"), BAD_KEY_FILES)
+def test_bad_key_files_are_named_by_place_and_never_by_content(text: str, problem: str) -> None:
+    with pytest.raises(BadKeyFile, match=problem) as refusal:
+        read_key_file(text)
+    assert "SECRET" not in repr(refusal.value) + str(refusal.value.__cause__)
+
+
+def test_kek_file_of_the_test_plugin_unwraps_and_wraps() -> None:
+    vectors = KMS_VECTORS["local_plugin"]
+    text = json.dumps({"current": "kek-2", "keks": vectors["keks"]})
+    service = read_kek_file(text, "kp", Api.V2)
+    case = vectors["cases"][0]
+    source = WrappedSource(
+        provider="kp",
+        api=Api.V2,
+        source_type=SourceType.HKDF_SEED,
+        source=bytes.fromhex(case["ciphertext"]),
+        key_id="kek-1",
+        annotations=(("version.testkms.snaptool.example", b"1"),),
+    )
+    assert service.unwrap(source).hex() == case["plaintext"]
+    assert service.wrap(b"k" * 32).key_id == service.status().key_id == "kek-2"
+
+
+@pytest.mark.parametrize(
+    ("changes", "category"),
+    [
+        ({"key_id": "kek-9"}, Category.KEY_UNKNOWN),
+        ({"key_id": "kek-2"}, Category.BAD_CIPHERTEXT),
+        ({"annotations": ()}, Category.BAD_CIPHERTEXT),
+        ({"source": b"\x01short"}, Category.BAD_CIPHERTEXT),
+        ({"source": b""}, Category.BAD_CIPHERTEXT),
+    ],
+)
+def test_local_keks_refuse_as_the_plugin_does(changes: dict[str, Any], category: Category) -> None:
+    keks = local_keks(Api.V2)
+    source = replace(keks.wrap(b"k" * 32), **changes)
+    with pytest.raises(KmsRefused) as refusal:
+        keks.unwrap(source)
+    assert refusal.value.category is category
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('{"keks": {}}', "current"),
+        ('{"keks": {"SECRET": "zz"}, "current": "SECRET"}', "64 hex digits"),
+        ('{"keks": {"a": "%s"}, "current": "b"}' % ("00" * 32), "current"),
+        ("nonsense", "not a JSON"),
+    ],
+)
+def test_bad_kek_files_are_refused(text: str, problem: str) -> None:
+    with pytest.raises(BadKeyFile, match=problem) as refusal:
+        read_kek_file(text, "kp", Api.V2)
+    assert "SECRET" not in str(refusal.value)
+
+
+def test_unseal_refuses_a_v1_value_whose_saved_key_has_no_possible_length() -> None:
+    store = Store()
+    store.seal_by(local_keks(Api.V1), 1)
+    key, stored = store.values[0]
+    source = decode_v1("kp", stored.removeprefix(b"k8s:enc:kms:v1:kp:")).source
+    provider = KmsV1Provider("kp", SavedKeys({source.source_digest: b"x" * 33}))
+    with pytest.raises(KeyDoesNotFit) as refusal:
+        provider.unseal(stored.removeprefix(provider.prefix), key)
+    assert refusal.value.reasons == (Reason.DEK_BAD_SIZE,)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from queue import SimpleQueue
-from typing import Any, BinaryIO
+from typing import Any
 
 from snaptool.errors import ScratchError
 from snaptool.scratch.served import (
@@ -22,6 +22,7 @@ from snaptool.scratch.served import (
     ServedHash,
     ServedKey,
     ServerStatus,
+    Sink,
     WatchEvent,
 )
 
@@ -173,7 +174,7 @@ class EtcdClient:
         answer = self._call("hashkv", self._etcd.maintenancestub.HashKV, request)
         return ServedHash(answer.hash, revision or answer.header.revision, answer.compact_revision)
 
-    def save(self, sink: BinaryIO) -> int:
+    def save(self, sink: Sink) -> int:
         """Stream a snapshot, its digest at the end, into `sink`. Returns the number of bytes."""
         size = remaining = 0
         try:

@@ -17,10 +17,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from snaptool.errors import ScratchError
-from snaptool.scratch.served import Change, Drift, ServedKey
+from snaptool.scratch.served import Change, Drift, ServedKey, Sink
 
 if TYPE_CHECKING:
     from snaptool.scratch.client import EtcdClient
@@ -85,7 +85,7 @@ def rewrite(
     return Rewritten(old_revision=revision, new_revision=current, read=read, written=written, deleted=deleted)
 
 
-def finish(client: EtcdClient, rewritten: Rewritten, leases: Mapping[int, int], sink: BinaryIO) -> int:
+def finish(client: EtcdClient, rewritten: Rewritten, leases: Mapping[int, int], sink: Sink) -> int:
     """Forget the history, defragment, and save into `sink`. Returns the number of bytes. Raises ScratchError."""
     client.compact(rewritten.new_revision)
     client.defragment()
@@ -97,7 +97,7 @@ def finish(client: EtcdClient, rewritten: Rewritten, leases: Mapping[int, int], 
     return size
 
 
-def save_now(client: EtcdClient, sink: BinaryIO) -> int:
+def save_now(client: EtcdClient, sink: Sink) -> int:
     """Save a store with running leases before any of them ends. Returns the revision that was saved.
 
     The server streams the state of the moment in which the call begins, so leases only have to last until then.

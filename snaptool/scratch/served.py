@@ -6,8 +6,16 @@ Apart from the client so that callers can speak of them without the client's lib
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from snaptool.errors import ScratchError
+
+
+class Sink(Protocol):
+    """Where a saved snapshot goes, block by block: a file, or a draft of `snaptool.files`."""
+
+    def write(self, data: bytes, /) -> object:
+        """Take the next block."""
 
 
 class CallFailed(ScratchError):

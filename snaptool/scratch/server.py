@@ -24,6 +24,7 @@ import os
 import re
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -48,6 +49,7 @@ _CLIENT_SOCKET, _PEER_SOCKET = "client:1", "peer:1"  # etcd insists on host:port
 _LONGEST_SOCKET_PATH = 100  # sun_path holds 108 bytes, 104 on macOS
 _PORT_ATTEMPTS = 5
 _COPY = "snapshot.db"
+_ROOM_HINT = "set TMPDIR to a directory on a disk with room for twice the snapshot"
 _INSTALL_HINT = "pip install 'snaptool[etcd]', or name a directory with etcd, etcdutl and etcdctl by --etcd-bin"
 
 
@@ -172,7 +174,7 @@ class _Keeper:
         if "failed" in answer:
             raise ScratchError(
                 f"cannot make a scratch directory: {answer['failed']}",
-                hint="set TMPDIR to a directory on a disk with room for a copy of the snapshot",
+                hint=_ROOM_HINT,
             )
         self.directory = Path(answer["directory"])
         return self.directory
@@ -366,7 +368,7 @@ class ScratchEtcd:
         """Raise EtcdFailed if etcd has ended on its own."""
         code = self._keeper.wait(0.001)
         if code is not None:
-            raise EtcdFailed(f"etcd ended {_manner(code)}", log=self._keeper.log(), hint=_ending_hint(code))
+            raise _ended("etcd ended {}", code, self._keeper.log())
 
     def close(self) -> None:
         """Stop etcd and remove everything. May be called again."""
@@ -417,7 +419,7 @@ class ScratchEtcd:
         full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
         return ScratchError(
             f"cannot copy to the scratch directory {self.directory}: {error.strerror or type(error).__name__}",
-            hint="set TMPDIR to a directory on a disk with room for twice the snapshot" if full else "",
+            hint=_ROOM_HINT if full else "",
         )
 
     def _restore(self, copy: Path, *, skip_hash_check: bool) -> None:
@@ -432,12 +434,8 @@ class ScratchEtcd:
         while (code := self._keeper.wait(3600)) is None:
             pass
         if code != 0:
-            raise EtcdFailed(
-                f"{restorer.name} {'.'.join(map(str, self.binaries.version))} cannot restore the snapshot"
-                f" ({_manner(code)})",
-                log=self._keeper.log(),
-                hint=_ending_hint(code),
-            )
+            program = f"{restorer.name} {'.'.join(map(str, self.binaries.version))}"
+            raise _ended(f"{program} cannot restore the snapshot ({{}})", code, self._keeper.log())
 
     def _start(self, *options: str, tcp: bool, ready_within: float) -> None:
         deadline = time.monotonic() + ready_within
@@ -464,6 +462,8 @@ class ScratchEtcd:
         argv += ["--listen-client-urls", listen, "--advertise-client-urls", client]
         argv += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
         argv += ["--initial-cluster", f"scratch={peer}"]
+        # It votes for itself; the defaults would let it wait for up to a second before it does.
+        argv += ["--heartbeat-interval=20", "--election-timeout=100"]
         argv += ["--quota-backend-bytes=-1", "--max-request-bytes=268435456", "--max-txn-ops=10000"]
         argv += ["--logger=zap", "--log-outputs=stderr", "--log-level=error"]
         if self.binaries.version >= (3, 5, 0):
@@ -517,11 +517,13 @@ def _free_port() -> int:
         return port
 
 
-def _manner(code: int) -> str:
-    return f"by signal {-code}" if code < 0 else f"with exit code {code}"
-
-
-def _ending_hint(code: int) -> str:
-    if code == -9:
-        return "something killed it, perhaps for want of memory; run the command again"
-    return "`snaptool verify` says whether the snapshot itself is sound"
+def _ended(sentence: str, code: int, log: tuple[str, ...]) -> EtcdFailed:
+    """The error for a program that ended on its own; `sentence` has a place for the manner in which it did."""
+    manner = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+    if any(sign in line for line in log for sign in ("no space left", "file too large", "quota exceeded")):
+        hint = _ROOM_HINT
+    elif code == -signal.SIGKILL:
+        hint = "something killed it, perhaps for want of memory; run the command again"
+    else:
+        hint = "`snaptool verify` says whether the snapshot itself is sound"
+    return EtcdFailed(sentence.format(manner), log=log, hint=hint)

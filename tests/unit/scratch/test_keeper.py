@@ -109,7 +109,7 @@ def test_boot_killed_is_one_clear_error(etcd_binaries: EtcdBinaries, scratch_par
     ("limit", "message"),
     [
         (20_000, "cannot copy to the scratch directory .*: File too large"),
-        (1_000_000, r"etcdutl 3\.5\.1 cannot restore the snapshot"),
+        (1_000_000, r"etcdutl 3\.5\.1 cannot restore the snapshot \(with exit code 1\): Error: file too large"),
     ],
 )
 def test_no_room_is_one_clear_error(
@@ -120,10 +120,11 @@ def test_no_room_is_one_clear_error(
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
-        with pytest.raises(ScratchError, match=message):
+        with pytest.raises(ScratchError, match=message) as failure:
             ScratchEtcd.restore(TINY, binaries=etcd_binaries, parent=scratch_parent)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert failure.value.hint.startswith("set TMPDIR to a directory on a disk with room")
 
 
 def test_a_directory_that_cannot_be_made_is_named(etcd_binaries: EtcdBinaries, tmp_path: Path) -> None:

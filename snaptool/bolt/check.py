@@ -30,15 +30,13 @@ def check(buffer: bytes | mmap | memoryview) -> Iterator[Problem]:
     walk = Walk(database.pages, report)
     for bucket in database.walk_buckets(walk).values():
         for _ in bucket.chunks():
-            yield from report
-            report.clear()
-        yield from report
-        report.clear()
+            pass
     yield from report
-    yield from _check_freelist(database, walk)
+    yield from _check_freelist(database, walk, whole=not report)
 
 
-def _check_freelist(database: Database, walk: Walk) -> Iterator[Problem]:
+def _check_freelist(database: Database, walk: Walk, *, whole: bool) -> Iterator[Problem]:
+    """Check the freelist against the pages that `walk` reached. `whole`: it reached all that there is to reach."""
     ids, span, problem = read_freelist(database)
     page = database.meta.freelist
     if problem is not None:
@@ -56,6 +54,8 @@ def _check_freelist(database: Database, walk: Walk) -> Iterator[Problem]:
         yield Problem(twice, "the freelist names it twice", ())
     for used in unique[walk.reached[unique]][:MAX_PROBLEMS].tolist():
         yield Problem(used, "the freelist names it, and it is in use", ())
+    if not whole:
+        return  # pages below a broken one were not reached, and saying so of each would hide what is broken
     known = walk.reached.copy()
     known[:2] = known[own] = known[unique] = True
     for lost in np.nonzero(~known)[0][:MAX_PROBLEMS].tolist():

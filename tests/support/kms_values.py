@@ -5,22 +5,65 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
 from snaptool.providers.kms import (
     Api,
+    Envelope,
     KmsService,
     KmsV1Provider,
     KmsV2Provider,
     SharedWriteKeys,
+    SourceType,
     UnwrappedKeys,
     WrappedSource,
     WriteKey,
+    encode_envelope,
 )
 from snaptool.providers.kms_keys import LocalKeks, SourceCollector, Sources
 
 KMS_VECTORS: dict[str, Any] = json.loads((Path(__file__).parent.parent / "golden" / "kms.json").read_text())
+
+
+class Form(StrEnum):
+    """The four bodies that KMS values have had."""
+
+    V1_GCM = "v1-gcm"
+    V1_CBC = "v1-cbc"
+    V2_SEED = "v2-seed"
+    V2_DEK = "v2-dek"
+
+
+def stored_value(form: Form, wrapped: WrappedSource, key: bytes, etcd_key: bytes, plaintext: bytes) -> bytes:
+    """Return what kube-apiserver stored: 1.24 and older for v1-cbc, 1.27 for v2-dek, of today for the others.
+
+    `wrapped`: `key` wrapped by the plugin. Made with the bare primitives, not with the code under test, but for the
+    envelope around it, which the vectors vouch for.
+    """
+    nonce = os.urandom(12)
+    if form is Form.V1_CBC:
+        padding = 16 - len(plaintext) % 16
+        iv = os.urandom(16)
+        encryptor = Cipher(algorithms.AES(key), modes.CBC(iv)).encryptor()
+        body = iv + encryptor.update(plaintext + bytes([padding]) * padding) + encryptor.finalize()
+    elif form is Form.V2_SEED:
+        info = os.urandom(32)
+        derived = HKDFExpand(hashes.SHA256(), 32, info).derive(key)
+        body = info + nonce + AESGCM(derived).encrypt(nonce, plaintext, etcd_key)
+    else:
+        body = nonce + AESGCM(key).encrypt(nonce, plaintext, etcd_key)
+    if form is Form.V2_DEK:
+        wrapped = replace(wrapped, source_type=SourceType.AES_GCM_KEY)
+    prefix = wrapped.api.prefix + wrapped.provider.encode() + b":"
+    return prefix + encode_envelope(Envelope(wrapped, body))
 
 
 def plaintext_of(number: int) -> bytes:
@@ -52,6 +95,15 @@ class Store:
         for count in counts:
             key = os.urandom(32)
             self.seal(count, service.api, WriteKey(service.wrap(key), key), service.provider)
+
+    def seal_as(self, form: Form, service: KmsService, count: int) -> None:
+        """Add `count` values of one form under one key."""
+        key = os.urandom(32)
+        wrapped = service.wrap(key)
+        for _ in range(count):
+            number = len(self.values)
+            etcd_key = b"/registry/secrets/default/s%d" % number
+            self.values.append((etcd_key, stored_value(form, wrapped, key, etcd_key, plaintext_of(number))))
 
     def fetch(self, place: int) -> tuple[bytes, bytes]:
         return self.values[place]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from snaptool import wire
 from snaptool.providers.kms import (
@@ -174,6 +175,18 @@ def test_case_25_trap_is_refused_when_plausibility_is_asked_for_and_garbage_with
     assert (garbage.plaintext.hex(), garbage.stale) == (vector["cbc_fallback_result"], True)
 
 
+def test_cbc_padding_beyond_a_block_is_refused_when_plausibility_is_asked_for() -> None:
+    dek, plaintext = b"d" * 32, b"k8s\0 twelve!"
+    padded = plaintext + bytes([20]) * 20
+    encryptor = Cipher(algorithms.AES(dek), modes.CBC(b"i" * 16)).encryptor()
+    payload = b"\0\x01w" + b"i" * 16 + encryptor.update(padded) + encryptor.finalize()
+    keys = SourceTable({b"w": dek})
+    assert KmsV1Provider("kp", keys).unseal(payload, KEY).plaintext == plaintext
+    with pytest.raises(KeyDoesNotFit) as refusal:
+        KmsV1Provider("kp", keys, plausible=looks_like_an_object).unseal(payload, KEY)
+    assert refusal.value.reasons == (Reason.GCM_AUTH, Reason.DOUBTFUL_PLAINTEXT)
+
+
 @pytest.mark.parametrize("vector", named(KMS["storage_v2"]))
 def test_case_24_storage_v2(vector: dict[str, Any]) -> None:
     expected = vector["expect"]
@@ -228,6 +241,14 @@ def test_case_19_cache_key_is_kube_apiservers(vector: dict[str, Any]) -> None:
 @pytest.mark.parametrize("vector", [pytest.param(one, id=one["key"][:30] or "empty") for one in KMS["annotation_keys"]])
 def test_annotation_keys_are_domain_names_of_two_labels_or_more(vector: dict[str, Any]) -> None:
     assert is_annotation_key(vector["key"]) is vector["ok"]
+
+
+def test_annotation_keys_have_at_most_253_characters_without_the_trailing_dot() -> None:
+    longest = ".".join(["a" * 63] * 3 + ["b" * 61])
+    assert len(longest) == 253
+    assert is_annotation_key(longest)
+    assert is_annotation_key(longest + ".")
+    assert not is_annotation_key(longest + "b")
 
 
 def v2_source(**changes: Any) -> WrappedSource:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from snaptool import wire
-from snaptool.providers.kms import Category, reveals
+from snaptool.providers.kms import Api, Category, reveals
 from snaptool.providers.kms_grpc import (
     SCHEMA,
     BadEndpoint,
+    GrpcKms,
+    GrpcMissing,
     Pace,
     Retry,
     Value,
@@ -23,6 +28,7 @@ from snaptool.providers.kms_grpc import (
     parse_endpoint,
 )
 
+REPOSITORY = Path(__file__).parents[3]
 KMS: dict[str, Any] = json.loads((Path(__file__).parents[2] / "golden" / "kms.json").read_text())
 
 
@@ -201,3 +207,26 @@ def test_reveals_finds_a_key_in_every_form_and_at_every_alignment() -> None:
     assert reveals(secret.hex().upper().encode(), secret)
     assert not reveals(b"a text about nothing", secret)
     assert not reveals(base64.b64encode(secret[::-1]), secret)
+
+
+def test_grpcio_is_not_imported_until_a_plugin_is_talked_to() -> None:
+    script = (
+        "import sys\n"
+        "from snaptool.providers import kms, kms_keys, kms_grpc\n"
+        "service = kms_grpc.GrpcKms('kp', kms.Api.V2, kms_grpc.parse_endpoint('unix:///nowhere/kms.sock'))\n"
+        "try: service.status()\n"
+        "except kms.KmsUnreachable: pass\n"
+        "sys.exit('grpc' in sys.modules)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=False).returncode == 0
+
+
+def test_missing_grpcio_is_named_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("\0snaptool-test-no-grpcio")
+        server.listen()
+        service = GrpcKms("kp", Api.V2, parse_endpoint("unix:///@snaptool-test-no-grpcio"))
+        with pytest.raises(GrpcMissing, match="'kp'") as refusal:
+            service.status()
+    assert "snaptool[kms]" in refusal.value.hint

@@ -377,6 +377,7 @@ class GrpcKms:
         self._version_lock = threading.Lock()
         self._channel: grpc.Channel | None = None
         self._answered = False
+        self._closings = 0
         self._version_checked = False
         self._first_status_version = ""
         self._calls: Counter[str] = Counter()
@@ -500,6 +501,7 @@ class GrpcKms:
         with self._lock:
             channel, self._channel = self._channel, None
             self._answered = False
+            self._closings += 1
         with self._version_lock:
             self._version_checked = False
         if channel is not None:
@@ -519,6 +521,7 @@ class GrpcKms:
 
     def _with_retries(self, attempt: Callable[[float], _Answer]) -> _Answer:
         give_up = time.monotonic() + self._retry.overall
+        closings = self._closings
         tries = 0
         while True:
             tries += 1
@@ -541,6 +544,8 @@ class GrpcKms:
                     self._throttled += error.category is Category.THROTTLED
                 _log.info("KMS provider %r: %s, trying again in %.1f s", self._provider, error.category, wait)
                 self._sleep(wait)
+                if closings != self._closings:
+                    raise  # closed meanwhile: whoever did that wants no more calls
             else:
                 self._pace.answered()
                 return result

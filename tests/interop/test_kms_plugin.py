@@ -666,10 +666,12 @@ def test_throttling_slows_down_and_goes_on(plugin: RunningPlugin) -> None:
     store = Store()
     store.seal_by(local_keks(Api.V1), *[1] * 20)
     plugin.fail({"kind": "error", "method": "Decrypt", "code": "UNKNOWN", "text": "ThrottlingException", "every": 5})
-    with client(plugin, Api.V1) as service:
+    slept: list[float] = []
+    with client(plugin, Api.V1, pace=Pace(sleep=slept.append)) as service:
         answer = unwrap_all(store, service, concurrency=2)
         assert answer.complete
         assert service.traffic.throttled >= 4
+    assert slept  # there was no rate before
     assert len(plugin.calls("Decrypt")) == 20 + service.traffic.throttled
 
 
@@ -884,6 +886,20 @@ def test_interruption_cancels_what_is_in_flight(plugin: RunningPlugin) -> None:
             unwrap_all(store, service, concurrency=2)
         assert time.monotonic() - started < 3
     assert len(plugin.calls("Decrypt")) == 2
+
+
+def test_closing_ends_retries_too(plugin: RunningPlugin) -> None:
+    plugin.fail({"kind": "error", "method": "Encrypt", "code": "UNAVAILABLE", "text": "starting"})
+    with client(plugin, retry=Retry(tries=1000, first_wait=0.05, longest_wait=0.05)) as service:
+        service.status()
+        threading.Timer(0.2, service.close).start()
+        started = time.monotonic()
+        with pytest.raises(KmsError):
+            service.wrap(b"k" * 32)
+        assert time.monotonic() - started < 2
+    before = len(plugin.calls("Encrypt"))
+    time.sleep(0.2)
+    assert len(plugin.calls("Encrypt")) == before
 
 
 # -- re-wrapping, saved keys, check

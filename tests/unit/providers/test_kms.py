@@ -6,6 +6,7 @@ import itertools
 import json
 import pickle
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -350,6 +351,13 @@ def test_v2_memory_of_tails_never_changes_an_answer() -> None:
         with pytest.raises(KeyDoesNotFit) as refusal:
             decode_v2("kp", b"".join(members) + wire.encode_field(1, b""))
         assert refusal.value.reasons == (Reason.KMSV2_NO_DATA,)
+
+
+@pytest.mark.parametrize(("raw", "meant"), [((1 << 32) + 1, 1), (1 << 63, 0), (1 << 32, 0)])
+def test_source_type_is_the_low_32_bits_of_the_varint(raw: int, meant: int) -> None:
+    members = wire.encode_field(1, b"data") + wire.encode_field(2, b"k1") + wire.encode_field(3, b"w" * 40)
+    source = replace(v2_source(), source_type=SourceType(meant))
+    assert decode_v2("kp", members + wire.encode_field(5, raw)) == Envelope(source, b"data")
 
 
 def test_every_truncation_of_a_v2_payload_within_a_field_is_refused() -> None:

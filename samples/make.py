@@ -279,9 +279,9 @@ CONFIGS = {
 }
 
 
-def make_snapshot(sample: Sample, binaries: EtcdBinaries) -> str:
-    """Make one sample; return its row of the README's table."""
-    target = HERE / sample.name
+def make_snapshot(sample: Sample, binaries: EtcdBinaries, folder: Path) -> str:
+    """Make one sample in `folder`; return its row of the README's table."""
+    target = folder / sample.name
     with ScratchEtcd.fresh(binaries=binaries) as server:
         client = server.client()
         sample.fill(client)
@@ -338,7 +338,7 @@ same in every run; the page layout, and with it the file's digest, is not.
 def main() -> None:
     """Make everything in this directory that is not code."""
     binaries = find_etcd()
-    rows = [make_snapshot(sample, binaries) for sample in SAMPLES]
+    rows = [make_snapshot(sample, binaries, HERE) for sample in SAMPLES]
     for name, (text, _) in CONFIGS.items():
         (HERE / name).write_text(text)
     configs = [f"| `{name}` | {purpose} |" for name, (_, purpose) in CONFIGS.items()]

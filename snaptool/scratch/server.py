@@ -23,6 +23,7 @@ import json
 import os
 import re
 import select
+import shlex
 import shutil
 import signal
 import socket
@@ -364,9 +365,20 @@ class ScratchEtcd:
             self._client = EtcdClient(self._socket())
         return self._client
 
-    def check_running(self) -> None:
-        """Raise EtcdFailed if etcd has ended on its own."""
-        code = self._keeper.wait(0.001)
+    def etcdctl(self, *arguments: str) -> str:
+        """The command line that asks this server, to be shown to people."""
+        program = str(self.binaries.etcdctl or "etcdctl")
+        return shlex.join([program, f"--endpoints={self.endpoint}", *arguments])
+
+    def environment(self) -> dict[str, str]:
+        """What a command needs in its environment so that plain `etcdctl` means this server."""
+        folders = [str(self.binaries.etcdctl.parent)] if self.binaries.etcdctl else []
+        path = os.pathsep.join([*folders, os.environ.get("PATH", os.defpath)])
+        return {"PATH": path, "ETCDCTL_API": "3", "ETCDCTL_ENDPOINTS": self.endpoint}
+
+    def check_running(self, seconds: float = 0.001) -> None:
+        """Watch etcd for some time. Raises EtcdFailed if it ended on its own."""
+        code = self._keeper.wait(seconds)
         if code is not None:
             raise _ended("etcd ended {}", code, self._keeper.log())
 

@@ -768,7 +768,7 @@ def open_body(source: WrappedSource, key: bytes, body: bytes, context: bytes) ->
 
 
 def open_gcm(key: bytes, body: bytes, context: bytes) -> bytes:
-    """TEMP."""
+    """Open nonce(12) || ciphertext || tag(16) with AES-GCM. Raises KeyDoesNotFit (too_short, gcm_auth)."""
     if len(body) < NONCE_BYTES:
         raise KeyDoesNotFit(Reason.TOO_SHORT)
     try:
@@ -778,18 +778,21 @@ def open_gcm(key: bytes, body: bytes, context: bytes) -> bytes:
 
 
 def open_cbc(key: bytes, body: bytes) -> bytes:
-    """TEMP."""
+    """Open IV(16) || ciphertext with AES-CBC and PKCS#7 as lax as kube-apiserver's: a padding may span blocks.
+
+    Proves nothing about the plaintext. Raises KeyDoesNotFit. Source: apiserver encrypt/aes/aes.go, cbc.
+    """
     if len(body) < 16:
         raise KeyDoesNotFit(Reason.TOO_SHORT)
     if len(body) % 16:
         raise KeyDoesNotFit(Reason.NOT_BLOCK_MULTIPLE)
     if len(body) == 16:
         raise KeyDoesNotFit(Reason.NO_CIPHER_BLOCK)
-    d = Cipher(algorithms.AES(key), modes.CBC(body[:16])).decryptor()
-    plain = d.update(body[16:]) + d.finalize()
-    pad = plain[-1]
-    if pad == 0 or pad > len(plain):
+    decryptor = Cipher(algorithms.AES(key), modes.CBC(body[:16])).decryptor()
+    padded = decryptor.update(body[16:]) + decryptor.finalize()
+    padding = padded[-1]
+    if not 0 < padding <= len(padded):
         raise KeyDoesNotFit(Reason.CBC_PADDING_LENGTH)
-    if plain[-pad:] != bytes([pad]) * pad:
+    if padded[-padding:] != bytes([padding]) * padding:
         raise KeyDoesNotFit(Reason.CBC_PADDING_BYTES)
-    return plain[:-pad]
+    return padded[:-padding]

@@ -25,6 +25,7 @@ from snaptool.providers.kms import (
     UnwrapFailed,
     UnwrappedKeys,
     WrappedSource,
+    WriteKey,
     decode_v1,
     decode_v2,
 )
@@ -226,6 +227,27 @@ def test_a_bug_in_one_thread_ends_all_and_closes_the_service() -> None:
     assert service.closed
 
 
+def test_a_key_of_the_right_length_that_opens_nothing_sends_the_source_to_the_next_service() -> None:
+    """Two v1 providers of one name behave so in kube-apiserver: the first key fails to open it, the second is tried."""
+    store = Store()
+    keks = local_keks(Api.V1)
+    store.seal_by(keks, 2, 1)
+    liar = Scripted(keks, lambda source: bytes(32) if source == wrong else keks.unwrap(source))
+    wrong = decode_v1("kp", store.values[2][1].removeprefix(b"k8s:enc:kms:v1:kp:")).source
+    asked: list[WrappedSource] = []
+
+    def second(source: WrappedSource) -> bytes:
+        asked.append(source)
+        return keks.unwrap(source)
+
+    one, two = unwrap_sources(store.collect(Api.V1), [liar, Scripted(keks, second)], store.fetch)
+    assert asked == [wrong]
+    assert one.keys.candidates(wrong) == (bytes(32),)
+    (doubt,) = one.unproven
+    assert (doubt.sources, doubt.objects, one.error(), two.unproven) == (1, 1, None, ())
+    assert two.keys.find(wrong.cache_key) == keks.unwrap(wrong)
+
+
 def test_progress_counts_every_source_once() -> None:
     store = Store()
     keks = local_keks(Api.V2)
@@ -331,8 +353,6 @@ def test_candidates_of_a_provider_are_tried_until_one_opens() -> None:
     keks = local_keks(Api.V2)
     seed = os.urandom(32)
     source = keks.wrap(seed)
-    from snaptool.providers.kms import WriteKey
-
     store.seal(2, Api.V2, WriteKey(source, seed))
     tries = [os.urandom(32), b"short", seed, os.urandom(32)]
     document = {

@@ -1,1 +1,84 @@
-"""What etcd puts in buckets."""
+"""What etcd puts in buckets.
+
+Theory of operation. etcd's store is a history. Every change of a key is a record of its own in bucket `key`, under the
+revision at which it happened; deleting a key adds a *tombstone*. The last record of a key is what a client gets; the
+ones before are history until a *compaction* deletes those that a newer one had replaced by then, and notes in bucket
+`meta` how far it went. A snapshot is the bolt database that holds all buckets, followed by the SHA-256 of its bytes.
+
+`records` has the codecs, one record at a time. `scan` decodes a hundred thousand at once, `live` finds the last
+record of every key, `hashes` has etcd's two checksums, `snapshot` joins them over a file, and `edits` changes a
+history without telling a server anything impossible. Knows nothing of Kubernetes: a value is bytes.
+"""
+
+from snaptool.etcd.hashes import (
+    CURRENT_SERVERS,
+    HashKV,
+    RevisionCompacted,
+    RevisionInFuture,
+    ServerGeneration,
+    Status,
+    StatusHash,
+    server_generation,
+)
+from snaptool.etcd.records import (
+    Alarm,
+    AlarmMember,
+    BadRecord,
+    BadRevision,
+    KeyValue,
+    Lease,
+    Member,
+    Revision,
+    decode_key_value,
+    decode_revision_key,
+    encode_key_value,
+    encode_revision_key,
+    replace_value,
+)
+from snaptool.etcd.scan import RecordChunk, RecordFault, RecordProblem, hash_spans
+from snaptool.etcd.snapshot import (
+    BUCKETS,
+    DanglingLease,
+    Finding,
+    FindingCode,
+    Snapshot,
+    StoredRecord,
+    Trailer,
+    split_trailer,
+)
+
+__all__ = [
+    "BUCKETS",
+    "CURRENT_SERVERS",
+    "Alarm",
+    "AlarmMember",
+    "BadRecord",
+    "BadRevision",
+    "DanglingLease",
+    "Finding",
+    "FindingCode",
+    "HashKV",
+    "KeyValue",
+    "Lease",
+    "Member",
+    "RecordChunk",
+    "RecordFault",
+    "RecordProblem",
+    "Revision",
+    "RevisionCompacted",
+    "RevisionInFuture",
+    "ServerGeneration",
+    "Snapshot",
+    "Status",
+    "StatusHash",
+    "StoredRecord",
+    "Trailer",
+    "decode_key_value",
+    "decode_revision_key",
+    "encode_key_value",
+    "encode_revision_key",
+    "hash_spans",
+    "replace_value",
+    "server_generation",
+    "split_trailer",
+]

@@ -1,0 +1,100 @@
+"""Which record is the last of its user key, for millions of records in bounded memory.
+
+Per record three numbers are kept: a hash of the user key, where the key stands and how long it is, packed into one
+word, and whether it is a tombstone: 17 bytes. Records with equal hashes are sorted together, part by part, and then
+compared byte by byte, so that neither chance nor a crafted file can join two keys.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snaptool.etcd.scan import Positions, RecordChunk, hash_spans, same_spans
+
+_LENGTH_BITS = 20
+_LENGTH_MASK = (1 << _LENGTH_BITS) - 1
+_PART_BITS = 20  # a million records sorted at a time: 40 MB of work space
+
+_ABSENT, _PUT, _TOMBSTONE = 0, 1, 2
+
+
+class LiveIndex:
+    """Collects the records of a bucket, in order, and then tells which of them are the last of their user key.
+
+    `buffer`: the bytes of the file; `records`: how many there are at most. Records that etcd does not see (unreadable
+    ones, those of main revision 0) are the last of no key.
+    """
+
+    def __init__(self, buffer: NDArray[np.uint8], records: int) -> None:
+        self._buffer = buffer
+        self._hash = np.zeros(records, dtype=np.uint64)
+        self._span = np.zeros(records, dtype=np.uint64)
+        self._kind = np.zeros(records, dtype=np.uint8)
+        self._long_keys: dict[int, int] = {}
+
+    def add(self, chunk: RecordChunk, count: int | None = None) -> None:
+        """Take the records of a chunk, or its first `count` ones."""
+        count = len(chunk) if count is None else count
+        into = slice(chunk.first_record, chunk.first_record + count)
+        key_pos, key_len = chunk.key_pos[:count], chunk.key_len[:count]
+        self._hash[into] = hash_spans(chunk.buffer, key_pos, key_len)
+        self._span[into] = (key_pos << _LENGTH_BITS) | np.minimum(key_len, _LENGTH_MASK)
+        seen = chunk.readable[:count] & (chunk.main[:count] > 0)
+        self._kind[into] = np.where(chunk.tombstone[:count], _TOMBSTONE, _PUT) * seen
+        for row in np.nonzero(key_len >= _LENGTH_MASK)[0].tolist():
+            self._long_keys[chunk.first_record + row] = int(key_len[row])
+
+    def live(self) -> NDArray[np.bool_]:
+        """Which records are the last of their key and no tombstone: the values that a client gets."""
+        live: NDArray[np.bool_] = self.latest() & (self._kind == _PUT)
+        return live
+
+    def latest(self) -> NDArray[np.bool_]:
+        """Which records are the last of their key, be it a tombstone."""
+        latest = np.zeros(len(self._hash), dtype=np.bool_)
+        bits = max(len(self._hash) >> _PART_BITS, 1).bit_length() - 1
+        for part in range(1 << bits):
+            chosen = self._kind != _ABSENT
+            if bits:
+                chosen &= self._hash >> np.uint64(64 - bits) == part
+            (rows,) = np.nonzero(chosen)
+            self._mark_latest(rows[np.argsort(self._hash[rows], kind="stable")], latest)
+        return latest
+
+    def _mark_latest(self, order: Positions, latest: NDArray[np.bool_]) -> None:
+        """Mark the last records of each key among `order`: records by hash, and by number where hashes are equal."""
+        hashes = self._hash[order]
+        joined = np.zeros(len(order), dtype=np.bool_)
+        joined[:-1] = hashes[1:] == hashes[:-1]
+        (at,) = np.nonzero(joined)
+        first, second = order[at], order[at + 1]
+        lengths = self._lengths(first)
+        different = lengths != self._lengths(second)
+        (rows,) = np.nonzero(~different)
+        different[rows] = ~same_spans(
+            self._buffer, self._positions(first[rows]), self._positions(second[rows]), lengths[rows]
+        )
+        latest[order] = ~joined
+        if different.any():
+            group = np.cumsum(np.concatenate(([True], ~joined[:-1])))
+            for number in np.unique(group[at[different]]).tolist():
+                self._separate(order[slice(*np.searchsorted(group, (number, number + 1)))], latest)
+
+    def _separate(self, records: Positions, latest: NDArray[np.bool_]) -> None:
+        """Tell apart keys that only share a hash."""
+        latest[records] = False
+        last: dict[bytes, int] = {}
+        positions, lengths = self._positions(records).tolist(), self._lengths(records).tolist()
+        for record, position, length in zip(records.tolist(), positions, lengths, strict=True):
+            last[self._buffer[position : position + length].tobytes()] = record
+        latest[list(last.values())] = True
+
+    def _positions(self, records: Positions) -> Positions:
+        return (self._span[records] >> np.uint64(_LENGTH_BITS)).astype(np.int64)
+
+    def _lengths(self, records: Positions) -> Positions:
+        lengths = (self._span[records] & np.uint64(_LENGTH_MASK)).astype(np.int64)
+        for row in np.nonzero(lengths == _LENGTH_MASK)[0].tolist():
+            lengths[row] = self._long_keys[int(records[row])]
+        return lengths

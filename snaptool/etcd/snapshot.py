@@ -1,0 +1,506 @@
+"""An etcd v3 snapshot: a bolt database, and behind it the SHA-256 of all its bytes.
+
+A bare `member/snap/db` is the same without the digest. Which it is shows in the size: pages are multiples of 512
+bytes, the digest has 32. The server makes ten buckets; `key` holds the history of all user keys in order of revision,
+`meta` how far the store is compacted and applied, the others leases, members, alarms and authentication. Nothing but
+`key` is looked at unless it is asked for, and what is not asked for cannot fail.
+
+The store's revision is that of the last record, raised by the compaction marks in `meta`: a compaction may have
+deleted the record that held it. Source: etcd server/storage/mvcc/kvstore.go, server/storage/schema (v3.7.1);
+spec/etcd-snapshot.md. Must not know: Kubernetes, encryption, paths.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from mmap import mmap
+
+import numpy as np
+from crc32c import crc32c
+from numpy.typing import NDArray
+
+from snaptool.bolt import Bucket, Database, LeafChunk
+from snaptool.errors import FormatError
+from snaptool.etcd.hashes import (
+    CURRENT_SERVERS,
+    HashKV,
+    RevisionCompacted,
+    RevisionInFuture,
+    ServerGeneration,
+    Status,
+    StatusHash,
+    add_records,
+)
+from snaptool.etcd.live import LiveIndex
+from snaptool.etcd.records import (
+    AlarmMember,
+    BadRecord,
+    BadRevision,
+    Lease,
+    Member,
+    Revision,
+    decode_alarm,
+    decode_counter,
+    decode_lease,
+    decode_member,
+    decode_revision_key,
+    decode_text,
+)
+from snaptool.etcd.scan import RecordChunk, Report, hash_spans, refuse, scan_records, scan_revisions
+
+BUCKETS = (
+    b"alarm",
+    b"auth",
+    b"authRoles",
+    b"authUsers",
+    b"cluster",
+    b"key",
+    b"lease",
+    b"members",
+    b"members_removed",
+    b"meta",
+)
+"""What every server creates at boot, in order. Source: etcd server/storage/schema/bucket.go (v3.7.1)."""
+
+DIGEST_SIZE = 32
+_BLOCK_SIZE = 512
+
+SCHEDULED = b"scheduledCompactRev"
+FINISHED = b"finishedCompactRev"
+
+
+class Trailer(StrEnum):
+    """What stands behind the database."""
+
+    OK = "ok"
+    MISSING = "missing"
+    WRONG = "wrong"
+
+
+def split_trailer(buffer: bytes | mmap | memoryview) -> tuple[memoryview, bytes | None]:
+    """Split a file into database and SHA-256 digest, None when it has none. Does not compare them."""
+    view = memoryview(buffer)
+    if len(view) % _BLOCK_SIZE != DIGEST_SIZE:
+        return view, None
+    return view[:-DIGEST_SIZE], bytes(view[-DIGEST_SIZE:])
+
+
+class FindingCode(StrEnum):
+    """What `Snapshot.findings` and `Snapshot.dangling_leases` can find; records of bucket `key` have RecordFault."""
+
+    MISSING_META = "missing-meta"
+    BAD_RECORD = "bad-record"
+    ALARM = "alarm"
+    AUTH_ENABLED = "auth-enabled"
+    DANGLING_LEASE = "dangling-lease"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something about a snapshot that its user should know. `place` names bucket and record, `hint` the remedy."""
+
+    code: FindingCode
+    place: str
+    problem: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class DanglingLease:
+    """A live key whose lease does not exist. Servers start, log it, and keep the key for good."""
+
+    key: bytes
+    revision: Revision
+    lease: int
+
+    def finding(self) -> Finding:
+        """Say it as a Finding."""
+        return Finding(
+            FindingCode.DANGLING_LEASE,
+            f"key {self.key.decode(errors='backslashreplace')}, revision {self.revision}",
+            f"it names the lease {self.lease:x}, which does not exist",
+            "the key will never expire; a client's next put without a lease settles it",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRecord:
+    """Where one record of bucket `key` is. `number` counts from 0 in the bucket, `key` is the user key.
+
+    `value_pos`, `value_len`: the whole KeyValue message, as offset in the file and size in bytes.
+    """
+
+    number: int
+    key: bytes
+    revision: Revision
+    tombstone: bool
+    lease: int
+    value_pos: int
+    value_len: int
+
+
+class Snapshot:
+    """A snapshot file in `buffer`, with or without the digest at its end.
+
+    Raises NotABoltFile and the other FormatErrors of `Database` when the file cannot be read at all. Everything else is
+    read when it is asked for, and raises CorruptPage, BadRevision or BadRecord then.
+    """
+
+    def __init__(self, buffer: bytes | mmap | memoryview) -> None:
+        self._database_bytes, self.trailer = split_trailer(buffer)
+        self.database = Database(self._database_bytes)
+        self._live: NDArray[np.bool_] | None = None
+        self._index: LiveIndex | None = None
+        self._last: Revision | None = None
+        self._scanned = False
+
+    def check_trailer(self) -> Trailer:
+        """Compare the digest with the bytes before it: one pass of SHA-256 over the file."""
+        if self.trailer is None:
+            return Trailer.MISSING
+        return Trailer.OK if hashlib.sha256(self._database_bytes).digest() == self.trailer else Trailer.WRONG
+
+    # --- buckets ---
+
+    def bucket(self, name: bytes) -> Bucket | None:
+        """Return a bucket, or None when the file lacks it."""
+        return self.database.buckets().get(name)
+
+    def items(self, name: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the records of a bucket in order; none when the file lacks it."""
+        bucket = self.bucket(name)
+        return iter(()) if bucket is None else bucket.items()
+
+    @property
+    def record_count(self) -> int:
+        """Number of records in bucket `key`."""
+        bucket = self.bucket(b"key")
+        return 0 if bucket is None else bucket.record_count
+
+    def _get(self, bucket: bytes, key: bytes) -> bytes | None:
+        found = self.bucket(bucket)
+        return None if found is None else found.get(key)
+
+    # --- facts ---
+
+    @property
+    def scheduled_compaction(self) -> int | None:
+        """The revision at which a compaction began last, None before the first. Raises BadRecord."""
+        return self._compaction(SCHEDULED)
+
+    @property
+    def finished_compaction(self) -> int | None:
+        """The revision at which a compaction ended last, None before that. Raises BadRecord."""
+        return self._compaction(FINISHED)
+
+    def _compaction(self, name: bytes) -> int | None:
+        stored = self._get(b"meta", name)
+        if stored is None:
+            return None
+        try:
+            return decode_revision_key(stored)[0].main
+        except BadRevision as error:
+            raise BadRecord("meta", name, f"it is no revision: {error.problem}") from error
+
+    @property
+    def last_revision(self) -> Revision | None:
+        """The revision of the last record, None when there is none."""
+        bucket = self.bucket(b"key")
+        if not self._scanned and bucket is not None:
+            last = None
+            for leaves in bucket.chunks():
+                last = leaves if len(leaves) else last
+            if last is not None:
+                found = scan_revisions(last)
+                self._last = Revision(int(found.main[-1]), int(found.sub[-1]))
+            self._scanned = True
+        return self._last
+
+    @property
+    def current_revision(self) -> int:
+        """The revision that a current server boots with."""
+        return self.revision_on(CURRENT_SERVERS)
+
+    def revision_on(self, generation: ServerGeneration) -> int:
+        """Return the revision that a server of that generation boots with."""
+        last = self.last_revision
+        marks = [1, last.main if last else 0, self.finished_compaction or 0]
+        if generation.scheduled_raises_revision:
+            marks.append(self.scheduled_compaction or 0)
+        return max(marks)
+
+    @property
+    def compacted_revision(self) -> int:
+        """The revision at which the store is compacted once a current server has booted, 0 when it never was."""
+        return max(self._compacted_on(CURRENT_SERVERS), 0)
+
+    def _compacted_on(self, generation: ServerGeneration) -> int:
+        finished, scheduled = self.finished_compaction, self.scheduled_compaction
+        compacted = -1 if finished is None else finished
+        # A server finishes at boot what was scheduled.
+        if scheduled is not None and compacted < scheduled <= self.revision_on(generation):
+            return scheduled
+        return compacted
+
+    @property
+    def consistent_index(self) -> int | None:
+        """Raft index of the last change that is in the file. Raises BadRecord."""
+        return self._counter(b"consistent_index")
+
+    @property
+    def term(self) -> int | None:
+        """Raft term of that change, from 3.5 on. Raises BadRecord."""
+        return self._counter(b"term")
+
+    def _counter(self, name: bytes) -> int | None:
+        stored = self._get(b"meta", name)
+        return None if stored is None else decode_counter("meta", name, stored)
+
+    @property
+    def storage_version(self) -> str:
+        """The version that the file says it has, from 3.6 on; else empty. Raises BadRecord."""
+        return self._text(b"meta", b"storageVersion")
+
+    @property
+    def cluster_version(self) -> str:
+        """The lowest version in the cluster, as its members had agreed; else empty. Raises BadRecord."""
+        return self._text(b"cluster", b"clusterVersion")
+
+    def _text(self, bucket: bytes, name: bytes) -> str:
+        return decode_text(bucket.decode(), name, self._get(bucket, name) or b"")
+
+    @property
+    def version_hint(self) -> str:
+        """What can be said about the writer's version of a file that does not say it itself."""
+        if self.bucket(b"meta") is None:
+            return "of unknown version"
+        return self.storage_version or ("3.4 or older" if self._get(b"meta", b"term") is None else "3.5 or newer")
+
+    @property
+    def auth_enabled(self) -> bool:
+        """Clients have to log in to etcd itself."""
+        return self._get(b"auth", b"authEnabled") == b"\x01"
+
+    def leases(self) -> dict[int, Lease]:
+        """Return the leases by id. Raises BadRecord."""
+        return {lease.id: lease for lease in (decode_lease(key, stored) for key, stored in self.items(b"lease"))}
+
+    def alarms(self) -> tuple[AlarmMember, ...]:
+        """Return the alarms that a cluster restored from the file starts with. Raises BadRecord."""
+        return tuple(decode_alarm(key) for key, _ in self.items(b"alarm"))
+
+    def members(self) -> tuple[Member, ...]:
+        """Return the members of the cluster that the file is from. Raises BadRecord."""
+        return tuple(decode_member(key, stored) for key, stored in self.items(b"members"))
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield what should be known about everything but bucket `key`."""
+        if self.bucket(b"meta") is None:
+            yield Finding(
+                FindingCode.MISSING_META,
+                "bucket meta",
+                "it is missing, and etcd 3.5 and newer do not restore a file without it",
+                "`snaptool repair` writes a file with all buckets",
+            )
+        readers = (
+            (b"meta", lambda: (self.scheduled_compaction, self.finished_compaction, self.consistent_index, self.term)),
+            (b"meta", lambda: self.storage_version),
+            (b"cluster", lambda: self.cluster_version),
+            (b"lease", self.leases),
+            (b"members", self.members),
+            (b"alarm", self.alarms),
+        )
+        for bucket, read in readers:
+            try:
+                read()
+            except FormatError as error:
+                place = f"bucket {bucket.decode()}"
+                yield Finding(FindingCode.BAD_RECORD, place, str(error), "use another snapshot if there is one")
+        yield from self._warnings()
+
+    def _warnings(self) -> Iterator[Finding]:
+        for key, _ in self.items(b"alarm"):
+            try:
+                alarm = decode_alarm(key)
+            except BadRecord:
+                continue  # told above
+            yield Finding(
+                FindingCode.ALARM,
+                f"bucket alarm, member {alarm.member_id:x}",
+                f"the alarm {alarm.name} travels with the snapshot; with NOSPACE the restored cluster is read-only",
+                "after the restore: etcdctl alarm disarm",
+            )
+        if self.auth_enabled:
+            yield Finding(
+                FindingCode.AUTH_ENABLED,
+                "bucket auth",
+                "authentication is on, and stays on in a restored cluster",
+                "keep the credentials of an etcd user at hand; Kubernetes normally uses certificates alone",
+            )
+
+    # --- records ---
+
+    def records(self, report: Report = refuse) -> Iterator[RecordChunk]:
+        """Yield all records of bucket `key` in order.
+
+        Raises CorruptPage, and what `report` raises: BadRevision and BadRecord, unless told otherwise. A pass that
+        goes to the end also finds the live records, so that `live_mask` then costs no further pass.
+        """
+        bucket = self.bucket(b"key")
+        if bucket is None:
+            self._scanned = True
+            return
+        known = self._live is not None or self._index is not None
+        index = None if known else LiveIndex(self.database.pages.bytes, bucket.record_count)
+        last: Revision | None = None
+        for leaves in bucket.chunks():
+            chunk = scan_records(leaves, last, report)
+            last = chunk.last_revision() or last
+            if index is not None:
+                index.add(chunk)
+            yield chunk
+        self._last, self._scanned = last, True
+        self._index = self._index or index
+
+    def live_mask(self, at: int | None = None) -> NDArray[np.bool_]:
+        """Which records, by number, are what a client gets for their keys, now or at the revision `at`.
+
+        Equal to etcd's set of records to keep when compacting at that revision. Raises as `records`.
+        """
+        if at is not None:
+            return self._live_at(at)
+        if self._live is None:
+            if self._index is None:
+                for _ in self.records():
+                    pass
+            self._live = np.zeros(0, dtype=np.bool_) if self._index is None else self._index.live()
+            self._index = None
+        return self._live
+
+    def _live_at(self, at: int) -> NDArray[np.bool_]:
+        index = LiveIndex(self.database.pages.bytes, self.record_count)
+        bucket = self.bucket(b"key")
+        last: Revision | None = None
+        for leaves in bucket.chunks() if bucket else ():
+            chunk = scan_records(leaves, last)
+            last = chunk.last_revision()
+            count = int(np.searchsorted(chunk.main, at, side="right"))
+            index.add(chunk, count)
+            if count < len(chunk):
+                break
+        return index.live()
+
+    def history_of(self, keys: Collection[bytes]) -> dict[bytes, list[StoredRecord]]:
+        """Collect all records of some user keys, oldest first: one pass. Keys without records are left out."""
+        wanted = set(keys)
+        found: dict[bytes, list[StoredRecord]] = {}
+        hashes = _hashes(wanted)
+        for chunk in self.records():
+            (rows,) = np.nonzero(np.isin(hash_spans(chunk.buffer, chunk.key_pos, chunk.key_len), hashes))
+            for row in rows.tolist():
+                key = chunk.user_key(row)
+                if key in wanted:
+                    found.setdefault(key, []).append(stored_record(chunk, row))
+        return found
+
+    def record(self, number: int) -> StoredRecord:
+        """Return one record of bucket `key` by its number. Raises IndexError when there are fewer."""
+        bucket = self.bucket(b"key")
+        for leaves in bucket.chunks() if bucket and number >= 0 else ():
+            if number < leaves.first_record + len(leaves):
+                return stored_record(scan_records(leaves), number - leaves.first_record)
+        raise IndexError(number)
+
+    def stored_value(self, record: StoredRecord) -> bytes:
+        """Return the KeyValue message of a record."""
+        return bytes(self._database_bytes[record.value_pos : record.value_pos + record.value_len])
+
+    def leased_records(self) -> Iterator[StoredRecord]:
+        """Yield the live records that name a lease."""
+        live = self.live_mask()
+        for chunk in self.records():
+            leased = chunk.lease != 0
+            leased &= live[chunk.first_record : chunk.first_record + len(chunk)]
+            for row in np.nonzero(leased)[0].tolist():
+                yield stored_record(chunk, row)
+
+    def dangling_leases(self) -> Iterator[DanglingLease]:
+        """Yield the live keys whose lease does not exist. Older revisions of a key may name leases that are gone."""
+        known = self.leases()
+        for record in self.leased_records():
+            if record.lease not in known:
+                yield DanglingLease(record.key, record.revision, record.lease)
+
+    # --- checksums ---
+
+    def status(self) -> Status:
+        """Compute what `etcdutl snapshot status` prints. Raises as `records`."""
+        total = StatusHash()
+        for bucket in self.database.buckets().values():
+            total.begin(bucket)
+            chunks = self._leaves_of_records() if bucket.name == b"key" else bucket.chunks()
+            for leaves in chunks:
+                total.add(leaves)
+        return self.status_of(total)
+
+    def _leaves_of_records(self) -> Iterator[LeafChunk]:
+        for chunk in self.records():
+            yield chunk.leaves
+
+    def status_of(self, total: StatusHash) -> Status:
+        """Make the status from a hash that has been through all buckets."""
+        last = self.last_revision
+        return Status(
+            hash=total.value,
+            revision=last.main if last else 0,
+            total_key_records=total.records,
+            total_key_live=int(np.count_nonzero(self.live_mask())),
+            total_size=self.database.high_water_mark * self.database.page_size,
+            version=self.storage_version,
+        )
+
+    def hashkv(self, at: int = 0, generation: ServerGeneration = CURRENT_SERVERS) -> HashKV:
+        """Compute HashKV as a freshly booted server would. `at`: a revision, 0 for the current one.
+
+        Raises RevisionCompacted, RevisionInFuture, and as `records`.
+        """
+        current, compacted = self.revision_on(generation), self._compacted_on(generation)
+        if at > current:
+            raise RevisionInFuture(f"revision {at} is beyond the store's revision {current}")
+        if at > 0 and (at < compacted or (at == compacted and not generation.serves_compacted_revision)):
+            raise RevisionCompacted(f"revision {at} is gone: the store was compacted at {compacted}")
+        at = at or current
+        keep = self.live_mask(None if at == current else at)
+        crc = crc32c(b"key")
+        bucket = self.bucket(b"key")
+        for leaves in bucket.chunks() if bucket else ():
+            found = scan_revisions(leaves)
+            chosen = found.main <= at
+            if keep.any():
+                chosen &= (found.main > compacted) | keep[leaves.first_record : leaves.first_record + len(leaves)]
+            if generation.keeps_tombstones:
+                chosen &= (found.main != compacted) | ~found.tombstone
+            crc = add_records(crc, leaves, chosen)
+        return HashKV(crc, at, compacted)
+
+
+def stored_record(chunk: RecordChunk, row: int) -> StoredRecord:
+    """Take one record out of a chunk."""
+    return StoredRecord(
+        number=chunk.first_record + row,
+        key=chunk.user_key(row),
+        revision=Revision(int(chunk.main[row]), int(chunk.sub[row])),
+        tombstone=bool(chunk.tombstone[row]),
+        lease=int(chunk.lease[row]),
+        value_pos=int(chunk.leaves.value_pos[row]),
+        value_len=int(chunk.leaves.value_len[row]),
+    )
+
+
+def _hashes(keys: Collection[bytes]) -> NDArray[np.uint64]:
+    joined = b"".join(keys)
+    lengths = np.array([len(key) for key in keys], dtype=np.int64)
+    return hash_spans(np.frombuffer(joined, dtype=np.uint8), np.cumsum(lengths) - lengths, lengths)

@@ -341,12 +341,18 @@ class ScratchEtcd:
         cls,
         source: Path,
         *,
+        force_new_cluster: bool,
         binaries: EtcdBinaries,
         parent: Path | None = None,
         tcp: bool = False,
         ready_within: float = READY_WITHIN,
     ) -> Self:
-        """Start etcd on a copy of the data directory `source`, its WAL included, as the only member of its cluster.
+        """Start etcd on a copy of the data directory `source`, its WAL included.
+
+        `force_new_cluster`: for a member of several, which becomes the only one. It then forgets the entries at the end
+        of its WAL that it does not know to be committed. That is right among several, but an only member's last
+        answered writes are among those too, so it must be started without. Source: etcd, restartAsStandaloneNode
+        and its successors; seen with 3.6.14 and 3.7.1.
 
         Raises ScratchError, also if an etcd runs on `source`: files copied while they are written can be torn.
         """
@@ -354,7 +360,7 @@ class ScratchEtcd:
         server = cls(binaries, parent)
         with server._or_close():
             server._copy_tree(source / "member", server.directory / "data" / "member")
-            server._start("--force-new-cluster", tcp=tcp, ready_within=ready_within)
+            server._start(*(["--force-new-cluster"] if force_new_cluster else []), tcp=tcp, ready_within=ready_within)
         return server
 
     def client(self) -> EtcdClient:

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from snaptool.errors import ScratchError
-from snaptool.scratch import EtcdBinaries, ScratchEtcd, boot
+from snaptool.scratch import EtcdBinaries, EtcdFailed, ScratchEtcd, boot
 from tests.support.etcd import GOLDEN
 
 TINY = sorted(GOLDEN.glob("tiny-*.db"))
@@ -23,6 +23,11 @@ TINY = sorted(GOLDEN.glob("tiny-*.db"))
 def test_real_snapshots_of_every_version_live_in_every_version(
     every_etcd: EtcdBinaries, scratch_parent: Path, snapshot: Path
 ) -> None:
+    if snapshot.name == "tiny-3.7.db" and every_etcd.version[:2] == (3, 6):
+        # From 3.6 on, etcd looks at the storage version in the file; 3.4 and 3.5 do not know of it.
+        with pytest.raises(EtcdFailed, match=r'etcd ended with exit code 1: .*version "3\.7\.0" is not supported'):
+            ScratchEtcd.restore(snapshot, binaries=every_etcd, parent=scratch_parent)
+        return
     with ScratchEtcd.restore(snapshot, binaries=every_etcd, parent=scratch_parent) as server:
         client = server.client()
         assert client.status().version == ".".join(map(str, every_etcd.version))
@@ -57,18 +62,21 @@ def test_listens_nowhere_else(every_etcd: EtcdBinaries, scratch_parent: Path) ->
         assert [c for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN] == []
 
 
-def test_data_directory_of_a_killed_etcd_serves_its_last_write(
-    every_etcd: EtcdBinaries, scratch_parent: Path, tmp_path: Path
+@pytest.mark.parametrize("force_new_cluster", [False, True])
+def test_data_directory_of_a_killed_etcd_serves_its_last_writes(
+    every_etcd: EtcdBinaries, scratch_parent: Path, tmp_path: Path, *, force_new_cluster: bool
 ) -> None:
     with ScratchEtcd.fresh(binaries=every_etcd, parent=scratch_parent) as server:
-        server.client().put(b"/late", b"in the WAL")
+        server.client().put(b"/late", b"in the WAL, and the next entry says that it is committed")
+        server.client().put(b"/last", b"in the WAL, and nothing says so")
         os.kill(server.pid, signal.SIGSTOP)
         shutil.copytree(server.directory / "data", tmp_path / "data")
         os.kill(server.pid, signal.SIGCONT)
-    with ScratchEtcd.data_dir(tmp_path / "data", binaries=every_etcd, parent=scratch_parent) as server:
-        served = server.client().get(b"/late")
-        assert served is not None
-        assert served.value == b"in the WAL"
+    with ScratchEtcd.data_dir(
+        tmp_path / "data", force_new_cluster=force_new_cluster, binaries=every_etcd, parent=scratch_parent
+    ) as server:
+        assert server.client().get(b"/late") is not None
+        assert force_new_cluster or server.client().get(b"/last") is not None
 
 
 def test_damaged_file_is_one_clear_error(every_etcd: EtcdBinaries, scratch_parent: Path) -> None:

@@ -179,7 +179,9 @@ def test_data_directory_serves_what_only_its_wal_holds(
     os.kill(scratch_etcd.pid, signal.SIGCONT)
     assert b"in the WAL alone" not in (tmp_path / "data/member/snap/db").read_bytes()
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*")}
-    with ScratchEtcd.data_dir(tmp_path / "data", binaries=etcd_binaries, parent=scratch_parent) as server:
+    with ScratchEtcd.data_dir(
+        tmp_path / "data", force_new_cluster=False, binaries=etcd_binaries, parent=scratch_parent
+    ) as server:
         late = server.client().get(b"/late")
         assert late is not None
         assert late.value == b"in the WAL alone"
@@ -191,7 +193,11 @@ def test_data_directory_in_use_is_refused(
     scratch_etcd: ScratchEtcd, etcd_binaries: EtcdBinaries, scratch_parent: Path
 ) -> None:
     with pytest.raises(ScratchError, match="an etcd is running on") as failure:
-        ScratchEtcd.data_dir(scratch_etcd.directory / "data", binaries=etcd_binaries, parent=scratch_parent)
+        ScratchEtcd.data_dir(
+            scratch_etcd.directory / "data", force_new_cluster=False, binaries=etcd_binaries, parent=scratch_parent
+        )
     assert "etcdctl snapshot save" in failure.value.hint
     with pytest.raises(ScratchError, match=r"cannot read .*: No such file or directory"):
-        ScratchEtcd.data_dir(scratch_etcd.directory / "absent", binaries=etcd_binaries, parent=scratch_parent)
+        ScratchEtcd.data_dir(
+            scratch_etcd.directory / "absent", force_new_cluster=False, binaries=etcd_binaries, parent=scratch_parent
+        )

@@ -57,6 +57,7 @@ MAX_SOURCE_BYTES: Final = 1024  # kmsv2/envelope.go: encryptedDEKSourceMaxSize
 MAX_ANNOTATION_BYTES: Final = 32 * 1024  # kmsv2/envelope.go: annotationsMaxSize
 MAX_V1_SOURCE_BYTES: Final = 0xFFFF  # the length prefix has 16 bits
 OBJECTS_PER_V1_DEK: Final = 1 << 20  # ours: AES-GCM with random nonces would allow 2^32
+TEST_PLUGIN_ANNOTATION: Final = "version.testkms.snaptool.example"  # spec/kms.md 5
 _REMEMBERED_TAIL_BYTES: Final = 4096  # bounds the memory of decode_v2; real plugins stay below 1 KiB
 _DATA, _KEY_ID, _SOURCE, _ANNOTATIONS, _TYPE = 1, 2, 3, 4, 5
 _LABEL = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"

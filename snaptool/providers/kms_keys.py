@@ -12,17 +12,14 @@ The results (`UnwrappedKeys`, `WriteKey`, `Rewrapping`) are plain values that wo
 collector keeps 32 bytes, a count and a place of each source, never the source itself: the caller's `fetch` brings the
 value at a place back. A million v1 data keys therefore cost the same whether a wrapped key has 60 bytes or 600.
 
-A refusal that meets everything is not heard a million times: see `_Patience`. Where no service is left, keys may have
-been saved before (`read_key_file`), or the KEK itself be at hand (`LocalKeks`).
+A refusal that meets everything is not heard a million times: see `_Patience`. Where no service is left, keys that were
+saved before take its place (`kms_saved`): they are just another `KeySource`.
 
 This module knows no socket, no file and no clock but through its arguments. Source: spec/kms.md 1.6, 2.4, 5 and 6.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 import os
 import re
 import threading
@@ -34,14 +31,12 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import Final, Self, TypeVar
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from snaptool.errors import InputError
 from snaptool.providers.kms import (
     MAX_V1_SOURCE_BYTES,
     OBJECTS_PER_V1_DEK,
     SEED_BYTES,
+    TEST_PLUGIN_ANNOTATION,
     Api,
     Category,
     KeySource,
@@ -54,7 +49,6 @@ from snaptool.providers.kms import (
     KmsV2Provider,
     ServiceStatus,
     SharedWriteKeys,
-    SourceType,
     UnwrapFailed,
     UnwrappedKeys,
     WrappedSource,
@@ -78,8 +72,6 @@ CONCURRENCY: Final = {Api.V1: 8, Api.V2: 4}  # spec/kms.md 2.4: the running clus
 REMEMBERED_PLACES: Final = 3  # of each source: what a report shows, and what a key is tried on
 STATUS_QUESTIONS: Final = 4  # one, and three more while Status lags behind a rotation (Google): spec/kms.md 3.2
 STATUS_PAUSE_SECONDS: Final = 1.0
-KEY_FILE_FORMAT: Final = "snaptool/kms-keys/1"
-_ANNOTATION: Final = "version.testkms.snaptool.example"
 _T = TypeVar("_T")
 
 
@@ -646,6 +638,15 @@ def _in_threads(work: Callable[[_T], None], items: Sequence[_T], concurrency: in
             raise
 
 
+def unwrapped_pairs(sources: Sources, keys: UnwrappedKeys, fetch: Fetch) -> Iterator[tuple[WrappedSource, bytes]]:
+    """Yield every source that has a key, with it: what a key file saves."""
+    for number in range(len(sources)):
+        source = sources.fetch(number, fetch)[2]
+        key = keys.find(source.cache_key)
+        if key is not None:
+            yield source, key
+
+
 # -- keys to write with
 
 
@@ -936,190 +937,10 @@ def guess_plugin(source: WrappedSource) -> str:
         return "AWS KMS"
     if source.source.startswith(b"vault:v"):
         return "Vault transit"
-    if _ANNOTATION in names:
+    if TEST_PLUGIN_ANNOTATION in names:
         return "snaptool test plugin"
     if source.api is Api.V1 and re.fullmatch(
         rb"[A-Za-z0-9_-]{342}|[A-Za-z0-9_-]{512}|[A-Za-z0-9_-]{683}", source.source
     ):
         return "Azure Key Vault"
     return ""
-
-
-# -- keys without a service
-
-
-class BadKeyFile(InputError):
-    """A file of saved keys or KEKs that cannot be used. Names the place, never the content."""
-
-
-@dataclass(frozen=True, slots=True)
-class SavedKeys:
-    """Keys that were saved while there was a service: by SHA-256 of what was wrapped, and lists to try, by provider."""
-
-    by_digest: Mapping[bytes, bytes] = field(default_factory=dict, repr=False)
-    to_try: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict, repr=False)
-
-    def candidates(self, source: WrappedSource) -> Sequence[bytes]:
-        """Return the saved key of `source`, or its provider's that have a possible length. Raises UnwrapFailed."""
-        key = self.by_digest.get(source.source_digest)
-        if key is not None:
-            return (key,)
-        possible = [one for one in self.to_try.get(source.provider, ()) if key_size_problem(source, one) is None]
-        if not possible:
-            raise UnwrapFailed(source.provider, Category.NOT_ASKED)
-        return possible
-
-
-def read_key_file(text: str) -> SavedKeys:
-    """Read a file of saved keys: JSON with `format`, `keys` {sha256 hex: base64}, `candidates` {provider: [base64]}.
-
-    `keys` are named by the SHA-256 of the wrapped bytes. Raises BadKeyFile.
-    """
-    document = _json_object(text)
-    if document.get("format") != KEY_FILE_FORMAT:
-        raise BadKeyFile(f"format: is not {KEY_FILE_FORMAT!r}")
-    by_digest = {}
-    for name, value in _object_at(document, "keys").items():
-        if not re.fullmatch("[0-9a-fA-F]{64}", name):
-            raise BadKeyFile("keys: a name is not a SHA-256 in hex")
-        by_digest[bytes.fromhex(name)] = _key_at(value, f"keys[{name}]")
-    to_try = {}
-    for provider, values in _object_at(document, "candidates").items():
-        if not isinstance(values, list):
-            raise BadKeyFile(f"candidates[{provider!r}]: is not a list")
-        to_try[provider] = tuple(
-            _key_at(value, f"candidates[{provider!r}][{index}]") for index, value in enumerate(values)
-        )
-    return SavedKeys(by_digest, to_try)
-
-
-def write_key_file(keys: Iterable[tuple[WrappedSource, bytes]]) -> str:
-    """Return the text of a file of saved keys. It is worth as much as the KMS: the caller keeps it at mode 0600."""
-    saved = {source.source_digest.hex(): base64.b64encode(key).decode() for source, key in keys}
-    return json.dumps({"format": KEY_FILE_FORMAT, "keys": saved, "candidates": {}}, indent=2, sort_keys=True) + "\n"
-
-
-def unwrapped_pairs(sources: Sources, keys: UnwrappedKeys, fetch: Fetch) -> Iterator[tuple[WrappedSource, bytes]]:
-    """Yield every source that has a key, with it: what `write_key_file` saves."""
-    for number in range(len(sources)):
-        source = sources.fetch(number, fetch)[2]
-        key = keys.find(source.cache_key)
-        if key is not None:
-            yield source, key
-
-
-def _json_object(text: str) -> dict[str, object]:
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        raise BadKeyFile("not a JSON document") from None  # the decoder's error carries the whole document along
-    if not isinstance(document, dict):
-        raise BadKeyFile("not a JSON object")
-    return document
-
-
-def _object_at(document: Mapping[str, object], name: str) -> dict[str, object]:
-    found = document.get(name, {})
-    if not isinstance(found, dict):
-        raise BadKeyFile(f"{name}: is not an object")
-    return found
-
-
-def _key_at(value: object, place: str) -> bytes:
-    if not isinstance(value, str):
-        raise BadKeyFile(f"{place}: is not a string")
-    try:
-        return base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError):
-        raise BadKeyFile(f"{place}: is not base64") from None  # the cause would show the text
-
-
-class LocalKeks:
-    """A KmsService without a plugin: key-encryption keys from a file, in the format of the project's test plugin.
-
-    Wrapped form: `01 || nonce(12) || AES-256-GCM`, AAD the key id; v1 puts the key id and `|` in front, v2 demands one
-    annotation. Source: spec/kms.md 5.
-    """
-
-    def __init__(
-        self, provider: str, api: Api, keks: Mapping[str, bytes], current: str, entropy: Entropy = os.urandom
-    ) -> None:
-        self._provider = provider
-        self._api = api
-        self._keks = dict(keks)
-        self._current = current
-        self._entropy = entropy
-
-    @property
-    def provider(self) -> str:
-        """The provider's name in the configuration."""
-        return self._provider
-
-    @property
-    def api(self) -> Api:
-        """Which envelope the keys are for."""
-        return self._api
-
-    def unwrap(self, source: WrappedSource) -> bytes:
-        """Unwrap with the KEK of the source's key id. Raises KmsRefused."""
-        key_id, blob = source.key_id, source.source
-        if self._api is Api.V1:
-            head, _, blob = blob.partition(b"|")
-            key_id = head.decode(errors="replace")
-        elif source.annotations != ((_ANNOTATION, b"1"),):
-            raise self._refused(Category.BAD_CIPHERTEXT, "the annotation of this format is not there")
-        kek = self._keks.get(key_id)
-        if kek is None:
-            raise self._refused(Category.KEY_UNKNOWN, f"no KEK for key id {hash_key_id(key_id)}")
-        if blob[:1] != b"\x01" or len(blob) < 29:
-            raise self._refused(Category.BAD_CIPHERTEXT, "not this format")
-        try:
-            return AESGCM(kek).decrypt(blob[1:13], blob[13:], key_id.encode())
-        except InvalidTag as error:
-            raise self._refused(Category.BAD_CIPHERTEXT, "message authentication failed") from error
-
-    def wrap(self, key: bytes) -> WrappedSource:
-        """Wrap under the current KEK."""
-        nonce = self._entropy(12)
-        name = self._current.encode()
-        blob = b"\x01" + nonce + AESGCM(self._keks[self._current]).encrypt(nonce, key, name)
-        if self._api is Api.V1:
-            return WrappedSource(
-                provider=self._provider, api=Api.V1, source_type=SourceType.AES_GCM_KEY, source=name + b"|" + blob
-            )
-        return WrappedSource(
-            provider=self._provider,
-            api=Api.V2,
-            source_type=SourceType.HKDF_SEED,
-            source=blob,
-            key_id=self._current,
-            annotations=((_ANNOTATION, b"1"),),
-        )
-
-    def status(self) -> ServiceStatus:
-        """Healthy, always."""
-        if self._api is Api.V1:
-            return ServiceStatus(version="v1beta1", healthz="", key_id="")
-        return ServiceStatus(version="v2", healthz="ok", key_id=self._current)
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-    def _refused(self, category: Category, detail: str) -> KmsRefused:
-        return KmsRefused(
-            f"KMS provider {self._provider!r}: {detail}", provider=self._provider, category=category, detail=detail
-        )
-
-
-def read_kek_file(text: str, provider: str, api: Api, entropy: Entropy = os.urandom) -> LocalKeks:
-    """Read a file of KEKs: JSON with `keks` {key id: 64 hex digits} and `current`, a key id. Raises BadKeyFile."""
-    document = _json_object(text)
-    keks = {}
-    for key_id, value in _object_at(document, "keks").items():
-        if not isinstance(value, str) or not re.fullmatch("[0-9a-fA-F]{64}", value):
-            raise BadKeyFile(f"keks[{hash_key_id(key_id)}]: is not 64 hex digits")
-        keks[key_id] = bytes.fromhex(value)
-    current = document.get("current")
-    if not isinstance(current, str) or current not in keks:
-        raise BadKeyFile("current: names none of the keks")
-    return LocalKeks(provider, api, keks, current, entropy)

@@ -45,7 +45,6 @@ from snaptool.providers.kms import (
 from snaptool.providers.kms_grpc import GrpcKms, Pace, Retry, parse_endpoint
 from snaptool.providers.kms_keys import (
     FreshWriteKeys,
-    LocalKeks,
     Unwrapping,
     check_service,
     make_write_key,
@@ -53,12 +52,11 @@ from snaptool.providers.kms_keys import (
     plan_reading,
     plan_rewrapping,
     plan_writing,
-    read_key_file,
     rewrap_sources,
     unwrap_sources,
     unwrapped_pairs,
-    write_key_file,
 )
+from snaptool.providers.kms_saved import LocalKeks, read_key_file, write_key_file
 from snaptool.providers.provider import KeyDoesNotFit, Reason
 from tests.support.kms_formats import Local, Wrapped
 from tests.support.kms_plugin import REPOSITORY, RunningPlugin, kms_plugin

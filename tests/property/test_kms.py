@@ -18,7 +18,7 @@ from snaptool.providers.kms import (
     source_problem,
 )
 from snaptool.providers.kms_grpc import SCHEMA, BadEndpoint, decode_message, parse_endpoint
-from snaptool.providers.kms_keys import BadKeyFile, read_key_file
+from snaptool.providers.kms_saved import BadKeyFile, read_key_file
 from snaptool.providers.provider import KeyDoesNotFit
 
 LABELS = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,8}[a-z0-9])?", fullmatch=True)

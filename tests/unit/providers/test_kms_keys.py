@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import base64
-import json
-import os
 import pickle
-from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -21,31 +17,24 @@ from snaptool.providers.kms import (
     KmsUnreachable,
     KmsV1Provider,
     KmsV2Provider,
-    SourceType,
     UnwrapFailed,
     UnwrappedKeys,
     WrappedSource,
-    WriteKey,
     decode_v1,
     decode_v2,
 )
 from snaptool.providers.kms_keys import (
-    KEY_FILE_FORMAT,
-    BadKeyFile,
     CallPlan,
-    SavedKeys,
     SourceCollector,
     plan_reading,
     plan_rewrapping,
     plan_writing,
-    read_kek_file,
-    read_key_file,
     rewrap_sources,
     unwrap_sources,
-    write_key_file,
 )
-from snaptool.providers.provider import KeyDoesNotFit, Reason
-from tests.support.kms_values import KMS_VECTORS, Scripted, Store, local_keks
+from snaptool.providers.kms_saved import SavedKeys
+from snaptool.providers.provider import Reason
+from tests.support.kms_values import Scripted, Store, local_keks
 
 
 def no_fetch(place: int) -> tuple[bytes, bytes]:
@@ -333,128 +322,3 @@ def test_v1_rewrap_keeps_the_body_and_leaves_out_what_has_no_key() -> None:
         assert provider.unseal(fresh, key).plaintext.startswith(b"k8s\0")
     with pytest.raises(UnwrapFailed):
         rewrapping.rewrap(store.values[2][1].removeprefix(provider.prefix))
-
-
-# -- keys without a service
-
-
-def test_key_file_round_trip_is_deterministic() -> None:
-    keks = local_keks(Api.V2)
-    pairs = [(keks.wrap(key), key) for key in (os.urandom(32), os.urandom(16))]
-    text = write_key_file(pairs)
-    assert write_key_file(reversed(pairs)) == text
-    assert json.loads(text)["format"] == KEY_FILE_FORMAT
-    saved = read_key_file(text)
-    assert [saved.candidates(source) for source, _ in pairs] == [(key,) for _, key in pairs]
-
-
-def test_candidates_of_a_provider_are_tried_until_one_opens() -> None:
-    store = Store()
-    keks = local_keks(Api.V2)
-    seed = os.urandom(32)
-    source = keks.wrap(seed)
-    store.seal(2, Api.V2, WriteKey(source, seed))
-    tries = [os.urandom(32), b"short", seed, os.urandom(32)]
-    document = {
-        "format": KEY_FILE_FORMAT,
-        "candidates": {"kp": [base64.b64encode(one).decode() for one in tries]},
-    }
-    saved = read_key_file(json.dumps(document))
-    assert saved.candidates(source) == [tries[0], seed, tries[3]]
-    with pytest.raises(UnwrapFailed):
-        saved.candidates(replace(source, provider="other"))
-    (answer,) = unwrap_sources(store.collect(Api.V2), [], store.fetch, known=[saved])
-    assert answer.keys.candidates(source) == (seed,)
-    store.open_all(KmsV2Provider("kp", saved))
-    store.open_all(KmsV2Provider("kp", answer.keys))
-
-
-def test_missing_service_and_missing_key_is_a_failure_with_a_hint() -> None:
-    store = Store()
-    store.seal_by(local_keks(Api.V2), 4)
-    (answer,) = unwrap_sources(store.collect(Api.V2), [], store.fetch, known=[SavedKeys()])
-    (group,) = answer.failures
-    assert (group.category, group.objects, group.asked) == (Category.NOT_ASKED, 4, 0)
-    assert "--dek-file" in group.hint
-
-
-BAD_KEY_FILES: list[tuple[str, str]] = [
-    ("SECRET", "not a JSON document"),
-    ("[" * 100_000, "not a JSON document"),
-    ("[]", "not a JSON object"),
-    ("{}", "format"),
-    ('{"format": "snaptool/kms-keys/1", "keys": []}', "keys: is not an object"),
-    ('{"format": "snaptool/kms-keys/1", "keys": {"SECRET": "AAAA"}}', "not a SHA-256"),
-    ('{"format": "snaptool/kms-keys/1", "keys": {"%s": "SECRET!"}}' % ("a" * 64), "is not base64"),
-    ('{"format": "snaptool/kms-keys/1", "keys": {"%s": 5}}' % ("a" * 64), "is not a string"),
-    ('{"format": "snaptool/kms-keys/1", "candidates": {"kp": "SECRET"}}', "candidates.'kp'.: is not a list"),
-    ('{"format": "snaptool/kms-keys/1", "candidates": {"kp": ["\u00e9SECRET"]}}', "is not base64"),
-]
-
-
-@pytest.mark.parametrize(("text", "problem"), BAD_KEY_FILES)
-def test_bad_key_files_are_named_by_place_and_never_by_content(text: str, problem: str) -> None:
-    with pytest.raises(BadKeyFile, match=problem) as refusal:
-        read_key_file(text)
-    assert "SECRET" not in repr(refusal.value) + str(refusal.value.__cause__)
-
-
-def test_kek_file_of_the_test_plugin_unwraps_and_wraps() -> None:
-    vectors = KMS_VECTORS["local_plugin"]
-    text = json.dumps({"current": "kek-2", "keks": vectors["keks"]})
-    service = read_kek_file(text, "kp", Api.V2)
-    case = vectors["cases"][0]
-    source = WrappedSource(
-        provider="kp",
-        api=Api.V2,
-        source_type=SourceType.HKDF_SEED,
-        source=bytes.fromhex(case["ciphertext"]),
-        key_id="kek-1",
-        annotations=(("version.testkms.snaptool.example", b"1"),),
-    )
-    assert service.unwrap(source).hex() == case["plaintext"]
-    assert service.wrap(b"k" * 32).key_id == service.status().key_id == "kek-2"
-
-
-@pytest.mark.parametrize(
-    ("changes", "category"),
-    [
-        ({"key_id": "kek-9"}, Category.KEY_UNKNOWN),
-        ({"key_id": "kek-2"}, Category.BAD_CIPHERTEXT),
-        ({"annotations": ()}, Category.BAD_CIPHERTEXT),
-        ({"source": b"\x01short"}, Category.BAD_CIPHERTEXT),
-        ({"source": b""}, Category.BAD_CIPHERTEXT),
-    ],
-)
-def test_local_keks_refuse_as_the_plugin_does(changes: dict[str, Any], category: Category) -> None:
-    keks = local_keks(Api.V2)
-    source = replace(keks.wrap(b"k" * 32), **changes)
-    with pytest.raises(KmsRefused) as refusal:
-        keks.unwrap(source)
-    assert refusal.value.category is category
-
-
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ('{"keks": {}}', "current"),
-        ('{"keks": {"SECRET": "zz"}, "current": "SECRET"}', "64 hex digits"),
-        ('{"keks": {"a": "%s"}, "current": "b"}' % ("00" * 32), "current"),
-        ("nonsense", "not a JSON"),
-    ],
-)
-def test_bad_kek_files_are_refused(text: str, problem: str) -> None:
-    with pytest.raises(BadKeyFile, match=problem) as refusal:
-        read_kek_file(text, "kp", Api.V2)
-    assert "SECRET" not in str(refusal.value)
-
-
-def test_unseal_refuses_a_v1_value_whose_saved_key_has_no_possible_length() -> None:
-    store = Store()
-    store.seal_by(local_keks(Api.V1), 1)
-    key, stored = store.values[0]
-    source = decode_v1("kp", stored.removeprefix(b"k8s:enc:kms:v1:kp:")).source
-    provider = KmsV1Provider("kp", SavedKeys({source.source_digest: b"x" * 33}))
-    with pytest.raises(KeyDoesNotFit) as refusal:
-        provider.unseal(stored.removeprefix(provider.prefix), key)
-    assert refusal.value.reasons == (Reason.DEK_BAD_SIZE,)

@@ -122,6 +122,10 @@ class KmsError(KeyServiceError):
         self.detail = detail
         self.attempts = attempts
 
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"{message} (tried {self.attempts} times)" if self.attempts > 1 else message
+
 
 class KmsUnreachable(KmsError):
     """No plugin answered in time: no socket, no permission, nothing there that speaks this API."""

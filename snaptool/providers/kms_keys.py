@@ -15,7 +15,7 @@ value at a place back. A million v1 data keys therefore cost the same whether a 
 A refusal that meets everything is not heard a million times: see `_Patience`. Where no service is left, keys that were
 saved before take its place (`kms_saved`): they are just another `KeySource`.
 
-This module knows no socket, no file and no clock but through its arguments. Source: spec/kms.md 1.6, 2.4, 5 and 6.
+This module knows no socket and no file. Source: spec/kms.md 1.6, 2.4 and 6.
 """
 
 from __future__ import annotations
@@ -917,6 +917,9 @@ def check_service(
             key = entropy(SEED_BYTES)
             source = timed("Encrypt", lambda: _wrap(service, key, allow_pass_through=False))
             found = replace(found, plugin=guess_plugin(source))
+            if source.key_id != status.key_id:
+                other = f"Encrypt used key id {source.key_id_hash}, Status had said {found.key_id_hash}"
+                found = replace(found, problems=(*found.problems, other))
             found = replace(found, round_trip=timed("Decrypt", lambda: service.unwrap(source)) == key)
         elif sample is not None:
             unwrapped = timed("Decrypt", lambda: service.unwrap(sample))

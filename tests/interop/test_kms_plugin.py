@@ -6,9 +6,11 @@ Calls are counted from the plugin's journal, never from what the client believes
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import pickle
 import pwd
+import re
 import signal
 import socket
 import socketserver
@@ -19,6 +21,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -60,7 +63,7 @@ from snaptool.providers.kms_saved import LocalKeks, read_key_file, write_key_fil
 from snaptool.providers.provider import KeyDoesNotFit, Reason
 from tests.support.kms_formats import Local, Wrapped
 from tests.support.kms_plugin import REPOSITORY, RunningPlugin, kms_plugin
-from tests.support.kms_values import KMS_VECTORS, Form, Store, local_keks
+from tests.support.kms_values import KMS_VECTORS, Form, Store, local_keks, plaintext_of
 
 QUICK = Retry(tries=5, first_wait=0.02, longest_wait=0.2)
 
@@ -637,7 +640,7 @@ def test_case_32_slow_plugin_times_out_and_is_retried_within_bounds(plugin: Runn
     assert time.monotonic() - started < 2
     assert isinstance(error, KmsUnreachable)
     assert (error.category, error.attempts) == (Category.TIMEOUT, 3)
-    assert "within 0.25 s" in str(error)
+    assert "within 0.25 s (tried 3 times)" in str(error)
     assert "--kms-timeout" in error.hint
     assert len(plugin.calls("Encrypt")) == 3
 
@@ -900,6 +903,24 @@ def test_closing_ends_retries_too(plugin: RunningPlugin) -> None:
     assert len(plugin.calls("Encrypt")) == before
 
 
+def _open_in_worker(provider: KmsV1Provider | KmsV2Provider, values: list[tuple[bytes, bytes]]) -> list[bytes]:
+    return [provider.unseal(stored.removeprefix(provider.prefix), key).plaintext for key, stored in values]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_open_values_after_the_connection_is_closed(plugin: RunningPlugin, method: str) -> None:
+    store = Store()
+    store.seal_by(local_keks(Api.V2), 3, 3)
+    with client(plugin) as service:
+        answer = unwrap_all(store, service)
+    plugin.forget()
+    context = multiprocessing.get_context(method)
+    with ProcessPoolExecutor(2, mp_context=context) as pool:
+        opened = pool.submit(_open_in_worker, KmsV2Provider("kp", answer.keys), store.values).result(timeout=60)
+    assert opened == [plaintext_of(number) for number in range(6)]
+    assert plugin.calls() == []
+
+
 # -- re-wrapping, saved keys, check
 
 
@@ -965,6 +986,13 @@ def test_check_says_what_the_plugin_is(plugin: RunningPlugin, api: Api) -> None:
     assert list(found.seconds) == ["Status" if api is Api.V2 else "Version", "Encrypt", "Decrypt"]
     if api is Api.V2:
         assert (found.plugin, found.version, found.key_id_hash) == ("snaptool test plugin", "v2", hash_key_id("kek-1"))
+
+
+def test_check_of_a_lagging_plugin_says_that_it_lags() -> None:
+    with kms_plugin("--kind", "gcp") as plugin, client(plugin) as service:
+        (problem,) = check_service(service).problems
+        assert re.fullmatch("Encrypt used key id sha256:[0-9a-f]{64}, Status had said sha256:[0-9a-f]{64}", problem)
+        assert check_service(service).problems == ()
 
 
 def test_check_reports_an_error_instead_of_raising_it(folder: Path) -> None:

@@ -10,6 +10,7 @@ record of every key, `hashes` has etcd's two checksums, `snapshot` joins them ov
 history without telling a server anything impossible. Knows nothing of Kubernetes: a value is bytes.
 """
 
+from snaptool.etcd.edits import Editor, Edits, UnsafeEdit
 from snaptool.etcd.hashes import (
     CURRENT_SERVERS,
     HashKV,
@@ -55,6 +56,8 @@ __all__ = [
     "BadRecord",
     "BadRevision",
     "DanglingLease",
+    "Editor",
+    "Edits",
     "Finding",
     "FindingCode",
     "HashKV",
@@ -73,6 +76,7 @@ __all__ = [
     "StatusHash",
     "StoredRecord",
     "Trailer",
+    "UnsafeEdit",
     "decode_key_value",
     "decode_revision_key",
     "encode_key_value",

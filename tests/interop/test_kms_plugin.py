@@ -1023,3 +1023,35 @@ def test_doubles_of_the_known_plugins_are_read_written_and_recognised(kind: str,
                 store.open_all(reader(unwrap_all(store, service)))
                 if api is Api.V2:
                     assert check_service(service).plugin == guess
+
+
+def test_aws_double_with_another_encryption_context_hints_at_the_context_before_corruption() -> None:
+    store = Store()
+    with kms_plugin("--kind", "aws", "--encryption-context", "cluster=a") as plugin:
+        for _ in range(3):
+            with client(plugin) as service:
+                store.seal(1, Api.V2, make_write_key(service))
+    with kms_plugin("--kind", "aws", "--encryption-context", "cluster=b") as plugin, client(plugin) as service:
+        answer = unwrap_all(store, service)
+    error = answer.error()
+    assert error is not None
+    assert (error.category, sum(group.sources for group in answer.failures)) == (Category.BAD_CIPHERTEXT, 3)
+    assert "region and (AWS) encryption context" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("kind", "command", "category"),
+    [
+        ("aws", {"remove": "arn:aws:kms:us-east-1:123456789012:key/1111"}, Category.KEY_DISABLED),
+        ("gcp", {"remove": "1"}, Category.KEY_DISABLED),
+        ("azure", {"rotate": "f" * 32}, Category.KEY_UNKNOWN),
+    ],
+)
+def test_doubles_refuse_in_their_plugins_words(kind: str, command: dict[str, str], category: Category) -> None:
+    with kms_plugin("--kind", kind) as plugin, client(plugin) as service:
+        store = Store()
+        store.seal(2, Api.V2, make_write_key(service, sleep=lambda _: None))
+        plugin.control(**command)
+        (group,) = unwrap_all(store, service).failures
+    assert (group.category, group.objects) == (category, 2)
+    assert group.hint

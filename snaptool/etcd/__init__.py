@@ -10,7 +10,7 @@ record of every key, `hashes` has etcd's two checksums, `snapshot` joins them ov
 history without telling a server anything impossible. Knows nothing of Kubernetes: a value is bytes.
 """
 
-from snaptool.etcd.edits import Editor, Edits, UnsafeEdit
+from snaptool.etcd.edits import NO_EDITS, Editor, Edits, UnsafeEdit
 from snaptool.etcd.hashes import (
     CURRENT_SERVERS,
     HashKV,
@@ -34,6 +34,7 @@ from snaptool.etcd.records import (
     decode_revision_key,
     encode_key_value,
     encode_revision_key,
+    encode_value_field,
     replace_value,
 )
 from snaptool.etcd.scan import RecordChunk, RecordFault, RecordProblem, hash_spans
@@ -51,6 +52,7 @@ from snaptool.etcd.snapshot import (
 __all__ = [
     "BUCKETS",
     "CURRENT_SERVERS",
+    "NO_EDITS",
     "Alarm",
     "AlarmMember",
     "BadRecord",
@@ -81,6 +83,7 @@ __all__ = [
     "decode_revision_key",
     "encode_key_value",
     "encode_revision_key",
+    "encode_value_field",
     "hash_spans",
     "replace_value",
     "server_generation",

@@ -88,6 +88,9 @@ class Edits:
         yield from self.append
 
 
+NO_EDITS = Edits(drop=np.empty(0, dtype=np.int64), replace={}, append=(), buckets={})
+
+
 class Editor:
     """Collects edits to a snapshot. `keys`: the user keys that are to be edited; one pass finds their records.
 

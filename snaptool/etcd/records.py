@@ -200,12 +200,16 @@ def replace_value(stored: bytes, new_value: bytes) -> bytes:
     otherwise stay in the file as they were. An empty value is written as etcd writes it, by no field at all. Where
     there was no field 5 it is put before the first field of a higher number. Raises BadRecord.
     """
-    new_field = wire.encode_field(VALUE, new_value) if new_value else b""
     spans = locate(stored)
     head, tail = stored[: spans.field_start], stored[spans.field_start + spans.field_size :]
     if spans.values > 1:
         head = _without(head, VALUE)
-    return head + new_field + tail
+    return head + encode_value_field(new_value) + tail
+
+
+def encode_value_field(value: bytes) -> bytes:
+    """Encode field 5 whole, which is nothing for an empty value."""
+    return wire.encode_field(VALUE, value) if value else b""
 
 
 def clear_lease(stored: bytes) -> bytes:

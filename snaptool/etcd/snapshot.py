@@ -439,9 +439,11 @@ class Snapshot:
     def status(self) -> Status:
         """Compute what `etcdutl snapshot status` prints. Raises as `records`."""
         total = StatusHash()
+        known = self._scanned and (self._live is not None or self._index is not None)
         for bucket in self.database.buckets().values():
             total.begin(bucket)
-            chunks = self._leaves_of_records() if bucket.name == b"key" else bucket.chunks()
+            # What else the status needs is found on the way, unless an earlier pass found it.
+            chunks = bucket.chunks() if known or bucket.name != b"key" else self._leaves_of_records()
             for leaves in chunks:
                 total.add(leaves)
         return self.status_of(total)

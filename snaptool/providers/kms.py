@@ -122,9 +122,19 @@ class KmsError(KeyServiceError):
         self.detail = detail
         self.attempts = attempts
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return _restored, (type(self), self.args, self.__dict__)
+
     def __str__(self) -> str:
         message = super().__str__()
         return f"{message} (tried {self.attempts} times)" if self.attempts > 1 else message
+
+
+def _restored(kind: type[Exception], args: tuple[object, ...], state: Mapping[str, object]) -> Exception:
+    """Rebuild an error in another process: pickle's own way calls `__init__` with the message alone."""
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class KmsUnreachable(KmsError):
@@ -152,9 +162,8 @@ class UnwrapFailed(KeyDoesNotFit):
         self.category = category
         self.failure = failure
 
-    def __reduce__(self) -> tuple[type[UnwrapFailed], tuple[str, Category, KmsError | None]]:
-        # Exceptions are pickled by their args; workers send this one home.
-        return UnwrapFailed, (self.provider, self.category, None)
+    def __reduce__(self) -> tuple[object, ...]:
+        return _restored, (type(self), self.args, self.__dict__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -349,6 +349,16 @@ class Traffic:
 
 # -- the client
 
+_CHANNEL_OPTIONS: Final = (
+    # grpcio's default is the escaped path, which upsets strict servers.
+    ("grpc.default_authority", "localhost"),
+    ("grpc.enable_retries", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    # A new channel starts without another one's back-off.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
 
 class GrpcKms:
     """A KMS plugin: a KmsService over gRPC. Safe for threads, not for forks: close it before workers start."""
@@ -522,18 +532,20 @@ class GrpcKms:
     def _with_retries(self, attempt: Callable[[float], _Answer]) -> _Answer:
         give_up = time.monotonic() + self._retry.overall
         closings = self._closings
+        reached = self._answered
         tries = 0
         while True:
             tries += 1
-            had_answered = self._answered
             try:
-                if not had_answered:
+                if not self._answered:
                     self.probe()
+                    reached = True
                 self._pace.wait()
                 result = attempt(time.monotonic() + self._timeout)
             except KmsError as error:
                 error.attempts = tries
-                patient = error.category in RETRIED and (had_answered or error.category is not Category.UNREACHABLE)
+                # A socket that was never there is a mistake, and said at once; one that was there may come back.
+                patient = error.category in RETRIED and reached
                 wait = self._retry.wait(tries, self._chance())
                 if not patient or tries >= self._retry.tries or time.monotonic() + wait > give_up:
                     raise
@@ -611,17 +623,7 @@ class GrpcKms:
             ) from error
         with self._lock:
             if self._channel is None:
-                options = [
-                    (
-                        "grpc.default_authority",
-                        "localhost",
-                    ),  # the escaped path, grpcio's default, upsets strict servers
-                    ("grpc.enable_retries", 0),
-                    ("grpc.initial_reconnect_backoff_ms", 100),
-                    ("grpc.max_reconnect_backoff_ms", 2000),
-                    ("grpc.use_local_subchannel_pool", 1),  # a new channel starts without another's back-off
-                ]
-                self._channel = grpc.insecure_channel(self._endpoint.target, options=options)
+                self._channel = grpc.insecure_channel(self._endpoint.target, options=_CHANNEL_OPTIONS)
             return self._channel
 
     def _failed(self, path: str, code: str, text: str, secrets: tuple[bytes, ...]) -> KmsError:

@@ -657,7 +657,6 @@ def test_case_33_unavailable_three_times_then_fine(plugin: RunningPlugin) -> Non
     store.seal_by(local_keks(Api.V2), 1)
     plugin.fail({"kind": "error", "method": "Decrypt", "code": "UNAVAILABLE", "text": "starting", "first": 3})
     with client(plugin) as service:
-        service.status()
         assert unwrap_all(store, service).complete
         assert (service.traffic.retries, service.traffic.calls["Decrypt"]) == (3, 4)
     assert len(plugin.calls("Decrypt")) == 4

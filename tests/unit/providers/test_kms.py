@@ -19,6 +19,7 @@ from snaptool.providers.kms import (
     Api,
     Category,
     Envelope,
+    KmsRefused,
     KmsV1Provider,
     KmsV2Provider,
     NoWriteKey,
@@ -422,6 +423,14 @@ def test_unwrapped_keys_find_what_was_packed_and_survive_pickling() -> None:
         refusal.value.category,
         str(refusal.value),
     )
+
+
+def test_errors_keep_their_facts_across_processes() -> None:
+    failure = KmsRefused("no", provider="kp", category=Category.KEY_DISABLED, detail="d", attempts=3, hint="h")
+    error: UnwrapFailed = pickle.loads(pickle.dumps(UnwrapFailed("kp", Category.KEY_DISABLED, failure)))  # noqa: S301 - as above
+    assert (error.reasons, error.provider, error.category) == ((Reason.KMS_UNWRAP_FAILED,), "kp", Category.KEY_DISABLED)
+    assert isinstance(error.failure, KmsRefused)
+    assert (str(error.failure), error.failure.hint, error.failure.detail) == ("no (tried 3 times)", "h", "d")
 
 
 def test_providers_are_picklable_and_print_no_key() -> None:

@@ -138,11 +138,10 @@ class Sources:
         """Return the numbers, most used sources first; equals in the order they were met."""
         return sorted(range(len(self._counts)), key=self._counts.__getitem__, reverse=True)
 
-    def fetch(self, number: int, fetch: Fetch) -> tuple[bytes, bytes, WrappedSource]:
-        """Return etcd key, payload and source of the first value with the source of this number."""
-        etcd_key, stored = fetch(self._places[number])
-        payload = stored[len(self.prefix) :]
-        return etcd_key, payload, decode_envelope(self.api, self.provider, payload).source
+    def fetch(self, number: int, fetch: Fetch) -> WrappedSource:
+        """Return the source with this number, from the first value that has it."""
+        _, stored = fetch(self._places[number])
+        return decode_envelope(self.api, self.provider, stored[len(self.prefix) :]).source
 
 
 class SourceCollector:
@@ -273,8 +272,9 @@ class FailedSources:
 class Unwrapping:
     """What came of asking one provider. `asked`: calls' worth of sources; `known`: found in saved keys instead.
 
-    `failures`: sources without a key. `unproven`: sources whose key was given and opens none of the values it was tried
-    on; it is kept, and opening the values will fail with the reason that fits. `stopped`: why asking ended early.
+    `failures`: sources without a key, the largest group first. `unproven`: sources whose key was given and opens none
+    of the values it was tried on; it is kept, and opening the values will fail with the reason that fits. `stopped`:
+    why asking ended early.
     """
 
     provider: str
@@ -301,7 +301,7 @@ class Unwrapping:
 
     def error(self) -> KmsError | None:
         """Return one error for all that failed, with the largest group in front; None when nothing did."""
-        groups = sorted(self.failures, key=lambda group: group.objects, reverse=True)
+        groups = self.failures
         if not groups:
             # Keys came, but not one of them opens anything: the wrong plugin, not damaged values.
             if sum(group.sources for group in self.unproven) < self.sources or not self.sources:
@@ -484,8 +484,8 @@ class _Run:
         return [number for number in self._numbers if number in self._failed or number in self._unproven]
 
     def _one(self, number: int) -> None:
-        etcd_key, payload, source = self._sources.fetch(number, self._fetch)
-        key = self._saved(source, payload, etcd_key)
+        source = self._sources.fetch(number, self._fetch)
+        key, proved = self._saved(number, source)
         failure: KmsError | None = None
         asked = False
         if key is None:
@@ -494,7 +494,7 @@ class _Run:
             if failure is None and self._service is not None:
                 asked = True
                 key, failure = self._ask(self._service, source)
-        proved = key is not None and (not asked or self._opens_some(number, key))
+                proved = key is not None and self._opens_some(number, key)
         with self._lock:
             if key is None:
                 self._note(self._failures, number, source, failure, asked=asked)
@@ -512,16 +512,19 @@ class _Run:
             if self._progress:
                 self._progress(self._done, len(self._numbers))
 
-    def _saved(self, source: WrappedSource, payload: bytes, etcd_key: bytes) -> bytes | None:
+    def _saved(self, number: int, source: WrappedSource) -> tuple[bytes | None, bool]:
+        """Return a saved key and whether it opens a value; the only one there is, where nobody can be asked instead."""
+        tried: list[bytes] = []
         for saved in self._known:
             try:
                 candidates = saved.candidates(source)
             except UnwrapFailed:
                 continue
             for key in candidates:
-                if self._opens(key, payload, etcd_key):
-                    return key
-        return None
+                if self._opens_some(number, key):
+                    return key, True
+                tried.append(key)
+        return (tried[0], False) if len(tried) == 1 and self._service is None else (None, False)
 
     def _ask(self, service: KmsService, source: WrappedSource) -> tuple[bytes | None, KmsError | None]:
         try:
@@ -586,8 +589,13 @@ class _Run:
                 detail=(group.error.detail or str(group.error)) if group.error else "no service and no saved key",
                 hint=group.error.hint if group.error else "start the plugin, or give the keys with --dek-file",
             )
-            for (category, key_id), group in groups.items()
+            for (category, key_id), group in sorted(groups.items(), key=_largest_first)
         )
+
+
+def _largest_first(item: tuple[tuple[Category, str], _Group]) -> tuple[int, tuple[Category, str]]:
+    name, group = item
+    return -group.objects, name
 
 
 def _bad_key(source: WrappedSource, key: bytes) -> KmsError:
@@ -641,7 +649,7 @@ def _in_threads(work: Callable[[_T], None], items: Sequence[_T], concurrency: in
 def unwrapped_pairs(sources: Sources, keys: UnwrappedKeys, fetch: Fetch) -> Iterator[tuple[WrappedSource, bytes]]:
     """Yield every source that has a key, with it: what a key file saves."""
     for number in range(len(sources)):
-        source = sources.fetch(number, fetch)[2]
+        source = sources.fetch(number, fetch)
         key = keys.find(source.cache_key)
         if key is not None:
             yield source, key
@@ -843,7 +851,7 @@ def rewrap_sources(
     # The first is wrapped alone: Status, its lag and a plugin that does not work are met once.
     usable: list[tuple[WrappedSource, bytes]] = []
     for number in sources.most_used():
-        source = sources.fetch(number, fetch)[2]
+        source = sources.fetch(number, fetch)
         try:
             key = keys.candidates(source)[0]
         except UnwrapFailed:

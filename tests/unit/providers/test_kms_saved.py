@@ -174,3 +174,23 @@ def test_keks_are_a_key_source_for_both_apis() -> None:
         gone.candidates(local_keks(Api.V2, current="kek-2").wrap(b"k" * 32))
     assert refusal.value.category is Category.KEY_UNKNOWN
     assert "2222" not in repr(saved)
+
+
+def test_the_only_saved_key_is_kept_for_damaged_values_when_nobody_can_be_asked() -> None:
+    store = Store()
+    keks = local_keks(Api.V2)
+    store.seal_by(keks, 1)
+    sources = store.collect(Api.V2)
+    (answer,) = unwrap_sources(sources, [keks], store.fetch)
+    source = sources.fetch(0, store.fetch)
+    key = answer.keys.candidates(source)[0]
+    store.values[0] = (b"/moved", store.values[0][1])
+    saved = SavedKeys({source.source_digest: key})
+    (offline,) = unwrap_sources(sources, [], store.fetch, known=[saved])
+    assert (offline.failures, offline.known, offline.unproven[0].objects) == ((), 1, 1)
+    with pytest.raises(KeyDoesNotFit) as refusal:
+        KmsV2Provider("kp", offline.keys).unseal(store.values[0][1].removeprefix(b"k8s:enc:kms:v2:kp:"), b"/moved")
+    assert refusal.value.reasons == (Reason.GCM_AUTH,)
+    guesses = SavedKeys({}, {"kp": (key, bytes(32))})
+    (unknown,) = unwrap_sources(sources, [], store.fetch, known=[guesses])
+    assert [group.category for group in unknown.failures] == [Category.NOT_ASKED]

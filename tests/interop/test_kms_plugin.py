@@ -11,6 +11,7 @@ import os
 import pickle
 import pwd
 import re
+import shutil
 import signal
 import socket
 import socketserver
@@ -918,6 +919,24 @@ def test_workers_open_values_after_the_connection_is_closed(plugin: RunningPlugi
         opened = pool.submit(_open_in_worker, KmsV2Provider("kp", answer.keys), store.values).result(timeout=60)
     assert opened == [plaintext_of(number) for number in range(6)]
     assert plugin.calls() == []
+
+
+def test_plugin_ends_with_the_process_that_started_it() -> None:
+    script = (
+        "import os, signal\n"
+        "from tests.support.kms_plugin import kms_plugin\n"
+        "with kms_plugin() as plugin:\n"
+        "    print(plugin.process.pid, plugin.folder, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    pid, folder = run.stdout.split()
+    for _ in range(100):
+        if not Path(f"/proc/{pid}").exists():
+            break
+        time.sleep(0.05)
+    assert not Path(f"/proc/{pid}").exists()
+    shutil.rmtree(folder)
 
 
 # -- re-wrapping, saved keys, check

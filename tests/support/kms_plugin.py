@@ -284,6 +284,12 @@ def abort(context: grpc.ServicerContext, refusal: Refusal) -> NoReturn:
     raise AssertionError  # abort does not return
 
 
+def end_with_stdin() -> None:
+    """A test run that was killed cannot stop its plugin; its end of the pipe closes all the same."""
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def load_keks(path: Path) -> tuple[dict[str, bytes], str]:
     """Read the key file: `{"current": id, "keks": {id: hex}}`."""
     stored = json.loads(path.read_text())
@@ -298,7 +304,10 @@ def main() -> None:
     parser.add_argument("--control", type=Path, required=True)
     parser.add_argument("--kind", choices=["local", "aws", "gcp", "azure", "openshift"], default="local")
     parser.add_argument("--encryption-context", default="")
+    parser.add_argument("--until-stdin-ends", action="store_true", help="end with the process that started this one")
     options = parser.parse_args()
+    if options.until_stdin_ends:
+        threading.Thread(target=end_with_stdin, daemon=True).start()
     kinds: dict[str, Callable[[], Wrapper]] = {
         "local": lambda: Local(*load_keks(options.keks)),
         "aws": lambda: Aws(context=options.encryption_context),
@@ -349,17 +358,22 @@ class RunningPlugin:
         control = self.folder / "control.sock"
         control.unlink(missing_ok=True)
         command = [sys.executable, "-m", "tests.support.kms_plugin", "--socket", self.address]
+        command += ["--until-stdin-ends"]
         command += ["--keks", str(self.folder / "keks.json"), "--journal", str(self.journal)]
         command += ["--control", str(control), *self.options]
-        self.process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         assert self.process.stdout is not None
         assert self.process.stdout.readline().startswith("ready"), "the test plugin did not start"
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         if self.process is not None:
+            assert self.process.stdin is not None
             assert self.process.stdout is not None
             self.process.send_signal(how)
             self.process.wait()
+            self.process.stdin.close()
             self.process.stdout.close()
             self.process = None
 

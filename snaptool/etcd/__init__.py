@@ -10,7 +10,7 @@ record of every key, `hashes` has etcd's two checksums, `snapshot` joins them ov
 history without telling a server anything impossible. Knows nothing of Kubernetes: a value is bytes.
 """
 
-from snaptool.etcd.edits import NO_EDITS, Editor, Edits, UnsafeEdit
+from snaptool.etcd.edits import NO_EDITS, Editor, Edits, UnsafeEdit, compact, delete_lost, merge
 from snaptool.etcd.hashes import (
     CURRENT_SERVERS,
     HashKV,
@@ -31,13 +31,14 @@ from snaptool.etcd.records import (
     Member,
     Revision,
     decode_key_value,
+    decode_lease,
     decode_revision_key,
     encode_key_value,
     encode_revision_key,
     encode_value_field,
     replace_value,
 )
-from snaptool.etcd.scan import RecordChunk, RecordFault, RecordProblem, hash_spans
+from snaptool.etcd.scan import RecordChunk, RecordFault, RecordProblem, hash_spans, scan_records
 from snaptool.etcd.snapshot import (
     BUCKETS,
     DanglingLease,
@@ -79,13 +80,18 @@ __all__ = [
     "StoredRecord",
     "Trailer",
     "UnsafeEdit",
+    "compact",
     "decode_key_value",
+    "decode_lease",
     "decode_revision_key",
+    "delete_lost",
     "encode_key_value",
     "encode_revision_key",
     "encode_value_field",
     "hash_spans",
+    "merge",
     "replace_value",
+    "scan_records",
     "server_generation",
     "split_trailer",
 ]

@@ -64,6 +64,16 @@ class Edits:
     append: tuple[tuple[bytes, bytes], ...]
     buckets: Mapping[bytes, Mapping[bytes, bytes | None]]
 
+    @property
+    def is_empty(self) -> bool:
+        """Nothing changes."""
+        return not (len(self.drop) or self.replace or self.append or self.buckets)
+
+    @property
+    def is_compaction(self) -> bool:
+        """Records only go, and a mark in `meta` holds the store's revision whichever they are."""
+        return not (self.replace or self.append) and [*self.buckets] == [b"meta"]
+
     def apply(self, bucket: bytes, records: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
         """Yield the records that take the place of `records`, which are all those of `bucket` in order."""
         if bucket == b"key":
@@ -140,7 +150,7 @@ class Editor:
         everything up to the last of them goes.
         """
         history = self.history(key)
-        places = [place for place, record in enumerate(history) if record.number in set(numbers)]
+        places = self._places(key, numbers)
         if not places:
             return ()
         if places[-1] == len(history) - 1:
@@ -150,22 +160,26 @@ class Editor:
 
     def drop_records(self, key: bytes, numbers: Collection[int]) -> None:
         """Drop exactly these records of a key; they have to be its oldest ones, and not all."""
-        history = self.history(key)
-        wanted = set(numbers)
-        unknown = wanted - {record.number for record in history}
-        if unknown:
-            raise UnsafeEdit(key, f"record {min(unknown)} is none of its", hint="take the numbers from its history")
-        kept = [place for place, record in enumerate(history) if record.number not in wanted]
-        if kept != list(range(len(wanted), len(history))):
+        places = self._places(key, numbers)
+        if places != list(range(len(places))):
             raise UnsafeEdit(
                 key,
                 "only its oldest records may go, without a gap: else a deleted key or an old value comes back, or "
                 "the next put continues the wrong generation",
                 hint="drop everything up to the last record that has to go, or the whole key",
             )
-        if not kept:
+        if len(places) == len(self.history(key)):
             raise UnsafeEdit(key, "these are all its records", hint="remove the key as a whole")
-        self._keep_from(key, len(wanted))
+        self._keep_from(key, len(places))
+
+    def _places(self, key: bytes, numbers: Collection[int]) -> Sequence[int]:
+        """Where records with these numbers stand in the history of a key, ascending. Raises UnsafeEdit for others'."""
+        wanted = set(numbers)
+        places = [place for place, record in enumerate(self.history(key)) if record.number in wanted]
+        if len(places) < len(wanted):
+            unknown = wanted - {record.number for record in self.history(key)}
+            raise UnsafeEdit(key, f"record {min(unknown)} is none of its", hint="take the numbers from its history")
+        return places
 
     def _keep_from(self, key: bytes, place: int) -> None:
         self._kept_from[key] = max(place, self._kept_from.get(key, 0))
@@ -293,3 +307,48 @@ class Editor:
                     f"it needs the lease {record.lease:x}: without it a put that keeps the lease kills the server",
                     hint="clear the lease from the key first",
                 )
+
+
+def delete_lost(snapshot: Snapshot, lost: Mapping[bytes, Collection[int]]) -> Edits:
+    """Drop records that nobody can read any more. `lost`: their numbers by user key.
+
+    A key whose last record is lost goes with all its records; of another one everything up to the last lost record.
+    The store's revision stays what it is. Raises InputError and UnsafeEdit when a number is no record of its key.
+    """
+    editor = Editor(snapshot, lost)
+    for key, numbers in lost.items():
+        editor.forget(key, numbers)
+    return editor.finish()
+
+
+def compact(snapshot: Snapshot) -> Edits:
+    """Compact at the current revision, as `Editor.compact`."""
+    editor = Editor(snapshot)
+    editor.compact()
+    return editor.finish()
+
+
+def merge(*edits: Edits) -> Edits:
+    """Join compactions and at most one other edit of the same snapshot. A record that one of them drops is dropped.
+
+    Two other edits have to come from one Editor: each may leave it to a record that the other drops to hold the
+    store's revision, and both may add records at the same revision. Raises ValueError for them, and for compactions
+    at different revisions.
+    """
+    others = [one for one in edits if not one.is_compaction and not one.is_empty]
+    if len(others) > 1:
+        raise ValueError("edits that are not compactions are safe together only when one Editor makes them")
+    drop = np.unique(np.concatenate([NO_EDITS.drop, *(one.drop for one in edits)]))
+    replace = {number: record for one in edits for number, record in one.replace.items()}
+    for number in np.intersect1d(drop, np.fromiter(replace, dtype=np.int64)).tolist():
+        del replace[number]
+    buckets: dict[bytes, dict[bytes, bytes | None]] = {}
+    for one in edits:
+        for name, changes in one.buckets.items():
+            merged = buckets.setdefault(name, {})
+            if any(merged.get(key, value) != value for key, value in changes.items()):
+                raise ValueError("the edits compact at different revisions")
+            merged.update(changes)
+    return Edits(
+        drop=drop, replace=replace, append=tuple(added for one in edits for added in one.append), buckets=buckets
+    )

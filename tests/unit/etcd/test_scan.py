@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -147,9 +150,26 @@ def test_hash_depends_on_every_byte_and_on_the_length_but_not_on_the_place() -> 
     assert len(set(hashes.tolist())) == len(texts)
 
 
-def test_hash_is_the_same_on_every_machine() -> None:
-    hashes = hash_spans(*spans(b"/registry/secrets/", b"/", b"x" * 1025))
-    assert [f"{number:x}" for number in hashes.tolist()] == ["fbbaa2607e5b5e0", "f2cc742b7506f6fb", "b081135889aaf00d"]
+def test_hash_has_no_differences_that_cancel_whatever_the_key_is() -> None:
+    # The top bit of a word comes through a multiplication by any odd number as it was; the next word could undo it.
+    for shift in range(1, 64):
+        first, second = b"/registry/secret", bytearray(b"/registry/secret")
+        second[7] ^= 0x80
+        undone = int.from_bytes(second[8:], "little") ^ 1 << 63 ^ 1 << 63 - shift
+        second[8:] = undone.to_bytes(8, "little")
+        assert len(set(hash_spans(*spans(first, bytes(second))).tolist())) == 2
+
+
+def test_hash_is_of_this_process_alone() -> None:
+    texts = [b"/registry/secrets/", b"x" * 1025]
+    script = (
+        "import numpy as np; from snaptool.etcd import hash_spans;"
+        "print(*hash_spans(np.frombuffer(b'/registry/secrets/' + b'x' * 1025, np.uint8),"
+        " np.array([0, 18]), np.array([18, 1025])))"
+    )
+    other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    for mine, others in zip(hash_spans(*spans(*texts)).tolist(), map(int, other), strict=True):
+        assert mine != others
 
 
 def test_same_spans_compares_short_and_long_strings() -> None:

@@ -603,10 +603,8 @@ class GrpcKms:
             send: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path)
             answer = send(request, timeout=max(0.0, deadline - time.monotonic()), wait_for_ready=False)
         except grpc.RpcError as error:
-            failure = error.code().name, error.details() or ""
-            if failure[0] != "UNAVAILABLE":
-                self._answered = self._answered or failure[0] != "DEADLINE_EXCEEDED"
-            raise self._failed(path, *failure, secrets) from None  # its text may show what was sent
+            # Not "from error": its text may show what was sent.
+            raise self._failed(path, error.code().name, error.details() or "", secrets) from None
         except ValueError as error:
             # grpcio: the channel was closed under a call that was about to start.
             raise self._failed(path, "CANCELLED", "the connection was closed", ()) from error

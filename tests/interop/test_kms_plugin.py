@@ -332,10 +332,8 @@ def test_dek_per_object_stops_at_a_refusal(plugin: RunningPlugin) -> None:
     plugin.fail({"kind": "error", "method": "Encrypt", "code": "PERMISSION_DENIED", "every": 5})
     with client(plugin, Api.V1) as service, FreshWriteKeys(service, 100, concurrency=2) as keys:
         provider = KmsV1Provider("kp", AskingKeys(service), keys)
-        for i in range(4):
-            provider.seal(b"{}", b"/k%d" % i, os.urandom)
         with pytest.raises(KmsRefused) as refusal:
-            provider.seal(b"{}", b"/k4", os.urandom)
+            [provider.seal(b"{}", b"/k%d" % i, os.urandom) for i in range(10)]
     assert refusal.value.category is Category.ACCESS_DENIED
     assert len(plugin.calls("Encrypt")) < 10
 
@@ -710,6 +708,7 @@ def test_error_text_that_echoes_the_key_is_withheld(plugin: RunningPlugin) -> No
         service.wrap(key)
     assert key.hex() not in str(refusal.value) + refusal.value.detail
     assert "withheld" in str(refusal.value)
+    assert refusal.value.__suppress_context__  # grpcio's error below it has the text
 
 
 def test_case_36_plugin_restarted_in_the_middle(plugin: RunningPlugin) -> None:
@@ -774,6 +773,14 @@ def test_case_37_configuration_and_plugin_of_different_versions(
     assert error.category is Category.WRONG_API
     assert f"speaks {spoken} only, the configuration says apiVersion {wanted}" in str(error)
     assert f"apiVersion: {spoken}" in error.hint
+
+
+def test_plugin_that_lacks_one_method_is_not_said_to_speak_another_version(plugin: RunningPlugin) -> None:
+    plugin.control(apis=["v2"])
+    plugin.fail({"kind": "error", "method": "Encrypt", "code": "UNIMPLEMENTED", "text": "Method not found!"})
+    error = fails(plugin)
+    assert "speaks" not in str(error)
+    assert "not a KMS v2 plugin" in str(error)
 
 
 def test_grpc_server_without_kms_is_not_a_kms_plugin(plugin: RunningPlugin) -> None:

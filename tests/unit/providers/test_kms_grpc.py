@@ -65,10 +65,11 @@ def test_schema_is_the_one_of_the_specification() -> None:
 
 def test_case_02_unknown_fields_are_ignored_and_the_last_scalar_wins() -> None:
     encoded = wire.encode_field(1, b"first") + wire.encode_field(9, 7) + wire.encode_field(1, b"last")
-    encoded += wire.encode_field(2, 5) + wire.encode_field(77, b"?")
+    encoded += wire.encode_field(2, b"first id") + wire.encode_field(2, 5) + wire.encode_field(77, b"?")
+    encoded += wire.encode_field(2, b"last id")
     encoded += wire.encode_field(3, b"\x0a\x03a.b\x12\x01x") + wire.encode_field(3, b"\x12\x01y\x0a\x03a.b")
     message = decode_message("v2.EncryptResponse", encoded)
-    assert (message.blobs["ciphertext"], message.texts["key_id"]) == (b"last", "")
+    assert (message.blobs["ciphertext"], message.texts["key_id"]) == (b"last", "last id")
     assert message.maps["annotations"] == {"a.b": b"y"}
 
 

@@ -151,6 +151,19 @@ def test_case_50_how_often_a_refusal_is_heard_before_asking_ends(category: Categ
     assert refusal.value.category is category
 
 
+def test_first_keys_of_a_failure_are_the_first_in_the_file_whatever_was_asked_first() -> None:
+    store = Store()
+    keks = local_keks(Api.V2)
+    store.seal_by(keks, 1, 3)
+
+    def refuse(_: WrappedSource) -> bytes:
+        raise refusing(Category.KEY_UNKNOWN)
+
+    (answer,) = unwrap_sources(store.collect(Api.V2), [Scripted(keks, refuse)], store.fetch, concurrency=1)
+    (group,) = answer.failures
+    assert group.first_keys == tuple(key for key, _ in store.values[:3])
+
+
 def test_refusals_of_one_key_id_do_not_end_the_asking_for_another() -> None:
     store = Store()
     old, new = local_keks(Api.V2), local_keks(Api.V2, current="kek-2")
@@ -295,6 +308,16 @@ def test_rewrapping_to_another_api_is_refused() -> None:
     store.seal_by(local_keks(Api.V1), 1)
     with pytest.raises(InputError, match="speaks v2"):
         rewrap_sources(store.collect(Api.V1), UnwrappedKeys(), local_keks(Api.V2), store.fetch)
+
+
+def test_keys_of_an_impossible_length_are_not_wrapped_anew() -> None:
+    store = Store()
+    keks = local_keks(Api.V2)
+    store.seal_by(keks, 1, 1)
+    sources = store.collect(Api.V2)
+    first, second = (sources.fetch(number, store.fetch) for number in range(2))
+    some = SavedKeys({first.source_digest: b"short", second.source_digest: keks.unwrap(second)})
+    assert list(rewrap_sources(sources, some, keks, store.fetch).new) == [second.cache_key]
 
 
 def test_v1_rewrap_keeps_the_body_and_leaves_out_what_has_no_key() -> None:

@@ -82,7 +82,7 @@ BAD_KEY_FILES: list[tuple[str, str]] = [
     ("{}", "format"),
     ('{"format": "snaptool/kms-keys/1", "keys": []}', "keys: is not an object"),
     ('{"format": "snaptool/kms-keys/1", "keys": {"SECRET": "AAAA"}}', "not a SHA-256"),
-    ('{"format": "snaptool/kms-keys/1", "keys": {"%s": "SECRET!"}}' % ("a" * 64), "is not base64"),
+    ('{"format": "snaptool/kms-keys/1", "keys": {"%s": "SECR!ET=="}}' % ("a" * 64), "is not base64"),
     ('{"format": "snaptool/kms-keys/1", "keys": {"%s": 5}}' % ("a" * 64), "is not a string"),
     ('{"format": "snaptool/kms-keys/1", "candidates": {"kp": "SECRET"}}', "candidates.'kp'.: is not a list"),
     ('{"format": "snaptool/kms-keys/1", "candidates": {"kp": ["\u00e9SECRET"]}}', "is not base64"),

@@ -81,13 +81,8 @@ known_fields = st.one_of(
 unknown_fields = st.sampled_from((b"\x7a\x01x", b"\x38\x05", b"\x3d\0\0\0\0", b"\x39" + bytes(8), b"\x3b\x08\x01\x3c"))
 messages = st.lists(known_fields | unknown_fields, max_size=8).map(b"".join)
 
-
-def first_byte(stored: bytes) -> int:
-    return stored[0]
-
-
-ordered_messages = st.lists(known_fields, max_size=6, unique_by=first_byte).map(
-    lambda fields: b"".join(sorted(fields, key=first_byte))
+ordered_messages = st.lists(known_fields, max_size=6, unique_by=lambda one: bytes(one)[0]).map(
+    lambda fields: b"".join(sorted(map(bytes, fields)))
 )
 hostile_messages = st.binary(max_size=60) | st.builds(
     lambda message, at, byte: message[: at % (len(message) + 1)] + byte + message[at % (len(message) + 1) + 1 :],

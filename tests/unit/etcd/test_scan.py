@@ -108,6 +108,18 @@ def test_case_41_truncated_message_is_refused_or_collected() -> None:
         list(Snapshot(make_snapshot([(key, b"\x0a\x05/k")])).records())
 
 
+@pytest.mark.parametrize("field", [b"\x10", b"\x18", b"\x20", b"\x30"])
+def test_numbers_of_nine_and_ten_bytes_are_read_and_those_beyond_64_bits_refused(field: bytes) -> None:
+    key = encode_revision_key(Revision(9, 0))
+    chunk = only_chunk((key, b"\x0a\x02/k" + field + b"\xff" * 8 + b"\x7f"))
+    assert max(chunk.create[0], chunk.mod[0], chunk.version[0], chunk.lease[0]) == (1 << 63) - 1
+    chunk = only_chunk((key, b"\x0a\x02/k" + field + b"\xff" * 9 + b"\x01"))
+    assert min(chunk.create[0], chunk.mod[0], chunk.version[0], chunk.lease[0]) == -1
+    found, _ = problems((key, b"\x0a\x02/k" + field + b"\xff" * 9 + b"\x02"))
+    assert [problem.fault for problem in found] == [RecordFault.BAD_RECORD]
+    assert found[0].problem == "not a protobuf message: a varint does not fit 64 bits at byte 5"
+
+
 def test_case_42_duplicate_main_sub_detected() -> None:
     found, chunks = problems(put(5, b"/k"), tombstone(5, b"/k"))
     assert [(problem.fault, problem.record) for problem in found] == [(RecordFault.REVISION_TWICE, 1)]

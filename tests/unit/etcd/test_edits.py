@@ -239,6 +239,15 @@ def test_forgetting_records_leaves_what_is_behind_the_last_of_them(lost: tuple[i
     assert [record.revision.main for record in went] == [main for main in range(2, 8) if main not in left]
 
 
+def test_forgetting_a_key_with_its_name_leaves_no_trace_of_it() -> None:
+    snapshot = Snapshot(make_snapshot([put(2, b"/a"), put(3, b"/secret-name"), put(4, b"/secret-name")]))
+    editor = Editor(snapshot, [b"/secret-name"])
+    editor.forget(b"/secret-name", [2], keep_name=False)
+    written = rewritten(snapshot, editor.finish())
+    assert b"/secret-name" not in written
+    assert revisions(Snapshot(written)) == [("2", False, b"/a"), ("4", True, b"")]
+
+
 def test_records_that_are_not_of_the_key_are_refused() -> None:
     snapshot, _ = history()
     editor = Editor(snapshot, [b"/k"])

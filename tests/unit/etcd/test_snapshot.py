@@ -286,6 +286,16 @@ def test_case_23_hashkv_pending_compaction() -> None:
     assert Snapshot(make_snapshot(records)).hashkv().compact_revision == -1
 
 
+def test_case_39_bump_revision_record_is_the_live_record_of_the_empty_key() -> None:
+    bump = (bytes.fromhex(vectors()["bump_revision_record"]["key_hex"]), b"")
+    snapshot = Snapshot(make_snapshot([put(14, b"/a"), bump], scheduled=1014))
+    ((first, second),) = ([chunk.user_key(0), chunk.user_key(1)] for chunk in snapshot.records())
+    assert (first, second) == (b"/a", b"")
+    assert snapshot.live_mask().tolist() == [True, True]
+    assert snapshot.status().total_key_live == 2
+    assert (snapshot.current_revision, snapshot.compacted_revision) == (1014, 1014)
+
+
 def test_compaction_that_was_only_scheduled_raises_the_revision_of_newer_servers() -> None:
     snapshot = Snapshot(make_snapshot([put(2, b"/a")], scheduled=50))
     assert snapshot.revision_on(OLD) == 2

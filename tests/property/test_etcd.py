@@ -275,7 +275,10 @@ def check_views(store: Store) -> None:
                 continue
             assert found.hash == model_hashkv(records, booted, at, generation)
             assert found.compact_revision == booted.compacted
-        assert snapshot.hashkv(0, generation) == snapshot.hashkv(booted.revision, generation)
+        # Some servers refuse the current revision by its number when it was just compacted; 0 is never refused.
+        found = snapshot.hashkv(0, generation)
+        assert found.hash == model_hashkv(records, booted, booted.revision, generation)
+        assert (found.revision, found.compact_revision) == (booted.revision, booted.compacted)
 
 
 @settings(max_examples=10, deadline=None)
@@ -285,7 +288,7 @@ def test_live_view_revision_and_hashkv_are_those_of_the_model(*, seed: int, new_
 
 
 @pytest.mark.soak
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(seed=seeds, new_rule=st.booleans())
 def test_live_view_revision_and_hashkv_are_those_of_the_model_at_length(*, seed: int, new_rule: bool) -> None:
     check_views(random_store(seed, operations=60, new_rule=new_rule))

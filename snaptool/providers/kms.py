@@ -39,13 +39,12 @@ from enum import IntEnum, StrEnum
 from functools import lru_cache
 from typing import Final, Protocol
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from snaptool import wire
 from snaptool.errors import KeyServiceError, ProviderError
 from snaptool.providers.provider import Entropy, KeyDoesNotFit, Kind, Opened, Plausible, Reason
+from snaptool.providers.symmetric import open_cbc, open_gcm
 
 SEED_BYTES: Final = 32
 INFO_BYTES: Final = 32
@@ -779,34 +778,3 @@ def open_body(source: WrappedSource, key: bytes, body: bytes, context: bytes) ->
         raise KeyDoesNotFit(Reason.GCM_AUTH, detail="there is no etcd key to authenticate")
     # A body without a whole info and nonce leaves less than a nonce behind the slice: too_short.
     return open_gcm(derive_key(key, body[:INFO_BYTES]), body[INFO_BYTES:], context)
-
-
-def open_gcm(key: bytes, body: bytes, context: bytes) -> bytes:
-    """Open nonce(12) || ciphertext || tag(16) with AES-GCM. Raises KeyDoesNotFit (too_short, gcm_auth)."""
-    if len(body) < NONCE_BYTES:
-        raise KeyDoesNotFit(Reason.TOO_SHORT)
-    try:
-        return AESGCM(key).decrypt(body[:NONCE_BYTES], body[NONCE_BYTES:], context)
-    except InvalidTag as error:
-        raise KeyDoesNotFit(Reason.GCM_AUTH) from error
-
-
-def open_cbc(key: bytes, body: bytes) -> bytes:
-    """Open IV(16) || ciphertext with AES-CBC and PKCS#7 as lax as kube-apiserver's: a padding may span blocks.
-
-    Proves nothing about the plaintext. Raises KeyDoesNotFit. Source: apiserver encrypt/aes/aes.go, cbc.
-    """
-    if len(body) < 16:
-        raise KeyDoesNotFit(Reason.TOO_SHORT)
-    if len(body) % 16:
-        raise KeyDoesNotFit(Reason.NOT_BLOCK_MULTIPLE)
-    if len(body) == 16:
-        raise KeyDoesNotFit(Reason.NO_CIPHER_BLOCK)
-    decryptor = Cipher(algorithms.AES(key), modes.CBC(body[:16])).decryptor()
-    padded = decryptor.update(body[16:]) + decryptor.finalize()
-    padding = padded[-1]
-    if not 0 < padding <= len(padded):
-        raise KeyDoesNotFit(Reason.CBC_PADDING_LENGTH)
-    if padded[-padding:] != bytes([padding]) * padding:
-        raise KeyDoesNotFit(Reason.CBC_PADDING_BYTES)
-    return padded[:-padding]

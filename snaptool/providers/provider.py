@@ -67,13 +67,15 @@ class Opened:
     """A provider's answer.
 
     `stale`: a fresh write would store other bytes (another key, another scheme). `key_name`: the key that opened it.
-    `doubtful`: opened without authentication, and the plaintext is not plausible.
+    `doubtful`: opened without authentication, and the plaintext is not plausible. `key_index`: which of the
+    provider's keys.
     """
 
     plaintext: bytes = field(repr=False)
     stale: bool
     key_name: str
     doubtful: bool = False
+    key_index: int = 0
 
 
 class KeyDoesNotFit(ProviderError):

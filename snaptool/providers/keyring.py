@@ -1,0 +1,287 @@
+"""Chains of providers, and the keyring that knows which chain a resource has.
+
+A chain reads as kube-apiserver does: every provider whose prefix matches is tried in order, a failing one does not
+end the search, and an answer from any but the first place is stale. It writes with its first provider's first key. A
+keyring holds the chains of one or several configurations; of several, each is asked in turn, whatever the ones before
+said.
+
+Which chain a resource has: the entry that names it, else the one for its whole group, else the one for everything;
+the three are never merged. A resource in no entry is plaintext, and a value that says otherwise is refused.
+
+Source: kubernetes/apiserver pkg/storage/value/transformer.go, pkg/server/options/encryptionconfig/config.go
+(24a394e51); spec/encryption-at-rest.md, 3 and 4.2. Knows no file and no etcd; the etcd key is a context of bytes.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from snaptool.errors import ProviderError
+from snaptool.providers.config import EncryptionConfig, KmsConfig, ProviderConfig
+from snaptool.providers.provider import Entropy, KeyDoesNotFit, Kind, Opened, Plausible, Provider, Reason
+from snaptool.providers.symmetric import Identity, Key, LocalProvider
+
+KmsFactory = Callable[[KmsConfig], Provider]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupResource:
+    """A resource and its API group; the core group is empty. `group` None: a key did not tell it."""
+
+    resource: str
+    group: str | None = ""
+
+    def __str__(self) -> str:
+        return f"{self.resource}.{self.group}" if self.group else self.resource
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One provider that was asked and failed. `place`: configuration and provider, counted from 0."""
+
+    place: tuple[int, int]
+    kind: Kind
+    reasons: tuple[Reason, ...]
+
+
+class NoKeyFits(ProviderError):
+    """No provider opens a stored value. `reasons`: each distinct one, in the order of kube-apiserver's report."""
+
+    def __init__(self, reasons: Sequence[Reason], attempts: Sequence[Attempt] = ()) -> None:
+        self.reasons = tuple(dict.fromkeys(reasons))
+        self.attempts = tuple(attempts)
+        texts = tuple(dict.fromkeys(SERVER_TEXTS[reason] for reason in self.reasons))
+        super().__init__(texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return NoKeyFits, (self.reasons, self.attempts)
+
+
+SERVER_TEXTS = {
+    Reason.UNKNOWN_PREFIX: "no matching prefix found",
+    Reason.UNKNOWN_KEY_NAME: "no matching key was found for the provided AES transformer",
+    Reason.IDENTITY_ENCRYPTED: "identity transformer tried to read encrypted data",
+    Reason.TOO_SHORT: "the stored data was shorter than the required size",
+    Reason.NOT_BLOCK_MULTIPLE: "the stored data is not a multiple of the block size",
+    Reason.NO_CIPHER_BLOCK: "index out of range",
+    Reason.CBC_PADDING_LENGTH: "invalid padding on input",
+    Reason.CBC_PADDING_BYTES: "invalid padding on input",
+    Reason.GCM_AUTH: "cipher: message authentication failed",
+    Reason.SECRETBOX_AUTH: "output array was not large enough for encryption",
+    Reason.KMSV1_BAD_LENGTH: "invalid data encountered by envelope transformer",
+    Reason.DEK_BAD_SIZE: "crypto/aes: invalid key size",
+    Reason.KMS_UNWRAP_FAILED: "failed to decrypt DEK",
+    Reason.KMSV2_BAD_PROTO: "failed to unmarshal encrypted object",
+    Reason.KMSV2_BAD_SOURCE_TYPE: "unknown encryptedDEKSourceType",
+    Reason.KMSV2_NO_DATA: "encrypted data is empty",
+    Reason.KMSV2_BAD_DEK_SOURCE: "failed to validate encrypted DEK source",
+    Reason.KMSV2_BAD_KEY_ID: "failed to validate key id",
+    Reason.KMSV2_BAD_ANNOTATIONS: "failed to validate annotations",
+    Reason.KMSV2_SEED_TOO_SHORT: "invalid seed length used for key derivation",
+    Reason.KMSV2_NO_STATE: "got unexpected nil transformer state",
+    Reason.DOUBTFUL_PLAINTEXT: "no error: it would take the garbage for the object, and fail to decode it",
+}
+"""What kube-apiserver prints for a reason; the operator searches the server's log for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unsealed:
+    """An opened value. `position` tells keys of the same name apart: configuration, provider, key, counted from 0."""
+
+    plaintext: bytes = field(repr=False)
+    stale: bool
+    kind: Kind
+    key_name: str
+    position: tuple[int, int, int]
+    doubtful: bool = False
+
+
+class Chain:
+    """The providers of one resource, of one or several configurations in the order in which they are asked."""
+
+    def __init__(self, configurations: Sequence[Sequence[Provider]]) -> None:
+        self._configurations = tuple(tuple(providers) for providers in configurations)
+
+    @property
+    def _first(self) -> Provider:
+        return self._configurations[0][0]
+
+    @property
+    def writer(self) -> tuple[Kind, str]:
+        """Provider and key that `seal` uses."""
+        return self._first.kind, self._first.write_key
+
+    def unseal(self, stored: bytes, context: bytes) -> Unsealed:
+        """Open a stored value. `context`: its whole etcd key. Raises NoKeyFits.
+
+        A doubtful answer (see `Opened`) is returned only when no provider gives a better one.
+        """
+        attempts: list[Attempt] = []
+        reasons: list[Reason] = []
+        doubtful: Unsealed | None = None
+        for number, providers in enumerate(self._configurations):
+            failed: list[Reason] = []
+            for place, provider in enumerate(providers):
+                if not stored.startswith(provider.prefix):
+                    continue
+                try:
+                    opened = provider.unseal(stored[len(provider.prefix) :], context)
+                except KeyDoesNotFit as error:
+                    attempts.append(Attempt((number, place), provider.kind, error.reasons))
+                    # The server drops what identity says, unless it is alone, for a resource in no entry.
+                    if provider.prefix or (len(providers) == 1 and isinstance(provider, UncoveredIdentity)):
+                        failed += error.reasons
+                    continue
+                found = _unsealed(opened, provider, number, place)
+                if not found.doubtful:
+                    return found
+                doubtful = doubtful or found
+            reasons += failed or [Reason.UNKNOWN_PREFIX]
+        if doubtful is not None:
+            return doubtful
+        # That one configuration knows nothing of the value says little beside another's reason.
+        telling = [reason for reason in reasons if reason not in _NOT_MINE] or reasons
+        raise NoKeyFits(telling if len(self._configurations) > 1 else reasons, attempts)
+
+    def seal(self, plaintext: bytes, context: bytes, entropy: Entropy = os.urandom) -> bytes:
+        """Return the stored value that kube-apiserver would write. `context`: the whole etcd key."""
+        return self._first.prefix + self._first.seal(plaintext, context, entropy)
+
+    def is_writer_of(self, position: tuple[int, int, int], other: Chain) -> bool:
+        """Is the key at `position` of this chain the very key that `other` writes with?"""
+        provider, writer = self._configurations[position[0]][position[1]], other._first
+        if not (isinstance(provider, LocalProvider) and isinstance(writer, LocalProvider)):
+            return provider.kind is writer.kind is Kind.IDENTITY
+        key = provider.keys[position[2]]
+        return (
+            provider.kind is writer.kind
+            and key.name == writer.keys[0].name
+            and hmac.compare_digest(key.secret, writer.keys[0].secret)
+        )
+
+
+_NOT_MINE = frozenset({Reason.UNKNOWN_PREFIX, Reason.UNKNOWN_KEY_NAME, Reason.IDENTITY_ENCRYPTED})
+
+
+def _unsealed(opened: Opened, provider: Provider, number: int, place: int) -> Unsealed:
+    position = (number, place, opened.key_index)
+    return Unsealed(
+        opened.plaintext, opened.stale or place != 0, provider.kind, opened.key_name, position, opened.doubtful
+    )
+
+
+class UncoveredIdentity(Identity):
+    """What a resource in no entry gets: its refusal of encrypted values is reported, as servers do since 1.26."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnreachableKms:
+    """A KMS provider of a configuration that is read without its plugin: everything else can still be opened."""
+
+    config: KmsConfig
+
+    @property
+    def kind(self) -> Kind:
+        """KMS v1 or v2."""
+        return Kind.KMS_V1 if self.config.api_version == "v1" else Kind.KMS_V2
+
+    @property
+    def prefix(self) -> bytes:
+        """`k8s:enc:kms:v2:NAME:`."""
+        return b"k8s:enc:kms:" + self.config.api_version.encode() + b":" + self.config.name.encode() + b":"
+
+    @property
+    def write_key(self) -> str:
+        """The provider's name."""
+        return self.config.name
+
+    def unseal(self, payload: bytes, context: bytes) -> Opened:
+        """Refuse. Raises KeyDoesNotFit."""
+        del payload, context
+        raise KeyDoesNotFit(Reason.KMS_UNWRAP_FAILED, detail=f"KMS provider {self.config.name!r} was not asked")
+
+    def seal(self, plaintext: bytes, context: bytes, entropy: Entropy) -> bytes:
+        """Refuse. Raises ProviderError."""
+        del plaintext, context, entropy
+        raise ProviderError(f"KMS provider {self.config.name!r} cannot seal without its plugin")
+
+
+class Keyring:
+    """The chains of one or several configurations. With none, everything is plaintext.
+
+    `plausible` judges what unauthenticated ciphers return; without it the keyring believes whatever kube-apiserver
+    would. `kms` makes the provider of a KMS entry; without it such entries open nothing and everything else works.
+    """
+
+    def __init__(
+        self,
+        configs: Sequence[EncryptionConfig] = (),
+        *,
+        plausible: Plausible | None = None,
+        kms: KmsFactory = UnreachableKms,
+    ) -> None:
+        made: dict[int, Provider] = {}
+
+        def provider(config: ProviderConfig) -> Provider:
+            if id(config) not in made:
+                made[id(config)] = _make(config, plausible, kms)
+            return made[id(config)]
+
+        self._entries = tuple(
+            tuple(
+                (GroupResource(resource, group), tuple(provider(one) for one in entry.providers))
+                for entry in config.entries
+                for resource, group in entry.group_resources
+            )
+            for config in configs
+        )
+        self._chains: dict[GroupResource | None, Chain] = {}
+
+    def chain_for(self, resource: GroupResource | None) -> Chain:
+        """Return the chain of a resource. None is a key of no known resource: written in clear, read with any key."""
+        if resource not in self._chains:
+            configurations = [self._providers(entries, resource) or (UncoveredIdentity(),) for entries in self._entries]
+            self._chains[resource] = Chain(configurations or [(UncoveredIdentity(),)])
+        return self._chains[resource]
+
+    def covers(self, resource: GroupResource | None) -> bool:
+        """Does any configuration have an entry for the resource?"""
+        return resource is not None and any(self._providers(entries, resource) for entries in self._entries)
+
+    def providers(self) -> tuple[tuple[Provider, ...], ...]:
+        """Return the distinct providers of each configuration, in order."""
+        return tuple(
+            tuple({id(one): one for _, providers in entries for one in providers}.values()) for entries in self._entries
+        )
+
+    @staticmethod
+    def _providers(
+        entries: tuple[tuple[GroupResource, tuple[Provider, ...]], ...], resource: GroupResource | None
+    ) -> tuple[Provider, ...]:
+        if resource is None:
+            # Nothing current is encrypted there; what old servers encrypted may be under any key.
+            every = {id(one): one for _, providers in entries for one in providers if one.prefix}
+            return (UncoveredIdentity(), *every.values())
+        wanted: list[Callable[[GroupResource], bool]] = [
+            lambda entry: entry == resource,
+            lambda entry: entry == GroupResource("*", resource.group),
+            lambda entry: entry == GroupResource("*", "*"),
+        ]
+        if resource.group is None:
+            wanted[:2] = [lambda entry: entry.resource == resource.resource]
+        for fits in wanted:
+            found = tuple(one for entry, providers in entries if fits(entry) for one in providers)
+            if found:
+                return found
+        return ()
+
+
+def _make(config: ProviderConfig, plausible: Plausible | None, kms: KmsFactory) -> Provider:
+    if isinstance(config, KmsConfig):
+        return kms(config)
+    if config.kind is Kind.IDENTITY:
+        return Identity()
+    return LocalProvider(config.kind, tuple(Key(key.name, key.secret) for key in config.keys), plausible)

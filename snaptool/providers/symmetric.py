@@ -1,0 +1,198 @@
+"""The local providers: identity, aescbc, aesgcm, secretbox.
+
+Each is one entry of a chain with its keys in order; the payload it sees begins with the key's name and a colon. Reading
+tries every key whose name matches, in order, as kube-apiserver does: a name may stand for two keys, and `a` also
+matches what `a:b` wrote. Writing takes the first key.
+
+What a provider proves differs, and callers must know it: aesgcm authenticates the context (the etcd key), secretbox
+only the value itself, aescbc nothing at all: a wrong key is noticed by its padding alone, so that one wrong read in
+256 returns garbage. Hence `plausible`.
+
+Source: kubernetes/apiserver pkg/storage/value/encrypt/{identity,aes,secretbox} (24a394e51); spec/encryption-at-rest.md,
+section 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from nacl.bindings import crypto_secretbox_easy, crypto_secretbox_open_easy
+from nacl.exceptions import CryptoError
+
+from snaptool.providers.provider import Entropy, KeyDoesNotFit, Kind, Opened, Plausible, Reason
+
+RESERVED_PREFIX = b"k8s:enc:"
+CBC_IV_SIZE = BLOCK_SIZE = 16
+GCM_NONCE_SIZE = 12
+SECRETBOX_NONCE_SIZE = 24
+SECRETBOX_OVERHEAD = SECRETBOX_NONCE_SIZE + 16
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key of a local provider, by the name that stands in front of what it sealed."""
+
+    name: str
+    secret: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Plaintext. Refuses what begins like an encrypted value, so that "plain" is checked and never assumed."""
+
+    @property
+    def kind(self) -> Kind:
+        """Identity."""
+        return Kind.IDENTITY
+
+    @property
+    def prefix(self) -> bytes:
+        """Nothing stands in front."""
+        return b""
+
+    @property
+    def write_key(self) -> str:
+        """There is no key."""
+        return ""
+
+    def unseal(self, payload: bytes, context: bytes) -> Opened:
+        """Return the bytes as they are. Ignores `context`. Raises KeyDoesNotFit for `k8s:enc:`."""
+        del context
+        if payload.startswith(RESERVED_PREFIX):
+            raise KeyDoesNotFit(Reason.IDENTITY_ENCRYPTED)
+        return Opened(payload, stale=False, key_name="")
+
+    def seal(self, plaintext: bytes, context: bytes, entropy: Entropy) -> bytes:
+        """Return the bytes as they are."""
+        del context, entropy
+        return plaintext
+
+
+@dataclass(frozen=True, slots=True)
+class LocalProvider:
+    """aescbc, aesgcm or secretbox with its keys, the first of which writes."""
+
+    kind: Kind
+    keys: tuple[Key, ...]
+    plausible: Plausible | None = field(default=None, repr=False)
+
+    @property
+    def prefix(self) -> bytes:
+        """`k8s:enc:aescbc:v1:` and the like; key names are matched behind it."""
+        return RESERVED_PREFIX + self.kind.encode() + b":v1:"
+
+    @property
+    def write_key(self) -> str:
+        """The first key's name."""
+        return self.keys[0].name
+
+    def unseal(self, payload: bytes, context: bytes) -> Opened:
+        """Try the keys whose name stands in front of `payload`, in order. Raises KeyDoesNotFit with all their reasons.
+
+        An implausible plaintext is passed over for a later key's plausible one, and else returned as doubtful.
+        """
+        read = _READERS[self.kind]
+        reasons: list[Reason] = []
+        doubtful: Opened | None = None
+        for index, key in enumerate(self.keys):
+            name = key.name.encode() + b":"
+            if not payload.startswith(name):
+                continue
+            try:
+                plaintext = read(key.secret, payload[len(name) :], context)
+            except KeyDoesNotFit as error:
+                reasons += error.reasons
+                continue
+            if self.kind is Kind.AESCBC and self.plausible is not None and not self.plausible(plaintext):
+                doubtful = doubtful or Opened(plaintext, index != 0, key.name, doubtful=True, key_index=index)
+                continue
+            return Opened(plaintext, index != 0, key.name, key_index=index)
+        if doubtful is not None:
+            return doubtful
+        raise KeyDoesNotFit(*(dict.fromkeys(reasons) or (Reason.UNKNOWN_KEY_NAME,)))
+
+    def seal(self, plaintext: bytes, context: bytes, entropy: Entropy) -> bytes:
+        """Seal with the first key; takes as many random bytes as the algorithm has nonce."""
+        key = self.keys[0]
+        return key.name.encode() + b":" + _WRITERS[self.kind](key.secret, plaintext, context, entropy)
+
+
+def open_cbc(key: bytes, payload: bytes) -> bytes:
+    """Open IV(16) || ciphertext. Proves nothing about the result. Raises KeyDoesNotFit.
+
+    The padding is checked as kube-apiserver does: it may be as long as all the data, where PKCS#7 stops at a block.
+    """
+    if len(payload) < CBC_IV_SIZE:
+        raise KeyDoesNotFit(Reason.TOO_SHORT)
+    if len(payload) % BLOCK_SIZE:
+        raise KeyDoesNotFit(Reason.NOT_BLOCK_MULTIPLE)
+    if len(payload) == CBC_IV_SIZE:
+        raise KeyDoesNotFit(Reason.NO_CIPHER_BLOCK)
+    decryptor = Cipher(algorithms.AES(key), modes.CBC(payload[:CBC_IV_SIZE])).decryptor()
+    padded = decryptor.update(payload[CBC_IV_SIZE:]) + decryptor.finalize()
+    padding = padded[-1]
+    if not 0 < padding <= len(padded):
+        raise KeyDoesNotFit(Reason.CBC_PADDING_LENGTH)
+    if padded[-padding:] != bytes((padding,)) * padding:
+        raise KeyDoesNotFit(Reason.CBC_PADDING_BYTES)
+    return padded[:-padding]
+
+
+def open_gcm(key: bytes, payload: bytes, context: bytes) -> bytes:
+    """Open nonce(12) || ciphertext || tag(16), with `context` authenticated. Raises KeyDoesNotFit."""
+    if len(payload) < GCM_NONCE_SIZE:
+        raise KeyDoesNotFit(Reason.TOO_SHORT)
+    try:
+        return AESGCM(key).decrypt(payload[:GCM_NONCE_SIZE], payload[GCM_NONCE_SIZE:], context)
+    except InvalidTag as error:
+        raise KeyDoesNotFit(Reason.GCM_AUTH) from error
+
+
+def _open_secretbox(key: bytes, payload: bytes, context: bytes) -> bytes:
+    del context
+    if len(payload) < SECRETBOX_OVERHEAD:
+        raise KeyDoesNotFit(Reason.TOO_SHORT)
+    try:
+        return crypto_secretbox_open_easy(payload[SECRETBOX_NONCE_SIZE:], payload[:SECRETBOX_NONCE_SIZE], key)
+    except CryptoError as error:
+        raise KeyDoesNotFit(Reason.SECRETBOX_AUTH) from error
+
+
+def _open_cbc_ignoring_context(key: bytes, payload: bytes, context: bytes) -> bytes:
+    del context
+    return open_cbc(key, payload)
+
+
+def _seal_cbc(key: bytes, plaintext: bytes, context: bytes, entropy: Entropy) -> bytes:
+    del context
+    iv = entropy(CBC_IV_SIZE)
+    padding = BLOCK_SIZE - len(plaintext) % BLOCK_SIZE
+    encryptor = Cipher(algorithms.AES(key), modes.CBC(iv)).encryptor()
+    return iv + encryptor.update(plaintext + bytes((padding,)) * padding) + encryptor.finalize()
+
+
+def _seal_gcm(key: bytes, plaintext: bytes, context: bytes, entropy: Entropy) -> bytes:
+    nonce = entropy(GCM_NONCE_SIZE)
+    return nonce + AESGCM(key).encrypt(nonce, plaintext, context)
+
+
+def _seal_secretbox(key: bytes, plaintext: bytes, context: bytes, entropy: Entropy) -> bytes:
+    del context
+    nonce = entropy(SECRETBOX_NONCE_SIZE)
+    return nonce + crypto_secretbox_easy(plaintext, nonce, key)
+
+
+_READERS: dict[Kind, Callable[[bytes, bytes, bytes], bytes]] = {
+    Kind.AESCBC: _open_cbc_ignoring_context,
+    Kind.AESGCM: open_gcm,
+    Kind.SECRETBOX: _open_secretbox,
+}
+_WRITERS: dict[Kind, Callable[[bytes, bytes, bytes, Entropy], bytes]] = {
+    Kind.AESCBC: _seal_cbc,
+    Kind.AESGCM: _seal_gcm,
+    Kind.SECRETBOX: _seal_secretbox,
+}

@@ -172,6 +172,11 @@ class Draft:
         except OSError as error:
             raise _output_error("write", self.target, error) from error
 
+    @property
+    def readable_path(self) -> str:
+        """A path under which other processes of this user can open the file before it has a name."""
+        return f"/proc/{os.getpid()}/fd/{self._fd}" if self._temporary is None else str(self._temporary)
+
     def read_back(self) -> mmap.mmap:
         """Map what was written, read-only."""
         self.flush()

@@ -1,8 +1,9 @@
 """The command line: parse options, open, call one operation, render the result.
 
 The terminal's voice, for every command: results go to stdout, everything else to stderr. A message is one sentence that
-says what and where, then, on a line of its own, what to do next. No exclamation marks, no apologies, no colours that carry
-meaning. Keys, seeds, wrapped keys and plaintext are never printed but by the commands whose purpose is to show them.
+says what and where, then, on a line of its own, what to do next. No exclamation marks, no apologies, no colours that
+carry meaning. Keys, seeds, wrapped keys and plaintext are never printed but by the commands whose purpose is to show
+them.
 
 Command modules import what they need when they run, so that `--help` stays fast.
 """
@@ -29,7 +30,7 @@ _COMMANDS = {
     "history": "browse",
     "diff": "browse",
     "rewrite": "rewrite",
-    "repair": "repair",
+    "repair": "rewrite",
     "config": "config",
     "kms": "kms",
     "scratch": "scratch",
@@ -59,8 +60,8 @@ class _Group(click.Group):
 def cli() -> None:
     """Rewrite etcd snapshots of Kubernetes clusters.
 
-    Open every value with the old EncryptionConfiguration, write it under a new one or in clear, or drop what no key opens. The
-    source is never changed; the target is whole and verified, or absent.
+    Open every value with the old EncryptionConfiguration, write it under a new one or in clear, or drop what no key
+    opens. The source is never changed; the target is whole and verified, or absent.
     """
 
 

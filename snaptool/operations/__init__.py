@@ -1,1 +1,38 @@
-"""One module per user intention."""
+"""What users do with snapshots: one module per intention.
+
+Each takes opened things and typed requests, reports progress to a callback, and returns frozen results. This is the
+only place where etcd's records, Kubernetes' names and the providers of encryption meet. Nothing here prints, and
+nothing knows exit codes.
+"""
+
+from snaptool.operations.opening import OpenedSnapshot, WrongTrailer, open_snapshot
+from snaptool.operations.rewrite import (
+    Deletion,
+    FileReport,
+    ReadBackFailed,
+    RecordCounts,
+    RewriteReport,
+    RewriteRequest,
+    UncoveredResources,
+    Undecryptable,
+    ValueChange,
+    repair,
+    rewrite,
+)
+
+__all__ = [
+    "Deletion",
+    "FileReport",
+    "OpenedSnapshot",
+    "ReadBackFailed",
+    "RecordCounts",
+    "RewriteReport",
+    "RewriteRequest",
+    "UncoveredResources",
+    "Undecryptable",
+    "ValueChange",
+    "WrongTrailer",
+    "open_snapshot",
+    "repair",
+    "rewrite",
+]

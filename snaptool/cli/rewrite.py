@@ -1,0 +1,267 @@
+"""`snaptool rewrite` and `snaptool repair`: the two commands that write a snapshot."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from snaptool.cli import exits, options
+from snaptool.cli.render import Terminal, print_json, print_table, show, size_text
+from snaptool.errors import InputError
+
+if TYPE_CHECKING:
+    from snaptool.operations import FileReport, RewriteReport
+
+_SHOWN_LOST = 20
+
+
+@click.command("rewrite")
+@options.snapshot_argument("source", "SOURCE")
+@click.argument("target", metavar="TARGET", type=click.Path(path_type=Path))
+@options.config_option(required=True)
+@click.option("--new-config", metavar="FILE", help="EncryptionConfiguration to write with.")
+@click.option("--decrypt", is_flag=True, help="Write every value in clear.")
+@click.option(
+    "--undecryptable",
+    type=click.Choice(["stop", "keep", "delete"]),
+    default="stop",
+    show_default=True,
+    help="Values that no key opens: list them and write nothing, keep their bytes, or delete their keys.",
+)
+@click.option("--allow-uncovered", is_flag=True, help="Write in clear what the new configuration has no entry for.")
+@click.option("--compact", is_flag=True, help="Drop what a compaction at the current revision would drop.")
+@click.option("--dry-run", is_flag=True, help="Do all the work, write nothing.")
+@click.option("--report", metavar="FILE", type=click.Path(path_type=Path), help="Write the JSON report to a file too.")
+@click.option("--force", is_flag=True, help="Replace TARGET if it exists.")
+@options.hash_option
+@options.prefix_option
+@options.jobs_option
+@options.output_option()
+@options.terminal_options
+def rewrite_command(
+    source: Path,
+    target: Path,
+    configs: tuple[str, ...],
+    new_config: str | None,
+    undecryptable: str,
+    report: Path | None,
+    prefixes: tuple[str, ...],
+    jobs: int,
+    output: str,
+    terminal: Terminal,
+    *,
+    decrypt: bool,
+    allow_uncovered: bool,
+    compact: bool,
+    dry_run: bool,
+    force: bool,
+    skip_hash_check: bool,
+) -> int:
+    """Write SOURCE anew to TARGET with every value under another key, or in clear.
+
+    Every value is opened with --config and written as kube-apiserver would write it with --new-config. Values that do
+    not change and all of etcd's history keep every byte. The new file is read back and checked with the new
+    configuration alone before it gets its name; SOURCE is never changed.
+    """
+    from snaptool.kube import plausible
+    from snaptool.operations import RewriteRequest, Undecryptable, open_snapshot, rewrite
+    from snaptool.providers import Keyring
+
+    if decrypt == (new_config is not None):
+        raise click.UsageError("say either --new-config FILE or --decrypt")
+    if report is not None and report.exists() and not force:
+        raise InputError(f"report {report} exists already", hint="name another file, or say --force")
+    old, new = options.load_configs(configs), options.load_configs([new_config] if new_config else [])
+    request = RewriteRequest(
+        reading=Keyring(old, plausible=plausible),
+        writing=Keyring(new, plausible=plausible),
+        decrypt=decrypt,
+        undecryptable=Undecryptable(undecryptable),
+        allow_uncovered=allow_uncovered,
+        compact=compact,
+        skip_hash_check=skip_hash_check,
+        prefixes=prefixes,
+        jobs=jobs,
+    )
+    with terminal.progress() as progress, open_snapshot(source) as opened:
+        for notice in opened.notices:
+            terminal.note(notice)
+        result = rewrite(opened, None if dry_run else target, request, force=force, progress=progress)
+    return _finish(result, target, new_config, report, output, force=force)
+
+
+@click.command("repair")
+@options.snapshot_argument("source", "SOURCE")
+@click.argument("target", metavar="TARGET", type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Replace TARGET if it exists.")
+@options.output_option()
+@options.terminal_options
+def repair_command(source: Path, target: Path, output: str, terminal: Terminal, *, force: bool) -> int:
+    """Write the same records to a fresh file: packed, without leftovers, with a right SHA-256 at the end."""
+    from snaptool.operations import open_snapshot, repair
+
+    with terminal.progress() as progress, open_snapshot(source) as opened:
+        for notice in opened.notices:
+            terminal.note(notice)
+        result = repair(opened, target, force=force, progress=progress)
+    return _finish(result, target, None, None, output, force=force)
+
+
+def _finish(
+    result: RewriteReport, target: Path, new_config: str | None, report: Path | None, output: str, *, force: bool
+) -> int:
+    if report is not None:
+        from snaptool.files import write_private
+
+        write_private(report, json.dumps(document(result), indent=2, ensure_ascii=False) + "\n", force=force)
+    if output == "json":
+        print_json(document(result))
+    else:
+        _print(result, target, new_config)
+    return exits.FINDINGS if result.stopped else exits.DONE
+
+
+def document(result: RewriteReport) -> dict[str, Any]:
+    """Return the JSON form of a report."""
+    return {
+        "source": _file(result.source),
+        "target": None if result.target is None else _file(result.target),
+        "dry_run": result.dry_run,
+        "engine": result.engine,
+        "records": {
+            "total": result.records.total,
+            "copied": result.records.copied,
+            "rewritten": result.records.rewritten,
+            "deleted": result.records.deleted,
+        },
+        "values": [
+            {
+                "resource": change.resource,
+                "from": {"provider": change.from_kind, "key": change.from_key},
+                "to": None if change.to_key is None else {"provider": change.to_kind, "key": change.to_key},
+                "live": change.live,
+                "old": change.old,
+            }
+            for change in result.values
+        ],
+        "undecryptable": [
+            {
+                "key": show(lost.key),
+                "revision": lost.revision.main,
+                "live": lost.live,
+                "provider": lost.header.kind,
+                "key_name": lost.header.name,
+                "reason": lost.outcome.reasons[0],
+                "reasons": list(lost.outcome.reasons),
+                "server_error": lost.outcome.server_error,
+            }
+            for lost in result.lost
+        ],
+        "deleted": [
+            {
+                "key": show(deletion.key),
+                "resource": deletion.resource,
+                "whole": deletion.whole,
+                "revisions": list(deletion.revisions),
+                "reason": deletion.reason,
+                "consequence": deletion.consequence,
+            }
+            for deletion in result.deletions
+        ],
+        "verified": result.verified,
+        "seconds": round(result.seconds, 3),
+    }
+
+
+def _file(facts: FileReport) -> dict[str, Any]:
+    return {
+        "path": facts.path,
+        "size": facts.size,
+        "sha256": facts.sha256,
+        "revision": facts.revision,
+        "hash": facts.hash,
+        "hashkv": facts.hashkv,
+    }
+
+
+def _print(result: RewriteReport, target: Path, new_config: str | None) -> None:
+    if result.lost:
+        _print_lost(result)
+    if result.stopped:
+        click.echo(f"\n{len(result.lost):,} values do not open, so nothing was written.")
+        click.echo(
+            "  another key:  add its configuration with a further --config; `snaptool inspect` shows what opens what"
+        )
+        click.echo("  no key:       --undecryptable delete drops these keys, --undecryptable keep leaves their bytes")
+        return
+    _print_changes(result)
+    for deletion in result.deletions:
+        what = "deleted" if deletion.whole else "history cut"
+        click.echo(f"{what}: {show(deletion.key)} ({len(deletion.revisions)} revisions): {deletion.reason}")
+        click.echo(f"    {deletion.consequence}")
+    counts = result.records
+    click.echo(
+        f"\n{counts.total:,} records: {counts.copied:,} copied, {counts.rewritten:,} rewritten, {counts.deleted:,} deleted; "
+        f"{result.seconds:.1f} s"
+    )
+    if result.target is None:
+        click.echo("dry run: nothing was written")
+        return
+    click.echo(f"{result.target.path}: {size_text(result.target.size)}, read back and verified")
+    click.echo(
+        f"  status hash {result.target.hash:x}, HashKV {result.target.hashkv}, revision {result.target.revision:,}"
+    )
+    click.echo(f"  sha256 {result.target.sha256}")
+    _print_next_steps(result, target, new_config)
+
+
+def _print_lost(result: RewriteReport) -> None:
+    print_table(
+        ["LOST", "REVISION", "LIVE", "PROVIDER", "KEY", "REASON"],
+        (
+            [
+                lost.key,
+                lost.revision.main,
+                lost.live,
+                lost.header.kind,
+                lost.header.name,
+                ", ".join(lost.outcome.reasons),
+            ]
+            for lost in result.lost[:_SHOWN_LOST]
+        ),
+        right=" r",
+    )
+    if len(result.lost) > _SHOWN_LOST:
+        click.echo(f"... and {len(result.lost) - _SHOWN_LOST:,} more; -o json lists all of them")
+
+
+def _print_changes(result: RewriteReport) -> None:
+    rows = [
+        [
+            change.resource,
+            _key(change.from_kind, change.from_key),
+            "deleted" if change.to_key is None else _key(change.to_kind, change.to_key),
+            change.live,
+            change.old,
+        ]
+        for change in result.values
+    ]
+    print_table(["RESOURCE", "FROM", "TO", "LIVE", "OLD"], rows, right="   rr")
+
+
+def _key(kind: str | None, name: str) -> str:
+    return f"{kind or 'unknown'}:{name}" if name else str(kind or "unknown")
+
+
+def _print_next_steps(result: RewriteReport, target: Path, new_config: str | None) -> None:
+    click.echo("\nnext:")
+    click.echo("  restore it on every member, each with its own --name and peer URLs (etcd 3.6 and newer: etcdutl):")
+    click.echo(f"    etcdutl snapshot restore {target} --data-dir NEW-DATA-DIR")
+    click.echo("    with etcd 3.4.27, 3.5.10 and newer add: --bump-revision 1000000000 --mark-compacted")
+    if new_config is not None:
+        click.echo(f"  start every API server with --encryption-provider-config {new_config}")
+    elif result.engine == "direct" and any(change.to_kind == "identity" for change in result.values):
+        click.echo("  start the API servers without encryption for these resources; the old keys are needed no more")

@@ -1,0 +1,335 @@
+"""Opening and sealing many values: batches in order, in worker processes when that pays.
+
+A batch names values by their places in the mapped file, so that nothing but offsets travels to a worker; what comes
+back is a verdict and a 16-byte digest per value, or the new stored bytes. Answers arrive in the order of the batches
+whatever the number of workers, and with seeded randomness every value's random bytes depend on its revision only: the
+same request gives the same file for any `--jobs`.
+
+Workers map the file themselves and are started before any other thread exists. They never talk to a key service:
+wrapped keys were unwrapped before. They end with their parent, even when that is killed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import mmap
+import multiprocessing
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snaptool.errors import SnaptoolError
+from snaptool.providers import Chain, Entropy, GroupResource, Keyring, Kind, NoKeyFits, Reason
+
+Answer = TypeVar("Answer")
+
+DIGEST_SIZE = 16
+BATCH_VALUES = 512
+"""Measured in design/performance.md: batches of 500 values amortise the hand-over and keep both cores busy."""
+
+
+class WorkerDied(SnaptoolError):
+    """A worker process ended unexpectedly, for instance killed for want of memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of opening one value: a small value that many records share.
+
+    `reasons` is empty when it opened. `kind` and `key_name` tell the key that opened it; `position` tells it from
+    others of the same name: configuration, provider, key, counted from 0. For a lost value they are None and empty.
+    `server_error` is what kube-apiserver would print.
+    """
+
+    opened: bool
+    kind: Kind | None
+    key_name: str
+    position: tuple[int, ...]
+    stale: bool
+    reasons: tuple[Reason, ...] = ()
+    server_error: str = ""
+
+    @property
+    def doubtful(self) -> bool:
+        """Opened by a cipher without authentication, to something that is no object: counted as lost."""
+        return Reason.DOUBTFUL_PLAINTEXT in self.reasons
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Values to work on. All arrays have one entry per value; positions are offsets in the file.
+
+    `resource` indexes `resources`; None there is a key of no known resource. `record` numbers the record in its bucket,
+    `main` and `sub` are its revision.
+    """
+
+    resources: tuple[GroupResource | None, ...]
+    resource: NDArray[np.int64]
+    record: NDArray[np.int64]
+    key_pos: NDArray[np.int64]
+    key_len: NDArray[np.int64]
+    value_pos: NDArray[np.int64]
+    value_len: NDArray[np.int64]
+    main: NDArray[np.int64]
+    sub: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.resource)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedBatch:
+    """One `outcome` index into `outcomes` and one row of `digests` (BLAKE2b-128 of the plaintext) per value.
+
+    `lost_keys`: the etcd keys of the values that did not open, by row.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    outcome: NDArray[np.int64]
+    digests: NDArray[np.uint8]
+    lost_keys: dict[int, bytes]
+
+
+class Randomness(Protocol):
+    """Where the random bytes of a value come from. Implementations must be picklable."""
+
+    def for_value(self, main: int, sub: int) -> Entropy:
+        """Return the source for the value of that revision."""
+
+
+@dataclass(frozen=True, slots=True)
+class SystemRandomness:
+    """The operating system's generator."""
+
+    def for_value(self, main: int, sub: int) -> Entropy:  # noqa: ARG002 - every value gets fresh bytes
+        """Return os.urandom."""
+        return os.urandom
+
+
+@dataclass(frozen=True, slots=True)
+class SeededRandomness:
+    """Repeatable bytes, for tests alone: BLAKE2b keyed by the seed, over revision and counter."""
+
+    seed: bytes
+
+    def for_value(self, main: int, sub: int) -> Entropy:
+        """Return a stream that depends on seed and revision only."""
+        counter = 0
+
+        def read(size: int) -> bytes:
+            nonlocal counter
+            out = b""
+            while len(out) < size:
+                label = b"%d/%d/%d" % (main, sub, counter)
+                out += hashlib.blake2b(label, key=self.seed[:64]).digest()
+                counter += 1
+            return out[:size]
+
+        return read
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What workers need to know: the file, whose keys read, whose keys write."""
+
+    path: str
+    size: int
+    reading: Keyring
+    writing: Keyring
+    randomness: Randomness
+
+
+class _Bench:
+    """One process's workplace: the mapped file and the chains, looked up once per resource."""
+
+    def __init__(self, work: Work, buffer: mmap.mmap | bytes) -> None:
+        self.buffer = buffer
+        self.work = work
+        self._reading: dict[GroupResource | None, Chain] = {}
+        self._writing: dict[GroupResource | None, Chain] = {}
+
+    def reading_chain(self, resource: GroupResource | None) -> Chain:
+        if resource not in self._reading:
+            self._reading[resource] = self.work.reading.chain_for(resource)
+        return self._reading[resource]
+
+    def writing_chain(self, resource: GroupResource | None) -> Chain:
+        if resource not in self._writing:
+            # What has no resource that a configuration could name is never encrypted.
+            keyring = Keyring(()) if resource is None else self.work.writing
+            self._writing[resource] = keyring.chain_for(resource)
+        return self._writing[resource]
+
+    def values(self, batch: Batch) -> Iterator[tuple[GroupResource | None, bytes, bytes]]:
+        buffer = self.buffer
+        for resource, key, key_len, value, value_len in zip(
+            batch.resource.tolist(),
+            batch.key_pos.tolist(),
+            batch.key_len.tolist(),
+            batch.value_pos.tolist(),
+            batch.value_len.tolist(),
+            strict=True,
+        ):
+            yield batch.resources[resource], buffer[key : key + key_len], buffer[value : value + value_len]
+
+
+def open_batch(bench: _Bench, batch: Batch) -> OpenedBatch:
+    """Open every value of `batch` with the reading keys."""
+    known: dict[Outcome, int] = {}
+    outcome = np.empty(len(batch), dtype=np.int64)
+    digests = bytearray(DIGEST_SIZE * len(batch))
+    lost_keys: dict[int, bytes] = {}
+    for index, (resource, key, stored) in enumerate(bench.values(batch)):
+        found, plaintext = open_value(bench.reading_chain(resource), stored, key)
+        outcome[index] = known.setdefault(found, len(known))
+        if not found.opened:
+            lost_keys[index] = key
+        if plaintext is not None:
+            digests[index * DIGEST_SIZE : (index + 1) * DIGEST_SIZE] = plaintext_digest(plaintext)
+    rows = np.frombuffer(digests, dtype=np.uint8).reshape(len(batch), DIGEST_SIZE)
+    return OpenedBatch(tuple(known), outcome, rows, lost_keys)
+
+
+def open_value(chain: Chain, stored: bytes, key: bytes) -> tuple[Outcome, bytes | None]:
+    """Open one value: what came of it, and the plaintext (None when it did not open)."""
+    try:
+        unsealed = chain.unseal(stored, key)
+    except NoKeyFits as error:
+        return Outcome(False, None, "", (), stale=False, reasons=error.reasons, server_error=str(error)), None
+    reasons = (Reason.DOUBTFUL_PLAINTEXT,) if unsealed.doubtful else ()
+    return (
+        Outcome(not unsealed.doubtful, unsealed.kind, unsealed.key_name, unsealed.position, unsealed.stale, reasons),
+        unsealed.plaintext,
+    )
+
+
+def reseal_batch(bench: _Bench, batch: Batch) -> list[bytes]:
+    """Open every value of `batch` with the reading keys and seal it anew; all of them are known to open."""
+    sealed = []
+    revisions = zip(batch.main.tolist(), batch.sub.tolist(), strict=True)
+    for (resource, key, stored), revision in zip(bench.values(batch), revisions, strict=True):
+        plaintext = bench.reading_chain(resource).unseal(stored, key).plaintext
+        entropy = bench.work.randomness.for_value(*revision)
+        sealed.append(bench.writing_chain(resource).seal(plaintext, key, entropy))
+    return sealed
+
+
+def plaintext_digest(plaintext: bytes) -> bytes:
+    """Return 16 bytes by which equal plaintexts are recognised."""
+    return hashlib.blake2b(plaintext, digest_size=DIGEST_SIZE).digest()
+
+
+class Workshop:
+    """Runs batches through `open_batch` or `reseal_batch`, here or in `jobs` worker processes."""
+
+    def __init__(self, work: Work, buffer: mmap.mmap | bytes, *, jobs: int) -> None:
+        self._bench = _Bench(work, buffer)
+        self._jobs = jobs
+        self._pool: ProcessPoolExecutor | None = None
+        if jobs > 1:
+            # fork, where there is one, starts in milliseconds; nothing has started a thread yet.
+            method = "fork" if sys.platform == "linux" else "spawn"
+            context = multiprocessing.get_context(method)
+            self._pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(work,))
+            for _ in range(jobs):
+                self._pool.submit(os.getpid)
+
+    def writer(self, resource: GroupResource | None) -> tuple[Kind, str]:
+        """Return provider and key name that a value of `resource` is sealed with."""
+        return self._bench.writing_chain(resource).writer
+
+    def is_writer(self, resource: GroupResource | None, outcome: Outcome) -> bool:
+        """Was a value that opened so sealed with the very key that `resource` is sealed with?"""
+        position = outcome.position
+        if len(position) != 3:
+            return False
+        chain = self._bench.reading_chain(resource)
+        return chain.is_writer_of((position[0], position[1], position[2]), self._bench.writing_chain(resource))
+
+    def judge_plaintext(self, resource: GroupResource | None) -> Outcome:
+        """Tell what comes of opening any plaintext of `resource`: only identity matches it, whatever it says."""
+        return open_value(self._bench.reading_chain(resource), b"", b"/")[0]
+
+    def opened(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, OpenedBatch]]:
+        """Yield every batch with what came of opening it, in order."""
+        return self._run(open_batch, _open_in_worker, batches)
+
+    def resealed(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, list[bytes]]]:
+        """Yield every batch with its new stored values, in order."""
+        return self._run(reseal_batch, _reseal_in_worker, batches)
+
+    def _run(
+        self,
+        here: Callable[[_Bench, Batch], Answer],
+        there: Callable[[Batch], Answer],
+        batches: Iterable[Batch],
+    ) -> Iterator[tuple[Batch, Answer]]:
+        if self._pool is None:
+            for batch in batches:
+                yield batch, here(self._bench, batch)
+            return
+        waiting: deque[tuple[Batch, Future[Answer]]] = deque()
+        try:
+            for batch in batches:
+                waiting.append((batch, self._pool.submit(there, batch)))
+                if len(waiting) > 3 * self._jobs:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            while waiting:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        except BrokenProcessPool as error:
+            raise WorkerDied(
+                "a worker process died while it opened or sealed values",
+                hint="look for the out-of-memory killer in the system log; --jobs 1 works without worker processes",
+            ) from error
+
+    def close(self) -> None:
+        """End the workers, without waiting for work that nobody wants any more."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+_worker_bench: _Bench | None = None
+
+
+def _start_worker(work: Work) -> None:
+    global _worker_bench  # noqa: PLW0603 - a worker process has one workplace for its whole life
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if sys.platform == "linux":
+        # prctl(PR_SET_PDEATHSIG, SIGKILL): no worker outlives its parent. Source: prctl(2).
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    with Path(work.path).open("rb") as file:
+        _worker_bench = _Bench(work, mmap.mmap(file.fileno(), work.size, access=mmap.ACCESS_READ))
+
+
+def _open_in_worker(batch: Batch) -> OpenedBatch:
+    assert _worker_bench is not None
+    return open_batch(_worker_bench, batch)
+
+
+def _reseal_in_worker(batch: Batch) -> list[bytes]:
+    assert _worker_bench is not None
+    return reseal_batch(_worker_bench, batch)

@@ -1,0 +1,185 @@
+"""What records are called: the resource of every key, the provider and key name in front of every value.
+
+Both are answered for whole chunks at once. The bytes that decide (a few leading path segments of a key; the text up to
+the fifth colon of a value that begins with `k8s:enc:`) are found with array operations and hashed; Python looks at one
+representative of each distinct text, and remembers it for the chunks that follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snaptool.etcd import RecordChunk, hash_spans
+from snaptool.kube import COMPACT_REVISION_KEY, MAX_RESOURCE_SEGMENTS, parse_key, resource_segments
+from snaptool.providers import GroupResource, Kind
+
+ENCRYPTED = b"k8s:enc:"
+_SLASH, _COLON = ord("/"), ord(":")
+_HEADER_COLONS = 5  # k8s:enc:PROVIDER:VERSION:NAME:
+_WINDOW = 96
+
+Positions = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One resource as it occurs in a snapshot.
+
+    `name` is for people and JSON: `secrets`, `deployments.apps`, `foos.?`, or `(other)` for keys under no known prefix.
+    `group_resource` chooses the chain: None when no configuration can name it. `encryptable`: API servers encrypt it.
+    """
+
+    name: str
+    group_resource: GroupResource | None
+    encryptable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What stands in front of a stored value: empty for plaintext.
+
+    `name` is the text up to the next colon; a key name with a colon in it shows only after opening.
+    """
+
+    kind: Kind | None
+    name: str
+
+
+PLAIN = Header(Kind.IDENTITY, "")
+NOT_KUBERNETES = Resource("(other)", None, encryptable=False)
+_KINDS = {
+    b"aescbc:v1": Kind.AESCBC,
+    b"aesgcm:v1": Kind.AESGCM,
+    b"secretbox:v1": Kind.SECRETBOX,
+    b"kms:v1": Kind.KMS_V1,
+    b"kms:v2": Kind.KMS_V2,
+}
+
+
+class Labels:
+    """Resources and headers of one snapshot, numbered in the order in which they were met."""
+
+    def __init__(self, prefixes: Sequence[str]) -> None:
+        self.resources: list[Resource] = [NOT_KUBERNETES]
+        self.headers: list[Header] = [PLAIN]
+        self.prefixes = tuple(prefixes)
+        self._resource_of: dict[Resource, int] = {NOT_KUBERNETES: 0}
+        self._header_of: dict[Header, int] = {PLAIN: 0}
+        self._known_segments: dict[bytes, int] = {}
+        self._known_paths: dict[bytes, int] = {}
+        self._known_headers: dict[bytes, int] = {}
+
+    def resource_numbers(self, chunk: RecordChunk) -> NDArray[np.int64]:
+        """Number, for every record, the resource of its key: an index into `resources`."""
+        numbers = np.zeros(len(chunk.key_pos), dtype=np.int64)
+        undecided = np.ones(len(numbers), dtype=np.bool_)
+        for prefix in self.prefixes:
+            head = prefix.encode() + b"/"
+            (rows,) = np.nonzero(undecided & _starts_with(chunk.buffer, chunk.key_pos, chunk.key_len, head))
+            undecided[rows] = False
+            numbers[rows] = self._below(chunk.buffer, chunk.key_pos[rows], chunk.key_len[rows], len(head))
+        (rows,) = np.nonzero(undecided)
+        if len(rows):
+            compactor = chunk.key_len[rows] == len(COMPACT_REVISION_KEY)
+            compactor &= _starts_with(chunk.buffer, chunk.key_pos[rows], chunk.key_len[rows], COMPACT_REVISION_KEY)
+            numbers[rows[compactor]] = self._learn_path(COMPACT_REVISION_KEY)
+        return numbers
+
+    def _below(self, buffer: NDArray[np.uint8], keys: Positions, lengths: Positions, start: int) -> NDArray[np.int64]:
+        numbers = np.empty(len(keys), dtype=np.int64)
+        first_end = start + _span_to(buffer, keys + start, lengths - start, _SLASH, 1)
+        segments = _number(buffer, keys + start, first_end - start, self._known_segments, resource_segments)
+        for depth in range(1, MAX_RESOURCE_SEGMENTS + 1):
+            (rows,) = np.nonzero(segments == depth)
+            if len(rows):
+                key, length = keys[rows], lengths[rows]
+                path_end = start + _span_to(buffer, key + start, length - start, _SLASH, depth)
+                numbers[rows] = _number(buffer, key, path_end, self._known_paths, self._learn_path)
+        return numbers
+
+    def _learn_path(self, path: bytes) -> int:
+        parsed = parse_key(path + b"/-", self.prefixes) or parse_key(path, self.prefixes)
+        resource = NOT_KUBERNETES
+        if parsed is not None:
+            group_resource = GroupResource(parsed.resource, parsed.group) if parsed.encryptable else None
+            resource = Resource(parsed.group_resource, group_resource, parsed.encryptable)
+        if resource not in self._resource_of:
+            self._resource_of[resource] = len(self.resources)
+            self.resources.append(resource)
+        return self._resource_of[resource]
+
+    def header_numbers(self, chunk: RecordChunk) -> NDArray[np.int64]:
+        """Number, for every record, what stands in front of its value: an index into `headers`."""
+        numbers = np.zeros(len(chunk.key_pos), dtype=np.int64)
+        (rows,) = np.nonzero(_starts_with(chunk.buffer, chunk.value_pos, chunk.value_len, ENCRYPTED))
+        if len(rows):
+            values, lengths = chunk.value_pos[rows], chunk.value_len[rows]
+            ends = _span_to(chunk.buffer, values, lengths, _COLON, _HEADER_COLONS)
+            numbers[rows] = _number(chunk.buffer, values, ends, self._known_headers, self._learn_header)
+        return numbers
+
+    def _learn_header(self, text: bytes) -> int:
+        kind, _, name = text.removeprefix(ENCRYPTED).rpartition(b":")
+        header = Header(_KINDS.get(kind), name.decode(errors="backslashreplace"))
+        if header.kind is None:
+            header = Header(None, text[:_WINDOW].decode(errors="backslashreplace"))
+        if header not in self._header_of:
+            self._header_of[header] = len(self.headers)
+            self.headers.append(header)
+        return self._header_of[header]
+
+
+def _number(
+    buffer: NDArray[np.uint8],
+    starts: Positions,
+    lengths: Positions,
+    known: dict[bytes, int],
+    learn: Callable[[bytes], int],
+) -> NDArray[np.int64]:
+    """Give every text its number; `learn` is asked once for each text that `known` does not hold yet."""
+    _, representatives, inverse = np.unique(hash_spans(buffer, starts, lengths), return_index=True, return_inverse=True)
+    numbers = []
+    for row in representatives.tolist():
+        text = buffer[starts[row] : starts[row] + lengths[row]].tobytes()
+        if text not in known:
+            known[text] = learn(text)
+        numbers.append(known[text])
+    found: NDArray[np.int64] = np.array(numbers, dtype=np.int64)[inverse]
+    return found
+
+
+def _starts_with(buffer: NDArray[np.uint8], starts: Positions, lengths: Positions, text: bytes) -> NDArray[np.bool_]:
+    result: NDArray[np.bool_] = lengths >= len(text)
+    (rows,) = np.nonzero(result)
+    at = starts[rows]
+    equal: NDArray[np.bool_] = np.ones(len(rows), dtype=np.bool_)
+    for offset, byte in enumerate(text):
+        equal &= buffer[at + offset] == byte
+    result[rows] = equal
+    return result
+
+
+def _span_to(
+    buffer: NDArray[np.uint8], starts: Positions, lengths: Positions, byte: int, count: int
+) -> NDArray[np.int64]:
+    """Measure, for every text, how far it is to its `count`-th `byte`; its whole length if it has fewer."""
+    columns = np.arange(_WINDOW)
+    window = buffer[np.minimum(starts[:, None] + columns, len(buffer) - 1)]
+    seen = np.cumsum((window == byte) & (columns < lengths[:, None]), axis=1, dtype=np.uint8)
+    found = seen == count
+    spans: NDArray[np.int64] = found.argmax(axis=1).astype(np.int64)
+    missing = ~found[np.arange(len(spans)), spans]
+    spans[missing] = lengths[missing]
+    for row in np.nonzero(missing & (lengths > _WINDOW))[0].tolist():
+        text = buffer[starts[row] : starts[row] + min(lengths[row], 4096)].tobytes()
+        at = -1
+        for _ in range(count):
+            at = text.find(bytes((byte,)), at + 1)
+            if at < 0:
+                break
+        spans[row] = at if at >= 0 else len(text)
+    return spans

@@ -1,0 +1,148 @@
+"""From a path to a snapshot: a snapshot file, a bare db, or an etcd data directory, and what to warn about."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from snaptool.errors import FormatError, InputError
+from snaptool.etcd import Snapshot, Trailer
+from snaptool.files import Source
+from snaptool.kube import DEFAULT_PREFIXES, find_prefixes
+
+_HASH_BLOCK = 8 << 20
+_KEYS_LOOKED_AT = 10_000
+
+
+class WrongTrailer(FormatError):
+    """The SHA-256 behind the database is not the one of its bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedSnapshot:
+    """A source and the snapshot parsed from it. `notices` are sentences for the user about how it was found."""
+
+    source: Source
+    snapshot: Snapshot
+    notices: tuple[str, ...] = ()
+
+    def tend(self, _chunk: object) -> None:
+        """Between chunks: notice a source that changes under our hands, and let memory go."""
+        self.source.check_unchanged()
+        self.source.release_memory()
+
+    @contextmanager
+    def digests(self) -> Iterator[Digests]:
+        """Compute the SHA-256 of the file in a thread of its own, beside the work of the block."""
+        digests = Digests(self)
+        try:
+            yield digests
+        finally:
+            digests.stop()
+
+    def close(self) -> None:
+        """Close the file."""
+        self.source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Digests:
+    """SHA-256 of a snapshot file, computed in a thread: hashing leaves the interpreter alone."""
+
+    def __init__(self, opened: OpenedSnapshot) -> None:
+        self._opened = opened
+        self._stopped = False
+        self._database_digest = b""
+        self._file_digest = b""
+        self._thread = threading.Thread(target=self._run, name="snaptool-sha256", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        buffer, size = memoryview(self._opened.source.buffer), self._opened.snapshot.database.size
+        digest = hashlib.sha256()
+        for start in range(0, size, _HASH_BLOCK):
+            if self._stopped:
+                return
+            digest.update(buffer[start : min(start + _HASH_BLOCK, size)])
+        self._database_digest = digest.digest()
+        digest.update(buffer[size:])
+        self._file_digest = digest.digest()
+
+    def stop(self) -> None:
+        """End the thread, with or without a result."""
+        self._stopped = True
+        self._thread.join()
+
+    def trailer(self) -> Trailer:
+        """Wait for the result; say how the trailer compares."""
+        self._thread.join()
+        expected = self._opened.snapshot.trailer
+        if expected is None:
+            return Trailer.MISSING
+        return Trailer.OK if expected == self._database_digest else Trailer.WRONG
+
+    def require_right_trailer(self) -> None:
+        """Refuse a trailer that is there and wrong; a missing one is normal for a copied db."""
+        if self.trailer() is Trailer.WRONG:
+            raise WrongTrailer(
+                f"{self._opened.source.path}: the SHA-256 at the end is not that of the bytes before it",
+                hint="the file was cut or altered; look at it with `snaptool verify`, go on with --skip-hash-check",
+            )
+
+    def file_sha256(self) -> str:
+        """Wait for the result; return the SHA-256 of the whole file, in hex."""
+        self._thread.join()
+        return self._file_digest.hex()
+
+
+def open_snapshot(path: Path | str) -> OpenedSnapshot:
+    """Open a snapshot file, a `member/snap/db`, or an etcd data directory, read-only.
+
+    Raises InputError when there is nothing to open, FormatError when it is no bolt file or its metas are broken.
+    """
+    path = Path(path)
+    notices: tuple[str, ...] = ()
+    if path.is_dir():
+        path, notices = _in_data_directory(path)
+    source = Source(path)
+    try:
+        return OpenedSnapshot(source, Snapshot(source.buffer), notices)
+    except BaseException:
+        source.close()
+        raise
+
+
+def _in_data_directory(directory: Path) -> tuple[Path, tuple[str, ...]]:
+    database = directory / "member" / "snap" / "db"
+    if not database.is_file():
+        raise InputError(
+            f"{directory} is a directory without member/snap/db",
+            hint="name a snapshot file, or the data directory of an etcd member",
+        )
+    notices: tuple[str, ...] = (f"reading {database}",)
+    if any((directory / "member" / "wal").glob("*.wal")):
+        notices += (
+            "the WAL of this data directory may hold newer writes than its db; a snapshot by etcdctl has them all",
+        )
+    return database, notices
+
+
+def found_prefixes(snapshot: Snapshot) -> tuple[str, ...]:
+    """Find the `--etcd-prefix` of the API servers from the first keys of a snapshot; the usual one if none shows."""
+    for chunk in snapshot.records():
+        found = find_prefixes(chunk.user_key(row) for row in range(min(len(chunk), _KEYS_LOOKED_AT)))
+        return found or DEFAULT_PREFIXES
+    return DEFAULT_PREFIXES

@@ -1,0 +1,676 @@
+"""The main job: read a snapshot with the old keys, write it under new ones, prove it, then give it its name.
+
+There is one engine. Re-encrypting, stripping, dropping what no key opens, compacting and plain repacking differ only
+in the decision per record that is made between two passes:
+
+1. *read*: a sweep of the source opens every encrypted value (`sweep`); nothing has been written yet.
+2. *decide*: every record is copied, sealed anew or dropped (`_decide`); deletions obey etcd's editing rules.
+3. *write*: records stream into an unnamed file. Leaf pages in which nothing changes are carried over whole.
+4. *read back*: the same sweep over the new file, with the new keys only. Every plaintext must have the digest it had
+in the
+   source, and every byte that the request does not change must be the same (`_Unchanged`, a CRC over all of them).
+5. *publish*: the SHA-256 of what was read back is appended, and the file gets its name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from functools import partial
+from mmap import mmap
+from pathlib import Path
+
+import numpy as np
+from crc32c import crc32c
+from numpy.typing import NDArray
+
+from snaptool.bolt import Bucket, BucketWriter, DatabaseWriter, Sink
+from snaptool.errors import InputError, VerificationFailed
+from snaptool.etcd import (
+    BUCKETS,
+    NO_EDITS,
+    Edits,
+    RecordChunk,
+    Snapshot,
+    compact,
+    delete_lost,
+    encode_value_field,
+    merge,
+    replace_value,
+)
+from snaptool.files import Draft, check_target
+from snaptool.kube import consequence, parse_key
+from snaptool.operations.crypto import BATCH_VALUES, Batch, Outcome, Randomness, SystemRandomness, Work, Workshop
+from snaptool.operations.labels import Header, Labels, Resource
+from snaptool.operations.opening import OpenedSnapshot, found_prefixes
+from snaptool.operations.sweep import NOTHING_TRIED, LostValue, Progress, Sweep, make_batch, no_progress, sweep
+from snaptool.providers import Keyring, Kind
+
+
+class Undecryptable(StrEnum):
+    """What to do with values that no key opens."""
+
+    STOP = "stop"
+    KEEP = "keep"
+    DELETE = "delete"
+
+
+class UncoveredResources(InputError):
+    """Encrypted values would become plaintext because the new configuration has no entry for their resource."""
+
+    def __init__(self, resources: Sequence[str]) -> None:
+        names = ", ".join(resources)
+        super().__init__(
+            f"the new configuration has no entry for {names}, whose encrypted values would be written in clear",
+            hint="add an entry for them, or say --allow-uncovered if that is what you want",
+        )
+        self.resources = tuple(resources)
+
+
+class ReadBackFailed(VerificationFailed):
+    """What was written is not what should have been written. Nothing was published."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewriteRequest:
+    """What to do with the values of a snapshot.
+
+    `reading` opens, `writing` seals; `decrypt` writes everything in clear (`writing` is then not looked at).
+    """
+
+    reading: Keyring
+    writing: Keyring
+    decrypt: bool = False
+    undecryptable: Undecryptable = Undecryptable.STOP
+    allow_uncovered: bool = False
+    compact: bool = False
+    skip_hash_check: bool = False
+    prefixes: tuple[str, ...] = ()
+    jobs: int = 1
+    randomness: Randomness = field(default_factory=SystemRandomness)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileReport:
+    """A snapshot file in a report. `hash` is that of `etcdutl snapshot status`, `hashkv` that of a current server."""
+
+    path: str
+    size: int
+    sha256: str
+    revision: int
+    hash: int
+    hashkv: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordCounts:
+    """Records of bucket `key`, by what became of them."""
+
+    total: int
+    copied: int
+    rewritten: int
+    deleted: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValueChange:
+    """Values that went the same way. `to_kind` and `to_key` are None when they were deleted."""
+
+    resource: str
+    from_kind: Kind | None
+    from_key: str
+    to_kind: Kind | None
+    to_key: str | None
+    live: int
+    old: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deletion:
+    """A key of which records were dropped. `whole`: nothing is left of it; else its history was cut."""
+
+    key: bytes
+    resource: str
+    whole: bool
+    revisions: tuple[int, ...]
+    reason: str
+    consequence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewriteReport:
+    """What was done. `target` is None after a dry run and when `stopped`: values are lost, the request says stop."""
+
+    source: FileReport
+    target: FileReport | None
+    dry_run: bool
+    engine: str
+    records: RecordCounts
+    values: tuple[ValueChange, ...]
+    lost: tuple[LostValue, ...]
+    undecryptable: Undecryptable
+    deletions: tuple[Deletion, ...]
+    verified: bool
+    seconds: float
+
+    @property
+    def stopped(self) -> bool:
+        """Nothing was written, because values are lost and the request says stop."""
+        return bool(self.lost) and self.undecryptable is Undecryptable.STOP
+
+
+def rewrite(
+    opened: OpenedSnapshot,
+    target: Path | None,
+    request: RewriteRequest,
+    *,
+    force: bool = False,
+    progress: Progress = no_progress,
+) -> RewriteReport:
+    """Rewrite a snapshot into `target`, or, when that is None, do the same work into nothing.
+
+    The report says `stopped` when values are lost and the request says stop; then nothing was written. Raises
+    UncoveredResources, InputError for a target that may not be written, WrongTrailer, CorruptPage and the other
+    FormatErrors for a damaged source, OutputError when the disk fails, ReadBackFailed when the written file is not as
+    it should be.
+    """
+    started = time.monotonic()
+    if target is not None:
+        check_target(target, force=force, source=opened.source)
+    snapshot = opened.snapshot
+    labels = Labels(request.prefixes or found_prefixes(snapshot))
+    writing = Keyring(()) if request.decrypt else request.writing
+    work = Work(str(opened.source.path), opened.source.size, request.reading, writing, request.randomness)
+    with Workshop(work, opened.source.buffer, jobs=request.jobs) as workshop, opened.digests() as digests:
+        swept = sweep(
+            snapshot,
+            labels,
+            workshop,
+            wanted=partial(_encrypted_before_or_after, labels, workshop),
+            observers=[opened.tend],
+            progress=progress,
+        )
+        if not request.skip_hash_check:
+            digests.require_right_trailer()
+        plan = _decide(snapshot, swept, labels, workshop, request)
+        report = RewriteReport(
+            source=_file_report(opened.source.path, opened.source.size, digests.file_sha256(), snapshot),
+            target=None,
+            dry_run=target is None,
+            engine="direct",
+            records=plan.counts,
+            values=plan.changes,
+            lost=swept.lost,
+            undecryptable=request.undecryptable,
+            deletions=plan.deletions,
+            verified=False,
+            seconds=time.monotonic() - started,
+        )
+        if report.stopped:
+            return report
+        job = _WriteJob(opened, swept, plan, workshop, labels, progress)
+        if target is None:
+            job.write(Nowhere())
+            return replace(report, seconds=time.monotonic() - started)
+        with Draft(target, force=force) as draft:
+            job.write(draft)
+            draft.sync()
+            written = _read_back(draft, job, request)
+            draft.publish()
+    return replace(report, target=written, verified=True, seconds=time.monotonic() - started)
+
+
+def repair(
+    opened: OpenedSnapshot, target: Path, *, force: bool = False, progress: Progress = no_progress
+) -> RewriteReport:
+    """Write the same records to a fresh file: packed, without leftovers, with a right trailer. Raises as `rewrite`."""
+    # With no configuration on either side every value is copied as it is; those under a key count as lost, and are kept.
+    nothing = Keyring(())
+    request = RewriteRequest(
+        reading=nothing, writing=nothing, undecryptable=Undecryptable.KEEP, skip_hash_check=True, allow_uncovered=True
+    )
+    return replace(rewrite(opened, target, request, force=force, progress=progress), lost=())
+
+
+class Nowhere:
+    """A sink that keeps nothing: dry runs do all the work into it."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Take the bytes and forget them."""
+
+    def seek(self, offset: int) -> None:
+        """Do nothing: there is no position."""
+
+
+def _encrypted_before_or_after(
+    labels: Labels, workshop: Workshop, chunk: RecordChunk, resource: NDArray[np.int64], header: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Want the values whose plaintext is to be compared afterwards: those that are encrypted, or will be."""
+    del chunk
+    will_be = np.array([workshop.writer(known.group_resource)[0] is not Kind.IDENTITY for known in labels.resources])
+    wanted: NDArray[np.bool_] = (header != 0) | will_be[resource]
+    return wanted
+
+
+# --- decide ---------------------------------------------------------------------------------------------------------
+
+COPY, RESEAL, REBUILD, DROP, REPLACE = range(5)
+"""REBUILD is RESEAL of a record with several value fields, of which only the one that counts stays."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """What happens to every record (`action`), the edits that come with it, and how all that is told."""
+
+    action: NDArray[np.uint8]
+    edits: Edits
+    counts: RecordCounts
+    changes: tuple[ValueChange, ...]
+    deletions: tuple[Deletion, ...]
+
+    def surviving(self) -> NDArray[np.uint8]:
+        """The actions of the new file's records, in its order: what was dropped is not there, what was added is."""
+        kept = self.action[self.action != DROP]
+        return np.concatenate([kept, np.full(len(self.edits.append), REPLACE, dtype=np.uint8)])
+
+
+def _decide(snapshot: Snapshot, swept: Sweep, labels: Labels, workshop: Workshop, request: RewriteRequest) -> _Plan:
+    codes = (swept.resource.astype(np.int64) << 32) | (swept.header.astype(np.int64) << 16) | swept.outcome
+    combinations, inverse = np.unique(codes, return_inverse=True)
+    ways = [
+        _way(swept.resources[code >> 32], swept.headers[code >> 16 & 0xFFFF], swept.outcomes[code & 0xFFFF], workshop)
+        for code in combinations.tolist()
+    ]
+    if not (request.decrypt or request.allow_uncovered):
+        _require_cover(ways, request.writing)
+    action = np.array([way.action for way in ways], dtype=np.uint8)[inverse]
+    action[swept.tombstone] = COPY
+    action[swept.repeated[action[swept.repeated] == RESEAL]] = REBUILD
+    edits = _edits(snapshot, swept, request)
+    action[edits.drop] = DROP
+    action[list(edits.replace)] = REPLACE
+    gone = action >= DROP
+    return _Plan(
+        action=action,
+        edits=edits,
+        counts=RecordCounts(
+            total=len(action),
+            copied=int(np.count_nonzero(action == COPY)),
+            rewritten=int(np.count_nonzero(_sealed_anew(action))),
+            deleted=int(np.count_nonzero(gone)),
+        ),
+        changes=_changes(swept, ways, inverse, gone),
+        deletions=_deletions(swept, edits, snapshot, labels.prefixes)
+        if request.undecryptable is Undecryptable.DELETE
+        else (),
+    )
+
+
+def _sealed_anew(action: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    result: NDArray[np.bool_] = (action == RESEAL) | (action == REBUILD)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """What happens to all values of one resource, header and outcome."""
+
+    resource: Resource
+    header: Header
+    outcome: Outcome
+    action: int
+    to_kind: Kind | None
+    to_key: str
+
+
+def _way(resource: Resource, header: Header, outcome: Outcome, workshop: Workshop) -> _Way:
+    kind, key = workshop.writer(resource.group_resource)
+    if not outcome.opened or outcome is NOTHING_TRIED:
+        # Lost values keep their bytes unless the request deletes them; they are never sealed a second time.
+        return _Way(resource, header, outcome, COPY, header.kind, header.name)
+    same = (
+        kind is Kind.IDENTITY if outcome.kind is Kind.IDENTITY else workshop.is_writer(resource.group_resource, outcome)
+    )
+    return _Way(resource, header, outcome, COPY if same else RESEAL, kind, key)
+
+
+def _require_cover(ways: Sequence[_Way], writing: Keyring) -> None:
+    uncovered = {
+        way.resource.name
+        for way in ways
+        if way.action == RESEAL
+        and way.to_kind is Kind.IDENTITY
+        and (way.resource.group_resource is None or not writing.covers(way.resource.group_resource))
+    }
+    if uncovered:
+        raise UncoveredResources(sorted(uncovered))
+
+
+def _edits(snapshot: Snapshot, swept: Sweep, request: RewriteRequest) -> Edits:
+    edits = NO_EDITS
+    if swept.lost and request.undecryptable is Undecryptable.DELETE:
+        lost: dict[bytes, list[int]] = {}
+        for value in swept.lost:
+            lost.setdefault(value.key, []).append(value.record)
+        edits = delete_lost(snapshot, lost)
+    if request.compact:
+        edits = merge(edits, compact(snapshot))
+    return edits
+
+
+def _changes(
+    swept: Sweep, ways: Sequence[_Way], way_of: NDArray[np.int64], gone: NDArray[np.bool_]
+) -> tuple[ValueChange, ...]:
+    """Count values by where they came from and went to."""
+    values = ~swept.tombstone
+    counts = np.bincount(
+        way_of[values] * 4 + gone[values] * 2 + (~swept.live[values]).astype(np.int64), minlength=4 * len(ways)
+    ).reshape(-1, 2, 2)
+    rows: Counter[tuple[str, Kind | None, str, Kind | None, str | None, bool]] = Counter()
+    for way, by_fate in zip(ways, counts.tolist(), strict=True):
+        for deleted, (live, old) in enumerate(by_fate):
+            from_key = way.outcome.key_name if way.outcome.kind is not None else way.header.name
+            to: tuple[Kind | None, str | None] = (None, None) if deleted else (way.to_kind, way.to_key)
+            rows[way.resource.name, way.header.kind, from_key, *to, True] += live
+            rows[way.resource.name, way.header.kind, from_key, *to, False] += old
+    fates = sorted({row[:5] for row, count in rows.items() if count}, key=str)
+    return tuple(
+        ValueChange(
+            resource=fate[0],
+            from_kind=fate[1],
+            from_key=fate[2],
+            to_kind=fate[3],
+            to_key=fate[4],
+            live=rows[*fate, True],
+            old=rows[*fate, False],
+        )
+        for fate in fates
+    )
+
+
+def _deletions(swept: Sweep, edits: Edits, snapshot: Snapshot, prefixes: Sequence[str]) -> tuple[Deletion, ...]:
+    """Tell, for every key with lost values, what goes and what that means for the cluster."""
+    reasons: dict[bytes, LostValue] = {}
+    for value in swept.lost if not edits.is_empty else ():
+        # The live value's reason says most; else the newest one's.
+        if value.key not in reasons or value.live or not reasons[value.key].live:
+            reasons[value.key] = value
+    gone = {*edits.drop.tolist(), *edits.replace}
+    deletions = []
+    for key, records in snapshot.history_of(reasons).items():
+        revisions = tuple(record.revision.main for record in records if record.number in gone)
+        if not revisions:
+            continue
+        lost, parsed = reasons[key], parse_key(key, prefixes)
+        whole = len(revisions) == len(records)
+        meaning = "only old revisions are gone; the object itself is as it was"
+        if whole:
+            meaning = consequence(parsed) if parsed else "snaptool does not know what this key is for"
+        deletions.append(
+            Deletion(
+                key=key,
+                resource=lost.resource.name,
+                whole=whole,
+                revisions=revisions,
+                reason=", ".join(lost.outcome.reasons),
+                consequence=meaning,
+            )
+        )
+    return tuple(sorted(deletions, key=lambda deletion: deletion.key))
+
+
+# --- write ----------------------------------------------------------------------------------------------------------
+
+
+class _Unchanged:
+    """CRC-32C over every byte of the records that the request does not change, in order.
+
+    The bytes run on over page borders and around the value fields that change, so that source and target give the same
+    number exactly when these bytes are the same, however they are laid out. Records that were added do not count.
+    """
+
+    def __init__(self) -> None:
+        self.crc = 0
+
+    def add(self, chunk: RecordChunk, action: NDArray[np.uint8]) -> None:
+        """Take the records of `chunk`; `action` has one entry for each."""
+        leaves, data = chunk.leaves, chunk.buffer.data
+        (rows,) = np.nonzero(action <= RESEAL)
+        if not len(rows):
+            return
+        cut = action[rows] == RESEAL
+        start, end = leaves.key_pos[rows], leaves.value_pos[rows] + leaves.value_len[rows]
+        pieces = np.repeat(np.arange(len(rows)), 1 + cut)
+        second = np.concatenate(([False], pieces[1:] == pieces[:-1]))
+        first_of_two = np.concatenate((second[1:], [False]))
+        field_start, field_end = chunk.field_pos[rows], chunk.field_pos[rows] + chunk.field_len[rows]
+        starts = np.where(second, field_end[pieces], start[pieces])
+        ends = np.where(first_of_two, field_start[pieces], end[pieces])
+        # Neighbours that touch are one stretch: a call per stretch, not per record.
+        border = starts[1:] != ends[:-1]
+        heads, tails = np.concatenate(([True], border)), np.concatenate((border, [True]))
+        for at, until in zip(starts[heads].tolist(), ends[tails].tolist(), strict=True):
+            self.crc = crc32c(data[at:until], self.crc)
+
+
+@dataclass(frozen=True, slots=True)
+class _WriteJob:
+    """The write pass: every record of the source, by its action, into a sink."""
+
+    opened: OpenedSnapshot
+    swept: Sweep
+    plan: _Plan
+    workshop: Workshop
+    labels: Labels
+    progress: Progress
+    unchanged: _Unchanged = field(default_factory=_Unchanged)
+
+    def write(self, sink: Sink) -> None:
+        """Write the whole database but for the trailer."""
+        snapshot, edits = self.opened.snapshot, self.plan.edits
+        database = snapshot.database
+        writer = DatabaseWriter(sink, page_size=database.page_size, txid=database.meta.txid)
+        buckets = database.buckets()
+        for name in sorted({*buckets, *BUCKETS}):
+            bucket = buckets.get(name)
+            with writer.bucket(name, bucket.sequence if bucket is not None else 0) as out:
+                if name == b"key":
+                    self._write_records(out)
+                    continue
+                for key, value in _edited(name, bucket, edits):
+                    out.put(key, value)
+        writer.finish()
+
+    def _write_records(self, out: BucketWriter) -> None:
+        waiting: deque[tuple[RecordChunk, int]] = deque()
+        sealed: list[bytes] = []
+        answered = 0
+        for _, answer in self.workshop.resealed(self._batches(waiting)):
+            sealed += answer
+            answered += 1
+            if answered == waiting[0][1]:
+                self._write_chunk(out, waiting.popleft()[0], sealed)
+                sealed, answered = [], 0
+        for key, value in self.plan.edits.append:
+            out.put(key, value)
+
+    def _batches(self, waiting: deque[tuple[RecordChunk, int]]) -> Iterator[Batch]:
+        """Yield the values to seal; every chunk yields one batch at least, so that chunks are written in their turn."""
+        for chunk in self.opened.snapshot.records():
+            self.opened.tend(chunk)
+            (rows,) = np.nonzero(_sealed_anew(self._actions(chunk)))
+            resource = self.swept.resource[chunk.first_record : chunk.first_record + len(chunk)].astype(np.int64)
+            starts = range(0, max(len(rows), 1), BATCH_VALUES)
+            waiting.append((chunk, len(starts)))
+            for start in starts:
+                yield make_batch(chunk, rows[start : start + BATCH_VALUES], resource, self.labels)
+
+    def _actions(self, chunk: RecordChunk) -> NDArray[np.uint8]:
+        return self.plan.action[chunk.first_record : chunk.first_record + len(chunk)]
+
+    def _write_chunk(self, out: BucketWriter, chunk: RecordChunk, sealed: list[bytes]) -> None:
+        leaves, action = chunk.leaves, self._actions(chunk)
+        self.unchanged.add(chunk, action)
+        changes = np.concatenate(([0], np.cumsum(action != COPY)))
+        whole = leaves.portable() & (changes[leaves.leaf_start[1:]] == changes[leaves.leaf_start[:-1]])
+        values = iter(sealed)
+        border = np.concatenate(([0], np.nonzero(np.diff(whole))[0] + 1, [len(whole)]))
+        for first, last in zip(border[:-1].tolist(), border[1:].tolist(), strict=True):
+            if first == last:
+                continue
+            if whole[first]:
+                out.put_leaves(leaves, first, last)
+            else:
+                self._write_rows(out, chunk, slice(leaves.leaf_start[first], leaves.leaf_start[last]), values)
+        self.progress("writing", leaves.first_leaf + len(whole), leaves.total_leaves)
+
+    def _write_rows(self, out: BucketWriter, chunk: RecordChunk, rows: slice, sealed: Iterator[bytes]) -> None:
+        leaves, data = chunk.leaves, chunk.buffer.data
+        columns = (
+            leaves.key_pos,
+            leaves.key_len,
+            leaves.value_pos,
+            leaves.value_len,
+            chunk.field_pos,
+            chunk.field_len,
+        )
+        records = range(chunk.first_record + rows.start, chunk.first_record + rows.stop)
+        for record, action, key, key_len, start, length, at, size in zip(
+            records, self._actions(chunk)[rows].tolist(), *(column[rows].tolist() for column in columns), strict=True
+        ):
+            end = start + length
+            if action == COPY:
+                out.put(bytes(data[key : key + key_len]), bytes(data[start:end]))
+            elif action == REBUILD:
+                out.put(bytes(data[key : key + key_len]), replace_value(bytes(data[start:end]), next(sealed)))
+            elif action == RESEAL:
+                # Only field 5 of the KeyValue changes; every other byte of the record stays as it is.
+                value_field = encode_value_field(next(sealed))
+                out.put(
+                    bytes(data[key : key + key_len]), b"".join((data[start:at], value_field, data[at + size : end]))
+                )
+            elif action == REPLACE:
+                out.put(*self.plan.edits.replace[record])
+
+
+# --- read back ------------------------------------------------------------------------------------------------------
+
+
+def _read_back(draft: Draft, job: _WriteJob, request: RewriteRequest) -> FileReport:
+    """Read the written file with the new keys only, compare it with the source, append the SHA-256 of what was read.
+
+    Raises ReadBackFailed, which names the first difference, and the FormatErrors of a broken file.
+    """
+    plan, source = job.plan, job.swept
+    action = plan.surviving()
+    watched = np.zeros(len(action), dtype=np.bool_)
+    watched[_places(plan)[source.opened[plan.action[source.opened] < DROP]]] = True
+    unchanged = _Unchanged()
+
+    def observe(chunk: RecordChunk) -> None:
+        until = chunk.first_record + len(chunk)
+        if until > len(action):
+            raise ReadBackFailed(f"{len(action)} records were written, more were read back")
+        unchanged.add(chunk, action[chunk.first_record : until])
+        leaves = chunk.leaves
+        if not (leaves.portable() | (leaves.leaf_page == 0) | (leaves.leaf_start[1:] == leaves.leaf_start[:-1])).all():
+            raise ReadBackFailed("a page of the written file has bytes that belong to no record")
+
+    def wanted(chunk: RecordChunk, resource: NDArray[np.int64], header: NDArray[np.int64]) -> NDArray[np.bool_]:
+        del resource
+        here: NDArray[np.bool_] = watched[chunk.first_record : chunk.first_record + len(chunk)] | (header != 0)
+        return here
+
+    keys = Keyring(()) if request.decrypt else request.writing
+    work = Work(draft.readable_path, draft.size, keys, keys, request.randomness)
+    with draft.read_back() as buffer:
+        labels = Labels(job.labels.prefixes)
+        with Workshop(work, buffer, jobs=request.jobs) as workshop, _hashing(buffer) as digest:
+            written = Snapshot(buffer)
+            swept = sweep(
+                written, labels, workshop, wanted=wanted, observers=[observe], progress=job.progress, step="verifying"
+            )
+            _compare(job, swept, action, unchanged)
+            _compare_other_buckets(job, written)
+            if len(written.database.free_pages()):
+                raise ReadBackFailed("the written file has free pages")
+            database_digest, file_digest = digest()
+        report = _file_report(draft.target, draft.size + len(database_digest), file_digest, written)
+        del written, swept
+    draft.write(database_digest)
+    return report
+
+
+def _places(plan: _Plan) -> NDArray[np.int64]:
+    """Number of each source record in the new file; meaningless for those that were dropped."""
+    places: NDArray[np.int64] = np.cumsum(plan.action != DROP) - 1
+    return places
+
+
+def _compare(job: _WriteJob, swept: Sweep, action: NDArray[np.uint8], unchanged: _Unchanged) -> None:
+    plan, source = job.plan, job.swept
+    if len(swept.outcome) != len(action):
+        raise ReadBackFailed(f"{len(action)} records were written, {len(swept.outcome)} were read back")
+    if unchanged.crc != job.unchanged.crc:
+        raise ReadBackFailed("bytes that the request does not change are not the same in the written file")
+    kept = plan.action[source.opened] < DROP
+    expected = _places(plan)[source.opened[kept]]
+    if not np.array_equal(expected, swept.opened):
+        raise ReadBackFailed("other values are encrypted in the written file than should be")
+    lost = {int(_places(plan)[value.record]) for value in source.lost if plan.action[value.record] < DROP}
+    for value in swept.lost:
+        if value.record not in lost:
+            reasons = ", ".join(value.outcome.reasons)
+            raise ReadBackFailed(f"{value.key!r} at revision {value.revision.main} does not open: {reasons}")
+    different = (source.digests[kept] != swept.digests).any(axis=1)
+    for record in swept.opened[different].tolist():
+        if record not in lost:
+            raise ReadBackFailed(f"record {record} of the written file opens to another plaintext than in the source")
+    stale = np.array([outcome.stale for outcome in swept.outcomes])
+    if (stale[swept.outcome] & _sealed_anew(action)).any():
+        raise ReadBackFailed("a value was written under another key than the first one of the new configuration")
+
+
+def _edited(name: bytes, bucket: Bucket | None, edits: Edits) -> Iterator[tuple[bytes, bytes]]:
+    return edits.apply(name, bucket.items() if bucket is not None else ())
+
+
+def _compare_other_buckets(job: _WriteJob, written: Snapshot) -> None:
+    source, edits = job.opened.snapshot, job.plan.edits
+    found, expected = written.database.buckets(), source.database.buckets()
+    if set(found) != {*expected, *BUCKETS}:
+        raise ReadBackFailed("the written file has other buckets than the source")
+    for name, bucket in found.items():
+        if name != b"key" and list(bucket.items()) != list(_edited(name, expected.get(name), edits)):
+            raise ReadBackFailed(f"bucket {name.decode(errors='replace')} is not the same in the written file")
+
+
+@contextmanager
+def _hashing(buffer: mmap) -> Iterator[Callable[[], tuple[bytes, str]]]:
+    """Hash the database in a thread; the result is its digest, and that of database and digest together in hex."""
+
+    def run() -> tuple[bytes, str]:
+        digest = hashlib.sha256(buffer)
+        trailer = digest.digest()
+        digest.update(trailer)
+        return trailer, digest.hexdigest()
+
+    with ThreadPoolExecutor(1, thread_name_prefix="snaptool-sha256") as executor:
+        yield executor.submit(run).result
+
+
+def _file_report(path: Path, size: int, sha256: str, snapshot: Snapshot) -> FileReport:
+    return FileReport(
+        path=str(path),
+        size=size,
+        sha256=sha256,
+        revision=snapshot.current_revision,
+        hash=snapshot.status().hash,
+        hashkv=snapshot.hashkv().hash,
+    )

@@ -1,0 +1,241 @@
+"""One pass over the records of a snapshot: what each is called, what opens it, and which of them are live.
+
+Everything that reads whole snapshots is built on this pass: `inspect` and `verify` count its results, `rewrite`
+decides by them, and reading back what was written is the same pass over the new file with the new keys. Results are
+arrays by record number (the position in bucket `key`); a Python object is made for lost values only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snaptool.etcd import RecordChunk, Revision, Snapshot
+from snaptool.operations.crypto import BATCH_VALUES, DIGEST_SIZE, Batch, OpenedBatch, Outcome, Workshop
+from snaptool.operations.labels import Header, Labels, Resource
+
+Item = TypeVar("Item", bound=np.generic)
+
+NOT_OPENED = 0
+"""Outcome number of records that nobody tried to open: tombstones, and everything when there are no keys."""
+
+NOTHING_TRIED = Outcome(opened=True, kind=None, key_name="", position=(), stale=False)
+
+
+class Progress(Protocol):
+    """Told how far a step is: `done` of `total` units."""
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        """Take note."""
+
+
+def no_progress(step: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+Wanted = Callable[[RecordChunk, NDArray[np.int64], NDArray[np.int64]], NDArray[np.bool_]]
+"""Which records of a chunk to open, given the numbers of their resources and headers."""
+
+
+def encrypted_values(_chunk: RecordChunk, _resource: NDArray[np.int64], header: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Want every value with an encryption header: plaintext needs no opening to be judged."""
+    wanted: NDArray[np.bool_] = header != 0
+    return wanted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LostValue:
+    """A value that does not open. `record` is its number; `live`: it is the current value of its key."""
+
+    record: int
+    key: bytes
+    revision: Revision
+    live: bool
+    resource: Resource
+    header: Header
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """What a pass found. Arrays are by record number.
+
+    `resource`, `header`, `outcome`: indices into `resources`, `headers`, `outcomes`. `outcomes[0]` stands for records
+    that were not opened. `repeated`: records with several value fields. `opened`: the records whose plaintext was
+    digested, ascending; `digests` has a row for each. `value_bytes[r, h]`: bytes of stored values by resource and
+    header.
+    """
+
+    resources: tuple[Resource, ...]
+    headers: tuple[Header, ...]
+    outcomes: tuple[Outcome, ...]
+    resource: NDArray[np.uint16]
+    header: NDArray[np.uint16]
+    outcome: NDArray[np.uint16]
+    tombstone: NDArray[np.bool_]
+    live: NDArray[np.bool_]
+    repeated: NDArray[np.int64]
+    opened: NDArray[np.int64]
+    digests: NDArray[np.uint8]
+    value_bytes: NDArray[np.int64]
+    lost: tuple[LostValue, ...]
+
+
+def sweep(
+    snapshot: Snapshot,
+    labels: Labels,
+    workshop: Workshop | None,
+    *,
+    wanted: Wanted = encrypted_values,
+    observers: Sequence[Callable[[RecordChunk], None]] = (),
+    progress: Progress = no_progress,
+    step: str = "reading",
+) -> Sweep:
+    """Pass over every record once, in order.
+
+    `workshop` opens the values that `wanted` picks; without one nothing is opened. `observers` see every chunk as it
+    goes by.
+    """
+    notes = _Notes(labels, workshop)
+
+    def batches() -> Iterator[Batch]:
+        for chunk in snapshot.records():
+            for observe in observers:
+                observe(chunk)
+            resource, header = notes.take(chunk)
+            progress(step, chunk.first_leaf + len(chunk.leaf_page), chunk.total_leaves)
+            if workshop is None:
+                continue
+            (rows,) = np.nonzero(wanted(chunk, resource, header) & ~chunk.tombstone)
+            for start in range(0, len(rows), BATCH_VALUES):
+                yield make_batch(chunk, rows[start : start + BATCH_VALUES], resource, labels)
+
+    if workshop is None:
+        for _ in batches():
+            pass
+    else:
+        for batch, answer in workshop.opened(batches()):
+            notes.take_answer(batch, answer)
+    return notes.finish(snapshot.live_mask())
+
+
+def make_batch(chunk: RecordChunk, rows: NDArray[np.int64], resource: NDArray[np.int64], labels: Labels) -> Batch:
+    """Make the batch of the records `rows` of `chunk`; `resource` has the resource numbers of the whole chunk."""
+    return Batch(
+        resources=tuple(known.group_resource for known in labels.resources),
+        resource=resource[rows],
+        record=rows + chunk.first_record,
+        key_pos=chunk.key_pos[rows],
+        key_len=chunk.key_len[rows],
+        value_pos=chunk.value_pos[rows],
+        value_len=chunk.value_len[rows],
+        main=chunk.main[rows],
+        sub=chunk.sub[rows],
+    )
+
+
+class _Notes:
+    """What the pass collects on its way."""
+
+    def __init__(self, labels: Labels, workshop: Workshop | None) -> None:
+        self._labels = labels
+        self._workshop = workshop
+        self._resource: list[NDArray[np.uint16]] = []
+        self._header: list[NDArray[np.uint16]] = []
+        self._tombstone: list[NDArray[np.bool_]] = []
+        self._repeated: list[NDArray[np.int64]] = []
+        self._bytes = np.zeros((1, 1), dtype=np.int64)
+        self._outcomes = {NOTHING_TRIED: NOT_OPENED}
+        self._plain_outcome: list[int] = []
+        self._answered: list[tuple[NDArray[np.int64], NDArray[np.uint16]]] = []
+        self._digests: list[NDArray[np.uint8]] = []
+        self._lost: list[tuple[int, bytes, Revision, int]] = []
+
+    def take(self, chunk: RecordChunk) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        resource = self._labels.resource_numbers(chunk)
+        header = self._labels.header_numbers(chunk)
+        self._resource.append(resource.astype(np.uint16))
+        self._header.append(header.astype(np.uint16))
+        self._tombstone.append(chunk.tombstone)
+        self._repeated.append(np.nonzero(chunk.repeated_value)[0] + chunk.first_record)
+        self._count_bytes(resource, header, chunk.value_len)
+        self._judge_plaintext(chunk, resource, header)
+        return resource, header
+
+    def _count_bytes(self, resource: NDArray[np.int64], header: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
+        shape = (len(self._labels.resources), len(self._labels.headers))
+        grown = np.zeros(shape, dtype=np.int64)
+        grown[: self._bytes.shape[0], : self._bytes.shape[1]] = self._bytes
+        sums = np.bincount(resource * shape[1] + header, weights=sizes, minlength=shape[0] * shape[1])
+        self._bytes = grown + sums.astype(np.int64).reshape(shape)
+
+    def _judge_plaintext(self, chunk: RecordChunk, resource: NDArray[np.int64], header: NDArray[np.int64]) -> None:
+        """Find plaintext that its chain refuses. The answer is the same for every plaintext of a resource."""
+        if self._workshop is None:
+            return
+        for known in self._labels.resources[len(self._plain_outcome) :]:
+            self._plain_outcome.append(self._number_of(self._workshop.judge_plaintext(known.group_resource)))
+        outcomes = list(self._outcomes)
+        refused = np.array([not outcomes[number].opened for number in self._plain_outcome])
+        for row in np.nonzero((header == 0) & ~chunk.tombstone & refused[resource])[0].tolist():
+            key = chunk.buffer[chunk.key_pos[row] : chunk.key_pos[row] + chunk.key_len[row]].tobytes()
+            revision = Revision(int(chunk.main[row]), int(chunk.sub[row]))
+            self._lost.append((chunk.first_record + row, key, revision, self._plain_outcome[resource[row]]))
+
+    def _number_of(self, outcome: Outcome) -> int:
+        return self._outcomes.setdefault(outcome, len(self._outcomes))
+
+    def take_answer(self, batch: Batch, answer: OpenedBatch) -> None:
+        numbers = np.array([self._number_of(outcome) for outcome in answer.outcomes], dtype=np.uint16)
+        self._answered.append((batch.record, numbers[answer.outcome]))
+        self._digests.append(answer.digests)
+        lost = np.array([not outcome.opened for outcome in answer.outcomes])
+        for row in np.nonzero(lost[answer.outcome])[0].tolist():
+            revision = Revision(int(batch.main[row]), int(batch.sub[row]))
+            key = answer.lost_keys[row]
+            self._lost.append((int(batch.record[row]), key, revision, int(numbers[answer.outcome[row]])))
+
+    def finish(self, live: NDArray[np.bool_]) -> Sweep:
+        resource, header = _joined(self._resource, np.uint16), _joined(self._header, np.uint16)
+        tombstone = _joined(self._tombstone, np.bool_)
+        outcome = np.full(len(resource), NOT_OPENED, dtype=np.uint16)
+        if self._workshop is not None:
+            plain = (header == 0) & ~tombstone
+            outcome[plain] = np.array(self._plain_outcome, dtype=np.uint16)[resource[plain]]
+        for records, numbers in self._answered:
+            outcome[records] = numbers
+        resources, headers, outcomes = tuple(self._labels.resources), tuple(self._labels.headers), tuple(self._outcomes)
+        return Sweep(
+            resources=resources,
+            headers=headers,
+            outcomes=outcomes,
+            resource=resource,
+            header=header,
+            outcome=outcome,
+            tombstone=tombstone,
+            live=live,
+            repeated=_joined(self._repeated, np.int64),
+            opened=_joined([records for records, _ in self._answered], np.int64),
+            digests=_joined(self._digests, np.uint8).reshape(-1, DIGEST_SIZE),
+            value_bytes=self._bytes,
+            lost=tuple(
+                LostValue(
+                    record=record,
+                    key=key,
+                    revision=revision,
+                    live=bool(live[record]),
+                    resource=resources[resource[record]],
+                    header=headers[header[record]],
+                    outcome=outcomes[number],
+                )
+                for record, key, revision, number in sorted(self._lost)
+            ),
+        )
+
+
+def _joined(parts: list[NDArray[Item]], kind: type[Item]) -> NDArray[Item]:
+    return np.concatenate(parts) if parts else np.empty(0, dtype=kind)

@@ -119,6 +119,10 @@ class Database:
             self._walked = walk, self.walk_buckets(walk)
         return self._walked[1]
 
+    def page_bytes(self, page: int) -> bytes:
+        """Return the bytes of one page below the high-water mark, whatever it is."""
+        return bytes(self._buffer[page * self.page_size : (page + 1) * self.page_size])
+
     def free_pages(self) -> NDArray[np.int64]:
         """Return the ids of the pages that nothing uses: neither metas, nor trees, nor the freelist itself."""
         self.buckets()

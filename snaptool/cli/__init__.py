@@ -25,15 +25,9 @@ from snaptool.errors import SnaptoolError
 _COMMANDS = {
     "inspect": "inspect",
     "verify": "verify",
-    "list": "browse",
-    "get": "browse",
-    "history": "browse",
-    "diff": "browse",
     "rewrite": "rewrite",
     "repair": "rewrite",
     "config": "config",
-    "kms": "kms",
-    "scratch": "scratch",
 }
 
 

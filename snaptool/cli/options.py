@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -99,12 +100,13 @@ def load_configs(paths: Sequence[str]) -> tuple[EncryptionConfig, ...]:
 
     if list(paths).count("-") > 1:
         raise InputError("stdin can be read once only", hint="put the second configuration into a file")
-    return tuple(parse_config(_read(path), name="stdin" if path == "-" else path) for path in paths)
+    return tuple(parse_config(read_config(path), name="stdin" if path == "-" else path) for path in paths)
 
 
-def _read(path: str) -> bytes:
+def read_config(path: str) -> bytes:
+    """Read a configuration file; `-` is stdin. Raises InputError."""
     if path == "-":
-        return click.get_binary_stream("stdin").read(_LARGEST_CONFIG)
+        return sys.stdin.buffer.read(_LARGEST_CONFIG)
     try:
         with Path(path).open("rb") as file:
             return file.read(_LARGEST_CONFIG)

@@ -204,8 +204,8 @@ def _print(result: RewriteReport, target: Path, new_config: str | None) -> None:
         click.echo(f"    {deletion.consequence}")
     counts = result.records
     click.echo(
-        f"\n{counts.total:,} records: {counts.copied:,} copied, {counts.rewritten:,} rewritten, {counts.deleted:,} deleted; "
-        f"{result.seconds:.1f} s"
+        f"\n{counts.total:,} records: {counts.copied:,} copied, {counts.rewritten:,} rewritten, "
+        f"{counts.deleted:,} deleted; {result.seconds:.1f} s"
     )
     if result.target is None:
         click.echo("dry run: nothing was written")

@@ -19,20 +19,30 @@ from snaptool.operations.rewrite import (
     repair,
     rewrite,
 )
+from snaptool.operations.survey import CensusRow, EtcdFacts, FileFacts, Finding, Survey, survey
+from snaptool.operations.verify import Verification, verify
 
 __all__ = [
+    "CensusRow",
     "Deletion",
+    "EtcdFacts",
+    "FileFacts",
     "FileReport",
+    "Finding",
     "OpenedSnapshot",
     "ReadBackFailed",
     "RecordCounts",
     "RewriteReport",
     "RewriteRequest",
+    "Survey",
     "UncoveredResources",
     "Undecryptable",
     "ValueChange",
+    "Verification",
     "WrongTrailer",
     "open_snapshot",
     "repair",
     "rewrite",
+    "survey",
+    "verify",
 ]

@@ -21,6 +21,7 @@ ENCRYPTED = b"k8s:enc:"
 _SLASH, _COLON = ord("/"), ord(":")
 _HEADER_COLONS = 5  # k8s:enc:PROVIDER:VERSION:NAME:
 _WINDOW = 96
+_MOST_HEADERS = 10_000  # names come from the file: one that makes up a name per value must not fill the memory
 
 Positions = NDArray[np.int64]
 
@@ -47,6 +48,11 @@ class Header:
 
     kind: Kind | None
     name: str
+
+    @property
+    def provider(self) -> str:
+        """The provider's name in reports; `unknown` for what begins like an encrypted value and is none we know."""
+        return self.kind or "unknown"
 
 
 PLAIN = Header(Kind.IDENTITY, "")
@@ -127,6 +133,8 @@ class Labels:
         header = Header(_KINDS.get(kind), name.decode(errors="backslashreplace"))
         if header.kind is None:
             header = Header(None, text[:_WINDOW].decode(errors="backslashreplace"))
+        if header not in self._header_of and len(self.headers) >= _MOST_HEADERS:
+            header = Header(None, "(many more names)")
         if header not in self._header_of:
             self._header_of[header] = len(self.headers)
             self.headers.append(header)

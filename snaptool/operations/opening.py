@@ -32,6 +32,11 @@ class OpenedSnapshot:
     snapshot: Snapshot
     notices: tuple[str, ...] = ()
 
+    @property
+    def database_bytes(self) -> memoryview:
+        """The file without its trailer."""
+        return memoryview(self.source.buffer)[: self.snapshot.database.size]
+
     def tend(self, _chunk: object) -> None:
         """Between chunks: notice a source that changes under our hands, and let memory go."""
         self.source.check_unchanged()

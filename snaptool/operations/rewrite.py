@@ -230,7 +230,8 @@ def repair(
     opened: OpenedSnapshot, target: Path, *, force: bool = False, progress: Progress = no_progress
 ) -> RewriteReport:
     """Write the same records to a fresh file: packed, without leftovers, with a right trailer. Raises as `rewrite`."""
-    # With no configuration on either side every value is copied as it is; those under a key count as lost, and are kept.
+    # With no configuration on either side every value is copied as it is; those under a key count as lost, and are
+    # kept.
     nothing = Keyring(())
     request = RewriteRequest(
         reading=nothing, writing=nothing, undecryptable=Undecryptable.KEEP, skip_hash_check=True, allow_uncovered=True

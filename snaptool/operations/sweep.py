@@ -73,7 +73,7 @@ class Sweep:
     resources: tuple[Resource, ...]
     headers: tuple[Header, ...]
     outcomes: tuple[Outcome, ...]
-    resource: NDArray[np.uint16]
+    resource: NDArray[np.uint32]
     header: NDArray[np.uint16]
     outcome: NDArray[np.uint16]
     tombstone: NDArray[np.bool_]
@@ -144,7 +144,7 @@ class _Notes:
     def __init__(self, labels: Labels, workshop: Workshop | None) -> None:
         self._labels = labels
         self._workshop = workshop
-        self._resource: list[NDArray[np.uint16]] = []
+        self._resource: list[NDArray[np.uint32]] = []
         self._header: list[NDArray[np.uint16]] = []
         self._tombstone: list[NDArray[np.bool_]] = []
         self._repeated: list[NDArray[np.int64]] = []
@@ -158,7 +158,7 @@ class _Notes:
     def take(self, chunk: RecordChunk) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         resource = self._labels.resource_numbers(chunk)
         header = self._labels.header_numbers(chunk)
-        self._resource.append(resource.astype(np.uint16))
+        self._resource.append(resource.astype(np.uint32))
         self._header.append(header.astype(np.uint16))
         self._tombstone.append(chunk.tombstone)
         self._repeated.append(np.nonzero(chunk.repeated_value)[0] + chunk.first_record)
@@ -200,7 +200,7 @@ class _Notes:
             self._lost.append((int(batch.record[row]), key, revision, int(numbers[answer.outcome[row]])))
 
     def finish(self, live: NDArray[np.bool_]) -> Sweep:
-        resource, header = _joined(self._resource, np.uint16), _joined(self._header, np.uint16)
+        resource, header = _joined(self._resource, np.uint32), _joined(self._header, np.uint16)
         tombstone = _joined(self._tombstone, np.bool_)
         outcome = np.full(len(resource), NOT_OPENED, dtype=np.uint16)
         if self._workshop is not None:

@@ -1,0 +1,140 @@
+"""`snaptool inspect`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from snaptool.cli import exits, options
+from snaptool.cli.render import Terminal, print_json, print_table, size_text
+
+if TYPE_CHECKING:
+    from snaptool.operations import Finding, Survey
+
+
+@click.command("inspect")
+@options.snapshot_argument()
+@options.config_option()
+@options.prefix_option
+@options.jobs_option
+@options.output_option()
+@options.terminal_options
+def inspect_command(
+    snapshot: Path,
+    configs: tuple[str, ...],
+    prefixes: tuple[str, ...],
+    jobs: int,
+    output: str,
+    terminal: Terminal,
+) -> int:
+    """Show what a snapshot is, whether it is whole, and which keys its values are stored under.
+
+    With --config it also opens every value: which open, which are lost and why, which are stale.
+    """
+    from snaptool.kube import plausible
+    from snaptool.operations import open_snapshot, survey
+    from snaptool.providers import Keyring
+
+    with terminal.progress() as progress, open_snapshot(snapshot) as opened:
+        for notice in opened.notices:
+            terminal.note(notice)
+        keyring = Keyring(options.load_configs(configs), plausible=plausible) if configs else None
+        result = survey(opened, keyring, prefixes=prefixes, jobs=jobs, progress=progress)
+    if output == "json":
+        print_json(document(result))
+    else:
+        _print(result)
+    return exits.FINDINGS if result.lost or result.file.trailer == "wrong" else exits.DONE
+
+
+def document(result: Survey) -> dict[str, Any]:
+    """Return the JSON form of a survey."""
+    file, etcd = result.file, result.etcd
+    return {
+        "file": {
+            "path": file.path,
+            "size": file.size,
+            "page_size": file.page_size,
+            "trailer": file.trailer,
+            "free_pages": file.free_pages,
+            "high_water_mark": file.high_water_mark,
+        },
+        "etcd": {
+            "revision": etcd.revision,
+            "compacted_revision": etcd.compacted_revision,
+            "keys": etcd.keys,
+            "records": etcd.records,
+            "tombstones": etcd.tombstones,
+            "leases": etcd.leases,
+            "alarms": list(etcd.alarms),
+            "auth_enabled": etcd.auth_enabled,
+            "storage_version": etcd.storage_version,
+            "written_by": etcd.version_hint,
+            "hash": etcd.hash,
+        },
+        "census": [
+            {
+                "resource": row.resource,
+                "provider": row.provider,
+                "key_name": row.key_name,
+                "live": row.live,
+                "old": row.old,
+                "bytes": row.size,
+                "opens": row.opens,
+                "lost": row.lost,
+                "lost_by_reason": dict(row.lost_by_reason),
+                "stale": row.stale,
+            }
+            for row in result.census
+        ],
+        "findings": [finding_document(finding) for finding in result.findings],
+    }
+
+
+def finding_document(finding: Finding) -> dict[str, Any]:
+    """Return the JSON form of a finding."""
+    return {"code": finding.code, "place": finding.place, "problem": finding.problem, "remedy": finding.remedy}
+
+
+def _print(result: Survey) -> None:
+    file, etcd = result.file, result.etcd
+    trailer = {"ok": "SHA-256 right", "missing": "no SHA-256 (a copied db)", "wrong": "SHA-256 WRONG"}[file.trailer]
+    click.echo(
+        f"{file.path}: {size_text(file.size)}, {file.high_water_mark:,} pages of {size_text(file.page_size)}, "
+        f"{file.free_pages:,} free; {trailer}"
+    )
+    compacted = f"compacted at {etcd.compacted_revision:,}" if etcd.compacted_revision else "never compacted"
+    click.echo(
+        f"etcd {etcd.storage_version or etcd.version_hint}: revision {etcd.revision:,}, {compacted}; "
+        f"{etcd.keys:,} keys in {etcd.records:,} records ({etcd.tombstones:,} tombstones), {etcd.leases:,} leases; "
+        f"status hash {etcd.hash:x}"
+    )
+    click.echo()
+    headings, right = ["RESOURCE", "PROVIDER", "KEY", "LIVE", "OLD", "SIZE"], "   rrr"
+    with_keys = any(row.opens is not None for row in result.census)
+    if with_keys:
+        headings, right = [*headings, "OPENS", "LOST", "STALE"], right + "rrr"
+    rows = []
+    for row in result.census:
+        cells: list[object] = [row.resource, row.provider, row.key_name, row.live, row.old, size_text(row.size)]
+        if with_keys:
+            cells += [row.opens, row.lost, row.stale]
+        rows.append(cells)
+    print_table(headings, rows, right=right)
+    print_findings(result.findings)
+
+
+def print_findings(findings: Sequence[Finding]) -> None:
+    """Print findings, each with its remedy below it."""
+    for finding in findings:
+        click.echo()
+        click.echo(
+            f"{finding.code}: {finding.place}: {finding.problem}"
+            if finding.place
+            else f"{finding.code}: {finding.problem}"
+        )
+        if finding.remedy:
+            click.echo(f"    {finding.remedy}")

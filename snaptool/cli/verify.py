@@ -1,0 +1,64 @@
+"""`snaptool verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from snaptool.cli import exits, options
+from snaptool.cli.inspect import finding_document, print_findings
+from snaptool.cli.render import Terminal, print_json
+
+
+@click.command("verify")
+@options.snapshot_argument()
+@options.config_option()
+@click.option("--live-only", is_flag=True, help="Leave out values that are only old revisions.")
+@options.prefix_option
+@options.jobs_option
+@options.output_option()
+@options.terminal_options
+def verify_command(
+    snapshot: Path,
+    configs: tuple[str, ...],
+    prefixes: tuple[str, ...],
+    jobs: int,
+    output: str,
+    terminal: Terminal,
+    *,
+    live_only: bool,
+) -> int:
+    """Check a snapshot from its pages to its values, and list what is wrong, where, and what helps.
+
+    With --config every value is opened too. Exit code 3 when there are findings, 4 when the database itself is broken:
+    made for cron.
+    """
+    from snaptool.kube import plausible
+    from snaptool.operations import open_snapshot, verify
+    from snaptool.providers import Keyring
+
+    keyring = Keyring(options.load_configs(configs), plausible=plausible) if configs else None
+    with terminal.progress() as progress, open_snapshot(snapshot) as opened:
+        for notice in opened.notices:
+            terminal.note(notice)
+        result = verify(opened, keyring, live_only=live_only, prefixes=prefixes, jobs=jobs, progress=progress)
+    if output == "json":
+        print_json(
+            {
+                "path": result.path,
+                "records": result.records,
+                "opened": result.opened,
+                "damaged": result.damaged,
+                "findings": [finding_document(finding) for finding in result.findings],
+            }
+        )
+    else:
+        print_findings(result.findings)
+        click.echo(
+            f"{result.path}: {result.records:,} records, {result.opened:,} encrypted values opened, "
+            f"{len(result.findings):,} findings"
+        )
+    if result.damaged:
+        return exits.DAMAGED
+    return exits.FINDINGS if result.findings else exits.DONE

@@ -1,0 +1,235 @@
+"""What is in a snapshot: file facts, etcd facts, and the census of values by resource, provider and key."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+
+from snaptool.bolt import Bucket
+from snaptool.etcd import Finding as EtcdFinding
+from snaptool.etcd import RecordChunk, Snapshot, StatusHash, Trailer
+from snaptool.operations.crypto import SystemRandomness, Work, Workshop
+from snaptool.operations.labels import Labels
+from snaptool.operations.opening import OpenedSnapshot, found_prefixes
+from snaptool.operations.sweep import LostValue, Progress, Sweep, no_progress, sweep
+from snaptool.providers import Keyring, Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something that should not be so. `code` for scripts, `place` and `problem` for people, `remedy`: what to do."""
+
+    code: str
+    place: str
+    problem: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileFacts:
+    """The file as a bolt database. `size` and `page_size` in bytes; `free_pages` and `high_water_mark` in pages."""
+
+    path: str
+    size: int
+    page_size: int
+    trailer: str
+    free_pages: int
+    high_water_mark: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EtcdFacts:
+    """The file as an etcd store.
+
+    `compacted_revision` is 0 when the store was never compacted. `keys`: live keys. `hash` is that of `etcdutl snapshot
+    status`. `alarms` by name, `storage_version` empty when the file does not say.
+    """
+
+    revision: int
+    compacted_revision: int
+    keys: int
+    records: int
+    tombstones: int
+    leases: int
+    alarms: tuple[str, ...]
+    storage_version: str
+    version_hint: str
+    auth_enabled: bool
+    hash: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CensusRow:
+    """Values of one resource under one provider and key.
+
+    `live` current values, `old` older revisions, `size` bytes as stored. `opens`, `lost`, `stale` count values and
+    are None when there was no configuration to read with; `lost_by_reason` splits `lost`.
+    """
+
+    resource: str
+    provider: str
+    key_name: str
+    live: int
+    old: int
+    size: int
+    opens: int | None = None
+    lost: int | None = None
+    stale: int | None = None
+    lost_by_reason: tuple[tuple[Reason, int], ...] = ()
+
+
+def census(swept: Sweep, *, with_keys: bool) -> tuple[CensusRow, ...]:
+    """Count the values of a sweep, ordered by resource, provider and key name."""
+    values = ~swept.tombstone
+    codes = (swept.resource.astype(np.int64) << 32) | (swept.header.astype(np.int64) << 16) | swept.outcome
+    groups: defaultdict[tuple[int, int], list[tuple[int, int, int]]] = defaultdict(list)
+    found, counts = np.unique(codes[values] << 1 | swept.live[values], return_counts=True)
+    for code, count in zip(found.tolist(), counts.tolist(), strict=True):
+        groups[code >> 33, code >> 17 & 0xFFFF].append((code >> 1 & 0xFFFF, code & 1, count))
+    rows = [_row(swept, *group, parts, with_keys=with_keys) for group, parts in groups.items()]
+    return tuple(sorted(rows, key=lambda row: (row.resource, row.provider, row.key_name)))
+
+
+def _row(swept: Sweep, resource: int, header: int, parts: list[tuple[int, int, int]], *, with_keys: bool) -> CensusRow:
+    lost: Counter[Reason] = Counter()
+    opens = stale = live = total = 0
+    for number, is_live, count in parts:
+        outcome = swept.outcomes[number]
+        total += count
+        live += count * is_live
+        if not outcome.opened:
+            lost[outcome.reasons[0]] += count
+            continue
+        opens += count
+        stale += count * outcome.stale
+    return CensusRow(
+        resource=swept.resources[resource].name,
+        provider=swept.headers[header].provider,
+        key_name=swept.headers[header].name,
+        live=live,
+        old=total - live,
+        size=int(swept.value_bytes[resource, header]),
+        opens=opens if with_keys else None,
+        lost=lost.total() if with_keys else None,
+        stale=stale if with_keys else None,
+        lost_by_reason=tuple(sorted(lost.items())),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What a snapshot is and holds. `lost`: the values that do not open, empty without keys to read with."""
+
+    file: FileFacts
+    etcd: EtcdFacts
+    census: tuple[CensusRow, ...]
+    lost: tuple[LostValue, ...]
+    findings: tuple[Finding, ...]
+
+
+def survey(
+    opened: OpenedSnapshot,
+    keyring: Keyring | None = None,
+    *,
+    prefixes: tuple[str, ...] = (),
+    jobs: int = 1,
+    progress: Progress = no_progress,
+) -> Survey:
+    """Take stock of a snapshot; with a keyring, open every encrypted value too.
+
+    Raises CorruptPage, BadRevision and BadRecord for a damaged file; a wrong trailer is a finding.
+    """
+    snapshot = opened.snapshot
+    labels = Labels(prefixes or found_prefixes(snapshot))
+    status = _StatusWatch(snapshot)
+    with contextlib.ExitStack() as stack:
+        workshop = None
+        if keyring is not None:
+            work = Work(str(opened.source.path), opened.source.size, keyring, keyring, SystemRandomness())
+            workshop = stack.enter_context(Workshop(work, opened.source.buffer, jobs=jobs))
+        digests = stack.enter_context(opened.digests())
+        swept = sweep(snapshot, labels, workshop, observers=[opened.tend, status.observe], progress=progress)
+        trailer = digests.trailer()
+    findings = [trailer_finding(opened)] if trailer is Trailer.WRONG else []
+    findings += [from_etcd(finding) for finding in snapshot.findings()]
+    return Survey(
+        file=_file_facts(opened, trailer),
+        etcd=_etcd_facts(snapshot, swept, status.hash()),
+        census=census(swept, with_keys=keyring is not None),
+        lost=swept.lost,
+        findings=tuple(findings),
+    )
+
+
+class _StatusWatch:
+    """The hash of `snapshot status`, for which bucket `key` is taken from a pass that is made anyway."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._total = StatusHash()
+        self._later: list[Bucket] = []
+        for name, bucket in snapshot.database.buckets().items():
+            if name > b"key":
+                self._later.append(bucket)
+                continue
+            self._begin(bucket)
+
+    def _begin(self, bucket: Bucket) -> None:
+        self._total.begin(bucket)
+        for leaves in bucket.chunks() if bucket.name != b"key" else ():
+            self._total.add(leaves)
+
+    def observe(self, chunk: RecordChunk) -> None:
+        """Take the next records of bucket `key`."""
+        self._total.add(chunk.leaves)
+
+    def hash(self) -> int:
+        """Take the buckets behind `key`; return the hash of them all."""
+        for bucket in self._later:
+            self._begin(bucket)
+        return self._total.value
+
+
+def _file_facts(opened: OpenedSnapshot, trailer: Trailer) -> FileFacts:
+    database = opened.snapshot.database
+    return FileFacts(
+        path=str(opened.source.path),
+        size=opened.source.size,
+        page_size=database.page_size,
+        trailer=trailer,
+        free_pages=len(database.free_pages()),
+        high_water_mark=database.high_water_mark,
+    )
+
+
+def _etcd_facts(snapshot: Snapshot, swept: Sweep, status_hash: int) -> EtcdFacts:
+    return EtcdFacts(
+        revision=snapshot.current_revision,
+        compacted_revision=snapshot.compacted_revision,
+        keys=int(np.count_nonzero(swept.live)),
+        records=len(swept.live),
+        tombstones=int(np.count_nonzero(swept.tombstone)),
+        leases=len(snapshot.leases()),
+        alarms=tuple(alarm.name for alarm in snapshot.alarms()),
+        storage_version=snapshot.storage_version,
+        version_hint=snapshot.version_hint,
+        auth_enabled=snapshot.auth_enabled,
+        hash=status_hash,
+    )
+
+
+def trailer_finding(opened: OpenedSnapshot) -> Finding:
+    """Say that the trailer is wrong."""
+    return Finding(
+        code="wrong-trailer",
+        place=f"the last 32 bytes of {opened.source.path}",
+        problem="they are not the SHA-256 of the bytes before them: the file was cut or altered, or its copy was",
+        remedy="compare it with another copy; `snaptool repair` writes the same records with a right SHA-256",
+    )
+
+
+def from_etcd(finding: EtcdFinding) -> Finding:
+    """Say what the etcd package found in the words of this one."""
+    return Finding(code=finding.code, place=finding.place, problem=finding.problem, remedy=finding.hint)

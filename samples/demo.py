@@ -61,7 +61,14 @@ def main() -> int:
         environment = os.environ | {"PATH": os.pathsep.join([*folders, os.environ.get("PATH", "")])}
         for command in session:
             say(f"$ {command}")
-            code = subprocess.run(shlex.split(command), cwd=ROOT, env=environment, check=False).returncode
+            done = subprocess.run(
+                shlex.split(command), cwd=ROOT, env=environment, check=False, stderr=subprocess.PIPE, text=True
+            )
+            for line in done.stderr.splitlines():
+                # etcdutl's log: time, level, place, message, fields. The fields hold stack traces even of good news.
+                parts = line.split("\t")
+                say(" ".join(parts[:2] + parts[3:4]) if len(parts) == 5 else line)
+            code = done.returncode
             say("")
             if code != 0:
                 say(f"# the last command ended with exit code {code}")

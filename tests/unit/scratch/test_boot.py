@@ -87,6 +87,7 @@ def test_every_difference_is_named_and_no_value_shown(scratch_etcd: ScratchEtcd)
 def test_pages_give_every_key_once_in_order(scratch_etcd: ScratchEtcd) -> None:
     client = scratch_etcd.client()
     keys = [f"/k/{number:05}".encode() for number in range(1500)]
+    keys.insert(200, keys[199] + b"\0")  # the first page has 200 keys, and this is the nearest key behind them
     for start in range(0, len(keys), 100):
         client.write([(key, key * 40) for key in keys[start : start + 100]])
     pages = list(client.pages(revision=0))

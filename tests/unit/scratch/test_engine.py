@@ -78,6 +78,13 @@ def test_many_keys_go_in_bounded_transactions(scratch_etcd: ScratchEtcd) -> None
     assert values == {f"/k/{number:04}".encode(): b"V%d" % number for number in range(1000)}
 
 
+def test_large_values_go_in_small_transactions(scratch_etcd: ScratchEtcd) -> None:
+    client = scratch_etcd.client()
+    client.write([(f"/{number}".encode(), b"v" * 400_000) for number in range(5)])
+    done = engine.rewrite(client, upper, revision=2, leases={}, progress=ignore)
+    assert done.new_revision == 2 + 3  # two of 400,000 bytes fit into a mebibyte
+
+
 def test_a_foreign_write_stops_the_run(scratch_etcd: ScratchEtcd) -> None:
     client = scratch_etcd.client()
     leases = seed(client)
@@ -135,9 +142,10 @@ def test_running_leases_last_until_the_store_is_saved(
     client = scratch_etcd.client()
     lease = client.grant_lease(2)
     client.put(b"/leased", b"short", lease=lease)
-    time.sleep(1.2)
+    time.sleep(1.2)  # of its 2 seconds
     sink = io.BytesIO()
     assert engine.save_now(client, sink) == 2
+    assert client.lease_ttl(lease)[1] >= 1  # it would be over by now
     with ScratchEtcd.restore(memoryview(sink.getvalue()), binaries=etcd_binaries, parent=scratch_parent) as server:
         assert server.client().lease_ttl(lease)[0] == 2
         assert server.client().get(b"/leased") is not None

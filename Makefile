@@ -5,7 +5,7 @@ JOBS ?= auto
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint property soak proof bench samples readme build peers oracles clean
+.PHONY: help setup demo test check lint property soak proof bench samples readme build peers oracles apiserver clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,8 +37,23 @@ property: setup ## the laws only
 soak: setup ## slow properties and long fuzzing
 	$(BIN)/python -m pytest -q -n $(JOBS) -m soak tests
 
+peers: ## other etcds and bbolt, which judge what we write (Go; Debian's by apt-get)
+	@$(PYTHON) -m tests.peers.build etcd bbolt
+
+oracles: ## the API server's own code, to judge every provider (Go)
+	@$(PYTHON) -m tests.peers.build apiserver
+
+apiserver: ## a whole kube-apiserver, built from source (Go; many minutes)
+	@$(PYTHON) -m tests.peers.build kubernetes
+
 bench: setup ## snaptool beside etcdutl, bbolt and cp, as ratios
 	$(BIN)/python -m tests.benchmarks
+
+peers: setup ## etcd 3.4, 3.6, 3.7 and bbolt for the tests, where Go and apt are at hand
+	$(BIN)/python -m tests.peers.build peers
+
+oracles: setup ## programs around Kubernetes' own code that judge what snaptool wrote, where Go is at hand
+	$(BIN)/python -m tests.peers.build oracles
 
 samples: setup ## make the sample snapshots anew with a real etcd
 	$(BIN)/python -m samples.make

@@ -604,6 +604,7 @@ def _read_back(draft: Draft, job: _WriteJob, request: RewriteRequest) -> FileRep
             database_digest, file_digest = digest()
         report = _file_report(draft.target, draft.size + len(database_digest), file_digest, written)
         del written, swept
+    draft.seek(draft.size)  # the metas were written last, at the start
     draft.write(database_digest)
     return report
 

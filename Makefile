@@ -37,23 +37,17 @@ property: setup ## the laws only
 soak: setup ## slow properties and long fuzzing
 	$(BIN)/python -m pytest -q -n $(JOBS) -m soak tests
 
-peers: ## other etcds and bbolt, which judge what we write (Go; Debian's by apt-get)
-	@$(PYTHON) -m tests.peers.build etcd bbolt
-
-oracles: ## the API server's own code, to judge every provider (Go)
-	@$(PYTHON) -m tests.peers.build apiserver
-
-apiserver: ## a whole kube-apiserver, built from source (Go; many minutes)
-	@$(PYTHON) -m tests.peers.build kubernetes
-
 bench: setup ## snaptool beside etcdutl, bbolt and cp, as ratios
 	$(BIN)/python -m tests.benchmarks
 
-peers: setup ## etcd 3.4, 3.6, 3.7 and bbolt for the tests, where Go and apt are at hand
-	$(BIN)/python -m tests.peers.build peers
+peers: setup ## other etcds and bbolt, which judge what we write (Go; Debian's etcd by apt-get)
+	$(BIN)/python -m tests.peers.build etcd bbolt
 
-oracles: setup ## programs around Kubernetes' own code that judge what snaptool wrote, where Go is at hand
-	$(BIN)/python -m tests.peers.build oracles
+oracles: setup ## the API server's own code, to judge every provider (Go)
+	$(BIN)/python -m tests.peers.build apiserver
+
+apiserver: setup ## a whole kube-apiserver, built from source (Go; many minutes)
+	$(BIN)/python -m tests.peers.build kubernetes
 
 samples: setup ## make the sample snapshots anew with a real etcd
 	$(BIN)/python -m samples.make

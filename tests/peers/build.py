@@ -1,19 +1,21 @@
-"""Build the programs of peers.toml into .peers/: `python -m tests.peers.build peers`, or `oracles`.
+"""Build what judges snaptool into .peers/NAME-VERSION: `python -m tests.peers.build etcd bbolt`, names as in pins.toml.
 
-Theory of operation. Each peer is made in a directory beside its place, and moved there when all of it is built; a
-stamp in it holds a digest of everything that decided the result, and a peer whose stamp still fits is left alone. Go
-programs are built in a module of their own that requires the pinned modules, because `go install` refuses modules
-with replace directives, as etcd's are. Debian's packages are taken from Debian, into lists and a cache of our own, so
-that the machine's own are not touched, and unpacked without being installed.
+Theory of operation. Each program set is made in a folder beside its place, and moved there when all of it is built. A
+stamp in it holds a digest of everything that decided the result; what still fits its stamp is left alone. Go programs
+are built in a module of their own that requires the pinned one, because `go install` refuses modules with replace
+directives, as etcd's and Kubernetes' are. Debian's packages are taken from Debian, with lists and a cache of our own,
+so that the machine's are not touched, and unpacked without being installed.
 
-Where Go, or apt, is not at hand the peer is skipped, which is said, and the tests that want it skip too. What is at
-hand and fails is a failure. Sources: `go help build`, apt.conf(5), dpkg-deb(1).
+Where Go, or apt, is not at hand the set is skipped, which is said here and again by each test that wants it. What is
+at hand and fails is a failure, here and in those tests. Sources: `go help build`, apt.conf(5), dpkg-deb(1).
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,150 +26,173 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PEERS = ROOT / ".peers"
+MAKE = {"etcd": "peers", "bbolt": "peers", "apiserver": "oracles", "kubernetes": "apiserver"}
+"""Which target of the Makefile brings a name of pins.toml."""
+
 _STAMP = ".stamp"
-_RECIPE = "1"  # raised when the same table is to give another result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Peer:
-    """A set of programs of one version. `programs`: file name to Go package, or to a path in the Debian packages."""
+class Recipe:
+    """How to build a set with Go. `modules` are all of the pinned version; `programs`: file name to package.
 
-    name: str
-    target: str
+    `source`: a folder with a program of our own, package `.`. `staging`: the module's own go.mod replaces modules by
+    folders of its repository; they are taken as published, with the version that belongs to it.
+    """
+
+    modules: tuple[str, ...]
     programs: dict[str, str]
-    modules: tuple[str, ...] = ()
-    debian: tuple[str, ...] = ()
     source: str | None = None
-
-    @property
-    def folder(self) -> Path:
-        """Where its programs are, once they are built."""
-        return PEERS / self.name
-
-    def sources(self) -> tuple[Path, ...]:
-        """Our own Go files."""
-        return tuple(sorted((ROOT / self.source).glob("*.go"))) if self.source else ()
-
-    def stamp(self) -> str:
-        """A digest of everything that decides what is built."""
-        digest = hashlib.sha256(repr((_RECIPE, self.programs, self.modules, self.debian)).encode())
-        for path in self.sources():
-            digest.update(path.read_bytes())
-        return digest.hexdigest()
-
-    def is_built(self) -> bool:
-        """Is what lies in `folder` what this table would build?"""
-        stamp = self.folder / _STAMP
-        return stamp.is_file() and stamp.read_text() == self.stamp()
+    staging: bool = False
 
 
-def table() -> dict[str, Peer]:
-    """Read peers.toml."""
-    entries = tomllib.loads((Path(__file__).parent / "peers.toml").read_text())["peer"]
-    return {
-        name: Peer(
-            name=name,
-            target=entry["for"],
-            programs=entry["programs"],
-            modules=tuple(entry.get("modules", ())),
-            debian=tuple(entry.get("debian", ())),
-            source=entry.get("source"),
-        )
-        for name, entry in entries.items()
-    }
+_ETCD = "go.etcd.io/etcd"
+_GO = {
+    "etcd": Recipe(
+        modules=(f"{_ETCD}/server/v3", f"{_ETCD}/etcdutl/v3", f"{_ETCD}/etcdctl/v3"),
+        programs={"etcd": f"{_ETCD}/server/v3", "etcdutl": f"{_ETCD}/etcdutl/v3", "etcdctl": f"{_ETCD}/etcdctl/v3"},
+    ),
+    "bbolt": Recipe(modules=("go.etcd.io/bbolt",), programs={"bbolt": "go.etcd.io/bbolt/cmd/bbolt"}),
+    "apiserver": Recipe(modules=("k8s.io/apiserver",), programs={"transform": "."}, source="tests/oracles/transform"),
+    "kubernetes": Recipe(
+        modules=("k8s.io/kubernetes",),
+        programs={"kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver"},
+        staging=True,
+    ),
+}
+_DEBIAN = {"etcd": {"etcd-server": "usr/bin/etcd", "etcd-client": "usr/bin/etcdctl"}}
 
 
-def build(peer: Peer) -> str:
-    """Build one peer. Returns what to say about it. Raises CalledProcessError with the output that explains it."""
-    if peer.is_built():
+def _pins() -> dict[str, dict[str, list[str]]]:
+    return tomllib.loads((Path(__file__).parent / "pins.toml").read_text())
+
+
+def pinned(name: str) -> list[str]:
+    """Return the versions of a name of pins.toml."""
+    return [version for versions in _pins()[name].values() for version in versions]
+
+
+def build(name: str, version: str, how: str) -> str:
+    """Build one set. `how`: debian or modules. Returns what to say about it. Raises CalledProcessError."""
+    folder, stamp = PEERS / f"{name}-{version}", _stamp(name, version, how)
+    if (folder / _STAMP).is_file() and (folder / _STAMP).read_text() == stamp:
         return "is there"
-    tool = "apt-get" if peer.debian else "go"
-    missing = [name for name in (tool, *(["dpkg-deb"] if peer.debian else [])) if shutil.which(name) is None]
+    tools = ("apt-get", "dpkg-deb") if how == "debian" else ("go",)
+    missing = [tool for tool in tools if shutil.which(tool) is None]
     if missing:
         return f"skipped: there is no {missing[0]} on PATH"
-    work = PEERS / "build" / peer.name
-    shutil.rmtree(work, ignore_errors=True)
+    started = time.monotonic()
+    # Named by our pid: two runs at once build twice, and neither disturbs the other.
+    work = PEERS / "build" / f"{name}-{version}.{os.getpid()}"
     done = work / "done"
     done.mkdir(parents=True)
-    started = time.monotonic()
-    if peer.debian:
-        if not _from_debian(peer, work, done):
-            return f"skipped: this system's package sources do not have {' and '.join(peer.debian)}"
-    else:
-        _with_go(peer, work, done)
-    (done / _STAMP).write_text(peer.stamp())
-    shutil.rmtree(peer.folder, ignore_errors=True)
-    done.rename(peer.folder)
-    shutil.rmtree(work)
+    try:
+        if how == "debian":
+            if not _from_debian(_DEBIAN[name], version, work, done):
+                return "skipped: this system's package sources do not have it"
+        else:
+            _with_go(_GO[name], version, work, done)
+        (done / _STAMP).write_text(stamp)
+        if folder.exists():
+            folder.rename(work / "before")
+        done.rename(folder)
+    finally:
+        shutil.rmtree(work)
     return f"built in {time.monotonic() - started:.0f} s"
 
 
-def _with_go(peer: Peer, work: Path, done: Path) -> None:
+def _stamp(name: str, version: str, how: str) -> str:
+    """Digest everything that decides what is built, the compiler left out."""
+    recipe = _GO[name]
+    digest = hashlib.sha256(repr((name, version, how, recipe, _DEBIAN.get(name))).encode())
+    for path in _sources(recipe):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _sources(recipe: Recipe) -> list[Path]:
+    return sorted((ROOT / recipe.source).glob("*.go")) if recipe.source else []
+
+
+def _with_go(recipe: Recipe, version: str, work: Path, done: Path) -> None:
     module = work / "module"
     module.mkdir()
-    for path in peer.sources():
+    for path in _sources(recipe):
         shutil.copy(path, module)
-    requires = "".join(f"\t{' '.join(one.split('@'))}\n" for one in peer.modules)
-    go_version = _run(["go", "env", "GOVERSION"], module).strip().removeprefix("go").split("-")[0]
-    (module / "go.mod").write_text(f"module peer\n\ngo {go_version}\n\nrequire (\n{requires})\n")
-    # Only what the pinned modules ask for: -mod=mod adds to go.mod what they require, never anything newer.
+    language = _run(["go", "env", "GOVERSION"], module).strip().removeprefix("go").split("-")[0].split()[0]
+    lines = ["module snaptool.test/peer", f"go {language}", *(f"require {one} v{version}" for one in recipe.modules)]
+    (module / "go.mod").write_text("\n".join(lines) + "\n")
+    # -mod=mod adds what the pinned modules require, and never anything newer than they ask for.
     environment = {"GOFLAGS": "-mod=mod -buildvcs=false", "GOTOOLCHAIN": "local", "CGO_ENABLED": "0", "GOWORK": "off"}
-    for program, package in peer.programs.items():
-        argv = ["go", "build", "-p", "2", "-trimpath", "-ldflags", "-s -w", "-o", str(done / program), package]
-        _run(argv, module, environment)
+    if recipe.staging:
+        (found,) = recipe.modules
+        about = _run(["go", "mod", "download", "-json", f"{found}@v{version}"], module, environment)
+        its_own = Path(json.loads(about)["GoMod"]).read_text()
+        staged = re.findall(r"^\s+(\S+) => \./staging/", its_own, re.MULTILINE)
+        published = f"v0.{version.split('.', 1)[1]}"
+        lines += [f"replace {one} => {one} {published}" for one in staged]
+        (module / "go.mod").write_text("\n".join(lines) + "\n")
+    for program, package in recipe.programs.items():
+        target = str(done / program)
+        _run(["go", "build", "-p", "2", "-trimpath", "-ldflags", "-s -w", "-o", target, package], module, environment)
 
 
-def _from_debian(peer: Peer, work: Path, done: Path) -> bool:
-    """Unpack Debian packages. Returns False if the system's sources do not have them."""
-    lists, cache = PEERS / "build" / "apt-lists", work / "apt-cache"
+def _from_debian(packages: dict[str, str], version: str, work: Path, done: Path) -> bool:
+    """Unpack Debian packages, of any revision of the version. Returns False if the system's sources lack one."""
+    lists, cache = work / "apt-lists", work / "apt-cache"
     for folder in (lists / "partial", cache / "archives" / "partial"):
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True)
     own = ["-q", "-o", f"Dir::State::lists={lists}", "-o", f"Dir::Cache={cache}", "-o", "APT::Sandbox::User="]
     _run(["apt-get", *own, "update"], work)
-    offered = subprocess.run(
-        ["apt-cache", *own, "show", *peer.debian], cwd=work, capture_output=True, check=False
-    ).returncode
-    if offered != 0:
-        return False
-    _run(["apt-get", *own, "download", *peer.debian], work)
-    for package in work.glob("*.deb"):
-        _run(["dpkg-deb", "-x", str(package), str(work / "tree")], work)
-    for program, path in peer.programs.items():
-        shutil.copy(work / "tree" / path, done / program)
+    for package, program in packages.items():
+        shown = _run(["apt-cache", *own, "madison", package], work)
+        revisions = [line.split("|")[1].strip() for line in shown.splitlines() if line.count("|") == 2]
+        wanted = next((one for one in revisions if one.startswith(f"{version}-")), None)
+        if wanted is None:
+            return False
+        _run(["apt-get", *own, "download", f"{package}={wanted}"], work)
+        (archive,) = work.glob(f"{package}_*.deb")
+        _run(["dpkg-deb", "-x", str(archive), str(work / "tree")], work)
+        shutil.copy(work / "tree" / program, done / Path(program).name)
     return True
 
 
 def _run(argv: list[str], folder: Path, environment: dict[str, str] | None = None) -> str:
+    """Run a tool, politely. Returns its output; a failure carries its messages as well."""
     nice = ["nice", "-n", "10"] if shutil.which("nice") else []
     ended = subprocess.run(
-        [*nice, *argv],
-        cwd=folder,
-        env=os.environ | (environment or {}),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
+        [*nice, *argv], cwd=folder, env=os.environ | (environment or {}), capture_output=True, text=True, check=False
     )
     if ended.returncode != 0:
-        raise subprocess.CalledProcessError(ended.returncode, argv, ended.stdout)
+        raise subprocess.CalledProcessError(ended.returncode, argv, ended.stdout + ended.stderr)
     return ended.stdout
 
 
-def main(target: str) -> int:
-    """Build every peer of one target of the Makefile. Returns the exit code."""
+def main(names: list[str]) -> int:
+    """Build every version of the named sets. Returns the exit code: 1 if one failed, not if one was skipped."""
     failed = False
-    for peer in table().values():
-        if peer.target != target:
-            continue
-        try:
-            outcome = build(peer)
-        except subprocess.CalledProcessError as error:
-            outcome = f"failed: {' '.join(error.cmd)} ended with {error.returncode}\n{error.output}"
-            failed = True
-        sys.stdout.write(f"{peer.name}: {outcome}\n")
-        sys.stdout.flush()
+    for name in names:
+        for how, versions in _pins()[name].items():
+            for version in versions:
+                try:
+                    outcome = build(name, version, how)
+                except subprocess.CalledProcessError as error:
+                    outcome = f"failed: {' '.join(error.cmd)} ended with {error.returncode}\n{error.output}"
+                    failed = True
+                _note(f"{name}-{version}", outcome)
     return 1 if failed else 0
 
 
+def _note(place: str, outcome: str) -> None:
+    """Say it, and leave a note for the tests that will look for it."""
+    sys.stdout.write(f"{place}: {outcome}\n")
+    sys.stdout.flush()
+    PEERS.mkdir(exist_ok=True)
+    for end in ("failed", "skipped"):
+        (PEERS / f"{place}.{end}").unlink(missing_ok=True)
+        if outcome.startswith(f"{end}: "):
+            (PEERS / f"{place}.{end}").write_text(outcome.removeprefix(f"{end}: "))
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1:]))

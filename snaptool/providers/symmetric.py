@@ -16,9 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from nacl.bindings import crypto_secretbox_easy, crypto_secretbox_open_easy
 from nacl.exceptions import CryptoError
@@ -30,14 +31,19 @@ CBC_IV_SIZE = BLOCK_SIZE = 16
 GCM_NONCE_SIZE = 12
 SECRETBOX_NONCE_SIZE = 24
 SECRETBOX_OVERHEAD = SECRETBOX_NONCE_SIZE + 16
+_PREFIXES = {kind: RESERVED_PREFIX + kind.encode() + b":v1:" for kind in (Kind.AESCBC, Kind.AESGCM, Kind.SECRETBOX)}
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key of a local provider, by the name that stands in front of what it sealed."""
+    """A key of a local provider. `marker`: its name and a colon, which stand in front of what it sealed."""
 
     name: str
     secret: bytes = field(repr=False)
+    marker: bytes = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "marker", self.name.encode() + b":")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +89,7 @@ class LocalProvider:
     @property
     def prefix(self) -> bytes:
         """`k8s:enc:aescbc:v1:` and the like; key names are matched behind it."""
-        return RESERVED_PREFIX + self.kind.encode() + b":v1:"
+        return _PREFIXES[self.kind]
 
     @property
     def write_key(self) -> str:
@@ -99,11 +105,10 @@ class LocalProvider:
         reasons: list[Reason] = []
         doubtful: Opened | None = None
         for index, key in enumerate(self.keys):
-            name = key.name.encode() + b":"
-            if not payload.startswith(name):
+            if not payload.startswith(key.marker):
                 continue
             try:
-                plaintext = read(key.secret, payload[len(name) :], context)
+                plaintext = read(key.secret, payload[len(key.marker) :], context)
             except KeyDoesNotFit as error:
                 reasons += error.reasons
                 continue
@@ -118,7 +123,7 @@ class LocalProvider:
     def seal(self, plaintext: bytes, context: bytes, entropy: Entropy) -> bytes:
         """Seal with the first key; takes as many random bytes as the algorithm has nonce."""
         key = self.keys[0]
-        return key.name.encode() + b":" + _WRITERS[self.kind](key.secret, plaintext, context, entropy)
+        return key.marker + _WRITERS[self.kind](key.secret, plaintext, context, entropy)
 
 
 def open_cbc(key: bytes, payload: bytes) -> bytes:
@@ -132,24 +137,45 @@ def open_cbc(key: bytes, payload: bytes) -> bytes:
         raise KeyDoesNotFit(Reason.NOT_BLOCK_MULTIPLE)
     if len(payload) == CBC_IV_SIZE:
         raise KeyDoesNotFit(Reason.NO_CIPHER_BLOCK)
-    decryptor = Cipher(algorithms.AES(key), modes.CBC(payload[:CBC_IV_SIZE])).decryptor()
-    padded = decryptor.update(payload[CBC_IV_SIZE:]) + decryptor.finalize()
+    # The IV goes in as a block of its own: what comes out for it is nonsense, and all behind it is right.
+    padded = _cbc_decryptor(key).update(payload)
     padding = padded[-1]
-    if not 0 < padding <= len(padded):
+    if not 0 < padding <= len(padded) - CBC_IV_SIZE:
         raise KeyDoesNotFit(Reason.CBC_PADDING_LENGTH)
-    if padded[-padding:] != bytes((padding,)) * padding:
+    if not padded.endswith(bytes((padding,)) * padding):
         raise KeyDoesNotFit(Reason.CBC_PADDING_BYTES)
-    return padded[:-padding]
+    return padded[CBC_IV_SIZE:-padding]
+
+
+@lru_cache(maxsize=64)
+def _cbc_decryptor(key: bytes) -> CipherContext:
+    """A running decryptor, which every value continues: a block depends on the one before it and on nothing else.
+
+    Setting one up takes longer than decrypting an object. One call of `update` holds the interpreter's lock.
+    """
+    return Cipher(algorithms.AES(key), modes.CBC(bytes(CBC_IV_SIZE))).decryptor()
 
 
 def open_gcm(key: bytes, payload: bytes, context: bytes) -> bytes:
     """Open nonce(12) || ciphertext || tag(16), with `context` authenticated. Raises KeyDoesNotFit."""
+    return _open_gcm(AESGCM(key), payload, context)
+
+
+def _open_gcm(cipher: AESGCM, payload: bytes, context: bytes) -> bytes:
     if len(payload) < GCM_NONCE_SIZE:
         raise KeyDoesNotFit(Reason.TOO_SHORT)
     try:
-        return AESGCM(key).decrypt(payload[:GCM_NONCE_SIZE], payload[GCM_NONCE_SIZE:], context)
+        return cipher.decrypt(payload[:GCM_NONCE_SIZE], payload[GCM_NONCE_SIZE:], context)
     except InvalidTag as error:
         raise KeyDoesNotFit(Reason.GCM_AUTH) from error
+
+
+# Keys of a configuration are few and used for every value; those of KMS values come once, and must not push them out.
+_kept_gcm = lru_cache(maxsize=64)(AESGCM)
+
+
+def _open_gcm_with_kept_cipher(key: bytes, payload: bytes, context: bytes) -> bytes:
+    return _open_gcm(_kept_gcm(key), payload, context)
 
 
 def _open_secretbox(key: bytes, payload: bytes, context: bytes) -> bytes:
@@ -177,7 +203,7 @@ def _seal_cbc(key: bytes, plaintext: bytes, context: bytes, entropy: Entropy) ->
 
 def _seal_gcm(key: bytes, plaintext: bytes, context: bytes, entropy: Entropy) -> bytes:
     nonce = entropy(GCM_NONCE_SIZE)
-    return nonce + AESGCM(key).encrypt(nonce, plaintext, context)
+    return nonce + _kept_gcm(key).encrypt(nonce, plaintext, context)
 
 
 def _seal_secretbox(key: bytes, plaintext: bytes, context: bytes, entropy: Entropy) -> bytes:
@@ -188,7 +214,7 @@ def _seal_secretbox(key: bytes, plaintext: bytes, context: bytes, entropy: Entro
 
 _READERS: dict[Kind, Callable[[bytes, bytes, bytes], bytes]] = {
     Kind.AESCBC: _open_cbc_ignoring_context,
-    Kind.AESGCM: open_gcm,
+    Kind.AESGCM: _open_gcm_with_kept_cipher,
     Kind.SECRETBOX: _open_secretbox,
 }
 _WRITERS: dict[Kind, Callable[[bytes, bytes, bytes, Entropy], bytes]] = {

@@ -67,7 +67,7 @@ def main() -> int:
             for line in done.stderr.splitlines():
                 # etcdutl's log: time, level, place, message, fields. The fields hold stack traces even of good news.
                 parts = line.split("\t")
-                say(" ".join(parts[:2] + parts[3:4]) if len(parts) == 5 else line)
+                say(" ".join(parts[:2] + parts[3:4]) if len(parts) >= 4 else line)
             code = done.returncode
             say("")
             if code != 0:

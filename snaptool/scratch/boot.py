@@ -5,13 +5,16 @@ names every difference. Values are never shown, only their sizes and digests. `e
 writes, deletes, compacts and defragments. Those are the moments at which a tree that merely looks right breaks
 (spec/etcd-snapshot.md, section 6: a one-child branch passes every check and kills the server at a compaction).
 
-Leases: a booted etcd ends a lease when its TTL is over, which deletes keys. The copy that is booted should therefore
-carry leases of `SAFE_TTL`; a difference would otherwise be the server's doing and not the file's.
+Leases: a booted etcd ends a lease when its TTL is over, which deletes keys; the difference would be the server's doing
+and not the file's. `kept_alive` renews them while a file is looked at just as it is; a store that is worked on for
+longer should carry leases of `SAFE_TTL`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 SAFE_TTL = 315_360_000
 """Ten years in seconds: longer than any run, and well inside etcd's limit of 9,000,000,000 (lease/lessor.go)."""
 
+_LONG_TTL = 86_400
 _PROBE = b"snaptool/boot-check"
 
 
@@ -122,6 +126,42 @@ def _digest(value: bytes) -> str:
 
 def _or_absent(ttl: int | None) -> str:
     return "absent" if ttl is None else f"{ttl} seconds"
+
+
+@contextlib.contextmanager
+def kept_alive(client: EtcdClient, leases: Mapping[int, int]) -> Iterator[None]:
+    """Renew the leases (TTL in seconds by id) that would end soon, for as long as the block runs.
+
+    The first renewal is done before the block begins. Raises ScratchError if a lease has ended or cannot be renewed.
+    """
+    short = {lease: ttl for lease, ttl in leases.items() if ttl < _LONG_TTL}
+    if not short:
+        yield
+        return
+    stop = threading.Event()
+    failures: list[ScratchError] = []
+
+    def renew() -> None:
+        for lease in short:
+            client.keep_alive(lease)
+
+    def keep_renewing() -> None:
+        try:
+            while not stop.wait(min(short.values()) / 4):
+                renew()
+        except ScratchError as error:
+            failures.append(error)
+
+    renew()
+    thread = threading.Thread(target=keep_renewing, name="snaptool-leases", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+    if failures:
+        raise failures[0]
 
 
 def exercise(client: EtcdClient) -> None:

@@ -232,12 +232,14 @@ class EtcdClient:
         return answer.grantedTTL, answer.TTL, sorted(answer.keys)
 
     def keep_alive(self, lease: int) -> None:
-        """Let a lease start its TTL anew."""
+        """Let a lease start its TTL anew. Raises Drift if it has ended."""
         request = etcdrpc.LeaseKeepAliveRequest(ID=lease)
         try:
-            next(iter(self._etcd.leasestub.LeaseKeepAlive(iter([request]), _CALL_SECONDS)))
+            answer = next(iter(self._etcd.leasestub.LeaseKeepAlive(iter([request]), _CALL_SECONDS)))
         except grpc.RpcError as error:
             raise _translated("lease keep-alive", error) from error
+        if answer.TTL <= 0:
+            raise Drift(f"lease {lease:x} ran out on the scratch copy", hint="run the command again")
 
     def events(self, start: int, last: int) -> Iterator[WatchEvent]:
         """What a watcher of all keys from revision `start` on is told, up to and including revision `last`."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from snaptool.errors import ScratchError
-from snaptool.scratch import AuthEnabled, EtcdBinaries, Expected, ScratchEtcd, ServedKey, boot
+from snaptool.scratch import AuthEnabled, Drift, EtcdBinaries, Expected, ScratchEtcd, ServedKey, boot
 from snaptool.scratch.client import EtcdClient
 from tests.support.etcd import GOLDEN, saved
 
@@ -104,6 +105,24 @@ def test_exercise_works_the_copy_and_leaves_its_keys(scratch_etcd: ScratchEtcd) 
     assert list(client.pages(revision=0)) == before
     assert client.status().revision == 8
     assert client.hashkv().compact_revision == 8
+
+
+def test_leases_are_kept_alive_beyond_their_ttl(scratch_etcd: ScratchEtcd) -> None:
+    client = scratch_etcd.client()
+    lease = client.grant_lease(2)
+    client.put(b"/leased", b"v", lease=lease)
+    with boot.kept_alive(client, {lease: 2}):
+        time.sleep(4)
+        assert client.get(b"/leased") is not None
+        assert client.status().revision == 2
+
+
+def test_a_lease_that_has_ended_cannot_be_kept_alive(scratch_etcd: ScratchEtcd) -> None:
+    with (
+        pytest.raises(Drift, match="lease 99 ran out on the scratch copy"),
+        boot.kept_alive(scratch_etcd.client(), {0x99: 2}),
+    ):
+        pytest.fail("the block must not run")
 
 
 def test_nospace_alarm_in_the_file_is_taken_back(

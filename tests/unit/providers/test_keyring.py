@@ -279,7 +279,7 @@ def test_without_its_plugin_a_kms_entry_opens_nothing_and_the_others_still_do() 
 
 
 @pytest.mark.parametrize(
-    ("chain", "stored", "text"),
+    ("entry", "stored", "text"),
     [
         ("aesgcm a=1", OBJECT, "no matching prefix found"),
         ("aesgcm a=1", b"k8s:enc:aesgcm:v1:b:", "no matching key was found for the provided AES transformer"),
@@ -298,8 +298,8 @@ def test_without_its_plugin_a_kms_entry_opens_nothing_and_the_others_still_do() 
         ("secretbox a=1", sealed("secretbox a=2"), "output array was not large enough for encryption"),
     ],
 )
-def test_errors_read_as_in_the_log_of_the_server(chain: str, stored: bytes, text: str) -> None:
-    failure = refused(Keyring([config(f"secrets: {chain}")]).chain_for(SECRETS), stored)
+def test_errors_read_as_in_the_log_of_the_server(entry: str, stored: bytes, text: str) -> None:
+    failure = refused(Keyring([config(f"secrets: {entry}")]).chain_for(SECRETS), stored)
     assert str(failure) == text
 
 
@@ -317,7 +317,7 @@ def test_every_reason_has_a_text() -> None:
 
 
 def looks_like_an_object(plaintext: bytes) -> bool:
-    return plaintext.startswith(b"k8s\0")
+    return plaintext.startswith((b"k8s\0", b"{"))
 
 
 def test_garbage_is_passed_over_for_an_object_of_a_later_provider_or_configuration() -> None:
@@ -328,9 +328,8 @@ def test_garbage_is_passed_over_for_an_object_of_a_later_provider_or_configurati
     asking = Keyring([wrong], plausible=looks_like_an_object).chain_for(SECRETS).unseal(stored, CONTEXT)
     assert (asking.plaintext.hex(), asking.doubtful) == (vector["plaintext_hex"], True)
     right = config("secrets: aescbc key1=1")
-    assert looks_like_an_object(Keyring([right]).chain_for(SECRETS).unseal(stored, CONTEXT).plaintext)
     both = Keyring([wrong, right], plausible=looks_like_an_object).chain_for(SECRETS).unseal(stored, CONTEXT)
-    assert (both.position, both.doubtful, both.plaintext[:4]) == ((1, 0, 0), False, b"k8s\0")
+    assert (both.position, both.doubtful, both.plaintext) == ((1, 0, 0), False, b'{"a":356}')
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from tests.oracles.judge import Answer, Judge
 from tests.support.etcd import GOLDEN
 
 VECTORS: dict[str, Any] = json.loads((GOLDEN / "encryption-at-rest.json").read_text())
-VALUES_PER_RUN = 3000
+VALUES_PER_RUN = 9000
 
 
 def group_resource(name: str) -> GroupResource:
@@ -43,12 +43,20 @@ def ours(chain: Chain, key: bytes, stored: bytes) -> Answer:
     return Answer(opened.plaintext, opened.stale, "")
 
 
+def same(found: Answer, said: Answer) -> bool:
+    """Are both answers the same? A panic ends the search of the server; we go on, and must have met its cause."""
+    if said.error.startswith("panic: "):
+        return said.error.removeprefix("panic: ") in found.error
+    return found == said
+
+
 # --- values ---------------------------------------------------------------------------------------------------------
 
 LOCAL = [vector for vector in VECTORS["vectors"] if "kms" not in vector]
 
 
 def test_vectors_of_local_providers(judge: Judge) -> None:
+    """The error's words are compared as well: they are what an operator finds in the server's log."""
     for vector in LOCAL:
         key, stored = vector["etcd_key"].encode(), bytes.fromhex(vector["stored_hex"])
         chain = Keyring([parse_config(vector["config"].encode())]).chain_for(group_resource(vector["resource"]))
@@ -56,10 +64,8 @@ def test_vectors_of_local_providers(judge: Judge) -> None:
         if vector["expect"] == "ok":
             assert said == Answer(bytes.fromhex(vector["plaintext_hex"]), vector["stale"], ""), vector["name"]
         else:
-            texts = dict.fromkeys(SERVER_TEXTS[Reason(code)] for code in vector["errors"])
-            assert all(text in said.error for text in texts), (vector["name"], said.error)
-        if not said.error.startswith("panic: "):
-            assert ours(chain, key, stored) == said, vector["name"]
+            assert said.error != "", vector["name"]
+        assert same(ours(chain, key, stored), said), vector["name"]
         if "write_randomness" in vector:
             entropy = b"".join(bytes.fromhex(part["hex"]) for part in vector["write_randomness"])
             plaintext = bytes.fromhex(vector["plaintext_hex"])
@@ -148,9 +154,8 @@ def test_random_values_open_to_the_same_or_fail_in_the_same_words(judge: Judge) 
             stored = damaged(rng, stored)
             read_at = key if rng.random() < 0.9 else key + b"x"
             said = judge.read(texts[reader], resource, read_at, stored)
-            assert ours(rings[reader].chain_for(group_resource(resource)), read_at, stored) == said, (
-                f"config {number}: {texts[reader]}\n{resource} {read_at.hex()} {stored.hex()}"
-            )
+            found = ours(rings[reader].chain_for(group_resource(resource)), read_at, stored)
+            assert same(found, said), f"config {number}: {texts[reader]}\n{resource} {read_at.hex()} {stored.hex()}"
             seen.add(said.error)
     assert {"", SERVER_TEXTS[Reason.GCM_AUTH], SERVER_TEXTS[Reason.UNKNOWN_PREFIX]} < seen
     assert any(text.startswith("[") for text in seen), "no value failed for several reasons"
@@ -251,7 +256,7 @@ def test_random_configurations_are_accepted_and_refused_alike(judge: Judge) -> N
     outcomes = {"accepted": 0, "parsing file": 0, "building transformers": 0}
     kms = {"kms": {"apiVersion": "v2", "name": "a", "endpoint": "unix:///tmp/k.sock", "timeout": "1s"}}
     kms_v1 = {"kms": {"name": "a", "endpoint": "unix:///tmp/k.sock", "cachesize": 5}}
-    for _ in range(VALUES_PER_RUN // 2):
+    for _ in range(VALUES_PER_RUN // 6):
         document = json.loads(random_config(rng, [bytes(range(32))]))
         for entry in document["resources"]:
             entry["providers"] += rng.choice(([], [], [kms], [kms_v1]))

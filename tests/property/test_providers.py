@@ -219,7 +219,7 @@ def test_any_tree_in_place_of_entries_is_a_configuration_or_refused(entries: lis
 @given(st.text(st.sampled_from("0123456789+-._eExXoObBinfNaA:"), max_size=12))
 def test_plain_scalars_that_begin_like_no_number_are_texts(text: str) -> None:
     value = plain_scalar(text)
-    if text and text[0] not in "+-.0123456789" and text.lower() not in {"n", "no", "on"}:
+    if text and text[0] not in "+-.0123456789" and text.lower() not in {"n", "no", "on", "off"}:
         assert value == text
     assert value is None or isinstance(value, str | int | float)
 

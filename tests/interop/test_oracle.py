@@ -210,7 +210,7 @@ def test_vectors_of_configurations(judge: Judge) -> None:
         assert (said == "") == (vector["strict"]["decision"] == "accept"), vector["name"]
 
 
-PLACES = (
+PLACES: tuple[Any, ...] = (
     None, True, 0, 1, 1.5, "", "x", "*", "*.*", "*.", "*.apps", "a.*", "Secrets", "events.k8s.io", "x.extensions", [],
     {}, "v1", "v2", "v3", "unix:///tmp/k.sock", "http://k", "3s", "0s", "-1s", "1d", "AAAA", "AAECAwQFBgcICQoLDA0ODw==",
     "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh9=", "AAEC AwQF", "AA-_",

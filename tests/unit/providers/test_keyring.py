@@ -332,6 +332,12 @@ def test_garbage_is_passed_over_for_an_object_of_a_later_provider_or_configurati
     assert (both.position, both.doubtful, both.plaintext) == ((1, 0, 0), False, b'{"a":356}')
 
 
+def test_of_several_doubtful_answers_the_first_place_counts() -> None:
+    keyring = Keyring([config("secrets: aescbc a=1; aescbc a=1")] * 2, plausible=looks_like_an_object)
+    unsealed = keyring.chain_for(SECRETS).unseal(sealed("aescbc a=1", b"no object"), CONTEXT)
+    assert (unsealed.plaintext, unsealed.doubtful, unsealed.position) == (b"no object", True, (0, 0, 0))
+
+
 @pytest.mark.parametrize(
     ("old", "position", "new", "same"),
     [

@@ -171,6 +171,12 @@ def test_garbage_that_no_other_key_betters_comes_back_as_doubtful() -> None:
     assert (opened.plaintext, opened.doubtful, opened.key_name) == (garbage, True, "a")
 
 
+def test_of_several_doubtful_answers_the_first_counts_which_is_the_server_s() -> None:
+    provider = LocalProvider(Kind.AESCBC, (Key("a", ONE), Key("a", ONE)), looks_like_an_object)
+    opened = provider.unseal(provider.seal(b"no object", CONTEXT, repeated(1)), CONTEXT)
+    assert (opened.plaintext, opened.doubtful, opened.key_index) == (b"no object", True, 0)
+
+
 @pytest.mark.parametrize("kind", [Kind.AESGCM, Kind.SECRETBOX])
 def test_what_a_cipher_authenticates_is_never_doubtful(kind: Kind) -> None:
     provider = LocalProvider(kind, (Key("a", ONE),), looks_like_an_object)

@@ -21,6 +21,7 @@ ENCRYPTED = b"k8s:enc:"
 _SLASH, _COLON = ord("/"), ord(":")
 _HEADER_COLONS = 5  # k8s:enc:PROVIDER:VERSION:NAME:
 _WINDOW = 96
+_LONGEST_HEADER = 4096
 _MOST_HEADERS = 10_000  # names come from the file: one that makes up a name per value must not fill the memory
 
 Positions = NDArray[np.int64]
@@ -66,6 +67,26 @@ _KINDS = {
 }
 
 
+def resource_of(key: bytes, prefixes: Sequence[str]) -> Resource:
+    """Tell the resource of one etcd key."""
+    parsed = parse_key(key, prefixes)
+    if parsed is None:
+        return NOT_KUBERNETES
+    group_resource = GroupResource(parsed.resource, parsed.group) if parsed.encryptable else None
+    return Resource(parsed.group_resource, group_resource, parsed.encryptable)
+
+
+def header_of(stored: bytes) -> Header:
+    """Tell what stands in front of one stored value."""
+    if not stored.startswith(ENCRYPTED):
+        return PLAIN
+    text = b":".join(stored[:_LONGEST_HEADER].split(b":", _HEADER_COLONS)[:_HEADER_COLONS])
+    kind, _, name = text.removeprefix(ENCRYPTED).rpartition(b":")
+    if kind in _KINDS:
+        return Header(_KINDS[kind], name.decode(errors="backslashreplace"))
+    return Header(None, text[:_WINDOW].decode(errors="backslashreplace"))
+
+
 class Labels:
     """Resources and headers of one snapshot, numbered in the order in which they were met."""
 
@@ -108,11 +129,9 @@ class Labels:
         return numbers
 
     def _learn_path(self, path: bytes) -> int:
-        parsed = parse_key(path + b"/-", self.prefixes) or parse_key(path, self.prefixes)
-        resource = NOT_KUBERNETES
-        if parsed is not None:
-            group_resource = GroupResource(parsed.resource, parsed.group) if parsed.encryptable else None
-            resource = Resource(parsed.group_resource, group_resource, parsed.encryptable)
+        resource = resource_of(path + b"/-", self.prefixes)
+        if resource is NOT_KUBERNETES:
+            resource = resource_of(path, self.prefixes)
         if resource not in self._resource_of:
             self._resource_of[resource] = len(self.resources)
             self.resources.append(resource)
@@ -129,10 +148,7 @@ class Labels:
         return numbers
 
     def _learn_header(self, text: bytes) -> int:
-        kind, _, name = text.removeprefix(ENCRYPTED).rpartition(b":")
-        header = Header(_KINDS.get(kind), name.decode(errors="backslashreplace"))
-        if header.kind is None:
-            header = Header(None, text[:_WINDOW].decode(errors="backslashreplace"))
+        header = header_of(text)
         if header not in self._header_of and len(self.headers) >= _MOST_HEADERS:
             header = Header(None, "(many more names)")
         if header not in self._header_of:

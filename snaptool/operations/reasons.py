@@ -1,0 +1,85 @@
+"""Why a value does not open, in a sentence for a person, and what kube-apiserver prints about it.
+
+The codes are for scripts and exact; at three in the morning they help nobody. A sentence here says what the code means
+for this value, naming its provider and the key that it asks for. Where one code has several causes, all are named, the
+likeliest first. Never says anything of plaintext or keys but their names.
+
+Source: spec/encryption-at-rest.md, 2 and 3.4.
+"""
+
+from __future__ import annotations
+
+from snaptool.operations.crypto import Outcome
+from snaptool.operations.labels import Header
+from snaptool.providers import SERVER_TEXTS, Kind, Reason
+
+
+def explain(outcome: Outcome, header: Header, *, with_config: bool = True) -> str:
+    """Say why a value with `header` in front did not open; nothing for one that did.
+
+    `with_config`: a configuration was given to read with.
+    """
+    if not with_config and outcome.reasons and header.kind is not Kind.IDENTITY:
+        return f"it is stored under {_named(header)}, and no configuration was given to open it with"
+    return "; ".join(dict.fromkeys(_sentence(reason, header) for reason in outcome.reasons))
+
+
+def server_message(outcome: Outcome) -> str:
+    """Say what kube-apiserver prints about a value that did not open: what to search its log for."""
+    return outcome.server_error or "; ".join(SERVER_TEXTS[reason] for reason in outcome.reasons)
+
+
+def _named(header: Header) -> str:
+    return f"{header.provider} {header.name!r}" if header.name else header.provider
+
+
+def _sentence(reason: Reason, header: Header) -> str:
+    if reason is Reason.UNKNOWN_PREFIX:
+        return _no_provider(header)
+    if reason is Reason.UNKNOWN_KEY_NAME:
+        return f"the configuration has {header.provider} keys for it, but none with the name {header.name!r}"
+    return _SENTENCES[reason].format(key=_named(header))
+
+
+def _no_provider(header: Header) -> str:
+    if header.kind is Kind.IDENTITY:
+        return "it is stored in clear, and the configuration has no identity provider for its resource"
+    if header.kind is None:
+        return "it begins like an encrypted value, but names a provider that Kubernetes does not have"
+    return f"it is under {_named(header)}, and the configuration has no {header.provider} provider for its resource"
+
+
+_OTHER_KEY = "the key of that name in the configuration is another one (same name, other secret)"
+_UNREADABLE_KMS = "the envelope of {key} is damaged: "
+
+_SENTENCES = {
+    Reason.IDENTITY_ENCRYPTED: (
+        "no entry of the configuration covers its resource, so the API server expects it in clear, "
+        "but it is under {key}"
+    ),
+    Reason.TOO_SHORT: "it is damaged: too short for any value under {key}",
+    Reason.NOT_BLOCK_MULTIPLE: "it is damaged: its size is not a multiple of 16 bytes, as AES-CBC makes it",
+    Reason.NO_CIPHER_BLOCK: "it is damaged: nothing follows the initialisation vector, and API servers crash at it",
+    Reason.CBC_PADDING_LENGTH: f"{{key}} does not open it: {_OTHER_KEY}, or the value is damaged",
+    Reason.CBC_PADDING_BYTES: f"{{key}} does not open it: {_OTHER_KEY}, or the value is damaged",
+    Reason.DOUBTFUL_PLAINTEXT: (
+        f"{{key}} turns it into garbage that is no Kubernetes object: {_OTHER_KEY}, and AES-CBC cannot notice, "
+        "or the value is damaged"
+    ),
+    Reason.GCM_AUTH: (
+        f"{{key}} does not open it: {_OTHER_KEY}, "
+        "or the value was moved here from another etcd key, to which its encryption is bound, or it is damaged"
+    ),
+    Reason.SECRETBOX_AUTH: f"{{key}} does not open it: {_OTHER_KEY}, or the value is damaged",
+    Reason.KMSV1_BAD_LENGTH: _UNREADABLE_KMS + "its data key is cut off",
+    Reason.DEK_BAD_SIZE: "the key service returned a data key of impossible size: it unwrapped something else",
+    Reason.KMS_UNWRAP_FAILED: "the key service of {key} did not unwrap its data key, or was not asked",
+    Reason.KMSV2_BAD_PROTO: _UNREADABLE_KMS + "it is no protobuf message",
+    Reason.KMSV2_BAD_SOURCE_TYPE: _UNREADABLE_KMS + "it names a kind of data key that Kubernetes does not have",
+    Reason.KMSV2_NO_DATA: _UNREADABLE_KMS + "it holds no encrypted data",
+    Reason.KMSV2_BAD_DEK_SOURCE: _UNREADABLE_KMS + "its wrapped data key is missing or too long",
+    Reason.KMSV2_BAD_KEY_ID: _UNREADABLE_KMS + "the id of the key service's key is missing or too long",
+    Reason.KMSV2_BAD_ANNOTATIONS: _UNREADABLE_KMS + "its annotations break the rules",
+    Reason.KMSV2_SEED_TOO_SHORT: "the key service returned a seed that is too short: it unwrapped something else",
+    Reason.KMSV2_NO_STATE: "the key service of {key} was never reached, so the provider knows no key",
+}

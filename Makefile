@@ -49,6 +49,9 @@ oracles: setup ## the API server's own code, to judge every provider (Go)
 apiserver: setup ## a whole kube-apiserver, built from source (Go; many minutes)
 	$(BIN)/python -m tests.peers.build kubernetes
 
+proof: peers apiserver ## a real kube-apiserver on what snaptool wrote: disaster, migration, informers
+	$(BIN)/python -m pytest -q -m proof tests/proof
+
 samples: setup ## make the sample snapshots anew with a real etcd
 	$(BIN)/python -m samples.make
 

@@ -98,9 +98,14 @@ def load_configs(paths: Sequence[str]) -> tuple[EncryptionConfig, ...]:
     """Read and check EncryptionConfiguration files in the order given; `-` is stdin, once."""
     from snaptool.providers import parse_config
 
+    refuse_stdin_twice(paths)
+    return tuple(parse_config(read_config(path), name="stdin" if path == "-" else path) for path in paths)
+
+
+def refuse_stdin_twice(paths: Sequence[str]) -> None:
+    """Refuse a second `-` among all the configurations of a command: it would be read as an empty file."""
     if list(paths).count("-") > 1:
         raise InputError("stdin can be read once only", hint="put the second configuration into a file")
-    return tuple(parse_config(read_config(path), name="stdin" if path == "-" else path) for path in paths)
 
 
 def read_config(path: str) -> bytes:

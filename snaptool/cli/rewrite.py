@@ -13,6 +13,7 @@ from snaptool.cli.render import Terminal, print_json, print_table, show, size_te
 from snaptool.errors import InputError
 
 if TYPE_CHECKING:
+    from snaptool.files import Source
     from snaptool.operations import FileReport, RewriteReport
 
 _SHOWN_LOST = 20
@@ -72,9 +73,9 @@ def rewrite_command(
 
     if decrypt == (new_config is not None):
         raise click.UsageError("say either --new-config FILE or --decrypt")
-    if report is not None and report.exists() and not force:
-        raise InputError(f"report {report} exists already", hint="name another file, or say --force")
-    old, new = options.load_configs(configs), options.load_configs([new_config] if new_config else [])
+    written = [new_config] if new_config is not None else []
+    options.refuse_stdin_twice([*configs, *written])
+    old, new = options.load_configs(configs), options.load_configs(written)
     request = RewriteRequest(
         reading=Keyring(old, plausible=plausible),
         writing=Keyring(new, plausible=plausible),
@@ -89,6 +90,8 @@ def rewrite_command(
     with terminal.progress() as progress, open_snapshot(source) as opened:
         for notice in opened.notices:
             terminal.note(notice)
+        if report is not None:
+            _check_report(report, opened.source, target, force=force)
         result = rewrite(opened, None if dry_run else target, request, force=force, progress=progress)
     return _finish(result, target, new_config, report, output, force=force)
 
@@ -108,6 +111,15 @@ def repair_command(source: Path, target: Path, output: str, terminal: Terminal, 
             terminal.note(notice)
         result = repair(opened, target, force=force, progress=progress)
     return _finish(result, target, None, None, output, force=force)
+
+
+def _check_report(report: Path, source: Source, target: Path, *, force: bool) -> None:
+    """Refuse, before any work, a report that could not be written or would take the place of a snapshot."""
+    from snaptool.files import check_target
+
+    if report.resolve() == target.resolve():
+        raise InputError(f"report and target are the same file: {report}", hint="name another file for the report")
+    check_target(report, force=force, source=source)
 
 
 def _finish(

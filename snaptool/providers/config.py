@@ -17,7 +17,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
@@ -175,7 +175,8 @@ def _parse_text(data: bytes) -> Any:
         raise _Refused("kind_missing", "the file is empty")
     if data.startswith(b"k8s\0"):
         raise _Refused("syntax", "this is protobuf, not YAML or JSON")
-    if data.lstrip(b" \t\r\n").startswith(b"{"):
+    # Go's blanks are those of Unicode. What Python counts besides is a control character, which both readers refuse.
+    if data.decode(errors="replace").lstrip().startswith("{"):
         return _parse_json(data)
     return _parse_yaml(data)
 
@@ -761,7 +762,8 @@ def _authority_is_bad(authority: str) -> bool:
         if not host.startswith("[") or not bracket or not re.fullmatch(r"(?::[0-9]*)?", behind, re.ASCII):
             return True
         return bool(_BAD_ESCAPE.search(inside)) or not _is_ipv6(inside)
-    if not re.fullmatch(r"[^:]*(?:.*:[0-9]*)?", host, re.DOTALL | re.ASCII):
+    _, _, port = host.rpartition(":")
+    if ":" in host and not re.fullmatch("[0-9]*", port, re.ASCII):
         return True
     if _BAD_ESCAPE.search(host) or re.search(r"[ \\^`{}|]", host):
         return True
@@ -854,9 +856,30 @@ def new_config(
         "kind": "EncryptionConfiguration",
         "resources": entries,
     }
-    text = _HEAD + yaml.safe_dump(document, sort_keys=False, default_flow_style=False)
-    parse_config(text.encode(), name="new configuration")
+    text = _HEAD + yaml.dump(document, Dumper=_Dumper, sort_keys=False, default_flow_style=False)
+    try:
+        parse_config(text.encode(), name="new configuration")
+    except BadConfig as error:
+        raise BadConfig("new configuration", error.stage, [_said_of_new(one) for one in error.problems]) from error
     return text
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what go-yaml would not read back as a text: `y`, `08` and `12e4567` are no texts to it."""
+
+
+def _quoted_where_needed(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar(_STR, text, style=None if isinstance(plain_scalar(text), str) else '"')
+
+
+_Dumper.add_representer(str, _quoted_where_needed)
+
+
+def _said_of_new(problem: ConfigProblem) -> ConfigProblem:
+    if problem.code != "kms_name_duplicate":
+        return problem
+    message = "a KMS v2 provider can stand in one entry alone: seal all resources anew that it reads, or none of them"
+    return replace(problem, message=message)
 
 
 def _canonical(name: str) -> str:
@@ -908,17 +931,43 @@ def config_warnings(config: EncryptionConfig) -> Iterator[str]:
     secrets: dict[bytes, str] = {}
     for index, entry in enumerate(config.entries):
         path, kinds = f"resources[{index}]", [provider.kind for provider in entry.providers]
-        if kinds[0] is Kind.IDENTITY:
-            yield f"{path}: identity comes first, so new values are written in clear"
-        if kinds[0] is Kind.AESCBC:
-            yield f"{path}: aescbc does not notice altered values; secretbox and KMS v2 do"
+        for name in entry.resources:
+            if not _NAME_OF_A_RESOURCE.fullmatch(name) or _VERSION.fullmatch(split_resource(name)[1]):
+                yield f"{path}: no resource is called {name!r}; write it as plural.group, with no version and no slash"
+        if kinds[0] in _WARNED_WRITERS:
+            yield f"{path}: {_WARNED_WRITERS[kinds[0]]}"
         if Kind.IDENTITY not in kinds:
             yield f"{path}: there is no identity, so values that are still in clear cannot be read"
         if Kind.KMS_V1 in kinds:
             yield f"{path}: KMS v1 is off by default since Kubernetes 1.29 (feature gate KMSv1)"
-        for provider in entry.providers:
-            keys: tuple[KeyConfig, ...] = provider.keys if isinstance(provider, LocalConfig) else ()
-            for key in keys:
+        for number, provider in enumerate(entry.providers):
+            place = f"{path}.providers[{number}]"
+            if isinstance(provider, KmsConfig):
+                if not endpoint_path(provider.endpoint):
+                    yield f"{place}: the endpoint has no path of a socket; write unix:///path/of/socket"
+                continue
+            if provider.kind is Kind.AESCBC and _one_reads_for_another(provider.keys):
+                yield f"{place}: two aescbc keys fit one name, and the wrong one may read garbage without an error"
+            for key in provider.keys:
                 other = secrets.setdefault(key.secret, key.name)
                 if other != key.name:
                     yield f"{path}: keys {other!r} and {key.name!r} are the same key under two names"
+
+
+_NAME_OF_A_RESOURCE = re.compile(r"(?:\*|[a-z0-9-]+)(?:\.(?:\*|[a-z0-9.-]*))?")
+_VERSION = re.compile(r"v[0-9]+(?:(?:alpha|beta)[0-9]+)?")
+# The number is that of the table of providers in kubernetes/website, tasks/administer-cluster/encrypt-data.
+_WARNED_WRITERS = {
+    Kind.IDENTITY: "identity comes first, so new values are written in clear",
+    Kind.AESCBC: "aescbc does not notice altered values; secretbox and KMS v2 do",
+    Kind.AESGCM: "aesgcm needs a new key every 200,000 writes, its nonces being random; secretbox and KMS v2 do not",
+}
+
+
+def _one_reads_for_another(keys: Sequence[KeyConfig]) -> bool:
+    """Is there a key whose name and colon begin those of another with another secret?"""
+    return any(
+        first is not second and f"{second.name}:".startswith(f"{first.name}:") and first.secret != second.secret
+        for first in keys
+        for second in keys
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -470,6 +471,68 @@ def test_new_configuration_that_would_be_refused_is_not_made(resource: str, code
     with pytest.raises(BadConfig) as refusal:
         new_config(kind=Kind.SECRETBOX, key_name="new", secret=b"short", resources=["secrets"])
     assert codes(refusal.value) == ["key_length"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["y", "n", "on", "08", "0o7", "12e4567", "1_0", "+1", ".5", "~", "null", "<<", "=", "1:30", "é\x85\u2028 ", "a\n"],
+)
+def test_names_that_yaml_takes_for_something_else_are_quoted(name: str) -> None:
+    text = new_config(kind=Kind.SECRETBOX, key_name=name, secret=FRESH, resources=["secrets"])
+    kept = new_config(
+        kind=Kind.SECRETBOX, key_name="b", secret=FRESH, resources=["secrets"], keep=parse_config(text.encode())
+    )
+    for written, place in ((text, 0), (kept, 1)):
+        provider = parse_config(written.encode()).entries[0].providers[place]
+        assert isinstance(provider, LocalConfig)
+        assert provider.keys == (KeyConfig(name, FRESH),)
+
+
+@pytest.mark.parametrize("names", ["secrets, configmaps", "'*.*'"])
+def test_a_kms_v2_provider_that_would_be_needed_twice_is_said_to_be_so(names: str) -> None:
+    # kube-apiserver takes a KMS v2 name once in a file, so half of an entry cannot leave its provider.
+    keep = parse_config(with_kms('apiVersion: v2, endpoint: "unix:///s"').replace("secrets", names).encode())
+    with pytest.raises(BadConfig, match="one entry alone") as refusal:
+        new_config(kind=Kind.SECRETBOX, key_name="new", secret=FRESH, resources=["secrets"], keep=keep)
+    assert codes(refusal.value) == ["kms_name_duplicate"]
+    together = names.strip("'").split(", ")
+    text = new_config(kind=Kind.SECRETBOX, key_name="new", secret=FRESH, resources=together, keep=keep)
+    (entry,) = parse_config(text.encode()).entries
+    assert [one.kind for one in entry.providers] == [Kind.SECRETBOX, Kind.KMS_V2, Kind.IDENTITY]
+
+
+def test_long_endpoints_and_blanks_before_json_are_judged_quickly_and_as_by_go() -> None:
+    started = time.monotonic()
+    assert endpoint_problem("unix://" + "a" * 1_000_000 + ":x/") == "kms_endpoint_invalid"
+    assert endpoint_problem("unix://" + "a:" * 500_000 + "1/") is None
+    assert time.monotonic() - started < 5
+    # After any blank of Unicode a brace means JSON; JSON itself then takes four blanks alone.
+    for blank in ("\x85", "\u2028", "\xa0"):
+        assert codes(refusal_of(blank + json.dumps({"apiVersion": "v1", "kind": "EncryptionConfig"}))) == ["syntax"]
+
+
+@pytest.mark.parametrize(
+    ("names", "provider", "told"),
+    [
+        ("secrets.v1", "secretbox: {keys: [{name: a, secret: S}]}", "no version"),
+        ("secrets/status", "secretbox: {keys: [{name: a, secret: S}]}", "no slash"),
+        ("secrets", "aesgcm: {keys: [{name: a, secret: S}]}", "200,000"),
+        ("secrets", 'kms: {name: a, apiVersion: v2, endpoint: "unix:rel"}', "no path"),
+    ],
+)
+def test_each_warning_stands_alone(names: str, provider: str, told: str) -> None:
+    text = f"{HEAD}resources:\n- resources: [{names}]\n  providers:\n  - {provider}\n  - identity: {{}}\n"
+    (warning,) = config_warnings(parse_config(text.replace("S}", KEY_TEXT + "}").encode()))
+    assert told in warning
+
+
+@pytest.mark.parametrize(("first", "second", "warned"), [("a", "a", True), ("a:b", "a", True), ("a", "ab", False)])
+def test_warning_of_cbc_keys_that_are_tried_for_one_another(first: str, second: str, *, warned: bool) -> None:
+    other = base64.b64encode(FRESH).decode()
+    keys = json.dumps([{"name": first, "secret": KEY_TEXT}, {"name": second, "secret": other}])
+    text = f"{HEAD}resources:\n- resources: [secrets]\n  providers:\n  - aescbc: {{keys: {keys}}}\n  - identity: {{}}\n"
+    warnings = list(config_warnings(parse_config(text.encode())))
+    assert any("garbage" in warning for warning in warnings) is warned
 
 
 def test_warnings_say_what_an_accepted_configuration_does() -> None:

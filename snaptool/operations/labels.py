@@ -27,6 +27,15 @@ _MOST_HEADERS = 10_000  # names come from the file: one that makes up a name per
 Positions = NDArray[np.int64]
 
 
+_KINDS = {
+    b"aescbc:v1": Kind.AESCBC,
+    b"aesgcm:v1": Kind.AESGCM,
+    b"secretbox:v1": Kind.SECRETBOX,
+    b"kms:v1": Kind.KMS_V1,
+    b"kms:v2": Kind.KMS_V2,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Resource:
     """One resource as it occurs in a snapshot.
@@ -55,16 +64,17 @@ class Header:
         """The provider's name in reports; `unknown` for what begins like an encrypted value and is none we know."""
         return self.kind or "unknown"
 
+    @property
+    def text(self) -> bytes:
+        """The header as it stands in front of values; empty for plaintext and unknown providers."""
+        name = self.name.encode()
+        return next(
+            (ENCRYPTED + kind + b":" + name + b":" for kind, known in _KINDS.items() if known is self.kind), b""
+        )
+
 
 PLAIN = Header(Kind.IDENTITY, "")
 NOT_KUBERNETES = Resource("(other)", None, encryptable=False)
-_KINDS = {
-    b"aescbc:v1": Kind.AESCBC,
-    b"aesgcm:v1": Kind.AESGCM,
-    b"secretbox:v1": Kind.SECRETBOX,
-    b"kms:v1": Kind.KMS_V1,
-    b"kms:v2": Kind.KMS_V2,
-}
 
 
 def resource_of(key: bytes, prefixes: Sequence[str]) -> Resource:
@@ -191,12 +201,11 @@ def _span_to(
     buffer: NDArray[np.uint8], starts: Positions, lengths: Positions, byte: int, count: int
 ) -> NDArray[np.int64]:
     """Measure, for every text, how far it is to its `count`-th `byte`; its whole length if it has fewer."""
-    columns = np.arange(_WINDOW)
-    window = buffer[np.minimum(starts[:, None] + columns, len(buffer) - 1)]
-    seen = np.cumsum((window == byte) & (columns < lengths[:, None]), axis=1, dtype=np.uint8)
-    found = seen == count
+    found = _windows(buffer, starts) == byte
+    if count > 1:
+        found = np.cumsum(found, axis=1, dtype=np.uint8) == count
     spans: NDArray[np.int64] = found.argmax(axis=1).astype(np.int64)
-    missing = ~found[np.arange(len(spans)), spans]
+    missing = ~found[np.arange(len(spans)), spans] | (spans >= lengths)
     spans[missing] = lengths[missing]
     for row in np.nonzero(missing & (lengths > _WINDOW))[0].tolist():
         text = buffer[starts[row] : starts[row] + min(lengths[row], 4096)].tobytes()
@@ -207,3 +216,13 @@ def _span_to(
                 break
         spans[row] = at if at >= 0 else len(text)
     return spans
+
+
+def _windows(buffer: NDArray[np.uint8], starts: Positions) -> NDArray[np.uint8]:
+    """Gather the `_WINDOW` bytes from each start on; those behind the end of the file repeat its last byte."""
+    if len(starts) and int(starts.max()) + _WINDOW > len(buffer):
+        near_end: NDArray[np.uint8] = buffer[np.minimum(starts[:, None] + np.arange(_WINDOW), len(buffer) - 1)]
+        return near_end
+    words = np.ndarray((len(buffer) - 7,), dtype="<u8", buffer=buffer.data, strides=(1,))
+    gathered: NDArray[np.uint8] = words[starts[:, None] + np.arange(0, _WINDOW, 8)].view(np.uint8)
+    return gathered

@@ -82,6 +82,7 @@ class Digests:
             if self._stopped:
                 return
             digest.update(buffer[start : min(start + _HASH_BLOCK, size)])
+            self._opened.source.release_memory()
         self._database_digest = digest.digest()
         digest.update(buffer[size:])
         self._file_digest = digest.digest()

@@ -49,8 +49,19 @@ from snaptool.kube import consequence, parse_key
 from snaptool.operations.crypto import BATCH_VALUES, Batch, Outcome, Randomness, SystemRandomness, Work, Workshop
 from snaptool.operations.labels import Header, Labels, Resource
 from snaptool.operations.opening import OpenedSnapshot, found_prefixes
-from snaptool.operations.sweep import NOTHING_TRIED, LostValue, Progress, Sweep, make_batch, no_progress, sweep
+from snaptool.operations.sweep import (
+    NOTHING_TRIED,
+    LostValue,
+    Progress,
+    StatusWatch,
+    Sweep,
+    make_batch,
+    no_progress,
+    sweep,
+)
 from snaptool.providers import Keyring, Kind
+
+_SEARCH_BLOCK = 4 << 20
 
 
 class Undecryptable(StrEnum):
@@ -81,10 +92,11 @@ class ReadBackFailed(VerificationFailed):
 class RewriteRequest:
     """What to do with the values of a snapshot.
 
-    `reading` opens, `writing` seals; `decrypt` writes everything in clear (`writing` is then not looked at).
+    `reading` opens (None: values are not looked at, every record is copied), `writing` seals; `decrypt` writes
+    everything in clear (`writing` is then not looked at).
     """
 
-    reading: Keyring
+    reading: Keyring | None
     writing: Keyring
     decrypt: bool = False
     undecryptable: Undecryptable = Undecryptable.STOP
@@ -186,21 +198,23 @@ def rewrite(
     snapshot = opened.snapshot
     labels = Labels(request.prefixes or found_prefixes(snapshot))
     writing = Keyring(()) if request.decrypt else request.writing
-    work = Work(str(opened.source.path), opened.source.size, request.reading, writing, request.randomness)
+    reading = request.reading or Keyring(())
+    work = Work(str(opened.source.path), opened.source.size, reading, writing, request.randomness)
     with Workshop(work, opened.source.buffer, jobs=request.jobs) as workshop, opened.digests() as digests:
+        status = StatusWatch(snapshot)
         swept = sweep(
             snapshot,
             labels,
-            workshop,
+            workshop if request.reading is not None else None,
             wanted=partial(_encrypted_before_or_after, labels, workshop),
-            observers=[opened.tend],
+            observers=[opened.tend, status.observe],
             progress=progress,
         )
         if not request.skip_hash_check:
             digests.require_right_trailer()
         plan = _decide(snapshot, swept, labels, workshop, request)
         report = RewriteReport(
-            source=_file_report(opened.source.path, opened.source.size, digests.file_sha256(), snapshot),
+            source=_file_report(opened.source.path, opened.source.size, digests.file_sha256(), snapshot, status),
             target=None,
             dry_run=target is None,
             engine="direct",
@@ -230,13 +244,8 @@ def repair(
     opened: OpenedSnapshot, target: Path, *, force: bool = False, progress: Progress = no_progress
 ) -> RewriteReport:
     """Write the same records to a fresh file: packed, without leftovers, with a right trailer. Raises as `rewrite`."""
-    # With no configuration on either side every value is copied as it is; those under a key count as lost, and are
-    # kept.
-    nothing = Keyring(())
-    request = RewriteRequest(
-        reading=nothing, writing=nothing, undecryptable=Undecryptable.KEEP, skip_hash_check=True, allow_uncovered=True
-    )
-    return replace(rewrite(opened, target, request, force=force, progress=progress), lost=())
+    request = RewriteRequest(reading=None, writing=Keyring(()), skip_hash_check=True)
+    return rewrite(opened, target, request, force=force, progress=progress)
 
 
 class Nowhere:
@@ -594,16 +603,24 @@ def _read_back(draft: Draft, job: _WriteJob, request: RewriteRequest) -> FileRep
         labels = Labels(job.labels.prefixes)
         with Workshop(work, buffer, jobs=request.jobs) as workshop, _hashing(buffer) as digest:
             written = Snapshot(buffer)
+            status = StatusWatch(written)
             swept = sweep(
-                written, labels, workshop, wanted=wanted, observers=[observe], progress=job.progress, step="verifying"
+                written,
+                labels,
+                workshop if request.reading is not None else None,
+                wanted=wanted,
+                observers=[observe, status.observe],
+                progress=job.progress,
+                step="verifying",
             )
             _compare(job, swept, action, unchanged)
             _compare_other_buckets(job, written)
             if len(written.database.free_pages()):
                 raise ReadBackFailed("the written file has free pages")
+            _search_leftovers(buffer, written, _retired(source, plan, swept))
             database_digest, file_digest = digest()
-        report = _file_report(draft.target, draft.size + len(database_digest), file_digest, written)
-        del written, swept
+        report = _file_report(draft.target, draft.size + len(database_digest), file_digest, written, status)
+        del written, swept, status
     draft.seek(draft.size)  # the metas were written last, at the start
     draft.write(database_digest)
     return report
@@ -625,7 +642,8 @@ def _compare(job: _WriteJob, swept: Sweep, action: NDArray[np.uint8], unchanged:
     expected = _places(plan)[source.opened[kept]]
     if not np.array_equal(expected, swept.opened):
         raise ReadBackFailed("other values are encrypted in the written file than should be")
-    lost = {int(_places(plan)[value.record]) for value in source.lost if plan.action[value.record] < DROP}
+    places = _places(plan)
+    lost = {int(places[value.record]) for value in source.lost if plan.action[value.record] < DROP}
     for value in swept.lost:
         if value.record not in lost:
             reasons = ", ".join(value.outcome.reasons)
@@ -667,12 +685,44 @@ def _hashing(buffer: mmap) -> Iterator[Callable[[], tuple[bytes, str]]]:
         yield executor.submit(run).result
 
 
-def _file_report(path: Path, size: int, sha256: str, snapshot: Snapshot) -> FileReport:
+def _retired(source: Sweep, plan: _Plan, swept: Sweep) -> list[bytes]:
+    """Return the headers under which source values stood and no value of the new file does."""
+    here = {swept.headers[number].text for number in np.unique(swept.header).tolist()}
+    there = {source.headers[number].text for number in np.unique(source.header[plan.action != COPY]).tolist()}
+    return sorted(there - here - {b""})
+
+
+def _search_leftovers(buffer: mmap, written: Snapshot, headers: list[bytes]) -> None:
+    """Search every byte of the new file for values under keys that it no longer has.
+
+    The same text inside another value is that value's own business, and has been compared with the source.
+    """
+    found = np.array(sorted(at for header in headers for at in _occurrences(buffer, header)), dtype=np.int64)
+    for chunk in written.records() if len(found) else ():
+        starts, ends = chunk.value_pos, chunk.value_pos + chunk.value_len
+        order = np.argsort(starts)
+        owner = order[np.maximum(np.searchsorted(starts[order], found, side="right") - 1, 0)]
+        found = found[(found <= starts[owner]) | (found >= ends[owner])]
+    if len(found):
+        page = int(found[0]) // written.database.page_size
+        raise ReadBackFailed(f"page {page} of the written file holds a value under a key that it should not have")
+
+
+def _occurrences(buffer: mmap, text: bytes) -> Iterator[int]:
+    for start in range(0, len(buffer), _SEARCH_BLOCK):
+        block = buffer[start : start + _SEARCH_BLOCK + len(text) - 1]
+        at = block.find(text)
+        while at >= 0:
+            yield start + at
+            at = block.find(text, at + 1)
+
+
+def _file_report(path: Path, size: int, sha256: str, snapshot: Snapshot, status: StatusWatch) -> FileReport:
     return FileReport(
         path=str(path),
         size=size,
         sha256=sha256,
         revision=snapshot.current_revision,
-        hash=snapshot.status().hash,
+        hash=status.hash(),
         hashkv=snapshot.hashkv().hash,
     )

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from snaptool.bolt import Bucket
 from snaptool.etcd import Finding as EtcdFinding
-from snaptool.etcd import RecordChunk, Snapshot, StatusHash, Trailer
+from snaptool.etcd import Snapshot, Trailer
 from snaptool.operations.crypto import SystemRandomness, Work, Workshop
 from snaptool.operations.labels import Labels
 from snaptool.operations.opening import OpenedSnapshot, found_prefixes
-from snaptool.operations.sweep import LostValue, Progress, Sweep, no_progress, sweep
+from snaptool.operations.sweep import LostValue, Progress, StatusWatch, Sweep, no_progress, sweep
 from snaptool.providers import Keyring, Reason
 
 
@@ -144,7 +143,7 @@ def survey(
     """
     snapshot = opened.snapshot
     labels = Labels(prefixes or found_prefixes(snapshot))
-    status = _StatusWatch(snapshot)
+    status = StatusWatch(snapshot)
     with contextlib.ExitStack() as stack:
         workshop = None
         if keyring is not None:
@@ -162,34 +161,6 @@ def survey(
         lost=swept.lost,
         findings=tuple(findings),
     )
-
-
-class _StatusWatch:
-    """The hash of `snapshot status`, for which bucket `key` is taken from a pass that is made anyway."""
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._total = StatusHash()
-        self._later: list[Bucket] = []
-        for name, bucket in snapshot.database.buckets().items():
-            if name > b"key":
-                self._later.append(bucket)
-                continue
-            self._begin(bucket)
-
-    def _begin(self, bucket: Bucket) -> None:
-        self._total.begin(bucket)
-        for leaves in bucket.chunks() if bucket.name != b"key" else ():
-            self._total.add(leaves)
-
-    def observe(self, chunk: RecordChunk) -> None:
-        """Take the next records of bucket `key`."""
-        self._total.add(chunk.leaves)
-
-    def hash(self) -> int:
-        """Take the buckets behind `key`; return the hash of them all."""
-        for bucket in self._later:
-            self._begin(bucket)
-        return self._total.value
 
 
 def _file_facts(opened: OpenedSnapshot, trailer: Trailer) -> FileFacts:

@@ -37,11 +37,17 @@ class Judge:
         self.configs += 1
         return self._ask(direction="load", config=config, reload=reload, kmsv1=kmsv1).error
 
-    def read(self, config: str, resource: str, key: bytes, stored: bytes) -> Answer:
-        """Open a stored value."""
+    def read(self, config: str, resource: str, key: bytes, stored: bytes, *, unready: bool = False) -> Answer:
+        """Open a stored value. `unready`: without waiting for KMS plugins to be healthy."""
         self.values += 1
         return self._ask(
-            direction="read", config=config, kmsv1=True, resource=resource, key=key.hex(), value=stored.hex()
+            direction="read",
+            config=config,
+            kmsv1=True,
+            resource=resource,
+            key=key.hex(),
+            value=stored.hex(),
+            unready=unready,
         )
 
     def write(self, config: str, resource: str, key: bytes, plaintext: bytes, entropy: bytes = b"") -> Answer:

@@ -32,6 +32,8 @@ from snaptool.bolt.layout import (
 from snaptool.bolt.scan import CHUNK_RECORDS, CorruptPage, LeafChunk, Leaves, PageMap, Walk
 from snaptool.errors import FormatError
 
+MAX_BUCKETS = 1000  # a hostile file could hold millions of empty ones; bolt sets no limit, etcd makes ten
+
 
 class NotABoltFile(FormatError):
     """No usable meta page, or a file shorter than its meta says."""
@@ -50,7 +52,7 @@ class Bucket:
     @property
     def leaf_count(self) -> int:
         """Number of leaves."""
-        return len(self._leaves.base)
+        return len(self._leaves)
 
     @property
     def record_count(self) -> int:
@@ -137,7 +139,12 @@ class Database:
     def walk_buckets(self, walk: Walk) -> dict[bytes, Bucket]:
         """Return the buckets, reading through `walk`, which decides what becomes of problems."""
         found: dict[bytes, Bucket] = {}
-        root = Bucket(b"", self.meta.sequence, self.meta.root, walk, walk.leaves(self.meta.root))
+        root = Bucket(b"", self.meta.sequence, self.meta.root, walk, walk.leaves(self.meta.root, BUCKET_FLAG))
+        if root.record_count > MAX_BUCKETS:
+            walk.complain(
+                root.root, f"the root holds {root.record_count} buckets, not {MAX_BUCKETS} at most", (root.root,)
+            )
+            return found
         for chunk in root.chunks():
             for index in range(len(chunk)):
                 bucket = self._open_bucket(chunk, index, walk)
@@ -150,9 +157,6 @@ class Database:
         name = bytes(self._buffer[key : key + int(chunk.key_len[index])])
         leaf = int(np.searchsorted(chunk.leaf_start, index, side="right")) - 1
         page = int(chunk.leaf_page[leaf])
-        if not chunk.flags[index] & BUCKET_FLAG:
-            walk.complain(page, f"the root bucket holds {name!r}, which is not a bucket", (page,))
-            return None
         if size < BUCKET_HEADER_SIZE:
             walk.complain(page, f"the header of bucket {name!r} is cut off", (page,))
             return None
@@ -163,9 +167,6 @@ class Database:
         return Bucket(name, header.sequence, 0, walk, leaves)
 
     def _inline_leaf(self, name: bytes, page: int, start: int, size: int, walk: Walk) -> Leaves:
-        def one(value: int) -> NDArray[np.int64]:
-            return np.array([value], dtype=np.int64)
-
         count = 0
         if size < HEADER_SIZE:
             walk.complain(page, f"the inline bucket {name!r} is cut off", (page,))
@@ -179,43 +180,42 @@ class Database:
             elif HEADER_SIZE + ELEMENT_SIZE * count > size:
                 walk.complain(page, f"the {count} elements of inline bucket {name!r} do not fit into it", (page,))
                 count = 0
-        return Leaves(one(start), one(size), one(0), one(count), one(-1), one(0), lambda _: (page,))
+        return Leaves.inline(start, size, count, page)
 
 
 def _choose_meta(buffer: memoryview) -> tuple[Meta, tuple[str | None, str | None]]:
     """Choose as bbolt does: the valid meta with the higher transaction id; page 0 wins a tie."""
-    first, first_problem = _try_meta(buffer, 0)
+    first = _try_meta(buffer, 0)
     # Without a valid first meta its page size is unknown: the second one is looked for at every size there is.
-    sizes = PAGE_SIZES if first is None else (first.page_size,)
-    second: Meta | None = None
-    second_problem: str | None = None
+    sizes = (first.page_size,) if isinstance(first, Meta) else PAGE_SIZES
+    second: Meta | BadMeta = BadMeta(NO_MAGIC)
     for page_size in sizes:
-        found, problem = _try_meta(buffer, page_size)
-        if found is not None and found.page_size != page_size:
-            problem = f"it claims a page size of {found.page_size}"
-            found = None
+        found = _try_meta(buffer, page_size)
+        if isinstance(found, Meta) and found.page_size != page_size:
+            found = BadMeta(f"it claims a page size of {found.page_size}")
         # Of many places that were tried, the one that looked most like a meta says the most.
-        if found is not None:
-            second, second_problem = found, None
+        if isinstance(found, Meta) or str(second) == NO_MAGIC:
+            second = found
+        if isinstance(found, Meta):
             break
-        if second_problem is None or second_problem == NO_MAGIC:
-            second_problem = problem
-    valid = [meta for meta in (first, second) if meta is not None]
-    if not valid:
-        raise NotABoltFile(
-            f"no usable meta page: page 0: {first_problem}; page 1: {second_problem}",
-            hint="is this an etcd snapshot or member/snap/db? What is left of one: `snaptool repair --salvage`",
-        )
-    return max(valid, key=lambda meta: meta.txid), (first_problem, second_problem)
+    valid = [meta for meta in (first, second) if isinstance(meta, Meta)]
+    problems = tuple(None if isinstance(meta, Meta) else str(meta) for meta in (first, second))
+    if valid:
+        return max(valid, key=lambda meta: meta.txid), (problems[0], problems[1])
+    for meta in (first, second):
+        if isinstance(meta, ByteOrderNotSupported):
+            raise meta
+    raise NotABoltFile(
+        f"no usable meta page: page 0: {problems[0]}; page 1: {problems[1]}",
+        hint="is this an etcd snapshot or member/snap/db? What is left of one: `snaptool repair --salvage`",
+    )
 
 
-def _try_meta(buffer: memoryview, offset: int) -> tuple[Meta | None, str | None]:
+def _try_meta(buffer: memoryview, offset: int) -> Meta | BadMeta:
     try:
-        return decode_meta(bytes(buffer[offset : offset + META_SIZE])), None
-    except ByteOrderNotSupported:
-        raise
+        return decode_meta(bytes(buffer[offset : offset + META_SIZE]))
     except BadMeta as error:
-        return None, str(error)
+        return error
 
 
 def read_freelist(database: Database) -> tuple[NDArray[np.uint64], int, str | None]:

@@ -1,27 +1,32 @@
 """A bucket's tree as arrays: levels of pages, then leaves, then the records of a chunk of leaves at a time.
 
 No Python object is made per page or record. Headers and element tables are read through views of the whole file, at
-offsets computed for a whole level or chunk; whatever they say is compared with the file's bounds before it is used.
-The walk goes level by level, so neither cycles nor depth can make it run long: every page may be reached once.
+offsets computed for many pages at once; whatever they say is compared with the file's bounds before it is used. The
+walk goes level by level, so neither cycles nor depth can make it run long: every page may be reached once.
+
+What a hostile file can cost is bounded by its size. No level has more pages than the file, so branches that promise
+more are refused before their elements are looked at. Records may not claim more bytes than their page has: bolt does
+not forbid them to overlap, but it never writes that, and a small page could claim gigabytes. Work goes in blocks of
+pages; what stays for a whole bucket is about 40 bytes per leaf.
 
 Knows pages and elements; knows nothing of what keys and values mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from snaptool.bolt.layout import ELEMENT_SIZE, HEADER_SIZE, PageFlag
+from snaptool.bolt.layout import BUCKET_FLAG, ELEMENT_SIZE, HEADER_SIZE, MAX_KEY_SIZE, PageFlag
 from snaptool.errors import FormatError
 
 Positions = NDArray[np.int64]
 MAX_DEPTH = 64  # far beyond any real tree: bolt's fan-out is in the dozens at least
-MAX_PROBLEMS = 1000  # of a kind, per level: a hostile file must not fill the memory with complaints
+MAX_PROBLEMS = 1000  # a hostile file must not fill the memory with complaints
+BLOCK = 1 << 17  # pages or elements that are looked at together
 CHUNK_RECORDS = 100_000
 CHUNK_BYTES = 32 << 20
 
@@ -88,21 +93,89 @@ class PageMap:
 
 
 @dataclass(frozen=True, slots=True)
-class Leaves:
-    """The leaves of one tree in key order, one entry each.
+class _Level:
+    """One level of a tree: page ids, each one's parent in the level above, and the key under which it hangs.
 
-    `base`: offset in the file, `size`: bytes, `page`: id (0 inside an inline bucket), `count`: elements. `bound` and
-    `bound_len` are position and size of the least key that may stand in the leaf, position -1: any. `path`: page ids
-    from the root.
+    `lower` and `lower_len` are position and size of that key, which is the least that may stand in the page; position
+    -1: any may. `ceiling` and `ceiling_len` say of each page of the level above where its keys must end. `fresh`: not
+    seen before; a leaf above the deepest level stands in every level below it.
     """
 
-    base: Positions
-    size: Positions
-    page: Positions
-    count: Positions
-    bound: Positions
-    bound_len: Positions
-    path: Callable[[int], tuple[int, ...]]
+    nodes: Positions
+    parent: Positions
+    lower: Positions
+    lower_len: NDArray[np.uint16]
+    fresh: NDArray[np.bool_]
+    ceiling: Positions
+    ceiling_len: NDArray[np.uint16]
+
+    def select(self, rows: NDArray[np.bool_]) -> _Level:
+        """Return the level with only these of its pages."""
+        if rows.all():
+            return self
+        return replace(
+            self,
+            nodes=self.nodes[rows],
+            parent=self.parent[rows],
+            lower=self.lower[rows],
+            lower_len=self.lower_len[rows],
+            fresh=self.fresh[rows],
+        )
+
+    def upper(self, start: int, end: int) -> tuple[Positions, NDArray[np.uint16]]:
+        """Position and size, for these pages, of the first key that may not stand in them any more; -1: there is none.
+
+        That is the key of the next page under the same parent; for the last one of a parent, the parent's own limit.
+        """
+        parent = self.parent[start:end]
+        at, size = self.ceiling[parent], self.ceiling_len[parent]
+        (rows,) = np.nonzero(self.parent[start + 1 : end + 1] == parent[: len(self.parent) - start - 1])
+        at[rows], size[rows] = self.lower[start + 1 + rows], self.lower_len[start + 1 + rows]
+        return at, size
+
+
+@dataclass(frozen=True, slots=True)
+class Leaves:
+    """The leaves of one tree in key order.
+
+    `overflow` and `count`: pages behind the first one, and elements, of each leaf. `flags`: what its records have as
+    element flags. `trail`: the levels of the tree, the leaves last. `image`: offset and size of the page image when
+    the bucket is an inline one, which lies in page `holder`.
+    """
+
+    trail: Sequence[_Level]
+    overflow: NDArray[np.uint32]
+    count: NDArray[np.uint16]
+    flags: int = 0
+    image: tuple[int, int] | None = None
+    holder: int = 0
+
+    @classmethod
+    def inline(cls, offset: int, size: int, count: int, holder: int) -> Leaves:
+        """The one leaf of an inline bucket."""
+        return cls((_root(0),), np.zeros(1, np.uint32), np.array([count], np.uint16), 0, (offset, size), holder)
+
+    def __len__(self) -> int:
+        return len(self.count)
+
+    def path(self, leaf: int) -> tuple[int, ...]:
+        """Return the page ids from the root down to a leaf."""
+        return (self.holder,) if self.image else _path(self.trail, leaf)
+
+
+def _root(page: int) -> _Level:
+    """The level of a root page: no key is too low for it, and none too high."""
+    zero, none, size = np.zeros(1, np.int64), np.full(1, -1), np.zeros(1, np.uint16)
+    return _Level(np.array([page], np.int64), zero, none, size, np.ones(1, np.bool_), none, size)
+
+
+def _path(trail: Sequence[_Level], index: int) -> tuple[int, ...]:
+    """Return the page ids from the root down to page `index` of the last level."""
+    ids = []
+    for level in reversed(trail):
+        ids.append(int(level.nodes[index]))
+        index = int(level.parent[index])
+    return tuple(dict.fromkeys(reversed(ids)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +192,6 @@ class LeafChunk:
     leaf_size: Positions
     leaf_page: Positions
     leaf_start: Positions
-    flags: NDArray[np.uint32]
     key_pos: Positions
     key_len: Positions
     value_pos: Positions
@@ -145,17 +217,17 @@ class LeafChunk:
         filled = self.leaf_start[1:] > first
         table_end = self.leaf_base + HEADER_SIZE + ELEMENT_SIZE * (self.leaf_start[1:] - first)
         packed[first[filled]] = self.key_pos[first[filled]] == table_end[filled]
-        packed &= self.flags == 0
         bad = np.concatenate(([0], np.cumsum(~packed)))
         result: NDArray[np.bool_] = filled & (self.leaf_page > 0) & (bad[self.leaf_start[1:]] == bad[first])
         (rows,) = np.nonzero(result)
         data_end = record_end[self.leaf_start[rows + 1] - 1]
         span_end = self.leaf_base[rows] + self.leaf_size[rows]
-        data, zeros = self.buffer.data, bytes(self.pages.page_size)
-        for row, start, end in zip(rows.tolist(), data_end.tolist(), span_end.tolist(), strict=True):
-            # Slack is less than a page in files that bolt wrote; more than that is not worth carrying over.
-            if end - start > len(zeros) or bytes(data[start:end]) != zeros[: end - start]:
-                result[row] = False
+        data = self.buffer.data
+        # Slack is less than a page in files that bolt wrote; more than that is not worth carrying over.
+        is_zero = bytes(self.pages.page_size).startswith
+        result[rows] = [
+            is_zero(data[start:end]) for start, end in zip(data_end.tolist(), span_end.tolist(), strict=True)
+        ]
         return result
 
 
@@ -166,24 +238,6 @@ class Problem:
     page: int
     problem: str
     path: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Level:
-    """One level of a tree: page ids, each one's parent in the level above, and the key under which it hangs.
-
-    `bound` and `bound_len` are the position and size of that key; the root has none, told by the position -1.
-    `fresh`: not seen before; a leaf above the deepest level stands in every level below it.
-    """
-
-    nodes: Positions
-    parent: Positions
-    bound: Positions
-    bound_len: Positions
-    fresh: NDArray[np.bool_]
-
-    def select(self, rows: NDArray[np.bool_]) -> _Level:
-        return _Level(self.nodes[rows], self.parent[rows], self.bound[rows], self.bound_len[rows], self.fresh[rows])
 
 
 class Walk:
@@ -203,54 +257,41 @@ class Walk:
             raise CorruptPage(page, problem, path)
         if len(self._report) < MAX_PROBLEMS:
             self._report.append(Problem(page, problem, path))
+        elif len(self._report) == MAX_PROBLEMS:
+            self._report.append(Problem(page, "and more problems from here on, which are not listed", path))
 
-    def leaves(self, root: int) -> Leaves:
-        """Find the leaves of the tree at `root`, in key order. Checks all that can be said without reading leaves."""
-        zero = np.zeros(1, dtype=np.int64)
-        level = _Level(np.array([root], dtype=np.int64), zero, zero - 1, zero, np.ones(1, dtype=np.bool_))
+    def leaves(self, root: int, flags: int = 0) -> Leaves:
+        """Find the leaves of the tree at `root`, in key order. Checks all that can be said without reading leaves.
+
+        `flags`: the element flags that all its records must have.
+        """
+        level = _root(root)
         trail: list[_Level] = []
         for _ in range(MAX_DEPTH):
             trail.append(level)
-            level = level.select(self._admit(trail))
-            trail[-1] = level
+            good = np.zeros(len(level.nodes), dtype=np.bool_)
+            for block in _blocks((np.arange(1, len(good) + 1), BLOCK)):
+                good[block] = self._admit(trail, block)
+            level = trail[-1] = level.select(good)
             branch = self.pages.u16[(level.nodes * self.pages.page_size >> 1) + 4] == PageFlag.BRANCH
             if not branch.any():
                 base = level.nodes * self.pages.page_size
-                return Leaves(
-                    base=base,
-                    size=(self.pages.u32[(base >> 2) + 3].astype(np.int64) + 1) * self.pages.page_size,
-                    page=level.nodes,
-                    count=self.pages.u16[(base >> 1) + 5].astype(np.int64),
-                    bound=level.bound,
-                    bound_len=level.bound_len,
-                    path=partial(self.path, trail),
-                )
+                return Leaves(trail, self.pages.u32[(base >> 2) + 3], self.pages.u16[(base >> 1) + 5], flags)
             level = self._below(trail, branch)
         self.complain(root, f"the tree is deeper than {MAX_DEPTH} levels", (root,))
-        nothing = level.nodes[:0]
-        return Leaves(nothing, nothing, nothing, nothing, nothing, nothing, partial(self.path, trail))
+        return Leaves(trail, np.empty(0, np.uint32), np.empty(0, np.uint16), flags)
 
-    def path(self, trail: list[_Level], index: int) -> tuple[int, ...]:
-        """Return the page ids from the root down to page `index` of the last level."""
-        ids = []
-        for level in reversed(trail):
-            ids.append(int(level.nodes[index]))
-            index = int(level.parent[index])
-        return tuple(dict.fromkeys(reversed(ids)))
-
-    def _admit(self, trail: list[_Level]) -> NDArray[np.bool_]:
+    def _admit(self, trail: list[_Level], block: slice) -> NDArray[np.bool_]:
         """Which pages of the last level are tree pages inside the file that nothing else has reached. Marks those."""
-        pages, nodes = self.pages, trail[-1].nodes
+        pages, nodes = self.pages, trail[-1].nodes[block]
         good = (nodes >= 2) & (nodes < pages.size)
-        for index in np.nonzero(~good)[0][:MAX_PROBLEMS].tolist():
+        for index in _some(~good):
             what = "a meta page" if nodes[index] < 2 else f"beyond the high-water mark of {pages.size} pages"
-            self.complain(int(nodes[index]), f"a tree leads here, and this is {what}", self.path(trail, index))
+            path = _path(trail, block.start + index)
+            self.complain(int(nodes[index]), f"a tree leads here, and this is {what}", path)
         base = np.where(good, nodes, 0) * pages.page_size
-        ids, flags, counts = (
-            pages.u64[base >> 3],
-            pages.u16[(base >> 1) + 4],
-            pages.u16[(base >> 1) + 5].astype(np.int64),
-        )
+        ids, flags = pages.u64[base >> 3], pages.u16[(base >> 1) + 4]
+        counts = pages.u16[(base >> 1) + 5].astype(np.int64)
         overflow = pages.u32[(base >> 2) + 3].astype(np.int64)
         table = HEADER_SIZE + ELEMENT_SIZE * counts
         for passed, text in (
@@ -263,126 +304,184 @@ class Walk:
             (table <= (overflow + 1) * pages.page_size, "its {count} elements do not fit into it"),
             ((counts > 0) | (flags != PageFlag.BRANCH), "a branch without children"),
         ):
-            for index in np.nonzero(good & ~passed)[0][:MAX_PROBLEMS].tolist():
+            for index in _some(good & ~passed):
                 problem = text.format(
                     id=int(ids[index]), flags=int(flags[index]), overflow=int(overflow[index]), count=int(counts[index])
                 )
-                self.complain(int(nodes[index]), problem, self.path(trail, index))
+                self.complain(int(nodes[index]), problem, _path(trail, block.start + index))
             good &= passed
-        self._reach(trail, overflow, good)
+        self._reach(trail, block, overflow + 1, good)
         return good
 
-    def _reach(self, trail: list[_Level], overflow: Positions, good: NDArray[np.bool_]) -> None:
-        """Mark the pages of the last level as reached; those that were reached before are no longer good."""
-        nodes = trail[-1].nodes
-        new = np.nonzero(good & trail[-1].fresh)[0]
-        start, end = nodes[new], nodes[new] + overflow[new] + 1
-        size = self.pages.size
-        cover = np.cumsum(np.bincount(start, minlength=size + 1) - np.bincount(end, minlength=size + 1))[:size]
-        twice = (cover > 1) | ((cover > 0) & self.reached)
-        if twice.any():
-            before = np.concatenate(([0], np.cumsum(twice)))
-            for index in new[before[end] > before[start]].tolist():
-                span = slice(int(nodes[index]), int(nodes[index] + overflow[index]) + 1)
-                if self.reached[span].any():
-                    self.complain(int(nodes[index]), "it is reached twice", self.path(trail, index))
-                    good[index] = False
-                self.reached[span] = True
-        self.reached |= cover > 0
+    def _reach(self, trail: list[_Level], block: slice, span: Positions, good: NDArray[np.bool_]) -> None:
+        """Mark pages of the last level, `span` pages each, as reached; those reached before are no longer good."""
+        nodes = trail[-1].nodes[block]
+        (new,) = np.nonzero(good & trail[-1].fresh[block])
+        in_file = new[np.argsort(nodes[new], kind="stable")]
+        start, size = nodes[in_file], span[in_file]
+        end = start + size
+        if not (start[1:] < end[:-1]).any():
+            taken = np.repeat(start - (np.cumsum(size) - size), size) + np.arange(int(size.sum()))
+            if not self.reached[taken].any():
+                self.reached[taken] = True
+                return
+        for index in new.tolist():
+            reached = self.reached[nodes[index] : nodes[index] + span[index]]
+            if reached.any():
+                self.complain(int(nodes[index]), "it is reached twice", _path(trail, block.start + index))
+                good[index] = False
+            else:
+                reached[:] = True
 
     def _below(self, trail: list[_Level], branch: NDArray[np.bool_]) -> _Level:
         """The level below the last one: children of its branches, and its leaves once more."""
+        level = trail[-1]
+        width = np.where(branch, self.pages.u16[(level.nodes * self.pages.page_size >> 1) + 5], 1).astype(np.int64)
+        ends = np.cumsum(width)
+        beyond = ends > self.pages.size
+        if beyond.any():
+            index = int(np.argmax(beyond))
+            problem = "its children, and those before them, are more than the file has pages"
+            self.complain(int(level.nodes[index]), problem, _path(trail, index))
+            width[beyond] = 0
+            ends = np.cumsum(width)
+        ceiling, ceiling_len = level.upper(0, len(level.nodes))
+        parts = [self._children(trail, branch, width, block) for block in _blocks((ends, BLOCK))]
+        owner, child, key, key_len, real = zip(*parts, strict=True)
+        return _Level(
+            nodes=np.concatenate(child),
+            parent=np.concatenate(owner),
+            lower=np.concatenate(key),
+            lower_len=np.concatenate(key_len).astype(np.uint16),
+            fresh=np.concatenate(real),
+            ceiling=ceiling,
+            ceiling_len=ceiling_len,
+        )
+
+    def _children(
+        self, trail: list[_Level], branch: NDArray[np.bool_], width: Positions, block: slice
+    ) -> tuple[Positions, Positions, Positions, Positions, NDArray[np.bool_]]:
+        """Read what `block` of the last level leads to: parent, page id, lowest key (position, size), whether new."""
         pages, level = self.pages, trail[-1]
-        base = level.nodes * pages.page_size
-        width = np.where(branch, pages.u16[(base >> 1) + 5].astype(np.int64), 1)
+        width, nodes, lower, lower_len = width[block], level.nodes[block], level.lower[block], level.lower_len[block]
+        base = nodes * pages.page_size
         owner, element = _elements(base, width)
-        real = branch[owner]
+        real = branch[block][owner]
         element = np.where(real, element, 0)
-        key = np.where(real, element + pages.u32[element >> 2], level.bound[owner])
-        key_len = np.where(real, pages.u32[(element >> 2) + 1].astype(np.int64), level.bound_len[owner])
+        key = np.where(real, element + pages.u32[element >> 2], lower[owner])
+        key_len = np.where(real, pages.u32[(element >> 2) + 1], lower_len[owner]).astype(np.int64)
         # A child id beyond int64 is as wrong as any beyond the file; the next level says so.
         ids = np.minimum(pages.u64[(element >> 3) + 1], np.uint64(1 << 62)).astype(np.int64)
-        child = np.where(real, ids, level.nodes[owner])
-        table_end = base + HEADER_SIZE + ELEMENT_SIZE * width
+        child = np.where(real, ids, nodes[owner])
         span_end = base + (pages.u32[(base >> 2) + 3].astype(np.int64) + 1) * pages.page_size
-        good = ~real | ((key >= table_end[owner]) & (key + key_len <= span_end[owner]))
-        for index in np.nonzero(~good)[0][:MAX_PROBLEMS].tolist():
-            self.complain(
-                int(level.nodes[owner[index]]),
-                "an element points outside its page",
-                self.path(trail, int(owner[index])),
-            )
+        good = ~real
+        table = base, np.where(branch[block], width, 0), span_end
+        good[real] = self._inside(
+            trail, block.start, owner[real], table, key[real], key_len[real], (key + key_len)[real]
+        )
         owner, child, key, key_len, real = owner[good], child[good], key[good], key_len[good], real[good]
-        for index in self._disordered(owner, key, key_len, real, level.bound, level.bound_len).tolist():
-            self.complain(
-                int(level.nodes[owner[index]]),
-                "its keys are not in ascending order",
-                self.path(trail, int(owner[index])),
-            )
-        return _Level(child, owner, key, key_len, real)
+        for index in self._disordered(
+            owner, key, key_len, real, (lower, lower_len), level.upper(block.start, block.stop)
+        ):
+            at = int(owner[index])
+            self.complain(int(nodes[at]), "its keys are not in ascending order", _path(trail, block.start + at))
+        return owner + block.start, child, key, key_len, real
+
+    def _inside(
+        self,
+        trail: Leaves | list[_Level],
+        first: int,
+        owner: Positions,
+        page: tuple[Positions, Positions, Positions],
+        key: Positions,
+        key_len: Positions,
+        end: Positions,
+    ) -> NDArray[np.bool_]:
+        """Which elements point behind their page's table and not beyond its end, and do not overlap.
+
+        `page`: offset, number of elements and end of each page; the first of them is number `first` of the last level.
+        `owner`, `key`, `key_len`, `end`: of each element, its page, and where its bytes begin and end.
+        """
+        base, count, page_end = page
+        table_end = base + HEADER_SIZE + ELEMENT_SIZE * count
+
+        def complain(at: int, problem: str) -> None:
+            path = trail.path(first + at) if isinstance(trail, Leaves) else _path(trail, first + at)
+            self.complain(path[-1], problem, path)
+
+        inside = (key >= table_end[owner]) & (end <= page_end[owner])
+        for index in _some(~inside):
+            complain(int(owner[index]), "an element points outside its page")
+        legal = key_len <= MAX_KEY_SIZE
+        for index in _some(inside & ~legal):
+            complain(int(owner[index]), f"a key has {key_len[index]} bytes, more than bolt allows")
+        claimed = np.concatenate(([0], np.cumsum(np.where(inside, end - key, 0))))
+        last = np.cumsum(count)
+        packed = claimed[last] - claimed[last - count] <= page_end - table_end
+        for at in _some(~packed):
+            complain(at, "its elements overlap")
+        result: NDArray[np.bool_] = inside & legal & packed[owner]
+        return result
 
     def chunks(self, leaves: Leaves, max_records: int = CHUNK_RECORDS) -> Iterator[LeafChunk]:
         """Yield the records of `leaves`, at least one leaf at a time, checked for bounds and order."""
-        records = np.concatenate(([0], np.cumsum(leaves.count)))
-        sizes = np.concatenate(([0], np.cumsum(leaves.size)))
+        records = np.cumsum(leaves.count, dtype=np.int64)
+        sizes = np.cumsum(leaves.overflow + np.int64(1)) * self.pages.page_size
         last: tuple[int, int] | None = None
-        start = 0
-        while start < len(leaves.base):
-            end = min(
-                int(np.searchsorted(records, records[start] + max_records, side="right")) - 1,
-                int(np.searchsorted(sizes, sizes[start] + CHUNK_BYTES, side="right")) - 1,
-            )
-            end = max(end, start + 1)
-            chunk = self._chunk(leaves, start, end, int(records[start]), last)
+        for block in _blocks((records, max_records), (sizes, CHUNK_BYTES)):
+            chunk = self._chunk(leaves, block, int(records[block.start - 1]) if block.start else 0, last)
             if len(chunk):
                 last = (int(chunk.key_pos[-1]), int(chunk.key_len[-1]))
             yield chunk
-            start = end
 
-    def _chunk(
-        self, leaves: Leaves, start: int, end: int, first_record: int, last: tuple[int, int] | None
-    ) -> LeafChunk:
-        pages, base, count = self.pages, leaves.base[start:end], leaves.count[start:end]
+    def _chunk(self, leaves: Leaves, block: slice, first_record: int, last: tuple[int, int] | None) -> LeafChunk:
+        pages, level, count = self.pages, leaves.trail[-1], leaves.count[block].astype(np.int64)
+        page = level.nodes[block]
+        base = page * pages.page_size
+        size = (leaves.overflow[block] + np.int64(1)) * pages.page_size
+        if leaves.image:
+            base, size = (np.array([number]) for number in leaves.image)
         owner, element = _elements(base, count)
         # Inline buckets stand at any offset, so their elements are not aligned.
-        flags, pos = pages.number(element), pages.number(element + 4).astype(np.int64)
+        flags, pos = pages.number(element), pages.number(element + 4)
         key_len, value_len = pages.number(element + 8).astype(np.int64), pages.number(element + 12).astype(np.int64)
         key = element + pos
         value = key + key_len
-        table_end, span_end = base + HEADER_SIZE + ELEMENT_SIZE * count, base + leaves.size[start:end]
-        good = (key >= table_end[owner]) & (value + value_len <= span_end[owner]) & (key_len > 0)
-        for index in np.nonzero(~good)[0][:MAX_PROBLEMS].tolist():
-            leaf = start + int(owner[index])
-            problem = "an element points outside its page" if key_len[index] else "an element has an empty key"
-            path = leaves.path(leaf)
-            self.complain(path[-1], problem, path)
-        owner, key, key_len, flags = owner[good], key[good], key_len[good], flags[good]
-        value, value_len = value[good], value_len[good]
-        bound, bound_len = leaves.bound[start:end].copy(), leaves.bound_len[start:end].copy()
-        real = np.ones(len(owner), dtype=np.bool_)
-        wrong = self._disordered(owner, key, key_len, real, bound, bound_len).tolist()
+        good = self._inside(leaves, block.start, owner, (base, count, base + size), key, key_len, value + value_len)
+        for passed, text in (
+            (key_len > 0, "an element has an empty key"),
+            (flags == leaves.flags, _flags_text(leaves.flags)),
+        ):
+            for index in _some(good & ~passed):
+                path = leaves.path(block.start + int(owner[index]))
+                self.complain(path[-1], text.format(flags=int(flags[index])), path)
+            good &= passed
+        if not good.all():
+            owner, key, key_len, value, value_len = (part[good] for part in (owner, key, key_len, value, value_len))
+        lower = level.lower[block], level.lower_len[block]
+        wrong = self._disordered(
+            owner, key, key_len, np.ones(len(owner), np.bool_), lower, level.upper(block.start, block.stop)
+        )
         if last is not None and len(key):
-            at, size = (np.array([number]) for number in last)
-            if pages.compare(at, size, key[:1], key_len[:1])[0] >= 0:
+            at, length = (np.array([number]) for number in last)
+            if pages.compare(at, length, key[:1], key_len[:1])[0] >= 0 and 0 not in wrong:
                 wrong.append(0)
         for index in wrong:
-            leaf = start + int(owner[index])
-            path = leaves.path(leaf)
+            path = leaves.path(block.start + int(owner[index]))
             self.complain(path[-1], "its keys are not in ascending order", path)
         return LeafChunk(
             pages=pages,
             leaf_base=base,
-            leaf_size=leaves.size[start:end],
-            leaf_page=leaves.page[start:end],
-            leaf_start=np.searchsorted(owner, np.arange(end - start + 1)),
-            flags=flags,
+            leaf_size=size,
+            leaf_page=page,
+            leaf_start=np.searchsorted(owner, np.arange(len(count) + 1)),
             key_pos=key,
             key_len=key_len,
             value_pos=value,
             value_len=value_len,
             first_record=first_record,
-            first_leaf=start,
-            total_leaves=len(leaves.base),
+            first_leaf=block.start,
+            total_leaves=len(leaves),
         )
 
     def _disordered(
@@ -391,28 +490,58 @@ class Walk:
         key: Positions,
         key_len: Positions,
         real: NDArray[np.bool_],
-        bound: Positions,
-        bound_len: Positions,
-    ) -> Positions:
-        """Find keys that break the order: not above the one before, below the page's bound, or above the next page's.
+        lower: tuple[Positions, NDArray[np.uint16]],
+        upper: tuple[Positions, NDArray[np.uint16]],
+    ) -> list[int]:
+        """Find keys that break the order: not above the one before, or not inside the limits of their page.
 
-        `owner` is the page of each key, by index into `bound`: the least key that may stand in that page, position
-        -1: any.
+        `owner` is the page of each key, by index into `lower` and `upper`: position and size of the first key that may
+        stand in the page, and of the first one that may not; position -1: there is none. Only `real` keys are compared.
         """
         if not len(owner):
-            return owner
+            return []
         compare = self.pages.compare
         wrong = np.zeros(len(owner), dtype=np.bool_)
         same = owner[1:] == owner[:-1]
         (rows,) = np.nonzero(same & real[1:])
         wrong[rows + 1] = compare(key[rows], key_len[rows], key[rows + 1], key_len[rows + 1]) >= 0
-        first = np.concatenate(([True], ~same))
-        (rows,) = np.nonzero(first & real & (bound[owner] >= 0))
-        wrong[rows] |= compare(bound[owner[rows]], bound_len[owner[rows]], key[rows], key_len[rows]) > 0
-        (rows,) = np.nonzero(~same & real[:-1] & (bound[owner[1:]] >= 0))
-        after = owner[rows + 1]
-        wrong[rows] |= compare(key[rows], key_len[rows], bound[after], bound_len[after]) >= 0
-        return np.nonzero(wrong)[0][:MAX_PROBLEMS]
+        first, last = np.concatenate(([True], ~same)), np.concatenate((~same, [True]))
+        low, high = (limit[0][owner] >= 0 for limit in (lower, upper))
+        (rows,) = np.nonzero(first & real & low)
+        at = owner[rows]
+        wrong[rows] |= compare(lower[0][at], lower[1][at].astype(np.int64), key[rows], key_len[rows]) > 0
+        (rows,) = np.nonzero(last & real & high)
+        at = owner[rows]
+        wrong[rows] |= compare(key[rows], key_len[rows], upper[0][at], upper[1][at].astype(np.int64)) >= 0
+        return _some(wrong)
+
+
+def _flags_text(expected: int) -> str:
+    if expected == BUCKET_FLAG:
+        return "the root bucket holds something that is not a bucket (element flags {flags:#x})"
+    return "a record is a bucket inside a bucket, or of an unknown kind (element flags {flags:#x})"
+
+
+def _some(rows: NDArray[np.bool_]) -> list[int]:
+    """Indices of the first rows that are set: one more than are ever reported."""
+    found: list[int] = np.nonzero(rows)[0][: MAX_PROBLEMS + 1].tolist()
+    return found
+
+
+def _blocks(*limits: tuple[Positions, int]) -> Iterator[slice]:
+    """Cut a sequence into runs, of one member at least, that stay within every limit.
+
+    A limit is the running total of something over the members, and how much of it a run may have.
+    """
+    total, start = len(limits[0][0]), 0
+    while start < total:
+        end = total
+        for sums, limit in limits:
+            before = int(sums[start - 1]) if start else 0
+            end = min(end, int(np.searchsorted(sums, before + limit, side="right")))
+        end = max(end, start + 1)
+        yield slice(start, end)
+        start = end
 
 
 def _elements(base: Positions, count: Positions) -> tuple[Positions, Positions]:

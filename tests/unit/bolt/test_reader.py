@@ -88,10 +88,19 @@ def test_case_10_other_page_sizes_with_meta0_broken(page_size: int) -> None:
 
 def test_case_11_big_endian_magic_reported() -> None:
     data = bytearray(tiny())
-    data[16:20] = data[16:20][::-1]
+    for at in (16, 4096 + 16):
+        data[at : at + 4] = data[at : at + 4][::-1]
     with pytest.raises(ByteOrderNotSupported, match="big-endian") as caught:
         Database(bytes(data))
     assert "s390x" in caught.value.hint
+
+
+def test_one_valid_meta_counts_more_than_a_foreign_magic_in_the_other() -> None:
+    data = bytearray(tiny())
+    data[16:20] = data[16:20][::-1]
+    database = Database(bytes(data))
+    assert (database.meta.txid, database.meta_problems[1]) == (50, None)
+    assert "big-endian" in str(database.meta_problems[0])
 
 
 def test_case_12_leaf_with_overflow_4_records() -> None:

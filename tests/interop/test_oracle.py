@@ -26,7 +26,7 @@ from tests.oracles.judge import Answer, Judge
 from tests.support.etcd import GOLDEN
 
 VECTORS: dict[str, Any] = json.loads((GOLDEN / "encryption-at-rest.json").read_text())
-VALUES_PER_RUN = 9000
+CONFIGS_PER_RUN = 300
 
 
 def group_resource(name: str) -> GroupResource:
@@ -139,10 +139,10 @@ def damaged(rng: random.Random, stored: bytes) -> bytes:
     return b"k8s:enc:" + rng.choice((b"aescbc", b"aesgcm", b"secretbox", b"kms")) + b":v1:" + rng.randbytes(place)
 
 
-def test_random_values_open_to_the_same_or_fail_in_the_same_words(judge: Judge) -> None:
-    rng = random.Random(8)
+def compare_reading(judge: Judge, rng: random.Random, configs: int) -> set[str]:
+    """Have damaged and sound values read, 30 for each pair of configurations. Returns what the server said."""
     seen: set[str] = set()
-    for number in range(VALUES_PER_RUN // 30):
+    for number in range(configs):
         pool = [rng.randbytes(32) for _ in range(3)]
         texts = [random_config(rng, pool) for _ in range(2)]
         rings = [Keyring([parse_config(text.encode())]) for text in texts]
@@ -157,13 +157,18 @@ def test_random_values_open_to_the_same_or_fail_in_the_same_words(judge: Judge) 
             found = ours(rings[reader].chain_for(group_resource(resource)), read_at, stored)
             assert same(found, said), f"config {number}: {texts[reader]}\n{resource} {read_at.hex()} {stored.hex()}"
             seen.add(said.error)
+    return seen
+
+
+def test_random_values_open_to_the_same_or_fail_in_the_same_words(judge: Judge) -> None:
+    seen = compare_reading(judge, random.Random(8), CONFIGS_PER_RUN)
     assert {"", SERVER_TEXTS[Reason.GCM_AUTH], SERVER_TEXTS[Reason.UNKNOWN_PREFIX]} < seen
     assert any(text.startswith("[") for text in seen), "no value failed for several reasons"
 
 
-def test_random_values_are_sealed_to_the_same_bytes(judge: Judge) -> None:
-    rng = random.Random(80)
-    for number in range(VALUES_PER_RUN // 30):
+def compare_writing(judge: Judge, rng: random.Random, configs: int) -> None:
+    """Have values sealed, 10 for each configuration."""
+    for number in range(configs):
         pool = [rng.randbytes(32) for _ in range(3)]
         text = random_config(rng, pool)
         ring = Keyring([parse_config(text.encode())])
@@ -178,6 +183,19 @@ def test_random_values_are_sealed_to_the_same_bytes(judge: Judge) -> None:
             mine = chain.seal(plaintext, key)
             assert ours(chain, key, theirs) == judge.read(text, resource, key, theirs)
             assert ours(chain, key, mine) == judge.read(text, resource, key, mine)
+
+
+def test_random_values_are_sealed_to_the_same_bytes(judge: Judge) -> None:
+    compare_writing(judge, random.Random(80), CONFIGS_PER_RUN)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(1000, 1010))
+def test_many_random_values_and_configurations(seed: int, judge: Judge) -> None:
+    compare_reading(judge, random.Random(seed), 1000)
+    compare_writing(judge, random.Random(seed), 500)
+    compare_configurations(judge, random.Random(seed), 5000)
+    compare_scalars(judge, random.Random(seed), 5000)
 
 
 # --- configurations -------------------------------------------------------------------------------------------------
@@ -251,12 +269,12 @@ def mutated(rng: random.Random, document: Any) -> Any:
     return document
 
 
-def test_random_configurations_are_accepted_and_refused_alike(judge: Judge) -> None:
-    rng = random.Random(88)
+def compare_configurations(judge: Judge, rng: random.Random, count: int) -> dict[str, int]:
+    """Have mutated configurations loaded. Returns how often the server accepted and refused, and where."""
     outcomes = {"accepted": 0, "parsing file": 0, "building transformers": 0}
     kms = {"kms": {"apiVersion": "v2", "name": "a", "endpoint": "unix:///tmp/k.sock", "timeout": "1s"}}
     kms_v1 = {"kms": {"name": "a", "endpoint": "unix:///tmp/k.sock", "cachesize": 5}}
-    for _ in range(VALUES_PER_RUN // 6):
+    for _ in range(count):
         document = json.loads(random_config(rng, [bytes(range(32))]))
         for entry in document["resources"]:
             entry["providers"] += rng.choice(([], [], [kms], [kms_v1]))
@@ -265,7 +283,54 @@ def test_random_configurations_are_accepted_and_refused_alike(judge: Judge) -> N
             text = "# YAML\n" + text
         said = check_decision(judge, text, reload=rng.random() < 0.3, kmsv1=rng.random() < 0.7)
         outcomes[next((name for name in outcomes if name in said), "accepted")] += 1
+    return outcomes
+
+
+def test_random_configurations_are_accepted_and_refused_alike(judge: Judge) -> None:
+    outcomes = compare_configurations(judge, random.Random(88), 1500)
     assert min(outcomes.values()) > 10, outcomes
+
+
+def compare_scalar(judge: Judge, text: str) -> str | None:
+    """Have the text read as the name of a key. Returns the name, as the server took it; None if it is no string."""
+    config = SCALAR.format(text=text)
+    if check_decision(judge, config):
+        return None
+    said = judge.write(config, "secrets", b"/k", b"", bytes(32))
+    assert Keyring([parse_config(config.encode())]).chain_for(GroupResource("secrets")).seal(b"", b"/k", bytes) == (
+        said.value
+    ), config
+    return said.value[len(b"k8s:enc:secretbox:v1:") : -(24 + 16 + 1)].decode()
+
+
+SCALAR = """\
+apiVersion: apiserver.config.k8s.io/v1
+kind: EncryptionConfiguration
+resources:
+- resources: [secrets]
+  providers:
+  - secretbox:
+      keys:
+      - name: {text}
+        secret: AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=
+"""
+
+
+def test_vectors_of_yaml_scalars(judge: Judge) -> None:
+    for vector in VECTORS["yaml_scalars"]:
+        named = compare_scalar(judge, vector["text"])
+        assert named == (vector["value"] if vector["type"] == "string" else None), vector
+
+
+def compare_scalars(judge: Judge, rng: random.Random, count: int) -> None:
+    """Have random texts read that look a little like numbers, dates, booleans and nothing."""
+    parts = (*"0123456789abfxoeEyYnN+-._:~ ", "0x", "0b", "0o", "true", "No", "null", ".inf", "1e3", "!!str ", "'", '"')
+    for _ in range(count):
+        compare_scalar(judge, "".join(rng.choices(parts, k=rng.randrange(1, 7))))
+
+
+def test_random_yaml_scalars_have_the_same_meaning(judge: Judge) -> None:
+    compare_scalars(judge, random.Random(888), 1500)
 
 
 @pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "samples").glob("*.yaml")), ids=lambda p: p.name)

@@ -6,7 +6,9 @@ keyring holds the chains of one or several configurations; of several, each is a
 said.
 
 Which chain a resource has: the entry that names it, else the one for its whole group, else the one for everything;
-the three are never merged. A resource in no entry is plaintext, and a value that says otherwise is refused.
+the three are never merged. A resource in no entry is plaintext, and a value that says otherwise is refused. The group
+of a resource may be unknown, for no key of etcd tells it: reading then tries all that may apply, and writing refuses to
+guess, for a value under the key of another entry is lost to the server.
 
 Source: kubernetes/apiserver pkg/storage/value/transformer.go, pkg/server/options/encryptionconfig/config.go
 (24a394e51); spec/encryption-at-rest.md, 3 and 4.2. Knows no file and no etcd; the etcd key is a context of bytes.
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 import hmac
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from snaptool.errors import ProviderError
@@ -114,6 +116,11 @@ class Chain:
 
     def __init__(self, configurations: Sequence[Sequence[Provider]]) -> None:
         self._configurations = tuple(tuple(providers) for providers in configurations)
+        # Values are many, prefixes are few and never change.
+        self._prefixes = tuple(
+            tuple((provider.prefix, len(provider.prefix), provider) for provider in providers)
+            for providers in self._configurations
+        )
 
     @property
     def _first(self) -> Provider:
@@ -132,17 +139,17 @@ class Chain:
         attempts: list[Attempt] = []
         reasons: list[Reason] = []
         doubtful: Unsealed | None = None
-        for number, providers in enumerate(self._configurations):
+        for number, providers in enumerate(self._prefixes):
             failed: list[Reason] = []
-            for place, provider in enumerate(providers):
-                if not stored.startswith(provider.prefix):
+            for place, (prefix, size, provider) in enumerate(providers):
+                if not stored.startswith(prefix):
                     continue
                 try:
-                    opened = provider.unseal(stored[len(provider.prefix) :], context)
+                    opened = provider.unseal(stored[size:], context)
                 except KeyDoesNotFit as error:
                     attempts.append(Attempt((number, place), provider.kind, error.reasons))
                     # The server drops what identity says, unless it is alone, for a resource in no entry.
-                    if provider.prefix or (len(providers) == 1 and isinstance(provider, UncoveredIdentity)):
+                    if prefix or (len(providers) == 1 and isinstance(provider, UncoveredIdentity)):
                         failed += error.reasons
                     continue
                 found = _unsealed(opened, provider, number, place)
@@ -251,42 +258,65 @@ class Keyring:
         self._chains: dict[GroupResource | None, Chain] = {}
 
     def chain_for(self, resource: GroupResource | None) -> Chain:
-        """Return the chain of a resource. None is a key of no known resource: written in clear, read with any key."""
+        """Return the chain of a resource. None is a key of no known resource: written in clear, read with any key.
+
+        A resource whose group is not known is read with every entry that could be its own, and sealed only where one
+        entry is certain to be.
+        """
         if resource not in self._chains:
-            configurations = [self._providers(entries, resource) or (UncoveredIdentity(),) for entries in self._entries]
+            configurations = [_chosen(entries, resource).chain for entries in self._entries]
             self._chains[resource] = Chain(configurations or [(UncoveredIdentity(),)])
         return self._chains[resource]
 
     def covers(self, resource: GroupResource | None) -> bool:
-        """Does any configuration have an entry for the resource?"""
-        return resource is not None and any(self._providers(entries, resource) for entries in self._entries)
+        """Is it certain that any configuration has an entry for the resource?"""
+        return any(_chosen(entries, resource).certain for entries in self._entries)
 
     def providers(self) -> tuple[tuple[Provider, ...], ...]:
         """Return the distinct providers of each configuration, in order."""
-        return tuple(
-            tuple({id(one): one for _, providers in entries for one in providers}.values()) for entries in self._entries
-        )
+        return tuple(_distinct(one for _, providers in entries for one in providers) for entries in self._entries)
 
-    @staticmethod
-    def _providers(
-        entries: tuple[tuple[GroupResource, tuple[Provider, ...]], ...], resource: GroupResource | None
-    ) -> tuple[Provider, ...]:
-        if resource is None:
-            # Nothing current is encrypted there; what old servers encrypted may be under any key.
-            every = {id(one): one for _, providers in entries for one in providers if one.prefix}
-            return (UncoveredIdentity(), *every.values())
-        wanted: list[Callable[[GroupResource], bool]] = [
-            lambda entry: entry == resource,
-            lambda entry: entry == GroupResource("*", resource.group),
-            lambda entry: entry == GroupResource("*", "*"),
-        ]
-        if resource.group is None:
-            wanted[:2] = [lambda entry: entry.resource == resource.resource]
-        for fits in wanted:
-            found = tuple(one for entry, providers in entries if fits(entry) for one in providers)
-            if found:
-                return found
-        return ()
+
+_Entries = tuple[tuple[GroupResource, tuple[Provider, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """What a configuration has for a resource. `certain`: the server would write with the first of `chain`."""
+
+    chain: tuple[Provider, ...]
+    certain: bool
+
+
+def _chosen(entries: _Entries, resource: GroupResource | None) -> _Choice:
+    if resource is None:
+        # Nothing current is encrypted there; what old servers encrypted may be under any key.
+        others = _distinct(one for _, providers in entries for one in providers if one.prefix)
+        return _Choice((UncoveredIdentity(), *others), certain=False)
+    if resource.group is None:
+        return _chosen_without_group(entries, resource.resource)
+    for wanted in (resource, GroupResource("*", resource.group), GroupResource("*", "*")):
+        found = tuple(one for entry, providers in entries if entry == wanted for one in providers)
+        if found:
+            return _Choice(found, certain=True)
+    return _Choice((UncoveredIdentity(),), certain=False)
+
+
+def _chosen_without_group(entries: _Entries, plural: str) -> _Choice:
+    possible = list(dict.fromkeys(entry for entry, _ in entries if entry.resource in {plural, "*"}))
+    named = [entry for entry in possible if entry.resource == plural]
+    # A name in one group alone is taken to be meant. Else the wildcard of its group, if any, hides that of everything.
+    only = named or possible
+    certain = only[0] if len(only) == 1 and (named or only[0].group == "*") else None
+    possible.sort(key=lambda entry: entry != certain)
+    found = [one for wanted in possible for entry, providers in entries if entry == wanted for one in providers]
+    if certain is not None:
+        return _Choice(_distinct(found), certain=True)
+    return _Choice((UncoveredIdentity(), *_distinct(one for one in found if one.prefix)), certain=False)
+
+
+def _distinct(providers: Iterable[Provider]) -> tuple[Provider, ...]:
+    return tuple({id(one): one for one in providers}.values())
 
 
 def _make(config: ProviderConfig, plausible: Plausible | None, kms: KmsFactory) -> Provider:

@@ -223,7 +223,6 @@ def test_a_failing_key_says_more_than_configurations_that_do_not_know_the_value(
         (GroupResource("secrets", ""), "core"),
         (GroupResource("foos", "cr.bar.com"), "all"),
         (GroupResource("deployments", None), "exact"),
-        (GroupResource("foos", None), "all"),
     ],
 )
 def test_exact_name_then_group_then_everything(resource: GroupResource, key: str) -> None:
@@ -234,14 +233,46 @@ def test_exact_name_then_group_then_everything(resource: GroupResource, key: str
     assert keyring.covers(resource)
 
 
-def test_a_resource_of_unknown_group_reads_with_every_entry_of_its_plural() -> None:
-    keyring = Keyring([config("foos.b.example: aesgcm b=1", "pods: aesgcm c=1", "foos.a.example: aesgcm a=1")])
+def test_a_resource_of_unknown_group_reads_with_every_entry_that_may_be_its_own() -> None:
+    keyring = Keyring(
+        [config("foos.b.example: aesgcm b=1", "pods: aesgcm c=1", "foos.a.example: aesgcm a=1", "*.: secretbox d=1")]
+    )
     chain = keyring.chain_for(GroupResource("foos", None))
-    assert chain.unseal(sealed("aesgcm b=1"), CONTEXT).key_name == "b"
-    assert chain.unseal(sealed("aesgcm a=1"), CONTEXT).key_name == "a"
+    for entry in ("aesgcm b=1", "aesgcm a=1", "secretbox d=1"):
+        unsealed = chain.unseal(sealed(entry), CONTEXT)
+        assert (unsealed.plaintext, unsealed.key_name) == (OBJECT, entry.split(" ")[1][0])
+    assert chain.unseal(OBJECT, CONTEXT).kind is Kind.IDENTITY
     assert refused(chain, sealed("aesgcm c=1")).reasons == (Reason.UNKNOWN_KEY_NAME,)
+
+
+@pytest.mark.parametrize(
+    ("entries", "writer"),
+    [
+        (["foos.a.example: aesgcm a=1"], "a"),
+        (["foos.a.example: aesgcm a=1", "*.b.example: aesgcm b=1", "*.*: aesgcm c=1"], "a"),
+        (["*.*: aesgcm c=1"], "c"),
+        (["pods: aesgcm a=1", "*.*: aesgcm c=1"], "c"),
+        # The server has one of the two, or either the wildcard of the group or that of everything, and not both.
+        (["foos.a.example: aesgcm a=1", "foos.b.example: aesgcm b=1"], None),
+        (["*.b.example: aesgcm b=1", "*.*: aesgcm c=1"], None),
+        (["*.: aesgcm b=1"], None),
+        (["pods: aesgcm a=1"], None),
+    ],
+)
+def test_a_resource_of_unknown_group_is_sealed_only_when_its_entry_is_certain(
+    entries: list[str], writer: str | None
+) -> None:
+    keyring, foos = Keyring([config(*entries)]), GroupResource("foos", None)
+    assert keyring.covers(foos) is (writer is not None)
+    expected = (Kind.AESGCM, writer) if writer else (Kind.IDENTITY, "")
+    assert keyring.chain_for(foos).writer == expected
+
+
+def test_a_resource_in_no_entry_is_not_covered() -> None:
+    keyring = Keyring([config("foos.b.example: aesgcm b=1", "pods: aesgcm c=1")])
     assert not keyring.covers(GroupResource("bars", None))
     assert not keyring.covers(GroupResource("pods", "metrics.example"))
+    assert not keyring.covers(GroupResource("foos", ""))
 
 
 def test_a_key_of_no_resource_is_read_with_any_key_and_written_in_clear() -> None:

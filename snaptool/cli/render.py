@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import sys
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
 import click
@@ -73,7 +76,37 @@ class Progress:
 
 def print_json(document: Any) -> None:
     """Print one JSON document. Bytes are shown as text where they are UTF-8 and escaped where they are not."""
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False, default=_plain))
+    click.echo(_json(document))
+
+
+def print_json_members(members: Iterable[tuple[str, Any]]) -> None:
+    """Print one JSON object a member at a time; an iterator among them becomes an array, which is printed row by row.
+
+    For results that may have as many rows as a snapshot has keys.
+    """
+    before = "{"
+    for name, value in members:
+        if isinstance(value, Iterator):
+            click.echo(f"{before}\n  {json.dumps(name)}: [", nl=False)
+            between = ""
+            for row in value:
+                click.echo(f"{between}\n{textwrap.indent(_json(row), '    ')}", nl=False)
+                between = ","
+            click.echo("\n  ]" if between else "]", nl=False)
+        else:
+            indented = textwrap.indent(_json(value), "  ").lstrip()
+            click.echo(f"{before}\n  {json.dumps(name)}: {indented}", nl=False)
+        before = ","
+    click.echo("\n}")
+
+
+# JSON lets these stand, and terminals obey them or show text in another order.
+_UNPRINTABLE = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069]")
+
+
+def _json(value: Any) -> str:
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=_plain)
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _plain(value: object) -> object:
@@ -93,15 +126,29 @@ def show(key: bytes) -> str:
 def print_table(
     headings: Sequence[str], rows: Iterable[Sequence[object]], *, right: str = "", indent: str = ""
 ) -> None:
-    """Print aligned columns. `right` has an `r` for every right-aligned column: ` r r` aligns the second and fourth."""
-    cells = [list(headings), *([_cell(value) for value in row] for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
-    for row in cells:
-        parts = [
-            text.rjust(width) if right[index : index + 1] == "r" else text.ljust(width)
-            for index, (text, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        click.echo(indent + "  ".join(parts).rstrip())
+    """Print aligned columns. `right` has an `r` for every right-aligned column: ` r r` aligns the second and fourth.
+
+    Rows are taken and printed a block at a time, as kubectl does; columns only ever grow wider from block to block.
+    """
+    remaining = iter(rows)
+    widths = [0] * len(headings)
+    cells = [list(headings), *_cells(remaining)]
+    while cells:
+        widths = [max(width, *(len(row[column]) for row in cells)) for column, width in enumerate(widths)]
+        for row in cells:
+            parts = [
+                text.rjust(width) if right[index : index + 1] == "r" else text.ljust(width)
+                for index, (text, width) in enumerate(zip(row, widths, strict=True))
+            ]
+            click.echo(indent + "  ".join(parts).rstrip())
+        cells = _cells(remaining)
+
+
+_BLOCK_ROWS = 500
+
+
+def _cells(rows: Iterator[Sequence[object]]) -> list[list[str]]:
+    return [[_cell(value) for value in row] for row in itertools.islice(rows, _BLOCK_ROWS)]
 
 
 def _cell(value: object) -> str:

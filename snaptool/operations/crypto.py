@@ -31,7 +31,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snaptool.errors import SnaptoolError
-from snaptool.providers import Chain, Entropy, GroupResource, Keyring, Kind, NoKeyFits, Reason
+from snaptool.files import SourceChanged
+from snaptool.providers import Chain, Entropy, GroupResource, Keyring, Kind, NoKeyFits, Reason, Unsealed
 
 Answer = TypeVar("Answer")
 
@@ -172,7 +173,12 @@ class _Bench:
             self._writing[resource] = keyring.chain_for(resource)
         return self._writing[resource]
 
-    def values(self, batch: Batch) -> Iterator[tuple[GroupResource | None, bytes, bytes]]:
+    def reading_chains(self, batch: Batch) -> dict[int, Chain]:
+        """The chains to read a batch with, by resource number."""
+        return {number: self.reading_chain(batch.resources[number]) for number in set(batch.resource.tolist())}
+
+    def values(self, batch: Batch) -> Iterator[tuple[int, bytes, bytes]]:
+        """Yield resource number, etcd key and stored value of every value."""
         buffer = self.buffer
         for resource, key, key_len, value, value_len in zip(
             batch.resource.tolist(),
@@ -182,24 +188,48 @@ class _Bench:
             batch.value_len.tolist(),
             strict=True,
         ):
-            yield batch.resources[resource], buffer[key : key + key_len], buffer[value : value + value_len]
+            yield resource, buffer[key : key + key_len], buffer[value : value + value_len]
 
 
 def open_batch(bench: _Bench, batch: Batch) -> OpenedBatch:
     """Open every value of `batch` with the reading keys."""
     known: dict[Outcome, int] = {}
-    outcome = np.empty(len(batch), dtype=np.int64)
-    digests = bytearray(DIGEST_SIZE * len(batch))
+    # Values that opened the same way share an outcome, which is found by its parts: making one per value costs more
+    # than some ciphers do.
+    ways: dict[tuple[object, ...], int] = {}
+    numbers: list[int] = []
+    digests: list[bytes] = []
     lost_keys: dict[int, bytes] = {}
-    for index, (resource, key, stored) in enumerate(bench.values(batch)):
-        found, plaintext = open_value(bench.reading_chain(resource), stored, key)
-        outcome[index] = known.setdefault(found, len(known))
-        if not found.opened:
-            lost_keys[index] = key
-        if plaintext is not None:
-            digests[index * DIGEST_SIZE : (index + 1) * DIGEST_SIZE] = plaintext_digest(plaintext)
-    rows = np.frombuffer(digests, dtype=np.uint8).reshape(len(batch), DIGEST_SIZE)
-    return OpenedBatch(tuple(known), outcome, rows, lost_keys)
+    chains = bench.reading_chains(batch)
+    for resource, key, stored in bench.values(batch):
+        try:
+            unsealed = chains[resource].unseal(stored, key)
+        except NoKeyFits as error:
+            lost_keys[len(numbers)] = key
+            numbers.append(known.setdefault(_lost(error), len(known)))
+            digests.append(_NO_DIGEST)
+            continue
+        if unsealed.doubtful:
+            lost_keys[len(numbers)] = key
+        way = (unsealed.position, unsealed.key_name, unsealed.stale, unsealed.doubtful)
+        if way not in ways:
+            ways[way] = known.setdefault(_opened(unsealed), len(known))
+        numbers.append(ways[way])
+        digests.append(plaintext_digest(unsealed.plaintext))
+    rows = np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(len(batch), DIGEST_SIZE)
+    return OpenedBatch(tuple(known), np.array(numbers, dtype=np.int64), rows, lost_keys)
+
+
+_NO_DIGEST = bytes(DIGEST_SIZE)
+
+
+def _lost(error: NoKeyFits) -> Outcome:
+    return Outcome(False, None, "", (), stale=False, reasons=error.reasons, server_error=str(error))
+
+
+def _opened(unsealed: Unsealed) -> Outcome:
+    reasons = (Reason.DOUBTFUL_PLAINTEXT,) if unsealed.doubtful else ()
+    return Outcome(not unsealed.doubtful, unsealed.kind, unsealed.key_name, unsealed.position, unsealed.stale, reasons)
 
 
 def open_value(chain: Chain, stored: bytes, key: bytes) -> tuple[Outcome, bytes | None]:
@@ -207,22 +237,20 @@ def open_value(chain: Chain, stored: bytes, key: bytes) -> tuple[Outcome, bytes 
     try:
         unsealed = chain.unseal(stored, key)
     except NoKeyFits as error:
-        return Outcome(False, None, "", (), stale=False, reasons=error.reasons, server_error=str(error)), None
-    reasons = (Reason.DOUBTFUL_PLAINTEXT,) if unsealed.doubtful else ()
-    return (
-        Outcome(not unsealed.doubtful, unsealed.kind, unsealed.key_name, unsealed.position, unsealed.stale, reasons),
-        unsealed.plaintext,
-    )
+        return _lost(error), None
+    return _opened(unsealed), unsealed.plaintext
 
 
 def reseal_batch(bench: _Bench, batch: Batch) -> list[bytes]:
     """Open every value of `batch` with the reading keys and seal it anew; all of them are known to open."""
     sealed = []
+    readers = bench.reading_chains(batch)
+    writers = {number: bench.writing_chain(batch.resources[number]) for number in readers}
+    randomness = bench.work.randomness
     revisions = zip(batch.main.tolist(), batch.sub.tolist(), strict=True)
     for (resource, key, stored), revision in zip(bench.values(batch), revisions, strict=True):
-        plaintext = bench.reading_chain(resource).unseal(stored, key).plaintext
-        entropy = bench.work.randomness.for_value(*revision)
-        sealed.append(bench.writing_chain(resource).seal(plaintext, key, entropy))
+        plaintext = readers[resource].unseal(stored, key).plaintext
+        sealed.append(writers[resource].seal(plaintext, key, randomness.for_value(*revision)))
     return sealed
 
 
@@ -291,10 +319,19 @@ class Workshop:
                 first, future = waiting.popleft()
                 yield first, future.result()
         except BrokenProcessPool as error:
+            self._check_size()
             raise WorkerDied(
                 "a worker process died while it opened or sealed values",
                 hint="look for the out-of-memory killer in the system log; --jobs 1 works without worker processes",
             ) from error
+
+    def _check_size(self) -> None:
+        work = self._bench.work
+        if (now := Path(work.path).stat().st_size) < work.size:
+            raise SourceChanged(
+                f"{work.path} was cut while it was read: {work.size} bytes then, {now} now",
+                hint="work on a copy that nothing else writes to, then run the command again",
+            )
 
     def close(self) -> None:
         """End the workers, without waiting for work that nobody wants any more."""

@@ -1,1 +1,73 @@
-"""snaptool: rewrite etcd snapshots of Kubernetes clusters."""
+"""snaptool: rewrite etcd snapshots of Kubernetes clusters.
+
+Everything a command does is one call here, on typed values::
+
+    from snaptool import Keyring, RewriteRequest, open_snapshot, parse_config, rewrite
+
+Names are imported when they are first asked for, so that the command line's `--help` does not wait for numpy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from snaptool.errors import (
+        FormatError,
+        InputError,
+        KeyServiceError,
+        OutputError,
+        ProviderError,
+        ScratchError,
+        SnaptoolError,
+        VerificationFailed,
+    )
+    from snaptool.operations import (
+        OpenedSnapshot,
+        RewriteReport,
+        RewriteRequest,
+        Survey,
+        Undecryptable,
+        Verification,
+        open_snapshot,
+        repair,
+        rewrite,
+        survey,
+        verify,
+    )
+    from snaptool.providers import EncryptionConfig, GroupResource, Keyring, new_config, parse_config
+
+__all__ = [
+    "EncryptionConfig",
+    "FormatError",
+    "GroupResource",
+    "InputError",
+    "KeyServiceError",
+    "Keyring",
+    "OpenedSnapshot",
+    "OutputError",
+    "ProviderError",
+    "RewriteReport",
+    "RewriteRequest",
+    "ScratchError",
+    "SnaptoolError",
+    "Survey",
+    "Undecryptable",
+    "Verification",
+    "VerificationFailed",
+    "new_config",
+    "open_snapshot",
+    "parse_config",
+    "repair",
+    "rewrite",
+    "survey",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'snaptool' has no attribute {name!r}")
+    from snaptool import errors, operations, providers  # noqa: PLC0415 - see the docstring
+
+    return next(getattr(home, name) for home in (errors, operations, providers) if hasattr(home, name))

@@ -230,7 +230,8 @@ class _Loader(_Base):  # type: ignore[misc] # the C loader where libyaml is at h
 def _parse_yaml(data: bytes) -> Any:
     loader = None
     try:
-        loader = _Loader(data)
+        text = data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
+        loader = _Loader(text)
         node = loader.get_node() if loader.check_node() else None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
@@ -238,25 +239,50 @@ def _parse_yaml(data: bytes) -> Any:
     finally:
         if loader is not None:
             loader.dispose()
-    return _YamlTree().value(node, 0) if node is not None else None
+    return _YamlTree(text).value(node, 0) if node is not None else None
+
+
+_ESCAPED_SLASH = re.compile(r"(?:[^\\]|\\[^/])*+\\/", re.DOTALL)
+_TAG_OF_NO_NAME = re.compile(r"(?:&\S+\s+)?!\s")
 
 
 class _YamlTree:
-    """Turns YAML nodes into the values that go-yaml v2 and the conversion to JSON behind it give."""
+    """Turns YAML nodes into the values that go-yaml v2 and the conversion to JSON behind it give.
 
-    def __init__(self) -> None:
+    `text` is what the nodes were composed from: go-yaml is the older of two brothers, and where libyaml has learned
+    something since, it matters how a scalar was written.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text
         self._values = 0
+        # By id, which is safe while the tree lives: one long scalar may have a hundred thousand aliases.
+        self._scalars: dict[int, Any] = {}
 
     def value(self, node: yaml.Node, depth: int) -> Any:
         self._values += 1
         if depth > _DEEPEST_TREE or self._values > _LARGEST_TREE:
             raise _Refused("syntax", "the document is too large or too deep, aliases counted")
-        if isinstance(node, yaml.MappingNode):
-            made = _Map()
-            self._fill(made, node, depth)
-            return made
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node)
         if isinstance(node, yaml.SequenceNode):
             return [self.value(item, depth + 1) for item in node.value]
+        assert isinstance(node, yaml.MappingNode)  # there are three kinds
+        made = _Map()
+        self._fill(made, node, depth)
+        return made
+
+    def _scalar(self, node: yaml.ScalarNode) -> Any:
+        if id(node) not in self._scalars:
+            self._scalars[id(node)] = self._resolved(node)
+        return self._scalars[id(node)]
+
+    def _resolved(self, node: yaml.ScalarNode) -> Any:
+        written = self._text[node.start_mark.index : node.end_mark.index]
+        if node.style == '"' and _ESCAPED_SLASH.match(written):
+            raise _Refused("syntax", f"YAML 1.1 has no escape for a slash (line {node.start_mark.line + 1})")
+        if node.tag == _PLAIN and _TAG_OF_NO_NAME.match(written):
+            return node.value
         return _scalar(node.tag, node.value)
 
     def _fill(self, made: _Map, node: yaml.MappingNode, depth: int) -> None:
@@ -278,9 +304,8 @@ class _YamlTree:
                 raise _Refused("syntax", f"a merge needs a mapping (line {node.start_mark.line + 1})")
             self._fill(made, source, depth)
 
-    @staticmethod
-    def _key(node: yaml.Node) -> str:
-        key = _scalar(node.tag, node.value) if isinstance(node, yaml.ScalarNode) else None
+    def _key(self, node: yaml.Node) -> str:
+        key = self._scalar(node) if isinstance(node, yaml.ScalarNode) else None
         if isinstance(key, str):
             return key
         if isinstance(key, bool):

@@ -21,7 +21,7 @@ from functools import lru_cache
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from nacl.bindings import crypto_secretbox_easy, crypto_secretbox_open_easy
+from nacl.bindings import crypto_secretbox, crypto_secretbox_open
 from nacl.exceptions import CryptoError
 
 from snaptool.providers.provider import Entropy, KeyDoesNotFit, Kind, Opened, Plausible, Reason
@@ -183,7 +183,7 @@ def _open_secretbox(key: bytes, payload: bytes, context: bytes) -> bytes:
     if len(payload) < SECRETBOX_OVERHEAD:
         raise KeyDoesNotFit(Reason.TOO_SHORT)
     try:
-        return crypto_secretbox_open_easy(payload[SECRETBOX_NONCE_SIZE:], payload[:SECRETBOX_NONCE_SIZE], key)
+        return crypto_secretbox_open(payload[SECRETBOX_NONCE_SIZE:], payload[:SECRETBOX_NONCE_SIZE], key)
     except CryptoError as error:
         raise KeyDoesNotFit(Reason.SECRETBOX_AUTH) from error
 
@@ -209,7 +209,7 @@ def _seal_gcm(key: bytes, plaintext: bytes, context: bytes, entropy: Entropy) ->
 def _seal_secretbox(key: bytes, plaintext: bytes, context: bytes, entropy: Entropy) -> bytes:
     del context
     nonce = entropy(SECRETBOX_NONCE_SIZE)
-    return nonce + crypto_secretbox_easy(plaintext, nonce, key)
+    return nonce + crypto_secretbox(plaintext, nonce, key)
 
 
 _READERS: dict[Kind, Callable[[bytes, bytes, bytes], bytes]] = {

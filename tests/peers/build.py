@@ -36,14 +36,16 @@ _STAMP = ".stamp"
 class Recipe:
     """How to build a set with Go. `modules` are all of the pinned version; `programs`: file name to package.
 
-    `source`: a folder with a program of our own, package `.`. `staging`: the module's own go.mod replaces modules by
-    folders of its repository; they are taken as published, with the version that belongs to it.
+    `source`: a folder with programs of our own, each in a folder of its name. `staging`: the module's own go.mod
+    replaces modules by folders of its repository; they are taken as published, with the version that belongs to it.
+    `variables`: what the linker sets to the version, for programs that state it only if they are told.
     """
 
     modules: tuple[str, ...]
     programs: dict[str, str]
     source: str | None = None
     staging: bool = False
+    variables: tuple[str, ...] = ()
 
 
 _ETCD = "go.etcd.io/etcd"
@@ -53,11 +55,16 @@ _GO = {
         programs={"etcd": f"{_ETCD}/server/v3", "etcdutl": f"{_ETCD}/etcdutl/v3", "etcdctl": f"{_ETCD}/etcdctl/v3"},
     ),
     "bbolt": Recipe(modules=("go.etcd.io/bbolt",), programs={"bbolt": "go.etcd.io/bbolt/cmd/bbolt"}),
-    "apiserver": Recipe(modules=("k8s.io/apiserver",), programs={"transform": "."}, source="tests/oracles/transform"),
+    "apiserver": Recipe(
+        modules=("k8s.io/apiserver",),
+        programs={"transform": "./transform", "storage": "./storage"},
+        source="tests/oracles",
+    ),
     "kubernetes": Recipe(
         modules=("k8s.io/kubernetes",),
         programs={"kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver"},
         staging=True,
+        variables=("k8s.io/component-base/version.gitVersion",),
     ),
 }
 _DEBIAN = {"etcd": {"etcd-server": "usr/bin/etcd", "etcd-client": "usr/bin/etcdctl"}}
@@ -111,14 +118,15 @@ def _stamp(name: str, version: str, how: str) -> str:
 
 
 def _sources(recipe: Recipe) -> list[Path]:
-    return sorted((ROOT / recipe.source).glob("*.go")) if recipe.source else []
+    return sorted((ROOT / recipe.source).glob("*/*.go")) if recipe.source else []
 
 
 def _with_go(recipe: Recipe, version: str, work: Path, done: Path) -> None:
     module = work / "module"
     module.mkdir()
     for path in _sources(recipe):
-        shutil.copy(path, module)
+        (module / path.parent.name).mkdir(exist_ok=True)
+        shutil.copy(path, module / path.parent.name)
     language = _run(["go", "env", "GOVERSION"], module).strip().removeprefix("go").split("-")[0].split()[0]
     lines = ["module snaptool.test/peer", f"go {language}", *(f"require {one} v{version}" for one in recipe.modules)]
     (module / "go.mod").write_text("\n".join(lines) + "\n")
@@ -132,9 +140,10 @@ def _with_go(recipe: Recipe, version: str, work: Path, done: Path) -> None:
         published = f"v0.{version.split('.', 1)[1]}"
         lines += [f"replace {one} => {one} {published}" for one in staged]
         (module / "go.mod").write_text("\n".join(lines) + "\n")
+    flags = " ".join(["-s", "-w", *(f"-X {name}=v{version}" for name in recipe.variables)])
     for program, package in recipe.programs.items():
         target = str(done / program)
-        _run(["go", "build", "-p", "2", "-trimpath", "-ldflags", "-s -w", "-o", target, package], module, environment)
+        _run(["go", "build", "-p", "2", "-trimpath", "-ldflags", flags, "-o", target, package], module, environment)
 
 
 def _from_debian(packages: dict[str, str], version: str, work: Path, done: Path) -> bool:

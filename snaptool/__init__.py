@@ -22,19 +22,10 @@ if TYPE_CHECKING:
         SnaptoolError,
         VerificationFailed,
     )
-    from snaptool.operations import (
-        OpenedSnapshot,
-        RewriteReport,
-        RewriteRequest,
-        Survey,
-        Undecryptable,
-        Verification,
-        open_snapshot,
-        repair,
-        rewrite,
-        survey,
-        verify,
-    )
+    from snaptool.operations.opening import OpenedSnapshot, open_snapshot
+    from snaptool.operations.rewrite import RewriteReport, RewriteRequest, Undecryptable, repair, rewrite
+    from snaptool.operations.survey import Survey, survey
+    from snaptool.operations.verify import Verification, verify
     from snaptool.providers import EncryptionConfig, GroupResource, Keyring, new_config, parse_config
 
 __all__ = [

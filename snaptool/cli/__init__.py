@@ -25,6 +25,10 @@ from snaptool.errors import SnaptoolError
 _COMMANDS = {
     "inspect": "inspect",
     "verify": "verify",
+    "list": "browse",
+    "get": "browse",
+    "history": "browse",
+    "diff": "browse",
     "rewrite": "rewrite",
     "repair": "rewrite",
     "config": "config",

@@ -12,6 +12,8 @@ from typing import Any, Self
 
 import click
 
+from snaptool.errors import InputError
+
 _UNITS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
@@ -107,6 +109,36 @@ _UNPRINTABLE = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069]")
 def _json(value: Any) -> str:
     text = json.dumps(value, indent=2, ensure_ascii=False, default=_plain)
     return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def print_yaml(document: Any) -> None:
+    """Print one YAML document, in order, texts of several lines as blocks."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML's signature
+            return True
+
+    def represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+    Dumper.add_representer(str, represent_text)
+    text = yaml.dump(document, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=sys.maxsize)
+    if _UNPRINTABLE.search(text):
+        text = yaml.dump(document, Dumper=Dumper, sort_keys=False, allow_unicode=False, width=sys.maxsize)
+    click.echo(text, nl=False)
+
+
+def print_bytes(content: bytes) -> None:
+    """Write bytes as they are. Raises InputError when they are no text and stdout is a terminal."""
+    if sys.stdout.isatty():
+        text = content.decode(errors="replace")
+        if not all(char.isprintable() or char in "\n\t" for char in text) or "\ufffd" in text:
+            raise InputError(
+                "what you asked for is binary, and a terminal would obey what is in it",
+                hint="redirect it to a file, or pipe it into `xxd`",
+            )
+    click.echo(content, nl=False)
 
 
 def _plain(value: object) -> object:

@@ -21,6 +21,7 @@ from snaptool.operations.browse import (
     open_found,
     parse_target,
 )
+from snaptool.operations.diff import Diff, Difference, Differences, DiffSide, DiffValue, Recoded, diff
 from snaptool.operations.opening import OpenedSnapshot, WrongTrailer, open_snapshot
 from snaptool.operations.rewrite import (
     Deletion,
@@ -41,6 +42,11 @@ from snaptool.operations.verify import Verification, verify
 __all__ = [
     "CensusRow",
     "Deletion",
+    "Diff",
+    "DiffSide",
+    "DiffValue",
+    "Difference",
+    "Differences",
     "EtcdFacts",
     "FileFacts",
     "FileReport",
@@ -53,6 +59,7 @@ __all__ = [
     "OpenedSnapshot",
     "OpenedValue",
     "ReadBackFailed",
+    "Recoded",
     "RecordCounts",
     "RewriteReport",
     "RewriteRequest",
@@ -65,6 +72,7 @@ __all__ = [
     "ValueLost",
     "Verification",
     "WrongTrailer",
+    "diff",
     "find_value",
     "history",
     "listing",

@@ -1,0 +1,563 @@
+"""`snaptool list`, `get`, `history` and `diff`: looking into snapshots, with kubectl's habits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from snaptool.cli import exits, options
+from snaptool.cli.render import (
+    Terminal,
+    print_bytes,
+    print_json,
+    print_json_members,
+    print_table,
+    print_yaml,
+    show,
+)
+from snaptool.errors import InputError
+
+if TYPE_CHECKING:
+    from snaptool.operations import (
+        Diff,
+        Difference,
+        DiffValue,
+        History,
+        HistoryEntry,
+        ListedRecord,
+        Listing,
+        OpenedSnapshot,
+        StoredValue,
+        Target,
+    )
+    from snaptool.providers import Keyring
+
+_SHOWN_REASONS = 20
+_SHOWN_DIGITS = 8
+
+_namespace_option = click.option("-n", "--namespace", metavar="NS", help="Namespace.  [default: default]")
+_words_argument = click.argument("words", metavar="(KEY | TYPE NAME)", nargs=-1, required=True)
+
+
+def _examples(*lines: str) -> str:
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def _keyring(configs: Sequence[str]) -> Keyring | None:
+    from snaptool.kube import plausible
+    from snaptool.providers import Keyring
+
+    return Keyring(options.load_configs(configs), plausible=plausible) if configs else None
+
+
+def _open(path: Path, terminal: Terminal) -> OpenedSnapshot:
+    from snaptool.operations import open_snapshot
+
+    opened = open_snapshot(path)
+    for notice in opened.notices:
+        terminal.note(notice)
+    return opened
+
+
+# --- list -----------------------------------------------------------------------------------------------------------
+
+
+@click.command(
+    "list",
+    epilog=_examples(
+        "snaptool list backup.db secrets -n shop",
+        "snaptool list backup.db /registry/pods/ -o name",
+        "snaptool list backup.db --lost --config old.yaml",
+    ),
+)
+@options.snapshot_argument()
+@click.argument("word", metavar="[TYPE | KEY-PREFIX]", required=False)
+@click.option("-n", "--namespace", metavar="NS", help="Only this namespace.  [default: all]")
+@click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces: the default, for the habit of it.")
+@click.option("--all-revisions", is_flag=True, help="Every stored revision and deletion, not only current values.")
+@click.option("--lost", is_flag=True, help="Only values that --config does not open, with the reasons.")
+@options.config_option()
+@options.hash_option
+@options.prefix_option
+@options.jobs_option
+@options.output_option("text", "wide", "name", "json")
+@options.terminal_options
+def list_command(
+    snapshot: Path,
+    word: str | None,
+    namespace: str | None,
+    configs: tuple[str, ...],
+    prefixes: tuple[str, ...],
+    jobs: int,
+    output: str,
+    terminal: Terminal,
+    *,
+    all_namespaces: bool,
+    all_revisions: bool,
+    lost: bool,
+    skip_hash_check: bool,
+) -> int:
+    """List keys: namespace, name, revision, and what each value is stored under.
+
+    TYPE is what kubectl takes: secrets, cm, deploy.apps, PLURAL.GROUP for a custom resource; a KEY-PREFIX begins with
+    a slash. With --config each value is opened too, to tell whether it is lost or stale; exit code 3 when one is lost.
+    """
+    from snaptool.operations import listing
+
+    if lost and not configs:
+        raise click.UsageError("--lost needs --config: without keys no value opens")
+    keyring = _keyring(configs)
+    with terminal.progress() as progress, _open(snapshot, terminal) as opened:
+        rows = listing(
+            opened,
+            word,
+            None if all_namespaces else namespace,
+            keyring,
+            all_revisions=all_revisions,
+            lost=lost,
+            prefixes=prefixes,
+            skip_hash_check=skip_hash_check,
+            jobs=jobs,
+            progress=progress,
+        )
+        progress.close()
+        if output == "json":
+            print_json_members(_listing_members(rows, snapshot))
+        elif output == "name":
+            for row in rows:
+                click.echo(_short_name(row))
+        else:
+            _print_listing(rows, states=all_revisions or keyring is not None, wide=output == "wide")
+        if not len(rows):
+            terminal.note("no value is lost" if lost and not rows.lost_before else "no keys found")
+        if rows.lost_before:
+            terminal.note(f"older revisions are lost too: {rows.lost_before:,}; --all-revisions lists them")
+        return exits.FINDINGS if rows.lost or rows.lost_before else exits.DONE
+
+
+def _listing_members(rows: Listing, path: Path) -> Iterator[tuple[str, Any]]:
+    yield "path", path
+    yield "revision", rows.revision
+    yield "lost", rows.lost
+    yield "lost_older", rows.lost_before
+    yield "items", (_listed_document(row) for row in rows)
+
+
+def _listed_document(row: ListedRecord) -> dict[str, Any]:
+    from snaptool.operations.reasons import server_message
+
+    outcome = row.outcome
+    return {
+        "key": row.key,
+        "resource": row.resource,
+        "namespace": row.namespace or None,
+        "name": row.name,
+        "revision": row.revision.main,
+        "sub": row.revision.sub,
+        "version": row.version,
+        "live": row.live,
+        "deleted": row.deleted,
+        "provider": None if row.deleted else row.header.provider,
+        "key_name": None if row.deleted else row.key_name,
+        "size": row.size,
+        "opens": None if outcome is None else outcome.opened,
+        "stale": None if outcome is None else outcome.opened and outcome.stale,
+        "reasons": [] if outcome is None else list(outcome.reasons),
+        "explanation": row.reason,
+        "server_error": "" if outcome is None else server_message(outcome),
+    }
+
+
+def _short_name(row: ListedRecord) -> str:
+    """Name an object as `kubectl -o name` does: `secret/smtp`, `deployment.apps/shop`."""
+    from snaptool.kube import RESOURCE_TYPES
+
+    kind = next((known for known in RESOURCE_TYPES if known.group_resource == row.resource), None)
+    if kind is None or not kind.kind:
+        return f"{row.resource}/{_safe(row.name)}"
+    group = f".{kind.group}" if kind.group else ""
+    return f"{kind.kind.lower()}{group}/{_safe(row.name)}"
+
+
+def _safe(text: str) -> str:
+    return show(text.encode(errors="surrogateescape"))
+
+
+def _print_listing(rows: Listing, *, states: bool, wide: bool) -> None:
+    kind = rows.selection.kind
+    headings, right = ["NAME", "REVISION"], " r"
+    if kind is None or kind.namespaced is not False:
+        headings, right = ["NAMESPACE", *headings], " " + right
+    if kind is None:
+        headings, right = ["RESOURCE", *headings], " " + right
+    headings += ["PROVIDER", "KEY", "SIZE"]
+    right += "  r"
+    if states:
+        headings.append("STATE")
+    if wide:
+        headings += ["VERSION", "ETCD KEY"]
+        right = right.ljust(len(headings) - 2) + "r"
+    if not len(rows):
+        return
+    reasons: dict[tuple[str, str], int] = {}
+    print_table(headings, (_listed_cells(row, headings, reasons) for row in rows), right=right)
+    _print_reasons(reasons)
+
+
+def _listed_cells(row: ListedRecord, headings: Sequence[str], reasons: dict[tuple[str, str], int]) -> list[object]:
+    from snaptool.operations.reasons import server_message
+
+    if row.reason and row.outcome is not None and len(reasons) < _SHOWN_REASONS:
+        why = (row.reason, server_message(row.outcome))
+        reasons[why] = reasons.get(why, 0) + 1
+    cells: dict[str, object] = {
+        "RESOURCE": row.resource,
+        "NAMESPACE": _safe(row.namespace),
+        "NAME": _safe(row.name),
+        "REVISION": str(row.revision),
+        "PROVIDER": None if row.deleted else row.header.provider,
+        "KEY": _safe(row.key_name) or None,
+        "SIZE": None if row.deleted else row.size,
+        "STATE": _state(row),
+        "VERSION": row.version or None,
+        "ETCD KEY": row.key,
+    }
+    return [cells[heading] for heading in headings]
+
+
+def _state(row: ListedRecord | HistoryEntry) -> str:
+    if row.deleted:
+        return "deleted"
+    state = "current" if row.live else "old"
+    if row.outcome is None:
+        return state
+    if not row.outcome.opened:
+        return f"{state}, LOST"
+    return f"{state}, stale" if row.outcome.stale else state
+
+
+def _print_reasons(reasons: dict[tuple[str, str], int]) -> None:
+    for (sentence, server), count in reasons.items():
+        click.echo(f"\n{count:,} lost: {_safe(sentence)}")
+        click.echo(f"    kube-apiserver says: {server}")
+
+
+# --- get ------------------------------------------------------------------------------------------------------------
+
+
+@click.command(
+    "get",
+    epilog=_examples(
+        "snaptool get backup.db secret smtp -n shop --config old.yaml",
+        "snaptool get backup.db /registry/configmaps/shop/settings --revision 1200",
+    ),
+)
+@options.snapshot_argument()
+@_words_argument
+@_namespace_option
+@click.option("--revision", metavar="N", type=click.IntRange(min=1), help="The value as it was at that revision.")
+@options.config_option()
+@options.hash_option
+@options.prefix_option
+@options.output_option("yaml", "json", "value", "stored", default="yaml")
+@options.terminal_options
+def get_command(
+    snapshot: Path,
+    words: tuple[str, ...],
+    namespace: str | None,
+    revision: int | None,
+    configs: tuple[str, ...],
+    prefixes: tuple[str, ...],
+    output: str,
+    terminal: Terminal,
+    *,
+    skip_hash_check: bool,
+) -> int:
+    """Show one object, decrypted.
+
+    As with kubectl, a TYPE that has namespaces is looked for in `default` unless -n names another. `-o value` gives the
+    plaintext as kube-apiserver stored it, mostly protobuf; `-o stored` what is in etcd, with the encryption around it.
+    """
+    from snaptool.operations import find_value, open_found, parse_target
+
+    target = parse_target(words, namespace)
+    keyring = None if output == "stored" else _keyring(configs)
+    with _open(snapshot, terminal) as opened:
+        _tell_namespace(target, terminal)
+        value = find_value(opened, target, revision, prefixes=prefixes, skip_hash_check=skip_hash_check)
+        if output == "stored":
+            terminal.note(_where(value))
+            print_bytes(value.stored)
+            return exits.DONE
+        found = open_found(opened, value, keyring, prefixes=prefixes)
+    by = ""
+    if found.outcome.position and configs:
+        by = f", opened by {found.outcome.kind} {_safe(found.outcome.key_name)} of {configs[found.outcome.position[0]]}"
+    terminal.note(_where(value) + (by if value.stored is not found.plaintext else ", in clear"))
+    if found.notice:
+        terminal.note(found.notice)
+    if output == "value":
+        print_bytes(found.plaintext)
+    else:
+        document = _object(value, found.plaintext)
+        (print_json if output == "json" else print_yaml)(document)
+    return exits.DONE
+
+
+def _object(value: StoredValue, plaintext: bytes) -> dict[str, Any]:
+    from snaptool.kube import NotAnObject, decode_object
+
+    try:
+        return decode_object(plaintext)
+    except NotAnObject as error:
+        raise InputError(f"{show(value.key)}: {error}", hint="-o value shows it as it is") from error
+
+
+def _where(value: StoredValue) -> str:
+    return f"{show(value.key)} at revision {value.revision}, {'the current' if value.live else 'an old'} value"
+
+
+def _tell_namespace(target: Target, terminal: Terminal) -> None:
+    if target.namespace_assumed:
+        terminal.detail(f"looking in namespace {target.namespace}, as kubectl does; -n names another")
+
+
+# --- history --------------------------------------------------------------------------------------------------------
+
+
+@click.command(
+    "history",
+    epilog=_examples(
+        "snaptool history backup.db secret smtp -n shop --config old.yaml",
+    ),
+)
+@options.snapshot_argument()
+@_words_argument
+@_namespace_option
+@options.config_option()
+@options.hash_option
+@options.prefix_option
+@options.output_option()
+@options.terminal_options
+def history_command(
+    snapshot: Path,
+    words: tuple[str, ...],
+    namespace: str | None,
+    configs: tuple[str, ...],
+    prefixes: tuple[str, ...],
+    output: str,
+    terminal: Terminal,
+    *,
+    skip_hash_check: bool,
+) -> int:
+    """Show every stored revision of a key: what happened, and under which key its value is stored.
+
+    CONTENT is a digest of the plaintext: equal ones are equal contents, whatever they were encrypted with. Encrypted
+    values need --config for it. Exit code 3 when a value is lost.
+    """
+    from snaptool.operations import history, parse_target
+
+    target = parse_target(words, namespace)
+    keyring = _keyring(configs)
+    with _open(snapshot, terminal) as opened:
+        _tell_namespace(target, terminal)
+        found = history(opened, target, keyring, prefixes=prefixes, skip_hash_check=skip_hash_check)
+    if output == "json":
+        print_json(_history_document(found))
+    else:
+        _print_history(found)
+    return exits.FINDINGS if found.lost else exits.DONE
+
+
+def _history_document(found: History) -> dict[str, Any]:
+    from snaptool.operations.reasons import server_message
+
+    return {
+        "key": found.key,
+        "revision": found.revision,
+        "compacted_revision": found.compacted_revision,
+        "revisions": [
+            {
+                "revision": entry.revision.main,
+                "sub": entry.revision.sub,
+                "event": "delete" if entry.deleted else "put",
+                "live": entry.live,
+                "version": entry.version,
+                "lease": entry.lease,
+                "provider": None if entry.header is None else entry.header.provider,
+                "key_name": None if entry.header is None else entry.key_name,
+                "size": entry.size,
+                "digest": None if entry.digest is None else entry.digest.hex(),
+                "opens": None if entry.outcome is None else entry.outcome.opened,
+                "stale": None if entry.outcome is None else entry.outcome.opened and entry.outcome.stale,
+                "reasons": [] if entry.outcome is None else list(entry.outcome.reasons),
+                "explanation": entry.reason,
+                "server_error": "" if entry.outcome is None else server_message(entry.outcome),
+            }
+            for entry in found.entries
+        ],
+    }
+
+
+def _print_history(found: History) -> None:
+    from snaptool.operations.reasons import server_message
+
+    compacted = f"compacted at {found.compacted_revision:,}" if found.compacted_revision else "never compacted"
+    click.echo(f"{show(found.key)}\nthe store is at revision {found.revision:,}, {compacted}\n")
+    rows = [
+        [
+            str(entry.revision),
+            "delete" if entry.deleted else "put",
+            entry.version or None,
+            None if entry.header is None else entry.header.provider,
+            _safe(entry.key_name) or None,
+            None if entry.deleted else entry.size,
+            None if entry.digest is None else entry.digest.hex()[:_SHOWN_DIGITS],
+            _state(entry),
+        ]
+        for entry in found.entries
+    ]
+    headings = ["REVISION", "EVENT", "VERSION", "PROVIDER", "KEY", "SIZE", "CONTENT", "STATE"]
+    print_table(headings, rows, right="r r  r")
+    reasons: dict[tuple[str, str], int] = {}
+    for entry in found.entries:
+        if entry.outcome is not None and entry.reason:
+            why = (entry.reason, server_message(entry.outcome))
+            reasons[why] = reasons.get(why, 0) + 1
+    _print_reasons(reasons)
+
+
+# --- diff -----------------------------------------------------------------------------------------------------------
+
+
+@click.command(
+    "diff",
+    epilog=_examples(
+        "snaptool diff before.db after.db --config-a old.yaml --config-b new.yaml",
+    ),
+)
+@options.snapshot_argument("a", "A")
+@options.snapshot_argument("b", "B")
+@options.config_option("--config-a", "EncryptionConfiguration to read A with; may be repeated, tried in order.")
+@options.config_option("--config-b", "EncryptionConfiguration to read B with; may be repeated, tried in order.")
+@options.hash_option
+@options.prefix_option
+@options.jobs_option
+@options.output_option()
+@options.terminal_options
+def diff_command(
+    a: Path,
+    b: Path,
+    config_as: tuple[str, ...],
+    config_bs: tuple[str, ...],
+    prefixes: tuple[str, ...],
+    jobs: int,
+    output: str,
+    terminal: Terminal,
+    *,
+    skip_hash_check: bool,
+) -> int:
+    """Compare the current values of two snapshots by their plaintext.
+
+    Exit code 0 when every plaintext is the same, however it is encrypted; 1 when keys were added, removed or changed; 3
+    when there is no such key, but values that do not open and so cannot be compared.
+    """
+    from snaptool.operations import DiffSide, diff
+
+    if [*config_as, *config_bs].count("-") > 1:
+        raise InputError("stdin can be read once only", hint="put the second configuration into a file")
+    keyring_a, keyring_b = _keyring(config_as), _keyring(config_bs)
+    with terminal.progress() as progress, _open(a, terminal) as opened_a, _open(b, terminal) as opened_b:
+        found = diff(
+            DiffSide(opened_a, keyring_a),
+            DiffSide(opened_b, keyring_b),
+            prefixes=prefixes,
+            skip_hash_check=skip_hash_check,
+            jobs=jobs,
+            progress=progress,
+        )
+        progress.close()
+        if output == "json":
+            revisions = (opened_a.snapshot.current_revision, opened_b.snapshot.current_revision)
+            print_json_members(_diff_members(found, (a, b), revisions))
+        else:
+            _print_diff(found)
+    if found.differs:
+        return exits.FAILED
+    return exits.FINDINGS if len(found.undecided) else exits.DONE
+
+
+def _diff_members(found: Diff, paths: tuple[Path, Path], revisions: tuple[int, int]) -> Iterator[tuple[str, Any]]:
+    yield "a", {"path": paths[0], "revision": revisions[0]}
+    yield "b", {"path": paths[1], "revision": revisions[1]}
+    yield "same", found.same
+    for name in ("added", "removed", "changed", "re_encrypted", "undecided"):
+        yield name, (_difference_document(one) for one in getattr(found, name))
+
+
+def _difference_document(one: Difference) -> dict[str, Any]:
+    return {
+        "key": one.key,
+        "resource": one.resource,
+        "namespace": one.namespace or None,
+        "name": one.name,
+        "a": _side_document(one.a),
+        "b": _side_document(one.b),
+    }
+
+
+def _side_document(value: DiffValue | None) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    return {
+        "revision": value.revision.main,
+        "provider": value.header.provider,
+        "key_name": value.key_name,
+        "size": value.size,
+        "explanation": value.reason,
+    }
+
+
+def _print_diff(found: Diff) -> None:
+    ways = (
+        ("added", found.added),
+        ("removed", found.removed),
+        ("changed", found.changed),
+        ("undecided", found.undecided),
+    )
+    if any(len(ones) for _, ones in ways):
+        headings = ["CHANGE", "RESOURCE", "NAMESPACE", "NAME", "REV A", "REV B", "KEY A", "KEY B"]
+        print_table(headings, (_difference_cells(way, one) for way, ones in ways for one in ones), right="    rr")
+        click.echo()
+    reasons: dict[tuple[str, str], int] = {}
+    for one in found.undecided:
+        for side, value in (("A", one.a), ("B", one.b)):
+            if value is not None and value.reason and len(reasons) < _SHOWN_REASONS:
+                reasons[side, value.reason] = reasons.get((side, value.reason), 0) + 1
+    for (side, sentence), count in reasons.items():
+        click.echo(f"{count:,} undecided, does not open in {side}: {_safe(sentence)}")
+    for way in found.recoded():
+        origin, target = f"{way.from_header.provider} {way.from_key}", f"{way.to_header.provider} {way.to_key}"
+        click.echo(
+            f"{way.count:,} {way.resource} re-encrypted only: {_safe(origin.rstrip())} to {_safe(target.rstrip())}"
+        )
+    counts = ", ".join(f"{len(ones):,} {name}" for name, ones in ways)
+    click.echo(f"{found.same:,} stored alike, {len(found.re_encrypted):,} re-encrypted only, {counts}")
+
+
+def _difference_cells(change: str, one: Difference) -> list[object]:
+    return [
+        change,
+        one.resource,
+        _safe(one.namespace),
+        _safe(one.name),
+        *(None if value is None else str(value.revision) for value in (one.a, one.b)),
+        *(None if value is None else _under(value) for value in (one.a, one.b)),
+    ]
+
+
+def _under(value: DiffValue) -> str:
+    return f"{value.header.provider} {_safe(value.key_name)}".rstrip()

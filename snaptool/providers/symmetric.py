@@ -14,6 +14,7 @@ section 2.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -138,7 +139,7 @@ def open_cbc(key: bytes, payload: bytes) -> bytes:
     if len(payload) == CBC_IV_SIZE:
         raise KeyDoesNotFit(Reason.NO_CIPHER_BLOCK)
     # The IV goes in as a block of its own: what comes out for it is nonsense, and all behind it is right.
-    padded = _cbc_decryptor(key).update(payload)
+    padded = _running.of_key(key).update(payload)
     padding = padded[-1]
     if not 0 < padding <= len(padded) - CBC_IV_SIZE:
         raise KeyDoesNotFit(Reason.CBC_PADDING_LENGTH)
@@ -147,13 +148,22 @@ def open_cbc(key: bytes, payload: bytes) -> bytes:
     return padded[CBC_IV_SIZE:-padding]
 
 
-@lru_cache(maxsize=64)
-def _cbc_decryptor(key: bytes) -> CipherContext:
-    """A running decryptor, which every value continues: a block depends on the one before it and on nothing else.
-
-    Setting one up takes longer than decrypting an object. One call of `update` holds the interpreter's lock.
-    """
+def _started_decryptor(key: bytes) -> CipherContext:
     return Cipher(algorithms.AES(key), modes.CBC(bytes(CBC_IV_SIZE))).decryptor()
+
+
+class _RunningDecryptors(threading.local):
+    """Decryptors that every value continues: a block depends on the one before it and on nothing else.
+
+    Setting one up takes longer than decrypting an object. Each thread has its own: cryptography lets other threads run
+    while it decrypts, and refuses a second one in the same decryptor.
+    """
+
+    def __init__(self) -> None:
+        self.of_key = lru_cache(maxsize=64)(_started_decryptor)
+
+
+_running = _RunningDecryptors()
 
 
 def open_gcm(key: bytes, payload: bytes, context: bytes) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -118,6 +119,20 @@ def test_cbc_values_do_not_depend_on_what_was_opened_before() -> None:
         assert (open_cbc(ONE, first), open_cbc(TWO, other), open_cbc(ONE, second)) == (b"a" * 15, b"c" * 15, b"b" * 31)
         with pytest.raises(KeyDoesNotFit):
             open_cbc(ONE, first[:32] + b"x" * 16)
+
+
+@pytest.mark.parametrize("kind", [Kind.AESCBC, Kind.AESGCM, Kind.SECRETBOX])
+def test_threads_open_values_of_one_key_at_once(kind: Kind) -> None:
+    # Large, so that they meet inside the cipher. CBC's decryptors, which run on, used to be shared, and refused that.
+    provider = LocalProvider(kind, (Key("a", ONE),))
+    plaintexts = [bytes([number]) * 2_000_000 for number in range(4)]
+    stored = [provider.seal(plaintext, CONTEXT, repeated(1)) for plaintext in plaintexts]
+
+    def opened(number: int) -> bool:
+        return provider.unseal(stored[number % 4], CONTEXT).plaintext == plaintexts[number % 4]
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(opened, range(40)))
 
 
 @pytest.mark.parametrize(("size", "reason"), [(11, Reason.TOO_SHORT), (12, Reason.GCM_AUTH), (27, Reason.GCM_AUTH)])

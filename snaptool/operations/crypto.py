@@ -19,10 +19,10 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
@@ -32,7 +32,18 @@ from numpy.typing import NDArray
 
 from snaptool.errors import SnaptoolError
 from snaptool.files import SourceChanged
-from snaptool.providers import Chain, Entropy, GroupResource, Keyring, Kind, NoKeyFits, Reason, Unsealed
+from snaptool.providers import (
+    Chain,
+    Entropy,
+    GroupResource,
+    KeyDoesNotFit,
+    Keyring,
+    Kind,
+    NoKeyFits,
+    Reason,
+    Unsealed,
+)
+from snaptool.providers.kms_keys import Rewrapping
 
 Answer = TypeVar("Answer")
 
@@ -142,14 +153,37 @@ class SeededRandomness:
 
 
 @dataclass(frozen=True, slots=True)
+class Rewraps:
+    """Values whose wrapped key alone is replaced, by provider and name of who would seal them otherwise."""
+
+    by_writer: Mapping[tuple[Kind, str], tuple[Rewrapping, ...]] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.by_writer)
+
+    def rewrap(self, stored: bytes, writer: tuple[Kind, str]) -> bytes | None:
+        """Return `stored` under its new wrapping; None if it is to be sealed anew."""
+        for rewrapping in self.by_writer.get(writer, ()):
+            prefix = rewrapping.api.prefix + rewrapping.old_provider.encode() + b":"
+            if stored.startswith(prefix):
+                try:
+                    payload = rewrapping.rewrap(stored[len(prefix) :])
+                except KeyDoesNotFit:
+                    continue  # names of v1 may hold colons: it is of another provider
+                return rewrapping.api.prefix + writer[1].encode() + b":" + payload
+        return None
+
+
+@dataclass(frozen=True, slots=True)
 class Work:
-    """What workers need to know: the file, whose keys read, whose keys write."""
+    """What workers need to know: the file, whose keys read, whose keys write, what is only wrapped anew."""
 
     path: str
     size: int
     reading: Keyring
     writing: Keyring
     randomness: Randomness
+    rewraps: Rewraps = field(default_factory=Rewraps)
 
 
 class _Bench:

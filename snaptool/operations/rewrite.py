@@ -46,7 +46,16 @@ from snaptool.etcd import (
 )
 from snaptool.files import Draft, check_target
 from snaptool.kube import consequence, parse_key
-from snaptool.operations.crypto import BATCH_VALUES, Batch, Outcome, Randomness, SystemRandomness, Work, Workshop
+from snaptool.operations.crypto import (
+    BATCH_VALUES,
+    Batch,
+    Outcome,
+    Randomness,
+    Rewraps,
+    SystemRandomness,
+    Work,
+    Workshop,
+)
 from snaptool.operations.labels import Header, Labels, Resource
 from snaptool.operations.opening import OpenedSnapshot, found_prefixes
 from snaptool.operations.sweep import (
@@ -93,7 +102,8 @@ class RewriteRequest:
     """What to do with the values of a snapshot.
 
     `reading` opens (None: values are not looked at, every record is copied), `writing` seals; `decrypt` writes
-    everything in clear (`writing` is then not looked at).
+    everything in clear (`writing` is then not looked at). `rewraps`: KMS values that keep their keys and bodies, under
+    another wrapping.
     """
 
     reading: Keyring | None
@@ -106,6 +116,7 @@ class RewriteRequest:
     prefixes: tuple[str, ...] = ()
     jobs: int = 1
     randomness: Randomness = field(default_factory=SystemRandomness)
+    rewraps: Rewraps = field(default_factory=Rewraps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +210,7 @@ def rewrite(
     labels = Labels(request.prefixes or found_prefixes(snapshot))
     writing = Keyring(()) if request.decrypt else request.writing
     reading = request.reading or Keyring(())
-    work = Work(str(opened.source.path), opened.source.size, reading, writing, request.randomness)
+    work = Work(str(opened.source.path), opened.source.size, reading, writing, request.randomness, request.rewraps)
     with Workshop(work, opened.source.buffer, jobs=request.jobs) as workshop, opened.digests() as digests:
         status = StatusWatch(snapshot)
         swept = sweep(
@@ -236,6 +247,8 @@ def rewrite(
             job.write(draft)
             draft.sync()
             written = _read_back(draft, job, request)
+            opened.source.check_unchanged()
+            progress("publishing", 0, 1)
             draft.publish()
     return replace(report, target=written, verified=True, seconds=time.monotonic() - started)
 
@@ -599,28 +612,28 @@ def _read_back(draft: Draft, job: _WriteJob, request: RewriteRequest) -> FileRep
 
     keys = Keyring(()) if request.decrypt else request.writing
     work = Work(draft.readable_path, draft.size, keys, keys, request.randomness)
-    with draft.read_back() as buffer:
-        labels = Labels(job.labels.prefixes)
-        with Workshop(work, buffer, jobs=request.jobs) as workshop, _hashing(buffer) as digest:
-            written = Snapshot(buffer)
-            status = StatusWatch(written)
-            swept = sweep(
-                written,
-                labels,
-                workshop if request.reading is not None else None,
-                wanted=wanted,
-                observers=[observe, status.observe],
-                progress=job.progress,
-                step="verifying",
-            )
-            _compare(job, swept, action, unchanged)
-            _compare_other_buckets(job, written)
-            if len(written.database.free_pages()):
-                raise ReadBackFailed("the written file has free pages")
-            _search_leftovers(buffer, written, _retired(source, plan, swept))
-            database_digest, file_digest = digest()
-        report = _file_report(draft.target, draft.size + len(database_digest), file_digest, written, status)
-        del written, swept, status
+    # Not closed: views into the map may outlive this, in an error that is under way above all.
+    buffer = draft.read_back()
+    labels = Labels(job.labels.prefixes)
+    with Workshop(work, buffer, jobs=request.jobs) as workshop, _hashing(buffer) as digest:
+        written = Snapshot(buffer)
+        status = StatusWatch(written)
+        swept = sweep(
+            written,
+            labels,
+            workshop if request.reading is not None else None,
+            wanted=wanted,
+            observers=[observe, status.observe],
+            progress=job.progress,
+            step="verifying",
+        )
+        _compare(job, swept, action, unchanged, rewrapped=bool(request.rewraps))
+        _compare_other_buckets(job, written)
+        if len(written.database.free_pages()):
+            raise ReadBackFailed("the written file has free pages")
+        _search_leftovers(buffer, written, _retired(source, plan, swept))
+        database_digest, file_digest = digest()
+    report = _file_report(draft.target, draft.size + len(database_digest), file_digest, written, status)
     draft.seek(draft.size)  # the metas were written last, at the start
     draft.write(database_digest)
     return report
@@ -632,7 +645,9 @@ def _places(plan: _Plan) -> NDArray[np.int64]:
     return places
 
 
-def _compare(job: _WriteJob, swept: Sweep, action: NDArray[np.uint8], unchanged: _Unchanged) -> None:
+def _compare(
+    job: _WriteJob, swept: Sweep, action: NDArray[np.uint8], unchanged: _Unchanged, *, rewrapped: bool
+) -> None:
     plan, source = job.plan, job.swept
     if len(swept.outcome) != len(action):
         raise ReadBackFailed(f"{len(action)} records were written, {len(swept.outcome)} were read back")
@@ -652,7 +667,10 @@ def _compare(job: _WriteJob, swept: Sweep, action: NDArray[np.uint8], unchanged:
     for record in swept.opened[different].tolist():
         if record not in lost:
             raise ReadBackFailed(f"record {record} of the written file opens to another plaintext than in the source")
-    stale = np.array([outcome.stale for outcome in swept.outcomes])
+    # A body that is only wrapped anew may be of a form that servers of today no longer write.
+    stale = np.array(
+        [outcome.position[1:] > (0, 0) if rewrapped else outcome.stale for outcome in swept.outcomes], dtype=np.bool_
+    )
     if (stale[swept.outcome] & _sealed_anew(action)).any():
         raise ReadBackFailed("a value was written under another key than the first one of the new configuration")
 

@@ -50,7 +50,21 @@ class Source:
         if not stat.S_ISREG(self._opened_as.st_mode):
             self.close()
             raise InputError(f"{path} is not a regular file", hint="name a snapshot file or an etcd data directory")
-        self.buffer: mmap.mmap | bytes = mmap.mmap(self._fd, self.size, access=mmap.ACCESS_READ) if self.size else b""
+        self.buffer: mmap.mmap | bytes = self._map() if self.size else b""
+
+    def _map(self) -> mmap.mmap:
+        try:
+            return mmap.mmap(self._fd, self.size, access=mmap.ACCESS_READ)
+        except ValueError:
+            # Python refuses a map longer than the file, which was as long as that a moment ago.
+            try:
+                self.check_unchanged()
+            finally:
+                self.close()
+            raise
+        except OSError as error:
+            self.close()
+            raise InputError(f"cannot map {self.path}: {_why(error)}", hint="copy it to another file system") from error
 
     def check_unchanged(self) -> None:
         """Raise SourceChanged if size or modification time are no longer what they were when the file was opened."""

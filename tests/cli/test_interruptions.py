@@ -1,0 +1,314 @@
+"""Nothing is lost: whatever ends a rewrite, there is a whole target or none, no trace, and one clear line.
+
+A driver runs the real command line in a process of its own and acts at a given moment of it: Python tells an audit hook
+when workers are forked, when files are opened and mapped, and when the target is about to get its name.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from snaptool.operations import open_snapshot
+from tests.support.cli import ROOT, assert_no_canary, states
+from tests.support.snapshots import NEW_SECRET, Mix, config, write_snapshot
+
+DRIVER = """
+import os, signal, sys, threading
+
+moment, delay, action, number = sys.argv[1], float(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+main_process, maps, named = os.getpid(), 0, False
+
+def workers():
+    import psutil
+    return psutil.Process(main_process).children()
+
+def act():
+    if action == "signal":
+        os.kill(main_process, number)
+    elif action == "signal group":
+        os.killpg(0, number)
+    elif action == "kill worker":
+        workers()[0].kill()
+    elif action == "cut":
+        os.truncate(source, number)
+    elif action == "touch":
+        os.utime(source)
+
+def hook(event, arguments):
+    global maps, named, moment
+    if os.getpid() != main_process:
+        return
+    now = ""
+    if event == "mmap.__new__":
+        maps += 1
+        now = {1: "mapped", 2: "read back"}.get(maps, "")
+    elif event == "os.fork":
+        now = "fork"
+    elif event == "open" and isinstance(arguments[2], int) and arguments[2] & os.O_TMPFILE == os.O_TMPFILE:
+        now = "draft"
+    elif event == "os.link":
+        now, named = "naming", True
+    elif event == "open" and named:
+        now = "named"
+    if now and now == moment:
+        moment = "past"
+        if delay:
+            threading.Timer(delay, act).start()
+        else:
+            act()
+
+source = sys.argv[6]
+sys.argv = ["snaptool", *sys.argv[5:]]
+sys.addaudithook(hook)
+from snaptool.cli import main
+main()
+"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    stdout: str
+    stderr: str
+
+
+class Driver:
+    """A folder with a source and configurations, and a way to run a rewrite in which something happens."""
+
+    def __init__(self, folder: Path, source: Path) -> None:
+        self.folder = folder
+        self.source = folder / "source.db"
+        self.source.write_bytes(source.read_bytes())
+        self.out = folder / "out"
+        self.out.mkdir()
+        self.target = self.out / "target.db"
+        (folder / "old.yaml").write_text(config("aescbc"))
+        (folder / "new.yaml").write_text(config("secretbox", name="new", secret=NEW_SECRET))
+
+    def run(
+        self,
+        moment: str = "never",
+        action: str = "",
+        number: int = 0,
+        *,
+        delay: float = 0,
+        jobs: int = 2,
+        options: tuple[str, ...] = (),
+        before: Callable[[], None] | None = None,
+    ) -> Ended:
+        arguments = ["rewrite", self.source, self.target, "--config", self.folder / "old.yaml"]
+        arguments += ["--new-config", self.folder / "new.yaml", "--jobs", str(jobs), *options]
+        process = subprocess.Popen(
+            [sys.executable, "-c", DRIVER, moment, str(delay), action, str(number), *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd=ROOT,
+            preexec_fn=before,  # noqa: PLW1509 - limits have to be set in the child; this process has no other threads
+        )
+        stdout, stderr = process.communicate(timeout=60)
+        assert_no_canary(stdout + stderr, self.folder)
+        assert left_of(process.pid) == []
+        return Ended(process.returncode, stdout.decode(), stderr.decode())
+
+    def left(self) -> list[str]:
+        return sorted(path.name for path in self.out.iterdir())
+
+
+def left_of(session: int) -> list[psutil.Process]:
+    """Processes of a session that are still there after a moment's grace."""
+    deadline = time.monotonic() + 5
+    while True:
+        left = [process for process in psutil.process_iter() if _is_of(process, session)]
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.02)
+
+
+def _is_of(process: psutil.Process, session: int) -> bool:
+    try:
+        return os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE
+    except (ProcessLookupError, psutil.NoSuchProcess):
+        return False
+
+
+@pytest.fixture(scope="module")
+def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("generated") / "source.db"
+    write_snapshot(path, Mix(records=4_000, sealed=60))
+    return path
+
+
+@pytest.fixture
+def driver(tmp_path: Path, snapshot: Path) -> Driver:
+    return Driver(tmp_path, snapshot)
+
+
+MOMENTS = [("mapped", 0), ("fork", 0), ("draft", 0), ("draft", 0.1), ("read back", 0), ("naming", 0)]
+
+
+@pytest.mark.parametrize(("moment", "delay"), MOMENTS)
+def test_kill_leaves_no_trace(driver: Driver, moment: str, delay: float) -> None:
+    before = states(driver.folder)
+    ended = driver.run(moment, "signal", signal.SIGKILL, delay=delay)
+    assert ended.code == -signal.SIGKILL
+    assert driver.left() == []
+    assert states(driver.folder) == before
+
+
+@pytest.mark.parametrize(
+    ("moment", "delay", "number", "action"),
+    [
+        ("fork", 0, signal.SIGTERM, "signal"),
+        ("draft", 0.1, signal.SIGTERM, "signal"),
+        ("naming", 0, signal.SIGTERM, "signal"),
+        ("mapped", 0, signal.SIGINT, "signal"),
+        ("draft", 0, signal.SIGINT, "signal group"),
+        ("read back", 0.05, signal.SIGINT, "signal group"),
+    ],
+)
+def test_interruption_ends_in_one_line_and_no_target(
+    driver: Driver, moment: str, delay: float, number: int, action: str
+) -> None:
+    before = states(driver.folder)
+    ended = driver.run(moment, action, number, delay=delay)
+    if moment == "naming":
+        # Written, verified, about to be named: too late to stop, so it ends as if nothing had been said.
+        assert (ended.code, ended.stderr) == (0, "")
+        assert driver.left() == ["target.db"]
+        return
+    assert ended.code == 130
+    assert ended.stderr.lstrip("\n") == "snaptool: interrupted: nothing was written\n"  # ^C leaves the line open
+    assert ended.stdout == ""
+    assert states(driver.folder) == before
+
+
+def test_interruption_after_naming_comes_too_late_to_leave_a_doubt(driver: Driver) -> None:
+    ended = driver.run("named", "signal", signal.SIGINT)
+    assert (ended.code, ended.stderr) == (0, "")
+    assert driver.left() == ["target.db"]
+    assert "read back and verified" in ended.stdout
+
+
+def test_force_keeps_the_old_target_when_the_run_is_interrupted(driver: Driver) -> None:
+    driver.target.write_text("mine")
+    ended = driver.run("read back", "signal", signal.SIGTERM, options=("--force",))
+    assert ended.code == 130
+    assert driver.left() == ["target.db"]
+    assert driver.target.read_text() == "mine"
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(24))
+def test_signals_at_random_moments_of_a_larger_rewrite(tmp_path: Path, seed: int) -> None:
+    source = tmp_path / "generated.db"
+    write_snapshot(source, Mix(records=12_000, sealed=60))
+    driver = Driver(tmp_path, source)
+    rng = random.Random(seed)
+    number = rng.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+    before = states(tmp_path)
+    ended = driver.run("mapped", "signal", number, delay=rng.uniform(0, 4))
+    if ended.code == 0:
+        with open_snapshot(driver.target) as opened, opened.digests() as digests:
+            assert digests.trailer() == "ok"
+        return
+    assert ended.code == {signal.SIGKILL: -9}.get(number, 130)
+    assert states(tmp_path) == before
+
+
+# --- disks and folders ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [100_000, 5_000_000])
+def test_full_disk_is_named_and_leaves_nothing(driver: Driver, limit: int) -> None:
+    # A limit on the size of files answers as a full disk does: an error in the middle of a write.
+    before = states(driver.folder)
+    ended = driver.run(before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    assert ended.code == 1
+    assert ended.stderr.splitlines()[0] == f"snaptool: error: cannot write {driver.target}: File too large"
+    assert len(ended.stderr.splitlines()) <= 2
+    assert states(driver.folder) == before
+
+
+def give_up_rights() -> None:
+    """Let permissions count for root too, from the next exec on. Source: capabilities(7)."""
+    import ctypes
+
+    for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+        ctypes.CDLL(None).prctl(24, capability)  # PR_CAPBSET_DROP
+
+
+def test_folder_without_permission_is_named(driver: Driver) -> None:
+    driver.out.chmod(0o500)
+    ended = driver.run(before=give_up_rights)
+    driver.out.chmod(0o700)
+    assert ended.code == 1
+    assert ended.stderr.splitlines() == [
+        f"snaptool: error: cannot create a file in {driver.out}: Permission denied",
+        "snaptool:        check the permissions of the file and its directories",
+    ]
+    assert driver.left() == []
+
+
+def test_source_without_permission_is_named(driver: Driver) -> None:
+    driver.source.chmod(0)
+    ended = driver.run(before=give_up_rights)
+    assert ended.code == 2
+    assert f"'{driver.source}' is not readable" in ended.stderr
+    assert driver.left() == []
+
+
+# --- sources that change --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize(
+    ("moment", "delay", "size"),
+    [("mapped", 0, 8192), ("mapped", 0, 0), ("fork", 0.05, 20_000), ("draft", 0, 5_000_000), ("draft", 0, 8192)],
+)
+def test_source_that_is_cut_is_damaged_input(driver: Driver, moment: str, delay: float, size: int, jobs: int) -> None:
+    if moment == "fork" and jobs == 1:
+        moment = "mapped"
+    ended = driver.run(moment, "cut", size, delay=delay, jobs=jobs)
+    assert ended.code == 4, ended
+    assert ended.stdout == ""
+    lines = [line for line in ended.stderr.splitlines() if line.startswith("snaptool: error: ")]
+    assert len(lines) == 1, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert driver.left() == []
+
+
+@pytest.mark.parametrize("moment", ["draft", "read back"])
+def test_source_that_is_written_to_is_refused_before_publishing(driver: Driver, moment: str) -> None:
+    ended = driver.run(moment, "touch")
+    assert ended.code == 4
+    assert f"{driver.source} changed while it was read" in ended.stderr
+    assert driver.left() == []
+
+
+# --- workers --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("moment", "delay"), [("draft", 0), ("draft", 0.05), ("read back", 0)])
+def test_killed_worker_fails_the_run(driver: Driver, moment: str, delay: float) -> None:
+    before = states(driver.folder)
+    ended = driver.run(moment, "kill worker", delay=delay)
+    assert ended.code == 1
+    assert ended.stderr.splitlines() == [
+        "snaptool: error: a worker process died while it opened or sealed values",
+        "snaptool:        look for the out-of-memory killer in the system log; --jobs 1 works without worker processes",
+    ]
+    assert states(driver.folder) == before

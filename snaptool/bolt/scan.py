@@ -208,6 +208,10 @@ class LeafChunk:
     def __len__(self) -> int:
         return len(self.key_pos)
 
+    def key(self, row: int) -> bytes:
+        """The key of one record."""
+        return self.buffer[int(self.key_pos[row]) :][: int(self.key_len[row])].tobytes()
+
     def portable(self) -> NDArray[np.bool_]:
         """Which leaves may be carried over whole: a page of their own, packed data, and nothing but zeros behind it."""
         record_end = self.value_pos + self.value_len
@@ -270,7 +274,7 @@ class Walk:
         for _ in range(MAX_DEPTH):
             trail.append(level)
             good = np.zeros(len(level.nodes), dtype=np.bool_)
-            for block in _blocks((np.arange(1, len(good) + 1), BLOCK)):
+            for block in blocks((np.arange(1, len(good) + 1), BLOCK)):
                 good[block] = self._admit(trail, block)
             level = trail[-1] = level.select(good)
             branch = self.pages.u16[(level.nodes * self.pages.page_size >> 1) + 4] == PageFlag.BRANCH
@@ -346,7 +350,7 @@ class Walk:
             width[beyond] = 0
             ends = np.cumsum(width)
         ceiling, ceiling_len = level.upper(0, len(level.nodes))
-        parts = [self._children(trail, branch, width, block) for block in _blocks((ends, BLOCK))]
+        parts = [self._children(trail, branch, width, block) for block in blocks((ends, BLOCK))]
         owner, child, key, key_len, real = zip(*parts, strict=True)
         return _Level(
             nodes=np.concatenate(child),
@@ -428,7 +432,7 @@ class Walk:
         records = np.cumsum(leaves.count, dtype=np.int64)
         sizes = np.cumsum(leaves.overflow + np.int64(1)) * self.pages.page_size
         last: tuple[int, int] | None = None
-        for block in _blocks((records, max_records), (sizes, CHUNK_BYTES)):
+        for block in blocks((records, max_records), (sizes, CHUNK_BYTES)):
             chunk = self._chunk(leaves, block, int(records[block.start - 1]) if block.start else 0, last)
             if len(chunk):
                 last = (int(chunk.key_pos[-1]), int(chunk.key_len[-1]))
@@ -528,7 +532,7 @@ def _some(rows: NDArray[np.bool_]) -> list[int]:
     return found
 
 
-def _blocks(*limits: tuple[Positions, int]) -> Iterator[slice]:
+def blocks(*limits: tuple[Positions, int]) -> Iterator[slice]:
     """Cut a sequence into runs, of one member at least, that stay within every limit.
 
     A limit is the running total of something over the members, and how much of it a run may have.

@@ -5,6 +5,10 @@ every branch with at least two children (a lone child passes every check and kil
 equal bytes for equal input. Leaves in which nothing changed are carried over whole: elements point relative to
 themselves, so only the page id in the header differs.
 
+Records and carried leaves wait until there is a block of them; then the pages, headers and element tables of the whole
+block are made by array operations. Where a block ends has no influence on the result: a last leaf that is not full
+waits for the next one.
+
 Source: spec/etcd-snapshot.md, section 6, a recipe verified on etcd 3.4 to 3.7; bbolt node.go (`write`), bucket.go
 (`inlineable`). Knows buckets of byte pairs and a sink; knows nothing of what they mean.
 """
@@ -13,9 +17,10 @@ from __future__ import annotations
 
 import struct
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -26,11 +31,12 @@ from snaptool.bolt.layout import (
     BUCKET_FLAG,
     ELEMENT_SIZE,
     HEADER_SIZE,
+    LEAF_ELEMENT,
     MAX_KEY_SIZE,
     MAX_PAGE_COUNT,
     MAX_VALUE_SIZE,
+    PAGE_HEADER,
     BucketHeader,
-    LeafElement,
     Meta,
     PageFlag,
     PageHeader,
@@ -39,13 +45,14 @@ from snaptool.bolt.layout import (
     encode_meta,
     struct_format,
 )
-from snaptool.bolt.scan import LeafChunk
+from snaptool.bolt.scan import LeafChunk, Positions, blocks
 from snaptool.errors import SnaptoolError
 
 _BLOCK_BYTES = 2 << 20  # measured in design/performance.md: 1-2 MB stay in the cache
 _FIRST_DATA_PAGE = 3
+_LAST_TXID = (1 << 64) - 2
 _HEADER = struct.Struct(struct_format(PageHeader))
-_ELEMENT_CODES = struct_format(LeafElement)[1:]
+_EMPTY_LEAF = _HEADER.pack(0, PageFlag.LEAF, 0, 0)
 
 
 class Sink(Protocol):
@@ -62,6 +69,10 @@ class BadOrder(SnaptoolError):
     """Keys or buckets were not given in ascending order, or are beyond bolt's limits: a mistake of the caller."""
 
 
+class OtherPageSize(SnaptoolError):
+    """Leaves to be carried over have another page size than the file: a mistake of the caller."""
+
+
 class _Level:
     """Pages of one level of a tree, in key order: id and first key of each. About 30 bytes per page."""
 
@@ -73,10 +84,11 @@ class _Level:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def add(self, page: int, key: bytes) -> None:
-        self.ids.append(page)
-        self.key_sizes.append(len(key))
-        self.keys += key
+    def add(self, pages: NDArray[np.uint64], key_sizes: NDArray[np.uint16], keys: bytes) -> None:
+        """Add pages: their ids, and the sizes and bytes of their first keys."""
+        self.ids.frombytes(pages.tobytes())
+        self.key_sizes.frombytes(key_sizes.tobytes())
+        self.keys += keys
 
 
 class DatabaseWriter:
@@ -85,7 +97,8 @@ class DatabaseWriter:
     def __init__(self, sink: Sink, *, page_size: int = 4096, txid: int = 0) -> None:
         self.page_size = page_size
         self._sink = sink
-        self._txid = txid + txid % 2  # page 0 holds the meta with the even id, as if a transaction had written it there
+        # Page 0 holds the meta with the even id, as if a transaction had written it there.
+        self._txid = min(max(txid + txid % 2, 2), _LAST_TXID)
         self._next_page = _FIRST_DATA_PAGE
         self._block: list[bytes | memoryview] = []
         self._block_bytes = 0
@@ -114,7 +127,7 @@ class DatabaseWriter:
             sequence=0,
             freelist=2,
             high_water_mark=self._next_page,
-            txid=TxId(max(self._txid, 2)),
+            txid=TxId(self._txid),
         )
         older = replace(meta, txid=TxId(meta.txid - 1))
         self._flush()
@@ -130,6 +143,10 @@ class DatabaseWriter:
 
     def emit(self, data: bytes | memoryview) -> None:
         """Write whole pages, in the order in which their ids were handed out."""
+        if len(data) >= _BLOCK_BYTES // 2:
+            self._flush()
+            self._sink.write(data)
+            return
         self._block.append(data)
         self._block_bytes += len(data)
         if self._block_bytes >= _BLOCK_BYTES:
@@ -149,107 +166,113 @@ class BucketWriter:
         self._database = database
         self._flags = element_flags
         self._leaves = _Level()
-        self._keys: list[bytes] = []
-        self._values: list[bytes] = []
-        self._size = HEADER_SIZE
         self._last = b""
+        self._pairs: list[bytes] = []  # key, value, key, value, … of the records that wait
+        self._runs: list[_Run] = []
+        self._waiting = 0  # bytes of all that wait, page headers not counted
 
     def put(self, key: bytes, value: bytes) -> None:
         """Add one record. Raises BadOrder unless `key` is above all keys so far and within bolt's limits."""
         if key <= self._last or len(key) > MAX_KEY_SIZE or len(value) > MAX_VALUE_SIZE:
             raise BadOrder(f"record {key[:40].hex()} is not above {self._last[:40].hex()}, or too large")
-        size = ELEMENT_SIZE + len(key) + len(value)
-        if self._keys and (self._size + size > self._database.page_size or len(self._keys) == MAX_PAGE_COUNT):
-            self._write_leaf()
-        self._keys.append(key)
-        self._values.append(value)
-        self._size += size
         self._last = key
+        self._pairs += (key, value)
+        self._waiting += ELEMENT_SIZE + len(key) + len(value)
+        if self._waiting >= _BLOCK_BYTES:
+            self._write_block()
 
     def put_leaves(self, chunk: LeafChunk, first: int, last: int) -> None:
-        """Carry over leaves `first` to `last` (not included) of `chunk` whole; all of them are portable."""
-        pages, ids = chunk.leaf_size[first:last] // self._database.page_size, chunk.leaf_page[first:last]
-        starts = chunk.leaf_start[first:last]
-        top = int(chunk.leaf_start[last]) - 1
-        data = chunk.buffer.data
-        head = bytes(data[int(chunk.key_pos[starts[0]]) :][: int(chunk.key_len[starts[0]])])
+        """Carry over leaves `first` to `last` (not included) of `chunk` whole; all of them are portable.
+
+        Raises BadOrder unless their keys are above all keys so far, and OtherPageSize.
+        """
+        if first == last:
+            return
+        if chunk.pages.page_size != self._database.page_size:
+            raise OtherPageSize(f"pages of {chunk.pages.page_size} bytes in a file of {self._database.page_size}")
+        head, tail = (chunk.key(int(row)) for row in (chunk.leaf_start[first], chunk.leaf_start[last] - 1))
         if head <= self._last:
             raise BadOrder(f"leaf that begins with {head[:40].hex()} is not above {self._last[:40].hex()}")
-        if self._keys:
-            self._write_leaf()
-        self._last = bytes(data[int(chunk.key_pos[top]) :][: int(chunk.key_len[top])])
-        ends = np.cumsum(pages)
-        block_pages = max(_BLOCK_BYTES // self._database.page_size, 1)
-        at = 0
-        while at < len(ids):
-            done = int(ends[at - 1]) if at else 0
-            until = max(int(np.searchsorted(ends, done + block_pages, side="right")), at + 1)
-            self._carry(chunk, ids[at:until], pages[at:until], starts[at:until])
-            at = until
+        self._last = tail
+        if self._runs and self._runs[-1].chunk.pages is not chunk.pages:
+            self._write_block()
+        sizes = np.cumsum(chunk.leaf_size[first:last])
+        for part in blocks((sizes, _BLOCK_BYTES // 2)):
+            self._runs.append(_Run(len(self._pairs) // 2, chunk, slice(first + part.start, first + part.stop)))
+            self._waiting += int(chunk.leaf_size[self._runs[-1].leaves].sum())
+            if self._waiting >= _BLOCK_BYTES:
+                self._write_block()
 
-    def _carry(
-        self, chunk: LeafChunk, ids: NDArray[np.int64], pages: NDArray[np.int64], starts: NDArray[np.int64]
-    ) -> None:
-        size = self._database.page_size
+    def _write_block(self, *, finish: bool = False) -> None:
+        """Write what waits; a last leaf that is not full waits on, unless this is to `finish`."""
+        page_size = self._database.page_size
+        pairs, runs, self._runs = self._pairs, self._runs, []
+        packed = _pack(pairs, [run.after for run in runs], page_size)
+        if not finish and len(packed.first) and packed.before[-1] == len(runs) and packed.size[-1] < page_size:
+            packed = packed.without_last()
+        self._pairs = pairs[2 * packed.records :]
+        self._waiting = sum(map(len, self._pairs)) + ELEMENT_SIZE * (len(self._pairs) // 2)
+        # The order of all leaves: built ones by the run that they stand before, carried ones by their run.
+        source = np.concatenate([np.empty(0, np.int64), *(run.chunk.leaf_page[run.leaves] for run in runs)])
+        sizes = np.concatenate([np.empty(0, np.int64), *(run.chunk.leaf_size[run.leaves] for run in runs)])
+        run_of = np.repeat(np.arange(len(runs)), [run.leaves.stop - run.leaves.start for run in runs])
+        order = np.argsort(np.concatenate([2 * packed.before, 2 * run_of + 1]), kind="stable")
+        built_pages, carried_pages = -(-packed.size // page_size), sizes // page_size
+        pages = np.concatenate([built_pages, carried_pages])
+        rows = np.empty_like(pages)
+        rows[order] = np.cumsum(pages[order]) - pages[order]
         total = int(pages.sum())
+        if not total:
+            return
         page = self._database.allocate(total)
-        offset = np.cumsum(pages) - pages
-        if total == len(ids):
-            block = chunk.buffer.reshape(-1, size)[ids]
+        built, carried = rows[: len(built_pages)], rows[len(built_pages) :]
+        images = packed.images(pairs, page + built, built_pages, self._flags, page_size)
+        if len(carried):
+            content = runs[0].chunk.buffer.reshape(-1, page_size)[_spans(source, carried_pages)]
+            block = content
+            if len(built):
+                block = np.empty((total, page_size), dtype=np.uint8)
+                block[_spans(carried, carried_pages)] = content
+                block[_spans(built, built_pages)] = np.frombuffer(images, np.uint8).reshape(-1, page_size)
+            block.view("<u8")[carried, 0] = page + carried
         else:
-            block = chunk.buffer.reshape(-1, size)[np.repeat(ids - offset, pages) + np.arange(total)]
-        new_ids = page + offset
-        block.view("<u8")[offset, 0] = new_ids
-        self._database.emit(block.data.cast("B"))
-        leaves = self._leaves
-        sizes = chunk.key_len[starts]
-        leaves.ids.frombytes(new_ids.astype(np.uint64).tobytes())
-        leaves.key_sizes.frombytes(sizes.astype(np.uint16).tobytes())
-        positions = np.repeat(chunk.key_pos[starts] - (np.cumsum(sizes) - sizes), sizes) + np.arange(int(sizes.sum()))
-        leaves.keys += chunk.buffer[positions].tobytes()
+            block = np.frombuffer(images, np.uint8).reshape(-1, page_size)
+        self._add_leaves(block, page, rows[order])
+        self._database.emit(block.reshape(-1).data)
 
-    def _leaf_image(self, page: int, overflow: int) -> bytes:
-        keys, values = self._keys, self._values
-        count = len(keys)
-        numbers: list[int] = []
-        pos = ELEMENT_SIZE * count
-        for key, value in zip(keys, values, strict=True):
-            numbers += (self._flags, pos, len(key), len(value))
-            pos += len(key) + len(value) - ELEMENT_SIZE
-        pieces = [
-            _HEADER.pack(page, PageFlag.LEAF, count, overflow),
-            struct.pack("<" + _ELEMENT_CODES * count, *numbers),
-        ]
-        for pair in zip(keys, values, strict=True):
-            pieces += pair
-        return b"".join(pieces)
-
-    def _write_leaf(self) -> None:
-        size = self._database.page_size
-        pages = -(-self._size // size)
-        page = self._database.allocate(pages)
-        self._database.emit(self._leaf_image(page, pages - 1).ljust(pages * size, b"\0"))
-        self._leaves.add(page, self._keys[0] if self._keys else b"")
-        self._keys, self._values, self._size = [], [], HEADER_SIZE
+    def _add_leaves(self, block: NDArray[np.uint8], page: int, rows: Positions) -> None:
+        """Note id and first key of the leaves that start at `rows` of a block whose first page is `page`."""
+        first = block.view("<u4")[rows, HEADER_SIZE // 4 : (HEADER_SIZE + ELEMENT_SIZE) // 4].astype(np.int64)
+        key_at, key_sizes = rows * block.shape[1] + HEADER_SIZE + first[:, 1], first[:, 2]
+        keys = block.reshape(-1)[_spans(key_at, key_sizes)].tobytes()
+        self._leaves.add((page + rows).astype(np.uint64), key_sizes.astype(np.uint16), keys)
 
     def close(self, sequence: int) -> bytes:
         """Finish the bucket and return its header: with the whole bucket in it when that is small, as bbolt does."""
-        if not len(self._leaves) and self._size <= self._database.page_size // 4:
-            return bytes(BucketHeader(0, sequence)) + self._leaf_image(0, 0)
-        return bytes(BucketHeader(self.close_tree(), sequence))
+        size = HEADER_SIZE + self._waiting
+        if len(self._leaves) or self._runs or size > self._database.page_size // 4:
+            return bytes(BucketHeader(self.close_tree(), sequence))
+        one, none = np.zeros(1, np.int64), np.ones(1, np.int64)
+        image = _EMPTY_LEAF if not self._pairs else _pack(self._pairs, [], size).images(self._pairs, one, none, 0, 1)
+        return bytes(BucketHeader(0, sequence)) + image
 
     def close_tree(self) -> int:
         """Write what is left and the branches above; return the id of the top page."""
-        if self._keys or not len(self._leaves):
-            self._write_leaf()
+        self._write_block(finish=True)
         level = self._leaves
+        if not len(level):
+            page = self._database.allocate(1)
+            image = _HEADER.pack(page, PageFlag.LEAF, 0, 0)
+            self._database.emit(image.ljust(self._database.page_size, b"\0"))
+            return page
         while len(level) > 1:
             level = self._write_branches(level)
         return level.ids[0]
 
     def _write_branches(self, below: _Level) -> _Level:
         size, above = self._database.page_size, _Level()
-        key_sizes = np.frombuffer(below.key_sizes, dtype=np.uint16).astype(np.int64)
+        below_sizes = np.frombuffer(below.key_sizes, dtype=np.uint16)
+        key_sizes = below_sizes.astype(np.int64)
         key_ends = np.cumsum(key_sizes)
         ends = np.cumsum(key_sizes + ELEMENT_SIZE)
         ids = np.frombuffer(below.ids, dtype=np.uint64)
@@ -273,6 +296,94 @@ class BucketWriter:
             page = self._database.allocate(pages)
             header = _HEADER.pack(page, PageFlag.BRANCH, end - start, pages - 1)
             self._database.emit((header + content).ljust(pages * size, b"\0"))
-            above.add(page, data[: int(key_sizes[start])])
+            above.add(np.array([page], np.uint64), below_sizes[start : start + 1], data[: int(key_sizes[start])])
             start = end
         return above
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Leaves that are carried over whole, and how many of the waiting records come before them."""
+
+    after: int
+    chunk: LeafChunk
+    leaves: slice
+
+
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    """How records are shared out among leaves.
+
+    `lengths`: size of every key and value in turn. `first`, `size`, `before`: of each leaf, its first record, its size
+    in bytes, and the run that comes after it. `records`: how many are in these leaves.
+    """
+
+    lengths: Positions
+    first: Positions
+    size: Positions
+    before: Positions
+    records: int
+
+    def without_last(self) -> _Packed:
+        """Leave out the last leaf."""
+        return replace(
+            self,
+            first=self.first[:-1],
+            size=self.size[:-1],
+            before=self.before[:-1],
+            records=int(self.first[-1]),
+        )
+
+    def images(self, pairs: list[bytes], ids: Positions, pages: Positions, flags: int, align: int) -> bytes:
+        """Return the leaves one after the other, each filled with zeros up to a multiple of `align` bytes."""
+        key, value = self.lengths[: 2 * self.records : 2], self.lengths[1 : 2 * self.records : 2]
+        last = np.append(self.first[1:], self.records)[: len(self.first)]
+        leaf = np.repeat(np.arange(len(last)), last - self.first)
+        before = np.cumsum(key + value) - (key + value)
+        table = np.zeros(self.records, dtype=LEAF_ELEMENT)
+        table["flags"], table["ksize"], table["vsize"] = flags, key, value
+        table["pos"] = ELEMENT_SIZE * (last[leaf] - np.arange(self.records)) + before - before[self.first[leaf]]
+        header = np.zeros(len(last), dtype=PAGE_HEADER)
+        header["id"], header["flags"], header["count"], header["overflow"] = (
+            ids,
+            PageFlag.LEAF,
+            last - self.first,
+            pages - 1,
+        )
+        headers, elements, zeros = header.tobytes(), table.tobytes(), bytes(align)
+        pieces: list[bytes] = []
+        for index, (start, end, size) in enumerate(
+            zip(self.first.tolist(), last.tolist(), self.size.tolist(), strict=True)
+        ):
+            pieces.append(headers[HEADER_SIZE * index : HEADER_SIZE * (index + 1)])
+            pieces.append(elements[ELEMENT_SIZE * start : ELEMENT_SIZE * end])
+            pieces += pairs[2 * start : 2 * end]
+            pieces.append(zeros[: -size % align])
+        return b"".join(pieces)
+
+
+def _pack(pairs: list[bytes], borders: list[int], page_size: int) -> _Packed:
+    """Share records out among leaves: as many as fit, one at least; a leaf ends at every border too."""
+    lengths = np.fromiter(map(len, pairs), np.int64, len(pairs))
+    sums = np.cumsum(lengths[::2] + lengths[1::2] + ELEMENT_SIZE)
+    ends: list[int] = sums.tolist()
+    first: list[int] = []
+    before: list[int] = []
+    start = 0
+    for group, border in enumerate([*borders, len(ends)]):
+        while start < border:
+            used = ends[start - 1] if start else 0
+            end = bisect_right(ends, used + page_size - HEADER_SIZE, start, border)
+            first.append(start)
+            before.append(group)
+            start = min(max(end, start + 1), start + MAX_PAGE_COUNT)
+    begins = np.array(first, dtype=np.int64)
+    tops = np.concatenate(([0], sums))[np.append(begins, len(ends))]
+    return _Packed(lengths, begins, HEADER_SIZE + np.diff(tops), np.array(before, dtype=np.int64), len(ends))
+
+
+def _spans(start: Positions, size: Positions) -> Positions:
+    """Number the members of spans: `start`, `start` + 1, … for each."""
+    if (size == 1).all():
+        return start
+    return np.repeat(start - (np.cumsum(size) - size), size) + np.arange(int(size.sum()))

@@ -191,7 +191,7 @@ def many(count: int) -> Buckets:
 
 
 def test_carried_and_rebuilt_leaves_mix_in_any_order() -> None:
-    data = make_database(many(3000))
+    data = make_database(many(20_000))  # several of the writer's blocks
     database, sink = Database(data), io.BytesIO()
     writer = DatabaseWriter(sink)
     with writer.bucket(b"key") as out:
@@ -204,5 +204,5 @@ def test_carried_and_rebuilt_leaves_mix_in_any_order() -> None:
                     key = chunk.buffer[chunk.key_pos[row] :][: chunk.key_len[row]].tobytes()
                     out.put(key, chunk.buffer[chunk.value_pos[row] :][: chunk.value_len[row]].tobytes())
     writer.finish()
-    assert contents(sink.getvalue())[b"key"] == many(3000)[b"key"]
+    assert contents(sink.getvalue())[b"key"] == many(20_000)[b"key"]
     assert list(check(sink.getvalue())) == []

@@ -15,7 +15,9 @@ from snaptool.cli.render import Terminal
 from snaptool.errors import InputError
 
 if TYPE_CHECKING:
+    from snaptool.operations import Unwrapped
     from snaptool.providers import EncryptionConfig
+    from snaptool.providers.kms_saved import SavedKeks, SavedKeys
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -92,6 +94,114 @@ def jobs_option(command: Callable[..., Any]) -> Callable[..., Any]:
         default=lambda: os.cpu_count() or 1,
         help="Worker processes that open and seal values.  [default: number of cores]",
     )(command)
+
+
+def kms_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add how to speak to KMS plugins; the command receives one `kms`, a KmsOptions."""
+
+    @click.option(
+        "--kms-endpoint",
+        "kms_endpoints",
+        metavar="NAME=URL",
+        multiple=True,
+        help="Where the plugin of KMS provider NAME listens, instead of the configured place; may be repeated.",
+    )
+    @click.option(
+        "--kms-concurrency",
+        metavar="N",
+        type=click.IntRange(min=1),
+        help="KMS calls in flight.  [default: 8 for v1, 4 for v2]",
+    )
+    @click.option(
+        "--kms-rate",
+        metavar="N",
+        type=click.FloatRange(min=0, min_open=True),
+        help="KMS calls a second.  [default: no limit until the service throttles]",
+    )
+    @click.option(
+        "--kms-timeout",
+        metavar="SECONDS",
+        type=click.FloatRange(min=0, min_open=True),
+        help="For one KMS call.  [default: the configured one, but at least 10]",
+    )
+    @click.option(
+        "--dek-file",
+        "dek_files",
+        metavar="FILE",
+        multiple=True,
+        help="Keys saved by `kms export-deks`, or KEKs of a local plugin; tried before a plugin is asked; repeatable.",
+    )
+    @functools.wraps(command)
+    def wrapped(
+        *args: Any,
+        kms_endpoints: tuple[str, ...],
+        kms_concurrency: int | None,
+        kms_rate: float | None,
+        kms_timeout: float | None,
+        dek_files: tuple[str, ...],
+        **kwargs: Any,
+    ) -> Any:
+        from snaptool.operations import KmsOptions
+
+        kms = KmsOptions(
+            endpoints=_kms_endpoints(kms_endpoints),
+            concurrency=kms_concurrency,
+            rate=kms_rate,
+            timeout=kms_timeout,
+            v1_dek_per_object=kwargs.pop("kms_v1_dek_per_object", False),
+            saved=tuple(map(_read_key_file, dek_files)),
+        )
+        return command(*args, kms=kms, **kwargs)
+
+    return wrapped
+
+
+def dek_per_object_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--kms-v1-dek-per-object` to a command that writes; stands above `kms_options`, which takes it in."""
+    return click.option(
+        "--kms-v1-dek-per-object",
+        is_flag=True,
+        help="KMS v1: a data key for every value, as API servers make them; one call each, one process.",
+    )(command)
+
+
+def _kms_endpoints(pairs: Sequence[str]) -> dict[str, str]:
+    """Read NAME=URL; names of KMS v1 providers may hold colons, no name holds `=unix:`."""
+    endpoints = {}
+    for pair in pairs:
+        name, equals, url = pair.partition("=")
+        if not equals or not name or not url:
+            raise click.BadParameter(f"{pair!r} is not NAME=URL", param_hint="--kms-endpoint")
+        endpoints[name] = url
+    return endpoints
+
+
+def _read_key_file(path: str) -> SavedKeys | SavedKeks:
+    from snaptool.providers.kms_saved import BadKeyFile, read_key_file
+
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}", hint="check the path and its permissions") from error
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a text", hint="name a file written by `snaptool kms export-deks`") from None
+    try:
+        return read_key_file(text)
+    except BadKeyFile as error:
+        raise BadKeyFile(f"{path}: {error}", hint="name a file written by `snaptool kms export-deks`") from error
+
+
+def note_key_problems(terminal: Terminal, unwrapped: Unwrapped) -> None:
+    """Say what KMS plugins could not unwrap: one sentence and one advice for each provider."""
+    for answer in unwrapped.answers:
+        terminal.detail(
+            f"KMS provider {answer.provider!r} ({answer.api}): {answer.sources:,} wrapped keys of {answer.objects:,} "
+            f"values, {answer.asked:,} asked for, {answer.known:,} from files; {answer.seconds:.1f} s"
+        )
+    for problem in unwrapped.problems:
+        terminal.note(str(problem.error))
+        if problem.error.hint:
+            terminal.note(f"  {problem.error.hint}")
 
 
 def load_configs(paths: Sequence[str]) -> tuple[EncryptionConfig, ...]:

@@ -14,7 +14,7 @@ from snaptool.errors import InputError
 
 if TYPE_CHECKING:
     from snaptool.files import Source
-    from snaptool.operations import FileReport, RewriteReport
+    from snaptool.operations import FileReport, KmsOptions, RewriteReport
 
 _SHOWN_LOST = 20
 
@@ -33,6 +33,7 @@ _SHOWN_LOST = 20
     help="Values that no key opens: list them and write nothing, keep their bytes, or delete their keys.",
 )
 @click.option("--allow-uncovered", is_flag=True, help="Write in clear what the new configuration has no entry for.")
+@click.option("--rewrap", is_flag=True, help="KMS: wrap the same data keys anew, and leave what they encrypt as it is.")
 @click.option("--compact", is_flag=True, help="Drop what a compaction at the current revision would drop.")
 @click.option("--dry-run", is_flag=True, help="Do all the work, write nothing.")
 @click.option("--report", metavar="FILE", type=click.Path(path_type=Path), help="Write the JSON report to a file too.")
@@ -40,6 +41,8 @@ _SHOWN_LOST = 20
 @options.hash_option
 @options.prefix_option
 @options.jobs_option
+@options.dek_per_object_option
+@options.kms_options
 @options.output_option()
 @options.terminal_options
 def rewrite_command(
@@ -51,11 +54,13 @@ def rewrite_command(
     report: Path | None,
     prefixes: tuple[str, ...],
     jobs: int,
+    kms: KmsOptions,
     output: str,
     terminal: Terminal,
     *,
     decrypt: bool,
     allow_uncovered: bool,
+    rewrap: bool,
     compact: bool,
     dry_run: bool,
     force: bool,
@@ -67,32 +72,41 @@ def rewrite_command(
     not change and all of etcd's history keep every byte. The new file is read back and checked with the new
     configuration alone before it gets its name; SOURCE is never changed.
     """
-    from snaptool.kube import plausible
-    from snaptool.operations import RewriteRequest, Undecryptable, open_snapshot, rewrite
-    from snaptool.providers import Keyring
+    from snaptool.files import check_target
+    from snaptool.operations import RewriteRequest, Undecryptable, keys_for_rewriting, open_snapshot, rewrite
 
     if decrypt == (new_config is not None):
         raise click.UsageError("say either --new-config FILE or --decrypt")
+    if decrypt and rewrap:
+        raise click.UsageError("--rewrap wraps keys with the plugin of --new-config; --decrypt leaves none to wrap")
     written = [new_config] if new_config is not None else []
     options.refuse_stdin_twice([*configs, *written])
     old, new = options.load_configs(configs), options.load_configs(written)
-    request = RewriteRequest(
-        reading=Keyring(old, plausible=plausible),
-        writing=Keyring(new, plausible=plausible),
-        decrypt=decrypt,
-        undecryptable=Undecryptable(undecryptable),
-        allow_uncovered=allow_uncovered,
-        compact=compact,
-        skip_hash_check=skip_hash_check,
-        prefixes=prefixes,
-        jobs=jobs,
-    )
+    keep = undecryptable == Undecryptable.KEEP
     with terminal.progress() as progress, open_snapshot(source) as opened:
         for notice in opened.notices:
             terminal.note(notice)
         if report is not None:
             _check_report(report, opened.source, target, force=force)
-        result = rewrite(opened, None if dry_run else target, request, force=force, progress=progress)
+        if not dry_run:
+            check_target(target, force=force, source=opened.source)  # before any key service is asked
+        with keys_for_rewriting(
+            opened, old, new, kms, keep_going=keep, rewrap=rewrap, prefixes=prefixes, progress=progress
+        ) as keys:
+            options.note_key_problems(terminal, keys.reading)
+            request = RewriteRequest(
+                reading=keys.reading.keyring,
+                writing=keys.writing,
+                rewraps=keys.rewraps,
+                decrypt=decrypt,
+                undecryptable=Undecryptable(undecryptable),
+                allow_uncovered=allow_uncovered,
+                compact=compact,
+                skip_hash_check=skip_hash_check,
+                prefixes=prefixes,
+                jobs=1 if kms.v1_dek_per_object else jobs,
+            )
+            result = rewrite(opened, None if dry_run else target, request, force=force, progress=progress)
     return _finish(result, target, new_config, report, output, force=force)
 
 

@@ -7,13 +7,21 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from snaptool.bolt import check
-from snaptool.etcd import Snapshot, Trailer, decode_key_value, decode_revision_key, server_generation
+from snaptool.etcd import (
+    KeyValue,
+    Revision,
+    Snapshot,
+    Trailer,
+    decode_key_value,
+    decode_revision_key,
+    server_generation,
+)
 from snaptool.files import Source
 from snaptool.kube import parse_key, plausible
 from snaptool.operations import RewriteRequest, Undecryptable, open_snapshot, repair, rewrite
@@ -224,18 +232,14 @@ def test_etcd_serves_every_revision_and_lives_on(
 # --- what the API server reads from it --------------------------------------------------------------------------------
 
 
-def values_of(path: Path) -> dict[tuple[int, int], tuple[bytes, bytes]]:
-    """Key and value by revision."""
+def records_of(path: Path) -> dict[Revision, KeyValue]:
+    """What was put at each revision."""
     with Source(path) as source:
         records = [
             (decode_revision_key(stored_key), decode_key_value(stored_value))
             for stored_key, stored_value in Snapshot(source.buffer).items(b"key")
         ]
-    return {
-        (revision.main, revision.sub): (found.key, found.value)
-        for (revision, tombstone), found in records
-        if not tombstone
-    }
+    return {revision: found for (revision, tombstone), found in records if not tombstone}
 
 
 @pytest.mark.parametrize("case", SAMPLE_CASES, ids=str)
@@ -244,20 +248,21 @@ def test_the_api_server_reads_every_revision_as_before(
 ) -> None:
     old_config = (SAMPLES / f"{case.old}.yaml").read_text()
     nothing = NEW_CONFIG.split("- resources", maxsplit=1)[0] + "- resources: [pods]\n  providers: [{identity: {}}]\n"
-    before, after = values_of(SAMPLES / f"{case.source}.db"), values_of(targets(case))
+    before, after = records_of(SAMPLES / f"{case.source}.db"), records_of(targets(case))
     compared = sealed = 0
-    for revision, (key, stored) in after.items():
-        named = parse_key(key)
+    for revision, found in after.items():
+        assert replace(found, value=b"") == replace(before[revision], value=b"")
+        named = parse_key(found.key)
         if named is None:
-            assert before[revision] == (key, stored)
+            assert found == before[revision]
             continue
         resource = f"{named.resource}.{named.group}" if named.group else named.resource
-        was = judge.read(old_config, resource, key, before[revision][1])
-        now = judge.read(case.new or nothing, resource, key, stored)
+        was = judge.read(old_config, resource, found.key, before[revision].value)
+        now = judge.read(case.new or nothing, resource, found.key, found.value)
         assert (now.value, now.error, now.stale) == (was.value, "", False)
         assert now.value != b""
         compared += 1
-        sealed += stored.startswith(b"k8s:enc:")
+        sealed += found.value.startswith(b"k8s:enc:")
     assert (sealed > 0) == bool(case.new)
     assert compared > 10
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from snaptool.cli.render import (
     print_bytes,
     print_json,
     print_json_members,
+    print_sentence,
     print_table,
     print_yaml,
     show,
@@ -130,7 +132,7 @@ def list_command(
             for row in rows:
                 click.echo(_short_name(row))
         else:
-            _print_listing(rows, states=all_revisions or keyring is not None, wide=output == "wide")
+            _print_listing(rows, with_keys=keyring is not None, all_revisions=all_revisions, wide=output == "wide")
         if not len(rows):
             terminal.note("no value is lost" if lost and not rows.lost_before else "no keys found")
         if rows.lost_before:
@@ -186,63 +188,67 @@ def _safe(text: str) -> str:
     return show(text.encode(errors="surrogateescape"))
 
 
-def _print_listing(rows: Listing, *, states: bool, wide: bool) -> None:
-    kind = rows.selection.kind
-    headings, right = ["NAME", "REVISION"], " r"
-    if kind is None or kind.namespaced is not False:
-        headings, right = ["NAMESPACE", *headings], " " + right
-    if kind is None:
-        headings, right = ["RESOURCE", *headings], " " + right
-    headings += ["PROVIDER", "KEY", "SIZE"]
-    right += "  r"
-    if states:
-        headings.append("STATE")
-    if wide:
-        headings += ["VERSION", "ETCD KEY"]
-        right = right.ljust(len(headings) - 2) + "r"
-    if not len(rows):
-        return
+def _print_listing(rows: Listing, *, with_keys: bool, all_revisions: bool, wide: bool) -> None:
     reasons: dict[tuple[str, str], int] = {}
-    print_table(headings, (_listed_cells(row, headings, reasons) for row in rows), right=right)
+    # A column for the resource would make most lines too long for a terminal.
+    for number, (resource, group) in enumerate(itertools.groupby(rows, lambda row: row.resource)):
+        first = next(group)
+        headings, right = ["NAME", "REVISION", "PROVIDER", "KEY", "SIZE"], " r  r"
+        if first.namespace:
+            headings, right = ["NAMESPACE", *headings], " " + right
+        if with_keys or all_revisions:
+            headings, right = [*headings, "STATE"], right + " "
+        if wide:
+            headings, right = [*headings, "VERSION", "ETCD KEY"], right + "r"
+        if rows.selection.kind is None:
+            separator = "\n" if number else ""
+            click.echo(f"{separator}{_safe(resource)}")
+        cells = (
+            _listed_cells(row, headings, reasons, only_current=not all_revisions)
+            for row in itertools.chain([first], group)
+        )
+        print_table(headings, cells, right=right)
     _print_reasons(reasons)
 
 
-def _listed_cells(row: ListedRecord, headings: Sequence[str], reasons: dict[tuple[str, str], int]) -> list[object]:
+def _listed_cells(
+    row: ListedRecord, headings: Sequence[str], reasons: dict[tuple[str, str], int], *, only_current: bool
+) -> list[object]:
     from snaptool.operations.reasons import server_message
 
     if row.reason and row.outcome is not None and len(reasons) < _SHOWN_REASONS:
         why = (row.reason, server_message(row.outcome))
         reasons[why] = reasons.get(why, 0) + 1
     cells: dict[str, object] = {
-        "RESOURCE": row.resource,
         "NAMESPACE": _safe(row.namespace),
         "NAME": _safe(row.name),
         "REVISION": str(row.revision),
         "PROVIDER": None if row.deleted else row.header.provider,
         "KEY": _safe(row.key_name) or None,
         "SIZE": None if row.deleted else row.size,
-        "STATE": _state(row),
+        "STATE": _state(row, only_current=only_current),
         "VERSION": row.version or None,
         "ETCD KEY": row.key,
     }
     return [cells[heading] for heading in headings]
 
 
-def _state(row: ListedRecord | HistoryEntry) -> str:
+def _state(row: ListedRecord | HistoryEntry, *, only_current: bool = False) -> str:
     if row.deleted:
         return "deleted"
-    state = "current" if row.live else "old"
-    if row.outcome is None:
-        return state
-    if not row.outcome.opened:
-        return f"{state}, LOST"
-    return f"{state}, stale" if row.outcome.stale else state
+    words = [] if only_current else ["current" if row.live else "old"]
+    if row.outcome is not None and not row.outcome.opened:
+        words.append("LOST")
+    elif row.outcome is not None and row.outcome.stale:
+        words.append("stale")
+    return ", ".join(words) or "opens"
 
 
 def _print_reasons(reasons: dict[tuple[str, str], int]) -> None:
     for (sentence, server), count in reasons.items():
-        click.echo(f"\n{count:,} lost: {_safe(sentence)}")
-        click.echo(f"    kube-apiserver says: {server}")
+        click.echo()
+        print_sentence(f"{count:,} lost: {_safe(sentence)}")
+        print_sentence(f"    kube-apiserver says: {server}")
 
 
 # --- get ------------------------------------------------------------------------------------------------------------
@@ -528,34 +534,37 @@ def _print_diff(found: Diff) -> None:
         ("changed", found.changed),
         ("undecided", found.undecided),
     )
-    if any(len(ones) for _, ones in ways):
-        headings = ["CHANGE", "RESOURCE", "NAMESPACE", "NAME", "REV A", "REV B", "KEY A", "KEY B"]
-        print_table(headings, (_difference_cells(way, one) for way, ones in ways for one in ones), right="    rr")
-        click.echo()
+    for change, ones in ways:
+        for resource, group in itertools.groupby(ones, lambda one: one.resource):
+            headings, right = ["NAMESPACE", "NAME", "REVISION", "STORED UNDER"], "  r"
+            if change in {"changed", "undecided"}:
+                headings, right = ["NAMESPACE", "NAME", "REV A", "REV B", "A UNDER", "B UNDER"], "  rr"
+            click.echo(f"{change} {_safe(resource)}")
+            print_table(headings, (_difference_cells(one) for one in group), right=right)
+            click.echo()
     reasons: dict[tuple[str, str], int] = {}
     for one in found.undecided:
         for side, value in (("A", one.a), ("B", one.b)):
             if value is not None and value.reason and len(reasons) < _SHOWN_REASONS:
                 reasons[side, value.reason] = reasons.get((side, value.reason), 0) + 1
     for (side, sentence), count in reasons.items():
-        click.echo(f"{count:,} undecided, does not open in {side}: {_safe(sentence)}")
+        print_sentence(f"{count:,} undecided, not opened in {side}: {_safe(sentence)}")
     for way in found.recoded():
         origin, target = f"{way.from_header.provider} {way.from_key}", f"{way.to_header.provider} {way.to_key}"
-        click.echo(
+        print_sentence(
             f"{way.count:,} {way.resource} re-encrypted only: {_safe(origin.rstrip())} to {_safe(target.rstrip())}"
         )
     counts = ", ".join(f"{len(ones):,} {name}" for name, ones in ways)
-    click.echo(f"{found.same:,} stored alike, {len(found.re_encrypted):,} re-encrypted only, {counts}")
+    print_sentence(f"{found.same:,} stored alike, {len(found.re_encrypted):,} re-encrypted only, {counts}")
 
 
-def _difference_cells(change: str, one: Difference) -> list[object]:
+def _difference_cells(one: Difference) -> list[object]:
+    values = [value for value in (one.a, one.b) if value is not None]
     return [
-        change,
-        one.resource,
-        _safe(one.namespace),
+        _safe(one.namespace) or None,
         _safe(one.name),
-        *(None if value is None else str(value.revision) for value in (one.a, one.b)),
-        *(None if value is None else _under(value) for value in (one.a, one.b)),
+        *(str(value.revision) for value in values),
+        *(_under(value) for value in values),
     ]
 
 

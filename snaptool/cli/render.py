@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
@@ -174,6 +175,14 @@ def print_table(
             ]
             click.echo(indent + "  ".join(parts).rstrip())
         cells = _cells(remaining)
+
+
+def print_sentence(sentence: str, *, hanging: str = "    ") -> None:
+    """Print a sentence that may be long: on a terminal broken between words, later lines indented by `hanging`."""
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        sentence = click.wrap_text(sentence, width, subsequent_indent=hanging)
+    click.echo(sentence)
 
 
 _BLOCK_ROWS = 500

@@ -52,7 +52,6 @@ _BLOCK_BYTES = 2 << 20  # measured in design/performance.md: 1-2 MB stay in the 
 _FIRST_DATA_PAGE = 3
 _LAST_TXID = (1 << 64) - 2
 _HEADER = struct.Struct(struct_format(PageHeader))
-_EMPTY_LEAF = _HEADER.pack(0, PageFlag.LEAF, 0, 0)
 
 
 class Sink(Protocol):
@@ -170,6 +169,8 @@ class BucketWriter:
         self._pairs: list[bytes] = []  # key, value, key, value, … of the records that wait
         self._runs: list[_Run] = []
         self._waiting = 0  # bytes of all that wait, page headers not counted
+        # A leaf that waits for more is looked at again with every block, so a block has to be larger than a leaf.
+        self._enough = max(_BLOCK_BYTES, 2 * database.page_size)
 
     def put(self, key: bytes, value: bytes) -> None:
         """Add one record. Raises BadOrder unless `key` is above all keys so far and within bolt's limits."""
@@ -178,7 +179,7 @@ class BucketWriter:
         self._last = key
         self._pairs += (key, value)
         self._waiting += ELEMENT_SIZE + len(key) + len(value)
-        if self._waiting >= _BLOCK_BYTES:
+        if self._waiting >= self._enough:
             self._write_block()
 
     def put_leaves(self, chunk: LeafChunk, first: int, last: int) -> None:
@@ -200,7 +201,7 @@ class BucketWriter:
         for part in blocks((sizes, _BLOCK_BYTES // 2)):
             self._runs.append(_Run(len(self._pairs) // 2, chunk, slice(first + part.start, first + part.stop)))
             self._waiting += int(chunk.leaf_size[self._runs[-1].leaves].sum())
-            if self._waiting >= _BLOCK_BYTES:
+            if self._waiting >= self._enough:
                 self._write_block()
 
     def _write_block(self, *, finish: bool = False) -> None:
@@ -219,11 +220,12 @@ class BucketWriter:
         order = np.argsort(np.concatenate([2 * packed.before, 2 * run_of + 1]), kind="stable")
         built_pages, carried_pages = -(-packed.size // page_size), sizes // page_size
         pages = np.concatenate([built_pages, carried_pages])
-        rows = np.empty_like(pages)
-        rows[order] = np.cumsum(pages[order]) - pages[order]
         total = int(pages.sum())
         if not total:
             return
+        # From here on a leaf is known by its row: the number of its first page within the block.
+        rows = np.empty_like(pages)
+        rows[order] = np.cumsum(pages[order]) - pages[order]
         page = self._database.allocate(total)
         built, carried = rows[: len(built_pages)], rows[len(built_pages) :]
         images = packed.images(pairs, page + built, built_pages, self._flags, page_size)
@@ -252,8 +254,10 @@ class BucketWriter:
         size = HEADER_SIZE + self._waiting
         if len(self._leaves) or self._runs or size > self._database.page_size // 4:
             return bytes(BucketHeader(self.close_tree(), sequence))
-        one, none = np.zeros(1, np.int64), np.ones(1, np.int64)
-        image = _EMPTY_LEAF if not self._pairs else _pack(self._pairs, [], size).images(self._pairs, one, none, 0, 1)
+        image = _HEADER.pack(0, PageFlag.LEAF, 0, 0)
+        if self._pairs:
+            page, pages = np.zeros(1, np.int64), np.ones(1, np.int64)
+            image = _pack(self._pairs, [], size).images(self._pairs, page, pages, self._flags, align=1)
         return bytes(BucketHeader(0, sequence)) + image
 
     def close_tree(self) -> int:
@@ -310,7 +314,7 @@ class _Run:
     leaves: slice
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Packed:
     """How records are shared out among leaves.
 
@@ -379,7 +383,13 @@ def _pack(pairs: list[bytes], borders: list[int], page_size: int) -> _Packed:
             start = min(max(end, start + 1), start + MAX_PAGE_COUNT)
     begins = np.array(first, dtype=np.int64)
     tops = np.concatenate(([0], sums))[np.append(begins, len(ends))]
-    return _Packed(lengths, begins, HEADER_SIZE + np.diff(tops), np.array(before, dtype=np.int64), len(ends))
+    return _Packed(
+        lengths=lengths,
+        first=begins,
+        size=HEADER_SIZE + np.diff(tops),
+        before=np.array(before, dtype=np.int64),
+        records=len(ends),
+    )
 
 
 def _spans(start: Positions, size: Positions) -> Positions:

@@ -10,6 +10,7 @@ Command modules import what they need when they run, so that `--help` stays fast
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 import signal
@@ -32,6 +33,7 @@ _COMMANDS = {
     "rewrite": "rewrite",
     "repair": "rewrite",
     "config": "config",
+    "kms": "kms",
 }
 
 
@@ -65,6 +67,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line: the one place where errors become exit codes and a broad catch is allowed."""
+    _answer_lost_pages()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -97,6 +100,32 @@ def run(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the boundary: anything that gets here is a bug, and is said to be one
         _say_bug(error)
         return exits.FAILED
+
+
+_on_lost_page: object = None
+
+
+def _answer_lost_pages() -> None:
+    """End with a sentence when a mapped file loses its end, instead of being killed by SIGBUS.
+
+    The kernel sends the signal to the thread that touched the lost page, inside an instruction that would fault again
+    at once: Python's own handlers run later, which is never. So this one is C's, made by ctypes, and does not return.
+    Workers inherit it and end in silence; the parent tells what happened. An unnamed draft vanishes with its process.
+    Source: mmap(2), signal(7), signal-safety(7).
+    """
+    global _on_lost_page  # noqa: PLW0603 - C code must find the function for as long as the process lives
+    main_process = os.getpid()
+    libc = ctypes.CDLL(None)
+
+    def end(_number: int) -> None:
+        if os.getpid() == main_process:
+            os.write(2, b"snaptool: error: a file was cut while it was read; nothing was published\n")
+        os._exit(exits.DAMAGED)
+
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)
+    libc.signal.argtypes, libc.signal.restype = [ctypes.c_int, handler], ctypes.c_void_p
+    _on_lost_page = handler(end)
+    libc.signal(signal.SIGBUS, _on_lost_page)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

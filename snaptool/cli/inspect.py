@@ -12,7 +12,7 @@ from snaptool.cli import exits, options
 from snaptool.cli.render import Terminal, print_json, print_table, size_text
 
 if TYPE_CHECKING:
-    from snaptool.operations import Finding, Survey
+    from snaptool.operations import Finding, KmsOptions, Survey
 
 
 @click.command("inspect")
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @options.config_option()
 @options.prefix_option
 @options.jobs_option
+@options.kms_options
 @options.output_option()
 @options.terminal_options
 def inspect_command(
@@ -27,6 +28,7 @@ def inspect_command(
     configs: tuple[str, ...],
     prefixes: tuple[str, ...],
     jobs: int,
+    kms: KmsOptions,
     output: str,
     terminal: Terminal,
 ) -> int:
@@ -34,19 +36,21 @@ def inspect_command(
 
     With --config it also opens every value: which open, which are lost and why, which are stale.
     """
-    from snaptool.kube import plausible
-    from snaptool.operations import open_snapshot, survey
-    from snaptool.providers import Keyring
+    from snaptool.operations import keyring_for_reading, open_snapshot, survey
 
+    read_with = options.load_configs(configs)
     with terminal.progress() as progress, open_snapshot(snapshot) as opened:
         for notice in opened.notices:
             terminal.note(notice)
-        keyring = Keyring(options.load_configs(configs), plausible=plausible) if configs else None
-        result = survey(opened, keyring, prefixes=prefixes, jobs=jobs, progress=progress)
+        keys = keyring_for_reading(opened, read_with, kms, prefixes=prefixes, progress=progress)
+        options.note_key_problems(terminal, keys)
+        result = survey(opened, keys.keyring if configs else None, prefixes=prefixes, jobs=jobs, progress=progress)
     if output == "json":
         print_json(document(result))
     else:
         _print(result)
+    if keys.outage is not None:
+        return exits.KEY_SERVICE
     return exits.FINDINGS if result.lost or result.file.trailer == "wrong" else exits.DONE
 
 

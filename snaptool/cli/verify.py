@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from snaptool.cli import exits, options
 from snaptool.cli.inspect import finding_document, print_findings
 from snaptool.cli.render import Terminal, print_json
+
+if TYPE_CHECKING:
+    from snaptool.operations import KmsOptions
 
 
 @click.command("verify")
@@ -17,6 +21,7 @@ from snaptool.cli.render import Terminal, print_json
 @click.option("--live-only", is_flag=True, help="Leave out values that are only old revisions.")
 @options.prefix_option
 @options.jobs_option
+@options.kms_options
 @options.output_option()
 @options.terminal_options
 def verify_command(
@@ -24,6 +29,7 @@ def verify_command(
     configs: tuple[str, ...],
     prefixes: tuple[str, ...],
     jobs: int,
+    kms: KmsOptions,
     output: str,
     terminal: Terminal,
     *,
@@ -34,14 +40,15 @@ def verify_command(
     With --config every value is opened too. Exit code 3 when there are findings, 4 when the database itself is broken:
     made for cron.
     """
-    from snaptool.kube import plausible
-    from snaptool.operations import open_snapshot, verify
-    from snaptool.providers import Keyring
+    from snaptool.operations import keyring_for_reading, open_snapshot, verify
 
-    keyring = Keyring(options.load_configs(configs), plausible=plausible) if configs else None
+    read_with = options.load_configs(configs)
     with terminal.progress() as progress, open_snapshot(snapshot) as opened:
         for notice in opened.notices:
             terminal.note(notice)
+        keys = keyring_for_reading(opened, read_with, kms, prefixes=prefixes, progress=progress)
+        options.note_key_problems(terminal, keys)
+        keyring = keys.keyring if configs else None
         result = verify(opened, keyring, live_only=live_only, prefixes=prefixes, jobs=jobs, progress=progress)
     if output == "json":
         print_json(
@@ -61,4 +68,6 @@ def verify_command(
         )
     if result.damaged:
         return exits.DAMAGED
+    if keys.outage is not None:
+        return exits.KEY_SERVICE
     return exits.FINDINGS if result.findings else exits.DONE

@@ -22,8 +22,9 @@ from typing import Final, Self
 
 import numpy as np
 
-from snaptool.errors import InputError
+from snaptool.errors import FormatError, InputError
 from snaptool.etcd import decode_key_value
+from snaptool.etcd.scan import Report, refuse
 from snaptool.kube import plausible
 from snaptool.operations.crypto import Rewraps
 from snaptool.operations.labels import Header, Labels, Resource
@@ -217,15 +218,19 @@ class _Collected:
 
 
 def _collect(
-    opened: OpenedSnapshot, kms: Sequence[KmsConfig], prefixes: tuple[str, ...], progress: Progress
+    opened: OpenedSnapshot,
+    kms: Sequence[KmsConfig],
+    prefixes: tuple[str, ...],
+    progress: Progress,
+    report: Report = refuse,
 ) -> _Collected:
     collector = SourceCollector((Api(config.api_version), config.name) for config in kms)
     labels = Labels(prefixes or found_prefixes(opened.snapshot))
     values: Counter[tuple[int, int]] = Counter()
-    for chunk in opened.snapshot.records():
+    for chunk in opened.snapshot.records(report):
         opened.tend(chunk)
         resource, header = labels.resource_numbers(chunk), labels.header_numbers(chunk)
-        stored = ~chunk.tombstone
+        stored = ~chunk.tombstone & chunk.readable
         codes, counts = np.unique((resource[stored] << 32) | header[stored], return_counts=True)
         for code, count in zip(codes.tolist(), counts.tolist(), strict=True):
             values[code >> 32, code & 0xFFFFFFFF] += count
@@ -263,12 +268,17 @@ def keyring_for_reading(
     """Make a keyring that opens every value of a snapshot, asking each KMS plugin once for every distinct wrapped key.
 
     All connections are closed when it returns. Raises nothing for a plugin that fails: look at `problems`; what was
-    not unwrapped is lost to this keyring for the reason `kms_unwrap_failed`. Raises BadEndpoint, GrpcMissing.
+    not unwrapped is lost to this keyring for the reason `kms_unwrap_failed`. Nor for a damaged file: whoever reads its
+    values next says so, and says where. Raises BadEndpoint, GrpcMissing.
     """
     kms = kms_configs(configs)
     if not kms:
         return Unwrapped(Keyring(configs, plausible=plausible))
-    collected = _collect(opened, kms, prefixes, progress)
+    try:
+        collected = _collect(opened, kms, prefixes, progress, lambda _: None)
+    except FormatError:
+        unasked = {config: _reader(config, UnwrappedKeys()) for config in kms}
+        return Unwrapped(Keyring(configs, plausible=plausible, kms=unasked.__getitem__))
     with _Services(options) as services:
         return _unwrap(configs, collected, services, options, progress)[0]
 

@@ -1,0 +1,209 @@
+"""`snaptool kms`: talk to the KMS plugins of a configuration, count what a job will ask of them, save their answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from snaptool.cli import exits, options
+from snaptool.cli.render import Terminal, print_json, print_table
+
+if TYPE_CHECKING:
+    from snaptool.operations import KmsOptions
+    from snaptool.providers.kms_keys import CallPlan, ServiceCheck
+
+_GUESSED_SECONDS = 0.02  # a call to a cloud takes 5 to 50 ms: spec/kms.md 2.4
+
+
+@click.group("kms")
+def kms_command() -> None:
+    """Check KMS plugins, plan their calls, save the keys that they unwrap."""
+
+
+@kms_command.command("check")
+@options.config_option(required=True)
+@click.option("--decrypt-only", is_flag=True, help="Do not encrypt: for accounts that may only read.")
+@click.option(
+    "--sample", metavar="SNAPSHOT", type=click.Path(path_type=Path), help="Unwrap the most used key of this snapshot."
+)
+@options.kms_options
+@options.output_option()
+@options.terminal_options
+def check_command(
+    configs: tuple[str, ...],
+    sample: Path | None,
+    kms: KmsOptions,
+    output: str,
+    terminal: Terminal,
+    *,
+    decrypt_only: bool,
+) -> int:
+    """Ask every plugin of a configuration how it is, with a round trip of 32 random bytes.
+
+    Exit code 5 when one of them cannot be used.
+    """
+    from snaptool.operations import check_plugins, open_snapshot
+
+    read_with = options.load_configs(configs)
+    if sample is None:
+        checks = check_plugins(read_with, kms, decrypt_only=decrypt_only)
+    else:
+        with open_snapshot(sample) as opened:
+            checks = check_plugins(read_with, kms, decrypt_only=decrypt_only, sample=opened)
+    if not checks:
+        terminal.note("the configuration has no KMS provider")
+    if output == "json":
+        print_json({"plugins": [_check_document(check) for check in checks]})
+    else:
+        _print_checks(checks)
+    return exits.DONE if all(map(_usable, checks)) else exits.KEY_SERVICE
+
+
+def _usable(check: ServiceCheck) -> bool:
+    return check.error is None and not check.problems and check.round_trip is not False
+
+
+def _check_document(check: ServiceCheck) -> dict[str, Any]:
+    error = check.error
+    return {
+        "provider": check.provider,
+        "api": check.api,
+        "usable": _usable(check),
+        "version": check.version,
+        "healthz": check.healthz,
+        "key_id_hash": check.key_id_hash,
+        "plugin": check.plugin,
+        "round_trip": check.round_trip,
+        "problems": list(check.problems),
+        "milliseconds": {question: round(1000 * seconds, 1) for question, seconds in check.seconds.items()},
+        "error": None
+        if error is None
+        else {"category": error.category, "message": str(error), "detail": error.detail, "hint": error.hint},
+    }
+
+
+def _print_checks(checks: tuple[ServiceCheck, ...]) -> None:
+    for check in checks:
+        click.echo(f"{check.provider} (KMS {check.api}): {'usable' if _usable(check) else 'NOT USABLE'}")
+        facts = {
+            "version": check.version,
+            "healthz": check.healthz,
+            "key id": check.key_id_hash,
+            "plugin": check.plugin and f"{check.plugin} (a guess)",
+            "round trip": {True: "the same key came back", False: "ANOTHER KEY CAME BACK", None: ""}[check.round_trip],
+            "answers in": ", ".join(f"{name} {1000 * seconds:.0f} ms" for name, seconds in check.seconds.items()),
+        }
+        for name, fact in facts.items():
+            if fact:
+                click.echo(f"  {name}: {fact}")
+        for problem in check.problems:
+            click.echo(f"  problem: {problem}")
+        if check.error is not None:
+            click.echo(f"  error: {check.error}")
+            if check.error.hint:
+                click.echo(f"         {check.error.hint}")
+
+
+@kms_command.command("plan")
+@options.snapshot_argument()
+@options.config_option()
+@click.option("--new-config", metavar="FILE", help="EncryptionConfiguration that a rewrite would write with.")
+@click.option("--rewrap", is_flag=True, help="Plan a `rewrite --rewrap`.")
+@click.option(
+    "--latency", metavar="SECONDS", type=float, default=_GUESSED_SECONDS, show_default=True, help="Of a call."
+)
+@options.prefix_option
+@options.dek_per_object_option
+@options.kms_options
+@options.output_option()
+@options.terminal_options
+def plan_command(
+    snapshot: Path,
+    configs: tuple[str, ...],
+    new_config: str | None,
+    latency: float,
+    prefixes: tuple[str, ...],
+    kms: KmsOptions,
+    output: str,
+    terminal: Terminal,
+    *,
+    rewrap: bool,
+) -> int:
+    """Count the calls that reading a snapshot, and writing it anew, will make. Nothing is called."""
+    from snaptool.operations import open_snapshot, plan_calls
+
+    written = [new_config] if new_config is not None else []
+    options.refuse_stdin_twice([*configs, *written])
+    old, new = options.load_configs(configs), options.load_configs(written)
+    with terminal.progress() as progress, open_snapshot(snapshot) as opened:
+        plans = plan_calls(opened, old, new, kms, rewrap=rewrap, prefixes=prefixes, progress=progress)
+    if output == "json":
+        print_json({"plans": [_plan_document(plan, latency, kms.concurrency) for plan in plans]})
+        return exits.DONE
+    rows = [
+        [
+            plan.provider,
+            plan.api,
+            plan.purpose,
+            plan.objects,
+            plan.sources,
+            ", ".join(f"{count:,} {method}" for method, count in plan.calls.items()) or "none",
+            f"{plan.seconds(latency, kms.concurrency):.1f} s",
+        ]
+        for plan in plans
+    ]
+    print_table(["PROVIDER", "API", "TO", "VALUES", "WRAPPED KEYS", "CALLS", "TIME"], rows, right="   rr r")
+    return exits.DONE
+
+
+def _plan_document(plan: CallPlan, latency: float, concurrency: int | None) -> dict[str, Any]:
+    return {
+        "provider": plan.provider,
+        "api": plan.api,
+        "purpose": plan.purpose,
+        "values": plan.objects,
+        "wrapped_keys": plan.sources,
+        "calls": dict(plan.calls),
+        "seconds": round(plan.seconds(latency, concurrency), 3),
+    }
+
+
+@kms_command.command("export-deks")
+@options.snapshot_argument()
+@click.argument("target", metavar="FILE", type=click.Path(path_type=Path))
+@options.config_option(required=True)
+@click.option("--yes-write-keys", is_flag=True, help="Required: FILE will open these values for whoever has it.")
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+@options.kms_options
+@options.terminal_options
+def export_command(
+    snapshot: Path,
+    target: Path,
+    configs: tuple[str, ...],
+    kms: KmsOptions,
+    terminal: Terminal,
+    *,
+    yes_write_keys: bool,
+    force: bool,
+) -> int:
+    """Unwrap every key of a snapshot and write them to FILE, mode 0600: what --dek-file reads when the KMS is gone.
+
+    Nothing is written unless every key was unwrapped.
+    """
+    from snaptool.files import check_target, write_private
+    from snaptool.operations import exported_keys, open_snapshot
+
+    if not yes_write_keys:
+        raise click.UsageError("FILE will hold the keys themselves, in clear: say --yes-write-keys if you want that")
+    read_with = options.load_configs(configs)
+    with terminal.progress() as progress, open_snapshot(snapshot) as opened:
+        check_target(target, force=force, source=opened.source)
+        text, unwrapped = exported_keys(opened, read_with, kms, progress=progress)
+    for problem in unwrapped.problems:
+        raise problem.error
+    write_private(target, text, force=force)
+    saved = sum(len(answer.keys) for answer in unwrapped.answers)
+    terminal.note(f"wrote {saved:,} keys to {target}: it opens what they encrypt, without any KMS; keep it as safe")
+    return exits.DONE

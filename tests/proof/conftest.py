@@ -41,6 +41,8 @@ def cluster(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> Clu
     snapshot = tmp_path_factory.mktemp("cluster") / "cluster.db"
     with programs.boot(None) as etcd:
         with programs.serve(etcd, configuration(aescbc(OLD_KEY))) as server:
+            version = server.get("/version").body["gitVersion"]
+            assert f"kube-apiserver {version.removeprefix('v')}," in programs.versions
             fill(server, "before")
         with programs.serve(etcd, configuration(aescbc(NEW_KEY, OLD_KEY))) as server:
             fill(server, "after")

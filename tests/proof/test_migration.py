@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -13,15 +14,19 @@ from tests.proof.stories import (
     CANARY,
     NEW_KEY,
     OLD_KEY,
+    SECRETS,
     Cluster,
     Programs,
     aescbc,
     configuration,
+    fill,
+    kms_v2,
     read_all,
     secret_of,
     secretbox,
     snaptool,
 )
+from tests.support.kms_plugin import kms_plugin
 
 pytestmark = pytest.mark.proof
 
@@ -82,3 +87,23 @@ def test_aescbc_to_secretbox_to_plaintext(
 ) -> None:
     steps = [AESCBC, SECRETBOX, PLAINTEXT]
     migrate(programs, cluster, tmp_path, steps, proven)
+
+
+def test_aescbc_to_kms_v2_and_back_to_local_keys(
+    programs: Programs, cluster: Cluster, tmp_path: Path, proven: Callable[[str], None]
+) -> None:
+    """Both directions: the server reads what snaptool sealed, and snaptool what the server sealed after that."""
+    with kms_plugin() as plugin:
+        kms = ("kms", configuration(kms_v2(plugin.endpoint)), b"k8s:enc:kms:v2:proof-kms:")
+        migrate(programs, cluster, tmp_path, [AESCBC, kms], proven)
+        stream = io.BytesIO()
+        with programs.boot(tmp_path / "kms.db") as etcd:
+            plugin.control(rotate="kek-2")
+            with programs.serve(etcd, kms[1]) as server:
+                fill(server, "after-migration")
+                served = read_all(server)
+            etcd.client().save(stream)
+        (tmp_path / "rotated.db").write_bytes(stream.getvalue())
+        assert len(served[SECRETS]) == len(cluster.served[SECRETS]) + 6
+        rotated = Cluster(tmp_path / "rotated.db", served)
+        migrate(programs, rotated, tmp_path, [kms, SECRETBOX], proven)

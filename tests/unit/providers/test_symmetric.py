@@ -135,6 +135,38 @@ def test_threads_open_values_of_one_key_at_once(kind: Kind) -> None:
         assert all(threads.map(opened, range(40)))
 
 
+def test_cbc_values_do_not_depend_on_what_was_sealed_before() -> None:
+    # Encryptors run on from value to value; the IV must be the one that was drawn all the same.
+    provider, other = LocalProvider(Kind.AESCBC, (Key("a", ONE),)), LocalProvider(Kind.AESCBC, (Key("a", TWO),))
+    for number in range(40):
+        plaintext, iv = bytes([number]) * number, bytes([200 - number]) * 16
+        padding = 16 - number % 16
+        assert provider.seal(plaintext, CONTEXT, repeated(200 - number)) == b"a:" + cbc(
+            ONE, plaintext + bytes([padding]) * padding, iv
+        )
+        other.seal(plaintext, CONTEXT, repeated(number))
+
+    def entropy_that_fails(size: int) -> bytes:
+        raise OSError(size)
+
+    with pytest.raises(OSError, match="16"):
+        provider.seal(OBJECT, CONTEXT, entropy_that_fails)
+    assert provider.seal(OBJECT, CONTEXT, repeated(1)) == b"a:" + cbc(ONE, OBJECT + b"\x02\x02", b"\x01" * 16)
+
+
+@pytest.mark.parametrize("kind", [Kind.AESCBC, Kind.AESGCM, Kind.SECRETBOX])
+def test_threads_seal_values_with_one_key_at_once(kind: Kind) -> None:
+    provider = LocalProvider(kind, (Key("a", ONE),))
+    plaintexts = [bytes([number]) * (2_000_000 if number % 2 else 20) for number in range(4)]
+    expected = [provider.seal(plaintext, CONTEXT, repeated(1)) for plaintext in plaintexts]
+
+    def as_expected(number: int) -> bool:
+        return provider.seal(plaintexts[number % 4], CONTEXT, repeated(1)) == expected[number % 4]
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(as_expected, range(60)))
+
+
 @pytest.mark.parametrize(("size", "reason"), [(11, Reason.TOO_SHORT), (12, Reason.GCM_AUTH), (27, Reason.GCM_AUTH)])
 def test_case_15_gcm_nonce_only(size: int, reason: Reason) -> None:
     with pytest.raises(KeyDoesNotFit) as refusal:

@@ -29,7 +29,7 @@ from snaptool.bolt.layout import (
     PageHeader,
     decode_meta,
 )
-from snaptool.bolt.scan import CHUNK_RECORDS, CorruptPage, LeafChunk, Leaves, PageMap, Walk
+from snaptool.bolt.scan import CHUNK_RECORDS, CorruptPage, LeafChunk, Leaves, PageMap, Release, Walk
 from snaptool.errors import FormatError
 
 MAX_BUCKETS = 1000  # a hostile file could hold millions of empty ones; bolt sets no limit, etcd makes ten
@@ -85,10 +85,10 @@ class Database:
     """A bolt database in `buffer`, which may be longer than the database.
 
     `meta` is the one that counts; `meta_problems` says, for pages 0 and 1, why a meta cannot be used (None: it can).
-    Raises NotABoltFile, ByteOrderNotSupported.
+    `release` is called where the memory of a large file can go. Raises NotABoltFile, ByteOrderNotSupported.
     """
 
-    def __init__(self, buffer: bytes | mmap | memoryview) -> None:
+    def __init__(self, buffer: bytes | mmap | memoryview, release: Release | None = None) -> None:
         self._buffer = memoryview(buffer)
         self.size = len(self._buffer)
         self.meta, self.meta_problems = _choose_meta(self._buffer)
@@ -101,7 +101,7 @@ class Database:
             )
         if not 2 <= self.meta.root < self.meta.high_water_mark:
             raise CorruptPage(self.meta.root, "the meta names it as the root, and it is not a page of the tree")
-        self.pages = PageMap(self._buffer, self.meta.page_size, self.meta.high_water_mark)
+        self.pages = PageMap(self._buffer, self.meta.page_size, self.meta.high_water_mark, release)
         self._walked: tuple[Walk, dict[bytes, Bucket]] | None = None
 
     @property

@@ -27,8 +27,9 @@ Positions = NDArray[np.int64]
 MAX_DEPTH = 64  # far beyond any real tree: bolt's fan-out is in the dozens at least
 MAX_PROBLEMS = 1000  # a hostile file must not fill the memory with complaints
 BLOCK = 1 << 17  # pages or elements that are looked at together
-CHUNK_RECORDS = 100_000
+CHUNK_RECORDS = 50_000
 CHUNK_BYTES = 32 << 20
+HEADERS_AT_ONCE = 8192  # pages: 32 MiB of a usual file
 
 
 class CorruptPage(FormatError):
@@ -45,10 +46,15 @@ class CorruptPage(FormatError):
         self.path = path
 
 
+Release = Callable[[], None]
+"""Told now and then that what was read so far may leave the memory."""
+
+
 class PageMap:
     """The pages of a file as arrays that share its bytes, nothing copied. `size` in pages."""
 
-    def __init__(self, buffer: memoryview, page_size: int, size: int) -> None:
+    def __init__(self, buffer: memoryview, page_size: int, size: int, release: Release | None = None) -> None:
+        self._release = release
         self.page_size = page_size
         self.size = size
         self.bytes = np.frombuffer(buffer, dtype=np.uint8, count=size * page_size)
@@ -58,6 +64,27 @@ class PageMap:
         self._numbers = np.ndarray((len(self.bytes) - 3,), dtype="<u4", buffer=self.bytes, strides=(1,))
         # Eight bytes from any offset, most significant first, so that comparing numbers compares bytes.
         self._windows = np.ndarray((len(self.bytes) - 7,), dtype=">u8", buffer=self.bytes, strides=(1,))
+
+    def let_go(self) -> None:
+        """Tell that what was read so far may leave the memory."""
+        if self._release is not None:
+            self._release()
+
+    def kinds(self, nodes: Positions) -> tuple[NDArray[np.bool_], NDArray[np.uint16], NDArray[np.uint32]]:
+        """Gather from headers: is it a branch, how many elements, how many overflow pages.
+
+        This touches every page of a level, so memory is let go of on the way.
+        """
+        branch = np.empty(len(nodes), dtype=np.bool_)
+        count, overflow = np.empty(len(nodes), dtype=np.uint16), np.empty(len(nodes), dtype=np.uint32)
+        for start in range(0, len(nodes), HEADERS_AT_ONCE):
+            block = slice(start, start + HEADERS_AT_ONCE)
+            base = nodes[block] * self.page_size
+            branch[block] = self.u16[(base >> 1) + 4] == PageFlag.BRANCH
+            count[block], overflow[block] = self.u16[(base >> 1) + 5], self.u32[(base >> 2) + 3]
+            if len(nodes) > HEADERS_AT_ONCE:
+                self.let_go()
+        return branch, count, overflow
 
     def words(self, positions: Positions) -> NDArray[np.uint64]:
         """Gather eight bytes at each position; bytes behind the end of the file are zero."""
@@ -274,13 +301,14 @@ class Walk:
         for _ in range(MAX_DEPTH):
             trail.append(level)
             good = np.zeros(len(level.nodes), dtype=np.bool_)
-            for block in blocks((np.arange(1, len(good) + 1), BLOCK)):
+            for block in blocks((np.arange(1, len(good) + 1), HEADERS_AT_ONCE)):
                 good[block] = self._admit(trail, block)
+                if len(good) > HEADERS_AT_ONCE:
+                    self.pages.let_go()
             level = trail[-1] = level.select(good)
-            branch = self.pages.u16[(level.nodes * self.pages.page_size >> 1) + 4] == PageFlag.BRANCH
+            branch, count, overflow = self.pages.kinds(level.nodes)
             if not branch.any():
-                base = level.nodes * self.pages.page_size
-                return Leaves(trail, self.pages.u32[(base >> 2) + 3], self.pages.u16[(base >> 1) + 5], flags)
+                return Leaves(trail, overflow, count, flags)
             level = self._below(trail, branch)
         self.complain(root, f"the tree is deeper than {MAX_DEPTH} levels", (root,))
         return Leaves(trail, np.empty(0, np.uint32), np.empty(0, np.uint16), flags)

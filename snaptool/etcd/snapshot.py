@@ -13,7 +13,7 @@ spec/etcd-snapshot.md. Must not know: Kubernetes, encryption, paths.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from mmap import mmap
@@ -146,12 +146,13 @@ class Snapshot:
     """A snapshot file in `buffer`, with or without the digest at its end.
 
     Raises NotABoltFile and the other FormatErrors of `Database` when the file cannot be read at all. Everything else is
-    read when it is asked for, and raises CorruptPage, BadRevision or BadRecord then.
+    read when it is asked for, and raises CorruptPage, BadRevision or BadRecord then. `release` is called where a large
+    file's memory can go.
     """
 
-    def __init__(self, buffer: bytes | mmap | memoryview) -> None:
+    def __init__(self, buffer: bytes | mmap | memoryview, release: Callable[[], None] | None = None) -> None:
         self._database_bytes, self.trailer = split_trailer(buffer)
-        self.database = Database(self._database_bytes)
+        self.database = Database(self._database_bytes, release)
         self._live: NDArray[np.bool_] | None = None
         self._index: LiveIndex | None = None
         self._last: Revision | None = None

@@ -125,7 +125,7 @@ def open_snapshot(path: Path | str) -> OpenedSnapshot:
         path, notices = _in_data_directory(path)
     source = Source(path)
     try:
-        return OpenedSnapshot(source, Snapshot(source.buffer), notices)
+        return OpenedSnapshot(source, Snapshot(source.buffer, source.release_memory), notices)
     except BaseException:
         source.close()
         raise

@@ -16,9 +16,10 @@ import base64
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address
+from itertools import combinations
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
@@ -58,6 +59,18 @@ class BadConfig(InputError):
         )
         self.stage = stage
         self.problems = tuple(problems)
+
+
+class KeyNameTaken(InputError):
+    """A fresh key would be tried for what an old one sealed, or that one for its. `key_name`: the old one's."""
+
+    def __init__(self, key_name: str, kind: Kind) -> None:
+        super().__init__(
+            f"the old configuration has a key {key_name!r} for {kind}; API servers would try one key for the other",
+            hint="give the new key a name of its own with --key-name",
+        )
+        self.key_name = key_name
+        self.kind = kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -853,7 +866,8 @@ def new_config(
 
     `kind`: aescbc, aesgcm, secretbox, or identity (no key). The old providers of each resource, be they its own or
     those of a wildcard, follow the new one; plaintext is read last. Resources that only `keep` names keep their
-    entries. Raises BadConfig when the result would be refused.
+    entries. Raises BadConfig when the result would be refused, KeyNameTaken when its name does not tell the fresh key
+    from an old one: with aescbc, API servers would read one old value in 256 as garbage, without an error.
     """
     first: dict[str, Any] = {"identity": {}}
     if kind is not Kind.IDENTITY:
@@ -870,7 +884,12 @@ def new_config(
         old[name] = next((old[one] for one in wider if one in old), [])
     entries: list[dict[str, Any]] = []
     for names, providers in _grouped(resources, old):
-        chain = [first] if names[0] in resources else []
+        chain = []
+        if names[0] in resources:
+            chain = [first]
+            taken = [key.name for key in _keys(providers, kind) if _fits_for(key_name, key.name)]
+            if taken:
+                raise KeyNameTaken(taken[0], kind)
         chain += [_as_tree(provider) for provider in providers]
         if {"identity": {}} not in chain:
             chain.append({"identity": {}})
@@ -961,6 +980,11 @@ def config_warnings(config: EncryptionConfig) -> Iterator[str]:
                 yield f"{path}: no resource is called {name!r}; write it as plural.group, with no version and no slash"
         if kinds[0] in _WARNED_WRITERS:
             yield f"{path}: {_WARNED_WRITERS[kinds[0]]}"
+        # The providers of a resource are those of all entries that name it.
+        names = set(entry.group_resources)
+        chain = [one for other in config.entries if names & set(other.group_resources) for one in other.providers]
+        if _one_reads_for_another(_keys(chain, Kind.AESCBC)):
+            yield f"{path}: two aescbc keys fit one name, and the wrong one may read garbage without an error"
         if Kind.IDENTITY not in kinds:
             yield f"{path}: there is no identity, so values that are still in clear cannot be read"
         if Kind.KMS_V1 in kinds:
@@ -971,8 +995,6 @@ def config_warnings(config: EncryptionConfig) -> Iterator[str]:
                 if not endpoint_path(provider.endpoint):
                     yield f"{place}: the endpoint has no path of a socket; write unix:///path/of/socket"
                 continue
-            if provider.kind is Kind.AESCBC and _one_reads_for_another(provider.keys):
-                yield f"{place}: two aescbc keys fit one name, and the wrong one may read garbage without an error"
             for key in provider.keys:
                 other = secrets.setdefault(key.secret, key.name)
                 if other != key.name:
@@ -989,10 +1011,16 @@ _WARNED_WRITERS = {
 }
 
 
-def _one_reads_for_another(keys: Sequence[KeyConfig]) -> bool:
-    """Is there a key whose name and colon begin those of another with another secret?"""
-    return any(
-        first is not second and f"{second.name}:".startswith(f"{first.name}:") and first.secret != second.secret
-        for first in keys
-        for second in keys
-    )
+def _one_reads_for_another(keys: Iterable[KeyConfig]) -> bool:
+    return any(one.secret != other.secret and _fits_for(one.name, other.name) for one, other in combinations(keys, 2))
+
+
+def _fits_for(name: str, other: str) -> bool:
+    """Is a key tried for what a key of another name sealed, or that one for its? Names are matched with their colon."""
+    return f"{name}:".startswith(f"{other}:") or f"{other}:".startswith(f"{name}:")
+
+
+def _keys(providers: Iterable[ProviderConfig], kind: Kind) -> Iterator[KeyConfig]:
+    for provider in providers:
+        if isinstance(provider, LocalConfig) and provider.kind is kind:
+            yield from provider.keys

@@ -17,6 +17,7 @@ from snaptool.providers import (
     ConfigEntry,
     EncryptionConfig,
     GroupResource,
+    KeyNameTaken,
     Keyring,
     Kind,
     KmsConfig,
@@ -533,6 +534,43 @@ def test_warning_of_cbc_keys_that_are_tried_for_one_another(first: str, second: 
     text = f"{HEAD}resources:\n- resources: [secrets]\n  providers:\n  - aescbc: {{keys: {keys}}}\n  - identity: {{}}\n"
     warnings = list(config_warnings(parse_config(text.encode())))
     assert any("garbage" in warning for warning in warnings) is warned
+
+
+@pytest.mark.parametrize("second", ["secrets", "secrets."])
+def test_warning_of_cbc_keys_covers_all_providers_that_a_resource_has(second: str) -> None:
+    other = base64.b64encode(FRESH).decode()
+    apart = f"""{HEAD}resources:
+- resources: [secrets]
+  providers: [{{aescbc: {{keys: [{{name: a, secret: {KEY_TEXT}}}]}}}}, {{identity: {{}}}}]
+- resources: ["{second}"]
+  providers: [{{aescbc: {{keys: [{{name: a, secret: {other}}}]}}}}, {{identity: {{}}}}]
+"""
+    warned = [one for one in config_warnings(parse_config(apart.encode())) if "garbage" in one]
+    assert [one.partition(":")[0] for one in warned] == ["resources[0]", "resources[1]"]
+    for harmless in (apart.replace(f'"{second}"', "pods"), apart.replace(other, KEY_TEXT)):
+        assert not [one for one in config_warnings(parse_config(harmless.encode())) if "garbage" in one]
+
+
+@pytest.mark.parametrize("kind", [Kind.AESCBC, Kind.AESGCM, Kind.SECRETBOX])
+@pytest.mark.parametrize(("kept", "taken"), [("key1", True), ("key1:a", True), ("key", False), ("key11", False)])
+def test_a_fresh_key_does_not_take_the_name_of_an_old_one(kind: Kind, kept: str, *, taken: bool) -> None:
+    before = parse_config(
+        new_config(kind=kind, key_name=kept, secret=bytes(range(32)), resources=["secrets", "pods"]).encode()
+    )
+
+    def fresh(resource: str, fresh_kind: Kind = kind) -> str:
+        return new_config(kind=fresh_kind, key_name="key1", secret=FRESH, resources=[resource], keep=before)
+
+    if not taken:
+        fresh("secrets")
+        return
+    with pytest.raises(KeyNameTaken) as refusal:
+        fresh("secrets")
+    assert (refusal.value.key_name, refusal.value.kind) == (kept, kind)
+    assert "--key-name" in refusal.value.hint
+    # Of another kind, or where the old key does not read, the name is free.
+    fresh("configmaps")
+    fresh("secrets", Kind.SECRETBOX if kind is not Kind.SECRETBOX else Kind.AESGCM)
 
 
 def test_warnings_say_what_an_accepted_configuration_does() -> None:

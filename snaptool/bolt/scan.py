@@ -14,7 +14,7 @@ Knows pages and elements; knows nothing of what keys and values mean.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np

@@ -276,15 +276,19 @@ def open_value(chain: Chain, stored: bytes, key: bytes) -> tuple[Outcome, bytes 
 
 
 def reseal_batch(bench: _Bench, batch: Batch) -> list[bytes]:
-    """Open every value of `batch` with the reading keys and seal it anew; all of them are known to open."""
+    """Open every value of `batch` with the reading keys and seal it anew, or wrap its key anew; all are known to open."""
     sealed = []
     readers = bench.reading_chains(batch)
     writers = {number: bench.writing_chain(batch.resources[number]) for number in readers}
-    randomness = bench.work.randomness
+    randomness, rewraps = bench.work.randomness, bench.work.rewraps
     revisions = zip(batch.main.tolist(), batch.sub.tolist(), strict=True)
     for (resource, key, stored), revision in zip(bench.values(batch), revisions, strict=True):
-        plaintext = readers[resource].unseal(stored, key).plaintext
-        sealed.append(writers[resource].seal(plaintext, key, randomness.for_value(*revision)))
+        writer = writers[resource]
+        anew = rewraps.rewrap(stored, writer.writer) if rewraps else None
+        if anew is None:
+            plaintext = readers[resource].unseal(stored, key).plaintext
+            anew = writer.seal(plaintext, key, randomness.for_value(*revision))
+        sealed.append(anew)
     return sealed
 
 

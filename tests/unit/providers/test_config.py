@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ from snaptool.providers import (
     Kind,
     KmsConfig,
     LocalConfig,
+    NoKeyFits,
     config_warnings,
     new_config,
     parse_config,
 )
-from snaptool.providers.config import KeyConfig, endpoint_path, endpoint_problem, parse_duration
+from snaptool.providers.config import KeyConfig, endpoint_path, endpoint_problem, parse_duration, plain_scalar
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parents[2] / "golden" / "encryption-at-rest.json").read_text())
 VECTORS: dict[str, dict[str, Any]] = {one["name"]: one for one in GOLDEN["config_vectors"]}
@@ -201,6 +203,58 @@ def test_a_secret_that_slipped_into_the_name_of_a_field_is_not_shown() -> None:
     twice = f'{{"apiVersion":"v1","kind":"EncryptionConfig","{KEY_TEXT}":1,"{KEY_TEXT}":2}}'
     assert codes(refusal_of(twice)) == ["strict_unknown_field", "strict_duplicate_key"]
     assert KEY_TEXT not in str(refusal_of(twice))
+
+
+PHRASE = b"correct horse battery staple now"  # 32 bytes, which a repr would show as they are
+LONG = base64.b64encode(PHRASE + b"!").decode()
+
+
+@pytest.mark.parametrize("kind", ["aescbc", "aesgcm", "secretbox"])
+def test_secrets_show_in_no_form_in_what_is_made_of_a_configuration(kind: str) -> None:
+    text = with_key("shown", base64.b64encode(PHRASE).decode()).replace("aescbc", kind)
+    parsed = parse_config(text.encode())
+    keyring = Keyring([parsed])
+    chain = keyring.chain_for(GroupResource("secrets"))
+    with pytest.raises(NoKeyFits) as failure:
+        chain.unseal(f"k8s:enc:{kind}:v1:shown:".encode() + bytes(48), b"/key")
+    # One byte more, and the server refuses the secret itself.
+    with pytest.raises(BadConfig) as refusal:
+        parse_config(text.replace(base64.b64encode(PHRASE).decode(), LONG).encode())
+    with pytest.raises(BadConfig) as new:
+        new_config(kind=Kind(kind), key_name="a", secret=PHRASE + b"!", resources=["secrets"], keep=parsed)
+    shown = [repr(parsed), str(parsed), repr(parsed.entries[0].providers[0]), repr(keyring), repr(chain)]
+    shown += [repr(keyring.providers()), *config_warnings(parsed)]
+    for error in (failure.value, refusal.value, new.value):
+        shown += [repr(error), *traceback.format_exception(error)]
+    assert "shown" in shown[0]
+    for text in shown:
+        for form in (PHRASE[:12].decode(), PHRASE[:12].hex(), base64.b64encode(PHRASE[:12]).decode()):
+            assert form not in text
+
+
+def test_first_source_of_a_merge_counts() -> None:
+    # go-yaml takes a list of sources from its end, so that those before win. Strict decoding refuses the repetition.
+    other = base64.b64encode(bytes(32)).decode()
+    text = f"""{HEAD}resources:
+- resources: [secrets]
+  providers:
+  - aescbc: {{keys: [&a {{name: a, secret: {KEY_TEXT}}}, &b {{name: b, secret: {other}}}, {{<<: [*a, *b]}}]}}
+"""
+    assert codes(refusal_of(text)) == ["strict_duplicate_key"]
+    (provider,) = parse_config(text.encode(), strict=False).entries[0].providers
+    assert isinstance(provider, LocalConfig)
+    assert [key.name for key in provider.keys] == ["a", "b", "a"]
+
+
+def test_a_number_of_any_length_is_a_number() -> None:
+    # Python refuses to turn more than 4300 digits into an int, with an exception that must not come out.
+    text = json.dumps({"apiVersion": "v1", "kind": "EncryptionConfig", "x": "N", "resources": []})
+    for digits in ("9" * 30, "9" * 10_000, "-" + "9" * 10_000):
+        number = text.replace('"N"', digits)
+        assert codes(refusal_of(number)) == ["strict_unknown_field"]
+        assert codes(refusal_of(number, strict=False)) == ["resources_required"]
+    assert plain_scalar("18446744073709551615") == (1 << 64) - 1
+    assert isinstance(plain_scalar("18446744073709551616"), float)
 
 
 def test_names_of_misspelt_fields_are_shown() -> None:

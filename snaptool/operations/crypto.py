@@ -276,7 +276,7 @@ def open_value(chain: Chain, stored: bytes, key: bytes) -> tuple[Outcome, bytes 
 
 
 def reseal_batch(bench: _Bench, batch: Batch) -> list[bytes]:
-    """Open every value of `batch` with the reading keys and seal it anew, or wrap its key anew; all are known to open."""
+    """Seal every value of `batch` with the writing keys, or wrap its key anew; all of them are known to open."""
     sealed = []
     readers = bench.reading_chains(batch)
     writers = {number: bench.writing_chain(batch.resources[number]) for number in readers}

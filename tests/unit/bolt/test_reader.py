@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 import time
-from pathlib import Path
 
 import pytest
 
@@ -23,7 +22,21 @@ from snaptool.bolt.layout import (
     encode_meta,
     fnv1a64,
 )
-from tests.support.bolt import TINY, contents, damaged, make_database, tiny, vectors
+from tests.support.bolt import (
+    TINY,
+    branch,
+    contents,
+    damaged,
+    database_of,
+    leaf,
+    make_database,
+    model_contents,
+    mutations,
+    page,
+    rooted,
+    tiny,
+    vectors,
+)
 
 RECORDS = {b"%06d" % number: b"v" * (number % 900) for number in range(400)}
 
@@ -157,6 +170,50 @@ def with_freelist(count: int) -> bytes:
     return encode_meta(meta, 0) + encode_meta(meta, 1) + root + b"\xaa" * (1024 * count) + body
 
 
+def test_freelist_that_names_a_page_twice_or_one_that_is_not_there_is_found() -> None:
+    data = bytearray(with_freelist(4))
+    first = len(data) - 1024 + HEADER_SIZE
+    struct.pack_into("<4Q", data, first, 3, 3, 1, 1000)
+    assert [(problem.page, problem.problem) for problem in check(bytes(data))] == [
+        (7, "the freelist names page 1, which cannot be free"),
+        (7, "the freelist names page 1000, which cannot be free"),
+        (3, "the freelist names it twice"),
+        (4, "it is neither in use nor in the freelist"),
+        (5, "it is neither in use nor in the freelist"),
+        (6, "it is neither in use nor in the freelist"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("at", "piece", "problem"),
+    [
+        (0, b"\x08", "its header is not that of a freelist page"),
+        (8, b"\x02", "its header is not that of a freelist page"),
+        (12, b"\x01", "its header is not that of a freelist page"),
+        (10, b"\xf0\x00", "its 240 ids do not fit into it"),
+        (10, b"\xff\xff\xff\xff\xff\xff" + b"\xff" * 8, "its header is not that of a freelist page"),
+        (10, b"\xff\xff\0\0\0\0" + b"\xff" * 8, f"its {2**64 - 1} ids do not fit into it"),
+    ],
+)
+def test_broken_freelist_page_is_found_and_does_not_hinder_reading(at: int, piece: bytes, problem: str) -> None:
+    data = bytearray(with_freelist(4))
+    start = len(data) - 1024 + at
+    data[start : start + len(piece)] = piece
+    assert problem in [found.problem for found in check(bytes(data))]
+    assert contents(bytes(data)) == {}
+
+
+def test_freelist_page_that_is_part_of_a_tree_is_found() -> None:
+    data = database_of(leaf(2, [], flags=1), freelist=2)
+    assert "its header is not that of a freelist page" in [found.problem for found in check(data)]
+    overlapped = database_of(page(2, 0x10, [], b"", page_size=1024), leaf(3, []), root=3, freelist=2)
+    grown = bytearray(overlapped)
+    grown[2 * 1024 + 12] = 1
+    assert (3, "it holds the freelist and is part of a tree too") in [
+        (found.page, found.problem) for found in check(bytes(grown))
+    ]
+
+
 NAMED_FAULTS = {
     "leaf_flags_unknown": (12, "flags 0x0040"),
     "leaf_flags_two_bits": (12, "flags 0x0003"),
@@ -182,6 +239,27 @@ def test_case_16_damage_is_a_named_error_with_its_page(name: str) -> None:
     assert time.monotonic() - started < 1
 
 
+ANOTHER_META = {"meta0_checksum_flip", "meta1_checksum_flip", "meta0_magic_broken"}
+REFUSED = {"both_meta_checksum_flip", "both_meta_checksum_zero", "truncated_to_8_pages"}
+SAME_CONTENTS = {"trailer_flip", "trailer_missing", "extra_bytes_after_hwm"}
+
+
+def test_every_damaged_variant_of_the_vectors_is_answered_in_time() -> None:
+    assert ANOTHER_META | REFUSED | SAME_CONTENTS | set(NAMED_FAULTS) == set(mutations())
+    for name in mutations():
+        data = damaged(name) if name == "trailer_missing" else damaged(name)[:-32]
+        started = time.monotonic()
+        try:
+            assert contents(data) == contents(tiny())
+        except NotABoltFile:
+            assert name in REFUSED
+        except CorruptPage:
+            assert name in NAMED_FAULTS
+        else:
+            assert name in ANOTHER_META | SAME_CONTENTS
+        assert time.monotonic() - started < 1
+
+
 def test_case_16_truncated_file() -> None:
     with pytest.raises(NotABoltFile, match="the file is cut: its meta counts 15 pages"):
         Database(damaged("truncated_to_8_pages")[:-32])
@@ -203,8 +281,8 @@ def test_case_48_live_db_longer_than_hwm() -> None:
 
 def test_check_goes_on_after_the_first_fault() -> None:
     data = bytearray(make_database({b"key": RECORDS}))
-    for page in (4, 7):
-        data[page * 4096 + 8] = 0x40
+    for number in (4, 7):
+        data[number * 4096 + 8] = 0x40
     data[6 * 4096] = 99
     assert [problem.page for problem in check(bytes(data))] == [6, 4, 7]
 
@@ -214,9 +292,7 @@ def test_every_problem_names_the_way_to_its_page() -> None:
     assert problem.path == (13, 12)
 
 
-def test_cycle_of_overflow_pages_ends(tmp_path: Path) -> None:
-    """A branch whose children are all the same page, with the largest overflow there can be."""
-    del tmp_path
+def test_overflow_beyond_the_file_is_refused() -> None:
     data = bytearray(make_database({b"key": RECORDS}))
     struct.pack_into("<I", data, 4 * 4096 + 12, 0xFFFF_FFFF)
     with pytest.raises(CorruptPage, match="overflow pages reach beyond"):
@@ -243,3 +319,325 @@ def test_key_below_its_parents_key_is_refused() -> None:
     data[first_of_second_leaf] = ord("!")
     with pytest.raises(CorruptPage, match="not in ascending order"):
         contents(bytes(data))
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_records_are_those_of_the_plain_model(name: str) -> None:
+    expected = model_contents(tiny(name))
+    assert {name: list(records.items()) for name, records in contents(tiny(name)).items()} == expected
+    for bucket in Database(tiny(name)).buckets().values():
+        assert [bucket.get(key) for key, _ in expected[bucket.name]] == [value for _, value in expected[bucket.name]]
+        assert bucket.get(b"not there") is None
+
+
+def test_real_metas_and_bucket_headers_are_those_of_the_vectors() -> None:
+    facts = vectors()
+    for number in (0, 1):
+        data = tiny()[4096 * number : 4096 * (number + 1)]
+        assert data[:80].hex() == facts["meta_page"][f"page{number}_first_80_bytes_hex"]
+        assert encode_meta(decode_meta(data), number) == data
+    for case in (facts["inline_bucket_value"], facts["rooted_bucket_value"]):
+        value = bytes.fromhex(case["value_hex"])
+        assert value in tiny()
+    assert [(key.decode(), value.hex()) for key, value in contents(tiny())[b"meta"].items()] == [
+        tuple(pair) for pair in facts["inline_bucket_value"]["decoded"]
+    ]
+
+
+def metas(first: Meta, second: Meta) -> bytes:
+    body = leaf(2, [(b"a", rooted(3))], flags=1) + leaf(3, [(b"k", b"a")])
+    body += leaf(4, [(b"a", rooted(5))], flags=1) + leaf(5, [(b"k", b"b")])
+    return encode_meta(first, 0) + encode_meta(second, 1) + body
+
+
+@pytest.mark.parametrize(("txids", "value"), [((9, 8), b"a"), ((8, 9), b"b"), ((8, 8), b"a"), ((1, 2**64 - 1), b"b")])
+def test_the_valid_meta_with_the_higher_transaction_counts(txids: tuple[int, int], value: bytes) -> None:
+    first, second = (
+        Meta(page_size=1024, root=PageId(root), sequence=0, freelist=2**64 - 1, high_water_mark=6, txid=TxId(txid))
+        for root, txid in zip((2, 4), txids, strict=True)
+    )
+    data = bytearray(metas(first, second))
+    assert contents(bytes(data)) == {b"a": {b"k": value}}
+    winner = 0 if value == b"a" else 1
+    data[1024 * winner + 60] ^= 1
+    assert contents(bytes(data)) == {b"a": {b"k": b"b" if value == b"a" else b"a"}}
+
+
+def test_second_meta_with_another_page_size_than_its_place_is_not_used() -> None:
+    data = bytearray(make_database({b"key": RECORDS}, page_size=1024))
+    data[2048 : 2048 + 80] = make_database({b"key": {}}, page_size=4096)[:80]
+    data[16] ^= 1
+    assert Database(bytes(data)).page_size == 1024
+    data[1024 + 16] ^= 1
+    with pytest.raises(NotABoltFile, match="page 1: it claims a page size of 4096"):
+        Database(bytes(data))
+
+
+def test_pages_of_16_mib_are_read() -> None:
+    size = 16 << 20
+    data = bytearray(make_database({b"key": {b"k": b"v" * 5_000_000}}, page_size=size))
+    assert contents(bytes(data)) == {b"key": {b"k": b"v" * 5_000_000}}
+    data[16] = 0
+    assert Database(bytes(data)).page_size == size
+
+
+def test_every_cut_file_is_refused() -> None:
+    for cut in [*range(200), *range(4000, 4300), *range(8000, len(tiny()), 97), len(tiny()) - 1]:
+        with pytest.raises(NotABoltFile):
+            Database(tiny()[:cut])
+
+
+@pytest.mark.parametrize("root", [0, 1, 15, 2**63, 2**64 - 1])
+def test_root_that_is_no_page_of_the_tree_is_refused_and_found(root: int) -> None:
+    meta = Meta(page_size=4096, root=PageId(root), sequence=0, freelist=2**64 - 1, high_water_mark=15, txid=TxId(2))
+    data = encode_meta(meta, 0) + encode_meta(meta, 1) + tiny()[8192:]
+    with pytest.raises(CorruptPage, match="as the root"):
+        Database(data)
+    assert [problem.page for problem in check(data)] == [root]
+
+
+def test_empty_leaves_inside_a_tree_are_stepped_over() -> None:
+    data = database_of(
+        leaf(2, [(b"key", rooted(3, 7))], flags=1),
+        branch(3, [(b"a", 4), (b"f", 5), (b"k", 6), (b"p", 7), (b"x", 8)]),
+        leaf(4, []),
+        leaf(5, [(b"f", b"1"), (b"g", b"2")]),
+        leaf(6, []),
+        leaf(7, [(b"q", b"3")]),
+        leaf(8, []),
+    )
+    assert contents(data) == {b"key": {b"f": b"1", b"g": b"2", b"q": b"3"}}
+    assert Database(data).buckets()[b"key"].sequence == 7
+    for chunk_size in (1, 2, 100):
+        chunks = list(Database(data).buckets()[b"key"].chunks(chunk_size))
+        assert [leaf for chunk in chunks for leaf in chunk.leaf_page.tolist()] == [4, 5, 6, 7, 8]
+        assert [leaf for chunk in chunks for leaf in chunk.portable().tolist()] == [False, True, False, True, False]
+        assert sum(len(chunk) for chunk in chunks) == 3
+    assert list(check(data)) == []
+
+
+def test_leaves_at_different_depths_keep_their_order() -> None:
+    data = database_of(
+        leaf(2, [(b"key", rooted(3))], flags=1),
+        branch(3, [(b"a", 4), (b"c", 5), (b"g", 6)]),
+        leaf(4, [(b"a", b"1"), (b"b", b"2")]),
+        branch(5, [(b"c", 7), (b"e", 8)]),
+        leaf(6, [(b"g", b"6")]),
+        leaf(7, [(b"c", b"3")]),
+        leaf(8, [(b"e", b"4"), (b"f", b"5")]),
+    )
+    assert "".join(value.decode() for value in contents(data)[b"key"].values()) == "123456"
+    assert list(check(data)) == []
+
+
+def three_leaves(first: list[bytes], second: list[bytes], third: list[bytes], *, keys: bytes = b"adg") -> bytes:
+    return database_of(
+        leaf(2, [(b"key", rooted(3))], flags=1),
+        branch(3, [(keys[index : index + 1], 4 + index) for index in range(3)]),
+        *(leaf(4 + index, [(key, b"") for key in chosen]) for index, chosen in enumerate((first, second, third))),
+    )
+
+
+@pytest.mark.parametrize(
+    ("leaves", "wrong"),
+    [
+        (([b"a", b"b"], [b"d"], [b"g"]), None),
+        (([b"a", b"cz"], [b"d"], [b"g", b"z"]), None),
+        (([b"a", b"d"], [b"e"], [b"g"]), 4),  # may stand only in the next leaf
+        (([b"a", b"e"], [b"f"], [b"g"]), 4),  # in order, but lookups would miss it
+        (([b"a"], [b"c"], [b"g"]), 5),  # below the key of its leaf
+        (([b"a"], [b"d", b"d"], [b"g"]), 5),
+        (([b"a", b"a\0", b"a"], [b"d"], [b"g"]), 4),
+        (([b"a"], [], [b"f"]), 6),
+        (([b"a", b"h"], [], []), 4),  # nothing follows, and still it is beyond the limit
+    ],
+)
+@pytest.mark.parametrize("chunk_size", [1, 100])
+def test_keys_stay_inside_the_limits_of_their_leaf(
+    leaves: tuple[list[bytes], list[bytes], list[bytes]], wrong: int | None, chunk_size: int
+) -> None:
+    data = three_leaves(*leaves)
+    bucket = Database(data).buckets()[b"key"]
+    if wrong is None:
+        assert sum(len(chunk) for chunk in bucket.chunks(chunk_size)) == sum(map(len, leaves))
+        assert list(check(data)) == []
+        return
+    with pytest.raises(CorruptPage, match="not in ascending order") as caught:
+        list(bucket.chunks(chunk_size))
+    assert (caught.value.page, caught.value.path) == (wrong, (3, wrong))
+    assert wrong in [problem.page for problem in check(data)]
+
+
+def test_branch_keys_are_ordered_too() -> None:
+    with pytest.raises(CorruptPage, match="page 3: its keys are not in ascending order"):
+        Database(three_leaves([], [], [], keys=b"aga")).buckets()
+
+
+def test_key_between_an_ancestors_limit_and_the_next_branchs_first_key_is_refused() -> None:
+    """bbolt hands limits down from the ancestors; comparing neighbours alone would let this pass."""
+    data = database_of(
+        leaf(2, [(b"key", rooted(3))], flags=1),
+        branch(3, [(b"a", 4), (b"k", 5)]),
+        branch(4, [(b"a", 6), (b"c", 7)]),
+        branch(5, [(b"m", 8), (b"o", 9)]),
+        leaf(6, [(b"a", b"")]),
+        leaf(7, [(b"c", b""), (b"l", b"")]),
+        leaf(8, [(b"m", b"")]),
+        leaf(9, [(b"o", b"")]),
+    )
+    with pytest.raises(CorruptPage) as caught:
+        contents(data)
+    assert caught.value.path == (3, 4, 7)
+
+
+def in_one_leaf(*records: tuple[bytes, bytes], flags: int = 0) -> bytes:
+    return database_of(leaf(2, [(b"key", rooted(3))], flags=1), leaf(3, list(records), flags=flags))
+
+
+def patched(data: bytes, offset: int, form: str, *numbers: int) -> bytes:
+    changed = bytearray(data)
+    struct.pack_into(form, changed, offset, *numbers)
+    return bytes(changed)
+
+
+FIRST_ELEMENT = 3 * 1024 + HEADER_SIZE
+PLAIN = in_one_leaf((b"a", b"1"), (b"b", b"2"))
+STRANGE = {
+    "element_behind_the_page": (patched(PLAIN, FIRST_ELEMENT + 4, "<I", 1024), "outside its page"),
+    "element_far_behind_the_file": (patched(PLAIN, FIRST_ELEMENT + 4, "<III", *[2**32 - 1] * 3), "outside its page"),
+    "element_in_the_table": (patched(PLAIN, FIRST_ELEMENT + 4, "<I", 16), "outside its page"),
+    "value_over_the_end": (patched(PLAIN, FIRST_ELEMENT + 28, "<I", 1024), "outside its page"),
+    "empty_key": (patched(PLAIN, FIRST_ELEMENT + 8, "<II", 0, 2), "empty key"),
+    "bucket_in_a_bucket": (in_one_leaf((b"a", rooted(3)), flags=1), "bucket inside a bucket"),
+    "unknown_element_flags": (patched(PLAIN, FIRST_ELEMENT, "<I", 8), r"element flags 0x8"),
+    "record_in_the_root": (database_of(leaf(2, [(b"a", b"1")])), "not a bucket"),
+    "bucket_header_cut": (database_of(leaf(2, [(b"a", b"1" * 15)], flags=1)), "header of bucket b'a' is cut off"),
+    "inline_bucket_cut": (database_of(leaf(2, [(b"a", bytes(31))], flags=1)), "inline bucket b'a' is cut off"),
+    "inline_bucket_not_a_leaf": (database_of(leaf(2, [(b"a", bytes(32))], flags=1)), "b'a' is not a leaf"),
+    "inline_elements_cut": (
+        database_of(leaf(2, [(b"a", bytes(16) + struct.pack("<QHHI", 0, 2, 1, 0))], flags=1)),
+        "1 elements of inline bucket b'a' do not fit",
+    ),
+    "bucket_root_is_a_meta": (database_of(leaf(2, [(b"a", rooted(1))], flags=1)), "this is a meta page"),
+    "bucket_root_is_the_root": (database_of(leaf(2, [(b"a", rooted(2))], flags=1)), "reached twice"),
+    "bucket_root_beyond_everything": (
+        database_of(leaf(2, [(b"a", rooted(2**64 - 1))], flags=1)),
+        "beyond the high-water mark",
+    ),
+    "two_buckets_one_tree": (
+        database_of(leaf(2, [(b"a", rooted(3)), (b"b", rooted(3))], flags=1), leaf(3, [])),
+        "reached twice",
+    ),
+    "branch_without_children": (
+        database_of(leaf(2, [(b"a", rooted(3))], flags=1), branch(3, [])),
+        "a branch without children",
+    ),
+    "freelist_in_the_tree": (
+        database_of(leaf(2, [(b"a", rooted(3))], flags=1), page(3, 0x10, [], b"")),
+        "flags 0x0010",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_strange_page_is_refused_and_found(name: str) -> None:
+    data, problem = STRANGE[name]
+    with pytest.raises(CorruptPage, match=problem) as caught:
+        contents(data)
+    found = {found.problem: found for found in check(data)}
+    assert caught.value.problem in found
+    assert (found[caught.value.problem].page, found[caught.value.problem].path) == (
+        caught.value.page,
+        caught.value.path,
+    )
+
+
+def test_tree_deeper_than_any_real_one_is_refused() -> None:
+    def chain(depth: int) -> bytes:
+        steps = [branch(3 + step, [(b"a", 4 + step)]) for step in range(depth - 1)]
+        return database_of(leaf(2, [(b"key", rooted(3))], flags=1), *steps, leaf(2 + depth, [(b"a", b"1")]))
+
+    assert contents(chain(64)) == {b"key": {b"a": b"1"}}
+    with pytest.raises(CorruptPage, match="deeper than 64 levels"):
+        contents(chain(65))
+    assert "deeper than 64 levels" in next(check(chain(65))).problem
+
+
+def test_records_that_overlap_are_refused_before_they_grow() -> None:
+    """A page of 2 MB whose 60,000 records each claim a megabyte."""
+    count, room = 60_000, 1_000_000
+    elements = [
+        struct.pack("<IIII", 0, 16 * (count - index) + index, 32_768, room - 32_768 - index) for index in range(count)
+    ]
+    data = database_of(leaf(2, [(b"key", rooted(3))], flags=1), page(3, 2, elements, bytes(room)))
+    started = time.monotonic()
+    with pytest.raises(CorruptPage, match="page 3: its elements overlap"):
+        contents(data)
+    assert "its elements overlap" in [problem.problem for problem in check(data)]
+    assert time.monotonic() - started < 1
+
+
+def test_key_longer_than_bolt_allows_is_refused() -> None:
+    key = b"k" * 32_768
+    data = database_of(leaf(2, [(b"key", rooted(3))], flags=1), leaf(3, [(key, b"")]))
+    assert contents(data) == {b"key": {key: b""}}
+    data = database_of(leaf(2, [(b"key", rooted(3))], flags=1), leaf(3, [(key + b"k", b"")]))
+    with pytest.raises(CorruptPage, match="a key has 32769 bytes"):
+        contents(data)
+
+
+def test_branches_with_more_children_than_the_file_has_pages_are_refused_before_they_are_read() -> None:
+    pages = 65
+    children = [struct.pack("<IIQ", 16 * (4000 - index), 0, index) for index in range(4000)]
+    tops = [3 + 1 + index * pages for index in range(30)]
+    data = database_of(
+        leaf(2, [(b"key", rooted(3))], flags=1),
+        branch(3, [(b"%02d" % index, top) for index, top in enumerate(tops)]),
+        *(page(top, 1, children, b"").ljust(pages * 1024, b"\0") for top in tops),
+    )
+    with pytest.raises(CorruptPage, match="more than the file has pages"):
+        Database(data).buckets()
+    assert any("more than the file has pages" in problem.problem for problem in check(data))
+
+
+def test_more_buckets_than_anyone_makes_are_refused() -> None:
+    def many(count: int) -> bytes:
+        empty = bytes(16) + struct.pack("<QHHI", 0, 2, 0, 0)
+        return database_of(leaf(2, [(b"%04d" % index, empty) for index in range(count)], flags=1))
+
+    assert len(Database(many(1000)).buckets()) == 1000
+    with pytest.raises(CorruptPage, match="the root holds 1001 buckets"):
+        Database(many(1001)).buckets()
+    assert [problem.page for problem in check(many(1001))] == [2]
+
+
+def test_check_lists_no_more_than_a_reader_can_bear_and_says_so() -> None:
+    wrong = leaf(3, [(b"k", b"")] * 3000)
+    found = list(check(database_of(leaf(2, [(b"key", rooted(3))], flags=1), wrong)))
+    assert len(found) == 1001
+    assert found[-1].problem == "and more problems from here on, which are not listed"
+
+
+def test_inline_bucket_at_any_offset_is_read() -> None:
+    for shift in range(9):
+        image = leaf(0, [(b"key", b"value"), (b"kez", b"")])[: 16 + 32 + 11]
+        data = database_of(leaf(2, [(b"b" * (shift + 1), bytes(8) + struct.pack("<Q", 5) + image)], flags=1))
+        bucket = Database(data).buckets()[b"b" * (shift + 1)]
+        assert (bucket.sequence, bucket.root, bucket.record_count) == (5, 0, 2)
+        assert list(bucket.items()) == [(b"key", b"value"), (b"kez", b"")]
+        (chunk,) = bucket.chunks()
+        assert (chunk.leaf_page.tolist(), chunk.portable().tolist()) == ([0], [False])
+        assert list(check(data)) == []
+
+
+def test_chunks_number_records_and_leaves_of_the_whole_bucket() -> None:
+    bucket = Database(make_database({b"key": RECORDS})).buckets()[b"key"]
+    records = leaves = 0
+    for chunk in bucket.chunks(10):
+        assert (chunk.first_record, chunk.first_leaf, chunk.total_leaves) == (records, leaves, bucket.leaf_count)
+        assert chunk.leaf_start[0] == 0
+        assert chunk.leaf_start[-1] == len(chunk)
+        assert chunk.key(0) == b"%06d" % records
+        records, leaves = records + len(chunk), leaves + len(chunk.leaf_page)
+    assert (records, leaves) == (len(RECORDS), bucket.leaf_count)
+    assert records == bucket.record_count

@@ -10,11 +10,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from snaptool.bolt import PageMap
 from snaptool.etcd.scan import Positions, RecordChunk, hash_spans, same_spans
 
 _LENGTH_BITS = 20
 _LENGTH_MASK = (1 << _LENGTH_BITS) - 1
 _PART_BITS = 20  # a million records sorted at a time: 40 MB of work space
+
+_COMPARED_AT_ONCE = 4096  # pairs of keys, which lie anywhere in the file: what they touch is let go of
 
 _ABSENT, _PUT, _TOMBSTONE = 0, 1, 2
 
@@ -22,12 +25,12 @@ _ABSENT, _PUT, _TOMBSTONE = 0, 1, 2
 class LiveIndex:
     """Collects the records of a bucket, in order, and then tells which of them are the last of their user key.
 
-    `buffer`: the bytes of the file; `records`: how many there are at most. Records that etcd does not see (unreadable
+    `pages`: those of the file; `records`: how many there are at most. Records that etcd does not see (unreadable
     ones, those of main revision 0) are the last of no key.
     """
 
-    def __init__(self, buffer: NDArray[np.uint8], records: int) -> None:
-        self._buffer = buffer
+    def __init__(self, pages: PageMap, records: int) -> None:
+        self._pages = pages
         self._hash = np.zeros(records, dtype=np.uint64)
         self._span = np.zeros(records, dtype=np.uint64)
         self._kind = np.zeros(records, dtype=np.uint8)
@@ -72,9 +75,11 @@ class LiveIndex:
         lengths = self._lengths(first)
         different = lengths != self._lengths(second)
         (rows,) = np.nonzero(~different)
-        different[rows] = ~same_spans(
-            self._buffer, self._positions(first[rows]), self._positions(second[rows]), lengths[rows]
-        )
+        for start in range(0, len(rows), _COMPARED_AT_ONCE):
+            some = rows[start : start + _COMPARED_AT_ONCE]
+            left, right = self._positions(first[some]), self._positions(second[some])
+            different[some] = ~same_spans(self._pages.bytes, left, right, lengths[some])
+            self._pages.let_go()
         latest[order] = ~joined
         if different.any():
             group = np.cumsum(np.concatenate(([True], ~joined[:-1])))
@@ -87,7 +92,7 @@ class LiveIndex:
         last: dict[bytes, int] = {}
         positions, lengths = self._positions(records).tolist(), self._lengths(records).tolist()
         for record, position, length in zip(records.tolist(), positions, lengths, strict=True):
-            last[self._buffer[position : position + length].tobytes()] = record
+            last[self._pages.bytes[position : position + length].tobytes()] = record
         latest[list(last.values())] = True
 
     def _positions(self, records: Positions) -> Positions:

@@ -355,7 +355,7 @@ class Snapshot:
             self._scanned = True
             return
         known = self._live is not None or self._index is not None
-        index = None if known else LiveIndex(self.database.pages.bytes, bucket.record_count)
+        index = None if known else LiveIndex(self.database.pages, bucket.record_count)
         last: Revision | None = None
         for leaves in bucket.chunks():
             chunk = scan_records(leaves, last, report)
@@ -382,7 +382,7 @@ class Snapshot:
         return self._live
 
     def _live_at(self, at: int) -> NDArray[np.bool_]:
-        index = LiveIndex(self.database.pages.bytes, self.record_count)
+        index = LiveIndex(self.database.pages, self.record_count)
         bucket = self.bucket(b"key")
         last: Revision | None = None
         for leaves in bucket.chunks() if bucket else ():

@@ -215,7 +215,7 @@ def test_index_in_parts_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = Snapshot(make_snapshot(records)).live_mask()
     monkeypatch.setattr("snaptool.etcd.live._PART_BITS", 4)
     parts = Snapshot(make_snapshot(records))
-    index = LiveIndex(parts.database.pages.bytes, len(records))
+    index = LiveIndex(parts.database.pages, len(records))
     for chunk in parts.records():
         index.add(chunk)
     assert index.live().tolist() == whole.tolist() == [False] * 330 + [True] * 70

@@ -431,7 +431,8 @@ def parse_target(words: Sequence[str], namespace: str | None = None) -> Target:
     if len(words) == 1:
         kind_word, slash, name = words[0].partition("/")
         if not (kind_word and slash and name):
-            return Target(said=words[0], key=words[0].encode(errors="surrogateescape"))
+            key = words[0].encode(errors="surrogateescape")
+            return Target(said=shown(key), key=key)
         words = (kind_word, name)
     if len(words) != 2:
         raise InputError("say one key, or a type and a name", hint="for example: secrets my-secret -n my-namespace")

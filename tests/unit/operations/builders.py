@@ -1,0 +1,75 @@
+"""Small snapshots for the tests of operations: a history of puts and deletions, sealed by the bare libraries."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.padding import PKCS7
+
+from snaptool.bolt import DatabaseWriter
+from snaptool.etcd import BUCKETS, KeyValue, Revision, encode_key_value, encode_revision_key
+from snaptool.kube import plausible
+from snaptool.providers import Keyring, parse_config
+
+SAMPLES = Path(__file__).parents[3] / "samples"
+OBJECT = b'{"apiVersion":"v1","kind":"Secret","metadata":{"name":"n"},"text":"%s"}\n'
+
+
+def write_history(path: Path, changes: Sequence[tuple[bytes, bytes | None]]) -> Path:
+    """Write a snapshot whose records are `changes`, a revision each from 2 on; None deletes."""
+    created: dict[bytes, tuple[int, int]] = {}
+    with path.open("w+b") as file:
+        writer = DatabaseWriter(file)
+        for name in BUCKETS:
+            with writer.bucket(name) as bucket:
+                for main, (key, value) in enumerate(changes if name == b"key" else (), start=2):
+                    revision = encode_revision_key(Revision(main, 0), tombstone=value is None)
+                    if value is None:
+                        created.pop(key)
+                        bucket.put(revision, encode_key_value(KeyValue(key=key)))
+                        continue
+                    create, version = created.get(key, (main, 0))
+                    created[key] = create, version + 1
+                    record = KeyValue(
+                        key=key, create_revision=create, mod_revision=main, version=version + 1, value=value
+                    )
+                    bucket.put(revision, encode_key_value(record))
+        writer.finish()
+    return path
+
+
+def sample_keyring(*names: str) -> Keyring:
+    """The keyring of configurations among the samples."""
+    return Keyring([parse_config((SAMPLES / name).read_bytes(), name=name) for name in names], plausible=plausible)
+
+
+def keyring(provider: str, *keys: tuple[str, bytes], resource: str = "secrets") -> Keyring:
+    """A keyring with one provider for one resource, and identity behind it."""
+    listed = ", ".join(f"{{name: '{name}', secret: {base64.b64encode(secret).decode()}}}" for name, secret in keys)
+    text = f"""\
+apiVersion: apiserver.config.k8s.io/v1
+kind: EncryptionConfiguration
+resources:
+- resources: [{resource}]
+  providers:
+  - {provider}: {{keys: [{listed}]}}
+  - identity: {{}}
+"""
+    return Keyring([parse_config(text.encode(), name="test")], plausible=plausible)
+
+
+def seal_gcm(name: str, secret: bytes, plaintext: bytes, context: bytes, nonce: bytes = bytes(12)) -> bytes:
+    """Seal with AES-GCM as kube-apiserver does."""
+    return f"k8s:enc:aesgcm:v1:{name}:".encode() + nonce + AESGCM(secret).encrypt(nonce, plaintext, context)
+
+
+def seal_cbc(name: str, secret: bytes, plaintext: bytes, iv: bytes = bytes(16)) -> bytes:
+    """Seal with AES-CBC as kube-apiserver does."""
+    padder = PKCS7(128).padder()
+    encryptor = Cipher(algorithms.AES(secret), modes.CBC(iv)).encryptor()
+    padded = padder.update(plaintext) + padder.finalize()
+    return f"k8s:enc:aescbc:v1:{name}:".encode() + iv + encryptor.update(padded)

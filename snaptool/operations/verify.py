@@ -76,7 +76,7 @@ def verify(
         findings=tuple(findings),
         damaged=damaged,
         records=0 if damaged else snapshot.record_count,
-        opened=0 if swept is None else len(swept.opened),
+        opened=0 if swept is None else _count_opened(swept),
     )
 
 
@@ -158,6 +158,12 @@ def _value_findings(swept: Sweep, *, live_only: bool) -> Iterator[Finding]:
             problem=f"{count} values are {problem}",
             remedy="`snaptool rewrite`, or an update of each object through the API, brings them under the first key",
         )
+
+
+def _count_opened(swept: Sweep) -> int:
+    """Count the values that were tried and opened."""
+    opened = np.array([outcome.opened for outcome in swept.outcomes])
+    return int(np.count_nonzero(opened[swept.outcome[swept.opened]]))
 
 
 def _by_label(swept: Sweep, chosen: NDArray[np.bool_]) -> Iterator[tuple[tuple[int, int], int]]:

@@ -2,57 +2,40 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable
 
 import pytest
 
-from snaptool.scratch.server import find_etcd
 from tests.proof.stories import (
     CONFIGMAPS,
-    NEW_KEY,
-    OLD_KEY,
     SECRETS,
+    SERVICE_ACCOUNTS,
     WIDGETS,
     Cluster,
     Programs,
-    aescbc,
-    configuration,
-    fill,
-    read_all,
+    find_programs,
+    make_cluster,
 )
 from tests.support.peers import ETCD_VERSIONS, KUBERNETES_VERSIONS, peer
+
+COUNTS = {SECRETS: 14, CONFIGMAPS: 13, SERVICE_ACCOUNTS: 1, WIDGETS: 12}
 
 
 @pytest.fixture(scope="session", params=KUBERNETES_VERSIONS)
 def programs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Programs:
-    etcd = find_etcd(peer("etcd", ETCD_VERSIONS[-1]))
     kubernetes: str = request.param
-    versions = f"kube-apiserver {kubernetes}, etcd {'.'.join(map(str, etcd.version))}"
-    folder = tmp_path_factory.mktemp("p")
-    program = peer("kubernetes", kubernetes) / "kube-apiserver"
-    return Programs(apiserver=program, etcd=etcd, folder=folder, versions=versions)
+    etcd, program = peer("etcd", ETCD_VERSIONS[-1]), peer("kubernetes", kubernetes) / "kube-apiserver"
+    return find_programs(program, kubernetes, etcd, tmp_path_factory.mktemp("p"))
 
 
 @pytest.fixture(scope="session")
 def cluster(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> Cluster:
     """Secrets, ConfigMaps and custom resources under aescbc, whose key was rotated half-way."""
-    snapshot = tmp_path_factory.mktemp("cluster") / "cluster.db"
-    with programs.boot(None) as etcd:
-        with programs.serve(etcd, configuration(aescbc(OLD_KEY))) as server:
-            version = server.get("/version").body["gitVersion"]
-            assert f"kube-apiserver {version.removeprefix('v')}," in programs.versions
-            fill(server, "before")
-        with programs.serve(etcd, configuration(aescbc(NEW_KEY, OLD_KEY))) as server:
-            fill(server, "after")
-            served = read_all(server)
-        stream = io.BytesIO()
-        etcd.client().save(stream)
-    snapshot.write_bytes(stream.getvalue())
-    snapshot.chmod(0o400)
-    assert {path: len(items) for path, items in served.items()} == {SECRETS: 13, CONFIGMAPS: 12, WIDGETS: 12}
-    return Cluster(snapshot, served)
+    made = make_cluster(programs, tmp_path_factory.mktemp("cluster") / "cluster.db")
+    made.snapshot.chmod(0o400)
+    assert {path: len(items) for path, items in made.served.items()} == COUNTS
+    return made
 
 
 _PROVEN: list[str] = []

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from snaptool.scratch.server import EtcdBinaries, ScratchEtcd
+from snaptool.scratch.server import EtcdBinaries, ScratchEtcd, find_etcd
 from tests.proof.cluster import KubeApiserver
 
 NAMESPACE = "proof"
 SECRETS = f"/api/v1/namespaces/{NAMESPACE}/secrets"
 CONFIGMAPS = f"/api/v1/namespaces/{NAMESPACE}/configmaps"
+SERVICE_ACCOUNTS = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts"
 WIDGETS = f"/apis/proof.example.com/v1/namespaces/{NAMESPACE}/widgets"
 CANARY = "canary-in-plaintext"
 OLD_KEY, NEW_KEY = "key-2025", "key-2026"
@@ -80,8 +82,8 @@ def configuration(*providers: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def fill(server: KubeApiserver, when: str) -> None:
-    """Write objects of three kinds; on the second call also change, delete and re-create some of the first."""
+def fill(server: KubeApiserver, when: str, *, large: bool = True) -> None:
+    """Write objects of three kinds; when it is `after`, also change, delete and re-create some of those `before`."""
     if when == "before":
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
         server.write("POST", "/api/v1/namespaces", namespace)
@@ -96,8 +98,37 @@ def fill(server: KubeApiserver, when: str) -> None:
             assert server.request("DELETE", f"{path}/before-1").status == 200
         server.write("POST", f"{WIDGETS}", _widget("before-1"))
         server.write("POST", f"{SECRETS}", _secret("before-1", note="made again"))
-        # Larger than a page of etcd's file, and larger than many.
-        server.write("POST", SECRETS, _secret("large", note="x" * 300_000))
+        _fill_rich(server)
+        if large:  # larger than many pages of etcd's file
+            server.write("POST", SECRETS, _secret("large", note="x" * 300_000))
+
+
+def _fill_rich(server: KubeApiserver) -> None:
+    """One object of each kind that snaptool shows whole, with every field that a client can set."""
+    owner = {"apiVersion": "v1", "kind": "Namespace", "name": NAMESPACE, "uid": "0", "blockOwnerDeletion": True}
+    metadata = {
+        "name": "rich",
+        "generateName": "rich-",
+        "labels": {"app": "proof", "empty": ""},
+        "annotations": {"proof.example.com/note": "über\n", "proof.example.com/empty": ""},
+        "ownerReferences": [owner | {"controller": True}],
+        "finalizers": ["proof.example.com/stays"],
+    }
+    head = {"apiVersion": "v1", "metadata": metadata}
+    login = {"username": "bm9ib2R5", "password": ""}
+    secret = {"kind": "Secret", "type": "kubernetes.io/basic-auth", "immutable": True, "data": login}
+    server.write("POST", SECRETS, head | secret)
+    config_map = {
+        "kind": "ConfigMap",
+        "immutable": False,
+        "data": {"empty": ""},
+        "binaryData": {"bytes": "AP8=", "none": ""},
+    }
+    server.write("POST", CONFIGMAPS, head | config_map)
+    # It stays, because of its finalizer, with the time of its deletion.
+    assert server.request("DELETE", f"{CONFIGMAPS}/rich").status == 200
+    account = {"kind": "ServiceAccount", "imagePullSecrets": [{"name": "pull"}], "secrets": [{"name": "token"}]}
+    server.write("POST", SERVICE_ACCOUNTS, head | account | {"automountServiceAccountToken": False})
 
 
 def _secret(name: str, note: str = "") -> dict[str, Any]:
@@ -116,7 +147,7 @@ def _widget(name: str) -> dict[str, Any]:
 
 def read_all(server: KubeApiserver) -> dict[str, dict[str, Any]]:
     """Every object whole, as a client sees it: path to objects by name."""
-    return {path: server.items(path) for path in (SECRETS, CONFIGMAPS, WIDGETS)}
+    return {path: server.items(path) for path in (SECRETS, CONFIGMAPS, SERVICE_ACCOUNTS, WIDGETS)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,12 +174,36 @@ class Programs:
         return KubeApiserver.start(self.apiserver, etcd, config, parent=self.folder, ready=ready)
 
 
+def find_programs(apiserver: Path, kubernetes: str, etcd_folder: Path, folder: Path) -> Programs:
+    """A kube-apiserver of a version, and the etcd of a folder."""
+    etcd = find_etcd(etcd_folder)
+    versions = f"kube-apiserver {kubernetes}, etcd {'.'.join(map(str, etcd.version))}"
+    return Programs(apiserver=apiserver, etcd=etcd, folder=folder, versions=versions)
+
+
 @dataclass(frozen=True, slots=True)
 class Cluster:
     """A snapshot that was taken of a cluster while it ran, and what its API served then: path to objects by name."""
 
     snapshot: Path
     served: dict[str, dict[str, Any]] = field(repr=False)
+
+
+def make_cluster(programs: Programs, snapshot: Path, *, large: bool = True) -> Cluster:
+    """Run a cluster whose aescbc key is rotated half-way, and take a snapshot of it at the end."""
+    with programs.boot(None) as etcd:
+        with programs.serve(etcd, configuration(aescbc(OLD_KEY))) as server:
+            version = server.get("/version").body["gitVersion"]
+            assert f"kube-apiserver {version.removeprefix('v')}," in programs.versions
+            fill(server, "before")
+        with programs.serve(etcd, configuration(aescbc(NEW_KEY, OLD_KEY))) as server:
+            fill(server, "after", large=large)
+            served = read_all(server)
+        etcd.client().defragment()
+        stream = io.BytesIO()
+        etcd.client().save(stream)
+    snapshot.write_bytes(stream.getvalue())
+    return Cluster(snapshot, served)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,20 @@ from snaptool.bolt.layout import (
     decode_meta,
     struct_format,
 )
-from snaptool.bolt.writer import BadOrder
-from tests.support.bolt import TINY, Buckets, contents, make_database, tiny, vectors, with_trailer
+from snaptool.bolt.writer import BadOrder, OtherPageSize
+from tests.support.bolt import (
+    TINY,
+    Buckets,
+    contents,
+    database_of,
+    leaf,
+    make_database,
+    model_contents,
+    rooted,
+    tiny,
+    vectors,
+    with_trailer,
+)
 
 
 def branches(data: bytes) -> list[int]:
@@ -137,7 +149,7 @@ def test_case_29_writer_large_count_small_records() -> None:
 
 
 def test_case_30_writer_txid_parity_and_both_metas_valid() -> None:
-    for txid in (0, 1, 50, 51):
+    for txid in (0, 1, 50, 51, 2**64 - 2):
         data = make_database({b"key": {}}, txid=txid)
         first, second = decode_meta(data[:4096]), decode_meta(data[4096:])
         assert first.txid % 2 == 0
@@ -206,3 +218,198 @@ def test_carried_and_rebuilt_leaves_mix_in_any_order() -> None:
     writer.finish()
     assert contents(sink.getvalue())[b"key"] == many(20_000)[b"key"]
     assert list(check(sink.getvalue())) == []
+
+
+def alternating(data: bytes, chunk_size: int, choose: int) -> bytes:
+    """Rewrite; of seven leaves each, those whose bit is set in `choose` are carried over, the others taken apart."""
+    database, sink = Database(data), io.BytesIO()
+    writer = DatabaseWriter(sink, page_size=database.page_size)
+    for name, bucket in database.buckets().items():
+        with writer.bucket(name, bucket.sequence) as out:
+            for chunk in bucket.chunks(chunk_size):
+                portable = chunk.portable()
+                for index in range(len(portable)):
+                    if portable[index] and choose >> (chunk.first_leaf + index) % 7 & 1:
+                        out.put_leaves(chunk, index, index + 1)
+                        continue
+                    for row in range(chunk.leaf_start[index], chunk.leaf_start[index + 1]):
+                        value = chunk.buffer[chunk.value_pos[row] :][: chunk.value_len[row]].tobytes()
+                        out.put(chunk.key(row), value)
+    writer.finish()
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize("choose", [0b0000000, 0b1111111, 0b0101010, 0b0001000, 0b1110111])
+def test_where_a_block_ends_has_no_influence(choose: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = [0, 10, 3000, 500, 9000, 100]
+    data = make_database(
+        {b"key": {b"%07d" % number: bytes(sizes[number % 6]) for number in range(3000)}, b"meta": {b"a": b"b"}}
+    )
+    expected = alternating(data, 100_000, choose)
+    assert model_contents(expected) == model_contents(data)
+    assert list(check(expected)) == []
+    for block in (1, 10_000, 1 << 30):
+        monkeypatch.setattr("snaptool.bolt.writer._BLOCK_BYTES", block)
+        assert alternating(data, 97, choose) == expected
+
+
+def test_a_full_leaf_takes_what_fits_and_no_more() -> None:
+    """Leaves are filled to the last byte: 1024 = 16 + 2 * (16 + 8 + 480)."""
+    records = [(b"%08d" % number, b"v" * 480) for number in range(6)]
+    data = make_database({b"key": dict(records)}, page_size=1024)
+    assert [chunk.leaf_start.tolist() for chunk in Database(data).buckets()[b"key"].chunks()] == [[0, 2, 4, 6]]
+    expected = database_of(
+        bytes(PageHeader(2, PageFlag.FREELIST, 0, 0)).ljust(1024, b"\0"),
+        *(leaf(3 + number, records[2 * number : 2 * number + 2]) for number in range(3)),
+    )
+    assert data[2048 : 6 * 1024] == expected[2048:]
+
+
+def test_bytes_of_a_small_database_are_those_of_the_format() -> None:
+    data = make_database({b"a": {b"k": b"v"}, b"b": {}}, page_size=1024)
+    inline = leaf(0, [(b"k", b"v")])[: 16 + 16 + 2]
+    expected = database_of(
+        bytes(PageHeader(2, PageFlag.FREELIST, 0, 0)).ljust(1024, b"\0"),
+        leaf(3, [(b"a", rooted(0) + inline), (b"b", rooted(0) + leaf(0, [])[:16])], flags=1),
+        root=3,
+        freelist=2,
+    )
+    assert data[:1024] == expected[:1024]
+    assert data[2048:] == expected[2048:]
+
+
+def test_buckets_are_inline_up_to_a_quarter_of_a_page() -> None:
+    room = 1024 // 4 - HEADER_SIZE - 16 - 1
+    assert Database(make_database({b"a": {b"k": b"v" * room}}, page_size=1024)).buckets()[b"a"].root == 0
+    assert Database(make_database({b"a": {b"k": b"v" * (room + 1)}}, page_size=1024)).buckets()[b"a"].root == 3
+
+
+def test_root_bucket_is_never_inline_and_keeps_sequences() -> None:
+    sink = io.BytesIO()
+    writer = DatabaseWriter(sink)
+    with writer.bucket(b"inline", 3) as out:
+        out.put(b"k", b"v")
+    with writer.bucket(b"rooted", 2**64 - 1) as out:
+        out.put(b"k", b"v" * 2000)
+    meta = writer.finish()
+    buckets = Database(sink.getvalue()).buckets()
+    assert {name: bucket.sequence for name, bucket in buckets.items()} == {b"inline": 3, b"rooted": 2**64 - 1}
+    assert meta.root == 4
+    assert contents(make_database({})) == {}
+    assert Database(make_database({})).meta.root == 3
+
+
+class Recording(io.BytesIO):
+    """A sink that notes how it was used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+        self.seeks: list[int] = []
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:  # type: ignore[override]  # narrower: what a Sink is given
+        self.sizes.append(len(data))
+        return super().write(data)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self.seeks.append(offset)
+        return super().seek(offset, whence)
+
+
+def test_a_file_is_one_stream_and_then_its_metas() -> None:
+    sink = Recording()
+    writer = DatabaseWriter(sink)
+    with writer.bucket(b"key") as out:
+        for number in range(20_000):
+            out.put(b"%07d" % number, bytes(number % 1500))
+    writer.finish()
+    assert sink.seeks == [0]
+    assert sink.sizes[-1] == 2 * 4096
+    assert len(sink.sizes) > 5
+    assert max(sink.sizes) < 4 << 20
+    assert all(size % 4096 == 0 for size in sink.sizes)
+
+
+def test_pages_larger_than_a_block_are_written_in_time() -> None:
+    records = {number.to_bytes(4, "big"): b"" for number in range(150_000)}
+    data = make_database({b"key": records}, page_size=4 << 20)
+    assert contents(data)[b"key"] == records
+    assert [len(chunk.leaf_page) for chunk in Database(data).buckets()[b"key"].chunks(1 << 20)] == [3]
+
+
+def test_leaves_of_another_page_size_are_refused() -> None:
+    chunk = next(Database(make_database({b"key": {b"a": b"v" * 2000}}, page_size=1024)).buckets()[b"key"].chunks())
+    with DatabaseWriter(io.BytesIO()).bucket(b"key") as out:
+        out.put_leaves(chunk, 0, 0)
+        with pytest.raises(OtherPageSize, match="pages of 1024 bytes in a file of 4096"):
+            out.put_leaves(chunk, 0, 1)
+
+
+def test_leaves_out_of_order_are_refused() -> None:
+    chunk = next(Database(make_database(many(1000))).buckets()[b"key"].chunks())
+    with DatabaseWriter(io.BytesIO()).bucket(b"key") as out:
+        out.put(chunk.key(0), b"")
+        with pytest.raises(BadOrder, match="leaf that begins with"):
+            out.put_leaves(chunk, 0, 1)
+        out.put_leaves(chunk, 1, 3)
+        with pytest.raises(BadOrder, match="leaf that begins with"):
+            out.put_leaves(chunk, 2, 4)
+        with pytest.raises(BadOrder, match="is not above"):
+            out.put(chunk.key(int(chunk.leaf_start[3]) - 1), b"")
+
+
+@pytest.mark.parametrize("names", [(b"b", b"a"), (b"a", b"a")])
+def test_buckets_out_of_order_are_refused(names: tuple[bytes, bytes]) -> None:
+    writer = DatabaseWriter(io.BytesIO())
+    with writer.bucket(names[0]):
+        pass
+    with pytest.raises(BadOrder), writer.bucket(names[1]):
+        pass
+
+
+def test_leaves_of_two_databases_are_carried_into_one() -> None:
+    sink = io.BytesIO()
+    writer = DatabaseWriter(sink)
+    halves = [{b"%d%06d" % (half, number): bytes(600) for number in range(50)} for half in range(2)]
+    with writer.bucket(b"key") as out:
+        for half in halves:
+            chunk = next(Database(make_database({b"key": half})).buckets()[b"key"].chunks())
+            out.put_leaves(chunk, 0, len(chunk.leaf_page))
+    writer.finish()
+    assert contents(sink.getvalue())[b"key"] == halves[0] | halves[1]
+    assert list(check(sink.getvalue())) == []
+
+
+def test_what_is_not_packed_is_not_portable() -> None:
+    """A gap before the data, a gap between records, records in another order than their bytes, a dirty last page."""
+    records = [(b"a", b"1" * 9), (b"b", b"2" * 9)]
+
+    def with_leaf(image: bytes) -> list[bool]:
+        data = database_of(leaf(2, [(b"key", rooted(3))], flags=1), image)
+        chunk = next(Database(data).buckets()[b"key"].chunks())
+        assert [chunk.key(0), chunk.key(1)] == [b"a", b"b"]
+        result: list[bool] = chunk.portable().tolist()
+        return result
+
+    def moved(first: int, second: int, data: bytes, tail: bytes = b"") -> bytes:
+        header = bytes(PageHeader(3, PageFlag.LEAF, 2, 0))
+        table = bytes(LeafElement(0, 32 + first, 1, 9)) + bytes(LeafElement(0, 16 + second, 1, 9))
+        image = (header + table + data).ljust(1024, b"\0")
+        return image[: 1024 - len(tail)] + tail
+
+    clean = b"a111111111b222222222"
+    assert moved(0, 10, clean) == leaf(3, records)
+    assert with_leaf(moved(0, 10, clean)) == [True]
+    assert with_leaf(moved(1, 11, b"\0" + clean)) == [False]
+    assert with_leaf(moved(0, 11, clean[:10] + b"\0" + clean[10:])) == [False]
+    assert with_leaf(moved(10, 0, clean[10:] + clean[:10])) == [False]
+    assert with_leaf(moved(0, 10, clean, b"\1")) == [False]
+
+
+def test_overflow_page_without_content_is_not_carried_over() -> None:
+    """bbolt allocates no page that it does not need; a whole page of zeros is not worth carrying."""
+    image = bytearray(leaf(3, [(b"a", b"1")]) + bytes(1024))
+    image[12] = 1
+    data = database_of(leaf(2, [(b"key", rooted(3))], flags=1), bytes(image))
+    chunk = next(Database(data).buckets()[b"key"].chunks())
+    assert (chunk.leaf_size.tolist(), chunk.portable().tolist()) == ([2048], [False])

@@ -77,8 +77,8 @@ class Source:
 
     def release_memory(self) -> None:
         """Let the pages read so far go; they are read again when touched. Keeps memory flat on large files."""
-        if isinstance(self.buffer, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-            self.buffer.madvise(mmap.MADV_DONTNEED)
+        if isinstance(self.buffer, mmap.mmap):
+            release_memory(self.buffer)
 
     def is_same_file(self, other: Path) -> bool:
         """Is `other` this file, by device and inode and not by spelling?"""
@@ -253,6 +253,12 @@ class Draft:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.discard()
+
+
+def release_memory(mapped: mmap.mmap) -> None:
+    """Let the pages of a read-only map go that were read so far; the file still has them."""
+    if hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def check_target(target: Path, *, force: bool, source: Source | None = None) -> None:

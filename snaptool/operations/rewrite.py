@@ -44,7 +44,7 @@ from snaptool.etcd import (
     merge,
     replace_value,
 )
-from snaptool.files import Draft, check_target
+from snaptool.files import Draft, check_target, release_memory
 from snaptool.kube import consequence, parse_key
 from snaptool.operations.crypto import (
     BATCH_VALUES,
@@ -604,6 +604,7 @@ def _read_back(draft: Draft, job: _WriteJob, request: RewriteRequest) -> FileRep
         leaves = chunk.leaves
         if not (leaves.portable() | (leaves.leaf_page == 0) | (leaves.leaf_start[1:] == leaves.leaf_start[:-1])).all():
             raise ReadBackFailed("a page of the written file has bytes that belong to no record")
+        release_memory(buffer)
 
     def wanted(chunk: RecordChunk, resource: NDArray[np.int64], header: NDArray[np.int64]) -> NDArray[np.bool_]:
         del resource
@@ -616,7 +617,7 @@ def _read_back(draft: Draft, job: _WriteJob, request: RewriteRequest) -> FileRep
     buffer = draft.read_back()
     labels = Labels(job.labels.prefixes)
     with Workshop(work, buffer, jobs=request.jobs) as workshop, _hashing(buffer) as digest:
-        written = Snapshot(buffer)
+        written = Snapshot(buffer, partial(release_memory, buffer))
         status = StatusWatch(written)
         swept = sweep(
             written,
@@ -694,7 +695,10 @@ def _hashing(buffer: mmap) -> Iterator[Callable[[], tuple[bytes, str]]]:
     """Hash the database in a thread; the result is its digest, and that of database and digest together in hex."""
 
     def run() -> tuple[bytes, str]:
-        digest = hashlib.sha256(buffer)
+        digest = hashlib.sha256()
+        for start in range(0, len(buffer), _SEARCH_BLOCK):
+            digest.update(buffer[start : start + _SEARCH_BLOCK])
+            release_memory(buffer)
         trailer = digest.digest()
         digest.update(trailer)
         return trailer, digest.hexdigest()
@@ -729,6 +733,7 @@ def _search_leftovers(buffer: mmap, written: Snapshot, headers: list[bytes]) -> 
 def _occurrences(buffer: mmap, text: bytes) -> Iterator[int]:
     for start in range(0, len(buffer), _SEARCH_BLOCK):
         block = buffer[start : start + _SEARCH_BLOCK + len(text) - 1]
+        release_memory(buffer)
         at = block.find(text)
         while at >= 0:
             yield start + at

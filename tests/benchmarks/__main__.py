@@ -129,10 +129,10 @@ def main() -> None:
         lines.append("bbolt is not there (`make peers`): rewrites are compared with etcdutl snapshot restore")
     lines.append(f"{'program':<28}{'median s':>9}{'min':>8}{'max':>8}{'USS MiB':>9}  ratio")
     for program in listed:
-        seconds = times[program.name]
+        taken = times[program.name]
         ratio = f"{medians[program.name] / medians[program.peer]:.2f} x {program.peer}" if program.peer else ""
         private = statistics.median(memory[program.name]) / (1 << 20)
-        numbers = f"{medians[program.name]:>9.2f}{min(seconds):>8.2f}{max(seconds):>8.2f}{private:>9.0f}"
+        numbers = f"{medians[program.name]:>9.2f}{min(taken):>8.2f}{max(taken):>8.2f}{private:>9.0f}"
         lines.append(f"{program.name:<28}{numbers}  {ratio}")
     sys.stdout.write("\n".join(lines) + "\n")
     (FOLDER / "result.json").write_text(json.dumps({"records": options.records, "seconds": times, "uss": memory}))

@@ -24,6 +24,7 @@ from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 import yaml
+from yaml.composer import Composer
 
 from snaptool.errors import InputError
 from snaptool.providers.provider import Kind
@@ -227,11 +228,29 @@ def _json_int(text: str) -> int | float:
 _PLAIN = "!plain"
 _STR, _BINARY = "tag:yaml.org,2002:str", "tag:yaml.org,2002:binary"
 _TYPED = {f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float")}
-_Base: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_TIMESTAMP = "tag:yaml.org,2002:timestamp"
+_TIME = re.compile(
+    r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}"
+    r"(?:(?:[Tt](?P<T>)|[ ])[0-9]{1,2}:[0-9]{1,2}:[0-9]{1,2}(?:[.,][0-9]+)?(?(T)(?:Z|[-+][0-9]{2}:[0-9]{2})))?"
+)  # go-yaml takes it for a text all the same
+_Events: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# The C loader composes nodes where nobody can have a say; the composer in Python takes its events as well.
+_Composing: type[Any] = _Events if issubclass(_Events, Composer) else type("_Composing", (Composer, _Events), {})
 
 
-class _Loader(_Base):  # type: ignore[misc] # the C loader where libyaml is at hand
+class _Loader(_Composing):  # type: ignore[misc] # the C loader where libyaml is at hand
     """Composes nodes, and leaves the meaning of untagged plain scalars to `_plain_scalar`."""
+
+    def __init__(self, text: str) -> None:
+        _Events.__init__(self, text)
+        self.anchors: dict[str, yaml.Node] = {}
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Let an anchor be set again, as YAML 1.1 and go-yaml do; aliases mean the last one before them."""
+        event = self.peek_event()
+        if not isinstance(event, yaml.AliasEvent):
+            self.anchors.pop(event.anchor, None)
+        return super().compose_node(parent, index)
 
     def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
         """Mark untagged plain scalars; PyYAML's own rules are those of another YAML."""
@@ -331,6 +350,8 @@ class _YamlTree:
 def _scalar(tag: str, text: str) -> Any:
     if tag == _PLAIN:
         return _finite(plain_scalar(text))
+    if tag == _TIMESTAMP and not _TIME.fullmatch(text):
+        raise _Refused("syntax", "a value is not the !!timestamp it claims to be")
     if tag == _BINARY:
         try:
             return base64.b64decode(re.sub(r"\s", "", text), validate=True).decode()

@@ -312,7 +312,7 @@ def _chosen_without_group(entries: _Entries, plural: str) -> _Choice:
     found = [one for wanted in possible for entry, providers in entries if entry == wanted for one in providers]
     if certain is not None:
         return _Choice(_distinct(found), certain=True)
-    return _Choice((UncoveredIdentity(), *_distinct(one for one in found if one.prefix)), certain=False)
+    return _Choice((UncoveredIdentity(), *_distinct(found)), certain=False)
 
 
 def _distinct(providers: Iterable[Provider]) -> tuple[Provider, ...]:

@@ -232,6 +232,24 @@ def test_secrets_show_in_no_form_in_what_is_made_of_a_configuration(kind: str) -
             assert form not in text
 
 
+def test_an_anchor_may_be_set_again_and_an_alias_means_the_last_one() -> None:
+    text = f"""{HEAD}resources:
+- resources: &a [secrets]
+  providers: [{{aescbc: {{keys: [&k {{name: &a x, secret: &s {KEY_TEXT}}}, &k {{name: *a, secret: *s}}, *k]}}}}]
+"""
+    (provider,) = parse_config(text.encode()).entries[0].providers
+    assert provider == LocalConfig(Kind.AESCBC, (KeyConfig("x", bytes(range(32))),) * 3)
+    assert codes(refusal_of(text.replace("&a", "&b"))) == ["syntax"]
+
+
+def test_a_text_that_claims_to_be_a_timestamp_is_refused() -> None:
+    for written in ("a", "2001-01", "2001-01-01T10:00:00", "'2001-01-01 1'"):
+        assert codes(refusal_of(with_key(f"!!timestamp {written}"))) == ["syntax"]
+    for written in ("2001-1-1", "2001-01-01T10:00:00.5Z", "2001-01-01 10:00:00"):
+        parse_config(with_key(f"!!timestamp {written}").encode())
+    assert codes(refusal_of(with_key("a").replace("name:", "!!timestamp name:"))) == ["syntax"]
+
+
 def test_first_source_of_a_merge_counts() -> None:
     # go-yaml takes a list of sources from its end, so that those before win. Strict decoding refuses the repetition.
     other = base64.b64encode(bytes(32)).decode()

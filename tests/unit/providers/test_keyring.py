@@ -250,6 +250,7 @@ def test_a_resource_of_unknown_group_reads_with_every_entry_that_may_be_its_own(
     [
         (["foos.a.example: aesgcm a=1"], "a"),
         (["foos.a.example: aesgcm a=1", "*.b.example: aesgcm b=1", "*.*: aesgcm c=1"], "a"),
+        (["*.b.example: aesgcm b=1", "foos.a.example: aesgcm a=1"], "a"),
         (["*.*: aesgcm c=1"], "c"),
         (["pods: aesgcm a=1", "*.*: aesgcm c=1"], "c"),
         # The server has one of the two, or either the wildcard of the group or that of everything, and not both.

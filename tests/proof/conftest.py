@@ -44,10 +44,11 @@ _PROVEN: list[str] = []
 @pytest.fixture
 def proven(programs: Programs) -> Callable[[str], None]:
     """Say what a story has shown; printed at the end, with versions and times."""
-    began = time.monotonic()
+    times = [time.monotonic()]
 
     def say(what: str) -> None:
-        _PROVEN.append(f"{time.monotonic() - began:6.1f} s  {programs.versions}: {what}")
+        times.append(time.monotonic())
+        _PROVEN.append(f"{times[-1] - times[-2]:6.1f} s  {programs.versions}: {what}")
 
     return say
 

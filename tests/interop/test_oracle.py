@@ -26,6 +26,7 @@ from tests.oracles.judge import Answer, Judge
 from tests.support.etcd import GOLDEN
 
 VECTORS: dict[str, Any] = json.loads((GOLDEN / "encryption-at-rest.json").read_text())
+SAMPLES = Path(__file__).parents[2] / "samples"
 CONFIGS_PER_RUN = 300
 
 
@@ -333,6 +334,48 @@ def test_random_yaml_scalars_have_the_same_meaning(judge: Judge) -> None:
     compare_scalars(judge, random.Random(888), 1500)
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "samples").glob("*.yaml")), ids=lambda p: p.name)
+# Left out is what is known to differ between libyaml and go-yaml v2: a question mark inside [] or {}, a byte order mark
+# after the beginning, and spaces inside !!binary.
+STROKES = (
+    *"\n\t :-{}[],#'\"&*!|>%@`~a1\r\\.<=\x00\x7fé\u2028\u00a0", "  ", "- ", ": ", "\n  ", "---\n", "...\n", "&a ",
+    "*a", "<<: ", "!!str ", "|\n", ">\n", "|-\n", "\\x41", "\\u00e9", "\\/",
+)  # fmt: skip
+
+
+def mistyped(rng: random.Random, text: str) -> str:
+    """The text after slips of a hand: characters lost or put in, lines repeated, lines indented otherwise."""
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        place, way, lines = rng.randrange(len(text) + 1), rng.randrange(5), text.split("\n")
+        number = rng.randrange(len(lines))
+        if way == 0:
+            text = text[:place] + text[place + 1 :]
+        elif way in {1, 2}:
+            text = text[:place] + rng.choice(STROKES) + text[place:]
+        elif way == 3:
+            lines.insert(rng.randrange(len(lines) + 1), lines[number])
+            text = "\n".join(lines)
+        else:
+            lines[number] = " " * rng.randrange(4) + lines[number].lstrip()
+            text = "\n".join(lines)
+    return text
+
+
+def compare_texts(judge: Judge, rng: random.Random, count: int) -> None:
+    """Have good configurations loaded after slips of a hand; what is accepted must mean the same."""
+    good = [vector["config"] for vector in VECTORS["config_vectors"] if vector["strict"]["decision"] == "accept"]
+    good += [path.read_text() for path in sorted(SAMPLES.glob("*.yaml"))]
+    good = [text for text in good if "\ufeff" not in text and "!!binary" not in text]
+    for _ in range(count):
+        text = mistyped(rng, rng.choice(good))
+        if check_decision(judge, text) == "" and "kms" not in text:
+            chain = Keyring([parse_config(text.encode())]).chain_for(GroupResource("secrets"))
+            assert chain.seal(b"x", b"/k", bytes) == judge.write(text, "secrets", b"/k", b"x", bytes(32)).value, text
+
+
+def test_slips_of_a_hand_are_accepted_and_refused_alike(judge: Judge) -> None:
+    compare_texts(judge, random.Random(8888), 1500)
+
+
+@pytest.mark.parametrize("path", sorted(SAMPLES.glob("*.yaml")), ids=lambda p: p.name)
 def test_sample_configurations_are_accepted(path: Path, judge: Judge) -> None:
     assert check_decision(judge, path.read_text()) == ""

@@ -82,7 +82,7 @@ def rewrite_command(
     written = [new_config] if new_config is not None else []
     options.refuse_stdin_twice([*configs, *written])
     old, new = options.load_configs(configs), options.load_configs(written)
-    keep = undecryptable == Undecryptable.KEEP
+    lost = Undecryptable(undecryptable)
     with terminal.progress() as progress, open_snapshot(source) as opened:
         for notice in opened.notices:
             terminal.note(notice)
@@ -91,7 +91,7 @@ def rewrite_command(
         if not dry_run:
             check_target(target, force=force, source=opened.source)  # before any key service is asked
         with keys_for_rewriting(
-            opened, old, new, kms, keep_going=keep, rewrap=rewrap, prefixes=prefixes, progress=progress
+            opened, old, new, kms, undecryptable=lost, rewrap=rewrap, prefixes=prefixes, progress=progress
         ) as keys:
             options.note_key_problems(terminal, keys.reading)
             request = RewriteRequest(
@@ -99,7 +99,7 @@ def rewrite_command(
                 writing=keys.writing,
                 rewraps=keys.rewraps,
                 decrypt=decrypt,
-                undecryptable=Undecryptable(undecryptable),
+                undecryptable=lost,
                 allow_uncovered=allow_uncovered,
                 compact=compact,
                 skip_hash_check=skip_hash_check,

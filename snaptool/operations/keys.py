@@ -29,6 +29,7 @@ from snaptool.kube import plausible
 from snaptool.operations.crypto import Rewraps
 from snaptool.operations.labels import Header, Labels, Resource
 from snaptool.operations.opening import OpenedSnapshot, found_prefixes
+from snaptool.operations.rewrite import Undecryptable
 from snaptool.operations.sweep import Progress, no_progress
 from snaptool.providers import EncryptionConfig, Keyring, Kind, KmsConfig, Provider
 from snaptool.providers.kms import (
@@ -416,14 +417,15 @@ def keys_for_rewriting(
     new: Sequence[EncryptionConfig],
     options: KmsOptions = NO_KMS_OPTIONS,
     *,
-    keep_going: bool = False,
+    undecryptable: Undecryptable = Undecryptable.STOP,
     rewrap: bool = False,
     prefixes: tuple[str, ...] = (),
     progress: Progress = no_progress,
 ) -> Iterator[RewriteKeys]:
     """Get all keys that a rewrite needs: unwrap the old ones, then make and prove those to write with.
 
-    `keep_going`: do so although a service failed; what it did not unwrap is lost. `rewrap`: values under a KMS
+    A service that fails ends the job, unless `undecryptable` says keep: what it did not unwrap is not lost for good, so
+    nothing is deleted for it. `rewrap`: values under a KMS
     provider get the same keys under a new wrapping where the API stays the same. The keys are good within the block:
     with `v1_dek_per_object`, plugins are asked while values are sealed, which only this process can do. Raises KmsError
     for a service that fails, InputError for a bad endpoint.
@@ -435,8 +437,8 @@ def keys_for_rewriting(
     collected = _collect(opened, old_kms, prefixes, progress)
     with _Services(options) as services, ExitStack() as stack:
         reading, keys_of = _unwrap(old, collected, services, options, progress)
-        if reading.outage is not None and not keep_going:
-            raise reading.outage
+        if reading.outage is not None and undecryptable is not Undecryptable.KEEP:
+            raise _ended(reading.outage, undecryptable)
         writing = _Writing(
             collected, _loads(collected, new), keys_of if rewrap else {}, services, options, progress, stack
         )
@@ -445,6 +447,13 @@ def keys_for_rewriting(
             services.close()
         keyring = Keyring(new, plausible=plausible, kms=providers.__getitem__)
         yield RewriteKeys(reading, keyring, Rewraps(writing.rewrappings))
+
+
+def _ended(outage: KmsError, undecryptable: Undecryptable) -> KmsError:
+    if undecryptable is Undecryptable.DELETE:
+        more = "nothing is deleted for a service that may answer another time; if it never will, leave this provider "
+        outage.hint = "; ".join(filter(None, [outage.hint, more + "out of --config"]))
+    return outage
 
 
 def _loads(collected: _Collected, new: Sequence[EncryptionConfig]) -> dict[tuple[Kind, str], Counter[Kind | None]]:

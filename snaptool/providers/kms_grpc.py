@@ -451,7 +451,7 @@ class GrpcKms:
             f"KMS provider {self._provider!r}: {problem} ({name})",
             provider=self._provider,
             category=category,
-            detail=name,
+            detail=f"{problem} ({name})",
             hint=hint,
         )
 

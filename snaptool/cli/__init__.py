@@ -34,6 +34,7 @@ _COMMANDS = {
     "repair": "rewrite",
     "config": "config",
     "kms": "kms",
+    "scratch": "scratch",
 }
 
 

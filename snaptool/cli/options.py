@@ -204,6 +204,16 @@ def note_key_problems(terminal: Terminal, unwrapped: Unwrapped) -> None:
             terminal.note(f"  {problem.error.hint}")
 
 
+def etcd_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--etcd-bin`."""
+    return click.option(
+        "--etcd-bin",
+        metavar="DIR",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Where etcd and etcdutl are.  [default: PATH, then what snaptool[etcd] installs]",
+    )(command)
+
+
 def load_configs(paths: Sequence[str]) -> tuple[EncryptionConfig, ...]:
     """Read and check EncryptionConfiguration files in the order given; `-` is stdin, once."""
     from snaptool.providers import parse_config

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 @click.command("verify")
 @options.snapshot_argument()
 @options.config_option()
+@click.option("--boot", is_flag=True, help="Boot a copy with a real etcd too, and compare all that it serves.")
+@options.etcd_option
 @click.option("--live-only", is_flag=True, help="Leave out values that are only old revisions.")
 @options.prefix_option
 @options.jobs_option
@@ -31,9 +33,11 @@ def verify_command(
     jobs: int,
     kms: KmsOptions,
     output: str,
+    etcd_bin: Path | None,
     terminal: Terminal,
     *,
     live_only: bool,
+    boot: bool,
 ) -> int:
     """Check a snapshot from its pages to its values, and list what is wrong, where, and what helps.
 
@@ -41,6 +45,7 @@ def verify_command(
     made for cron.
     """
     from snaptool.operations import keyring_for_reading, open_snapshot, verify
+    from snaptool.scratch import find_etcd
 
     read_with = options.load_configs(configs)
     with terminal.progress() as progress, open_snapshot(snapshot) as opened:
@@ -49,7 +54,15 @@ def verify_command(
         keys = keyring_for_reading(opened, read_with, kms, prefixes=prefixes, progress=progress)
         options.note_key_problems(terminal, keys)
         keyring = keys.keyring if configs else None
-        result = verify(opened, keyring, live_only=live_only, prefixes=prefixes, jobs=jobs, progress=progress)
+        result = verify(
+            opened,
+            keyring,
+            live_only=live_only,
+            prefixes=prefixes,
+            jobs=jobs,
+            boot_with=find_etcd(etcd_bin) if boot else None,
+            progress=progress,
+        )
     if output == "json":
         print_json(
             {

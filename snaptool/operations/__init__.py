@@ -5,6 +5,7 @@ only place where etcd's records, Kubernetes' names and the providers of encrypti
 nothing knows exit codes.
 """
 
+from snaptool.operations.boot import serve_copy
 from snaptool.operations.browse import (
     History,
     HistoryEntry,
@@ -105,6 +106,7 @@ __all__ = [
     "plan_calls",
     "repair",
     "rewrite",
+    "serve_copy",
     "survey",
     "verify",
 ]

@@ -22,6 +22,7 @@ from snaptool.bolt import DatabaseWriter
 from snaptool.bolt.writer import Sink
 from snaptool.etcd import BUCKETS, Lease, Snapshot, Trailer, server_generation
 from snaptool.etcd.records import encode_lease, encode_lease_key
+from snaptool.operations.opening import OpenedSnapshot, wrong_trailer
 from snaptool.scratch import Difference, EtcdBinaries, Expected, ScratchEtcd, ServedKey
 
 
@@ -32,6 +33,21 @@ class BootReport:
     etcd: str
     keys: int
     differences: tuple[Difference, ...]
+
+
+def serve_copy(
+    opened: OpenedSnapshot, binaries: EtcdBinaries, *, skip_hash_check: bool = False, tcp: bool = False
+) -> ScratchEtcd:
+    """Start a scratch etcd on a copy; the caller closes it. Raises WrongTrailer, FormatError, ScratchError."""
+    snapshot = opened.snapshot
+    trailer = snapshot.check_trailer()
+    if trailer is Trailer.WRONG and not skip_hash_check:
+        raise wrong_trailer(opened.source.path)
+    if trailer is not Trailer.OK:
+        snapshot.status()  # etcd is told not to check, so we do: this reads every page, and raises at what is broken
+    return ScratchEtcd.restore(
+        opened.source.path, binaries=binaries, skip_hash_check=trailer is not Trailer.OK, tcp=tcp
+    )
 
 
 def boot_check(

@@ -24,6 +24,14 @@ class WrongTrailer(FormatError):
     """The SHA-256 behind the database is not the one of its bytes."""
 
 
+def wrong_trailer(path: Path) -> WrongTrailer:
+    """Make the error that says that the trailer is wrong."""
+    return WrongTrailer(
+        f"{path}: the SHA-256 at the end is not that of the bytes before it",
+        hint="the file was cut or altered; look at it with `snaptool verify`, go on with --skip-hash-check",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class OpenedSnapshot:
     """A source and the snapshot parsed from it. `notices` are sentences for the user about how it was found."""
@@ -103,10 +111,7 @@ class Digests:
     def require_right_trailer(self) -> None:
         """Refuse a trailer that is there and wrong; a missing one is normal for a copied db."""
         if self.trailer() is Trailer.WRONG:
-            raise WrongTrailer(
-                f"{self._opened.source.path}: the SHA-256 at the end is not that of the bytes before it",
-                hint="the file was cut or altered; look at it with `snaptool verify`, go on with --skip-hash-check",
-            )
+            raise wrong_trailer(self._opened.source.path)
 
     def file_sha256(self) -> str:
         """Wait for the result; return the SHA-256 of the whole file, in hex."""

@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 
 from snaptool.bolt import Problem, check
 from snaptool.etcd import RecordProblem, Snapshot, Trailer
+from snaptool.operations.boot import boot_check
 from snaptool.operations.crypto import SystemRandomness, Work, Workshop
 from snaptool.operations.labels import Labels
 from snaptool.operations.opening import OpenedSnapshot, found_prefixes
 from snaptool.operations.survey import Finding, from_etcd, trailer_finding
 from snaptool.operations.sweep import Progress, Sweep, no_progress, sweep
 from snaptool.providers import Keyring, Kind
+from snaptool.scratch import Difference, EtcdBinaries
 
 _MOST_PROBLEMS = 1000
 
@@ -43,9 +45,14 @@ def verify(
     live_only: bool = False,
     prefixes: tuple[str, ...] = (),
     jobs: int = 1,
+    boot_with: EtcdBinaries | None = None,
     progress: Progress = no_progress,
 ) -> Verification:
-    """Check a snapshot from its pages to its values. `live_only`: leave out what concerns older revisions alone."""
+    """Check a snapshot from its pages to its values. `live_only`: leave out what concerns older revisions alone.
+
+    `boot_with`: also boot a copy with that etcd, and compare what it serves. Raises ScratchError when etcd does not
+    start.
+    """
     snapshot = opened.snapshot
     work = Work(str(opened.source.path), opened.source.size, keyring or Keyring(()), Keyring(()), SystemRandomness())
     with Workshop(work, opened.source.buffer, jobs=jobs if keyring else 1) as workshop, opened.digests() as digests:
@@ -71,12 +78,24 @@ def verify(
                     step="opening",
                 )
                 findings += _value_findings(swept, live_only=live_only)
+    if boot_with is not None and not damaged:
+        report = boot_check(snapshot, opened.source.path, binaries=boot_with)
+        findings += [_from_boot(difference, report.etcd) for difference in report.differences]
     return Verification(
         path=str(opened.source.path),
         findings=tuple(findings),
         damaged=damaged,
         records=0 if damaged else snapshot.record_count,
         opened=0 if swept is None else _count_opened(swept),
+    )
+
+
+def _from_boot(difference: Difference, etcd: str) -> Finding:
+    return Finding(
+        code="boot",
+        place=difference.place or "the whole store",
+        problem=f"{etcd} serves something else: {difference}",
+        remedy="this should not happen; please report it with the versions of etcd and snaptool",
     )
 
 

@@ -1,0 +1,52 @@
+"""`snaptool scratch`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import click
+
+from snaptool.cli import exits, options
+from snaptool.cli.render import Terminal
+
+
+@click.command("scratch", context_settings={"ignore_unknown_options": True})
+@options.snapshot_argument()
+@click.argument("command", metavar="[-- COMMAND...]", nargs=-1, type=click.UNPROCESSED)
+@options.etcd_option
+@click.option("--tcp", is_flag=True, help="Listen on a port of 127.0.0.1 too, not on a unix socket alone.")
+@options.hash_option
+@options.terminal_options
+def scratch_command(
+    snapshot: Path,
+    command: tuple[str, ...],
+    etcd_bin: Path | None,
+    terminal: Terminal,
+    *,
+    tcp: bool,
+    skip_hash_check: bool,
+) -> int:
+    """Serve a copy of a snapshot with a real etcd, for looking around with etcdctl; SNAPSHOT itself is not touched.
+
+    Stays until Ctrl-C, or runs COMMAND with ETCDCTL_ENDPOINTS set and ends with it. Nothing is left behind.
+    """
+    from snaptool.operations import open_snapshot, serve_copy
+    from snaptool.scratch import find_etcd
+
+    with open_snapshot(snapshot) as opened:
+        for notice in opened.notices:
+            terminal.note(notice)
+        binaries = find_etcd(etcd_bin)
+        with serve_copy(opened, binaries, skip_hash_check=skip_hash_check, tcp=tcp) as server:
+            if command:
+                return subprocess.run(command, env=os.environ | server.environment(), check=False).returncode
+            click.echo(f"{binaries} serves a copy of {opened.source.path} at {server.endpoint}")
+            click.echo(f"    {server.etcdctl('get', '/', '--prefix', '--keys-only')}")
+            terminal.note("Ctrl-C ends it and removes the copy")
+            try:
+                while True:
+                    server.check_running(3600)
+            except KeyboardInterrupt:
+                return exits.DONE

@@ -19,16 +19,11 @@ from typing import Any
 
 import pytest
 
-from snaptool.bolt import DatabaseWriter
-from snaptool.etcd import BUCKETS, KeyValue, decode_key_value, decode_revision_key, encode_key_value
 from snaptool.operations import open_snapshot
 from snaptool.operations.boot import boot_check
-from snaptool.providers import GroupResource, Keyring, KmsConfig, Provider, parse_config
 from snaptool.providers.kms import (
     Api,
     Envelope,
-    KmsV1Provider,
-    KmsV2Provider,
     decode_v1,
     decode_v2,
     encode_envelope,
@@ -39,81 +34,25 @@ from snaptool.scratch.server import EtcdBinaries, ScratchEtcd
 from tests.support.cli import Ran, Snaptool
 from tests.support.etcd import etcd_binaries, saved, scratch_parent
 from tests.support.kms_plugin import RunningPlugin, kms_plugin
-from tests.support.kms_values import Form, local_keks, stored_value
-from tests.support.snapshots import config, envelope, revision
+from tests.support.kms_snapshots import (
+    API,
+    KEKS,
+    NAME,
+    Plaintexts,
+    Value,
+    configuration,
+    database,
+    in_clear,
+    kms_entry,
+    opened_by,
+    sealed,
+    stored_values,
+    value_of,
+)
+from tests.support.kms_values import Form, local_keks
+from tests.support.snapshots import config, envelope
 
 __all__ = ["etcd_binaries", "scratch_parent"]
-
-KEKS = SavedKeks({"kek-1": b"\x11" * 32, "kek-2": b"\x22" * 32}, "kek-1")
-API = {Form.V1_CBC: Api.V1, Form.V1_GCM: Api.V1, Form.V2_DEK: Api.V2, Form.V2_SEED: Api.V2}
-NAME = {Api.V1: "old", Api.V2: "kp"}
-
-Plaintexts = dict[tuple[bytes, int], bytes]
-Value = tuple[bytes, bytes, bytes]
-"""etcd key, stored, plaintext."""
-
-
-def kms_entry(api: Api, name: str, endpoint: str) -> str:
-    cache = ", cachesize: 100" if api is Api.V1 else ""
-    return f'{{kms: {{apiVersion: {api}, name: "{name}", endpoint: "{endpoint}", timeout: 3s{cache}}}}}'
-
-
-def configuration(*providers: str) -> str:
-    listed = "".join(f"  - {one}\n" for one in (*providers, "{identity: {}}"))
-    return (
-        "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\n"
-        f"resources:\n- resources: [secrets]\n  providers:\n{listed}"
-    )
-
-
-def sealed(form: Form, count: int, start: int = 0, *, kek: str = "kek-1", name: str = "") -> list[Value]:
-    """`count` Secrets under one wrapped key."""
-    api = API[form]
-    key = os.urandom(32)
-    wrapped = local_keks(api, name or NAME[api], kek).wrap(key)
-    return [value_of(form, wrapped, key, number) for number in range(start, start + count)]
-
-
-def value_of(form: Form, wrapped: Any, key: bytes, number: int, generation: int = 0) -> Value:
-    etcd_key = b"/registry/secrets/default/s%05d" % number
-    plaintext = envelope("v1", "Secret", b"secret %d of generation %d" % (number, generation))
-    return etcd_key, stored_value(form, wrapped, key, etcd_key, plaintext), plaintext
-
-
-def database(path: Path, values: list[Value]) -> Path:
-    """A database of these values, one revision each."""
-    with path.open("w+b") as file:
-        writer = DatabaseWriter(file)
-        for bucket_name in BUCKETS:
-            with writer.bucket(bucket_name) as bucket:
-                for number, (key, stored, _) in enumerate(values if bucket_name == b"key" else [], start=2):
-                    record = KeyValue(
-                        key=key, create_revision=number, mod_revision=number, version=1, value=stored, lease=0
-                    )
-                    bucket.put(revision(number), encode_key_value(record))
-        writer.finish()
-    return path
-
-
-def stored_values(path: Path) -> dict[tuple[bytes, int], bytes]:
-    found = {}
-    with open_snapshot(path) as opened:
-        for key, value in opened.snapshot.items(b"key"):
-            at, tombstone = decode_revision_key(key)
-            if not tombstone:
-                record = decode_key_value(value)
-                found[record.key, at.main] = record.value
-    return found
-
-
-def opened_by(path: Path, text: str, keks: SavedKeks = KEKS) -> Plaintexts:
-    """Every plaintext, opened with one configuration and the plugin's own KEKs, without any plugin."""
-
-    def provider(kms: KmsConfig) -> Provider:
-        return KmsV1Provider(kms.name, keks) if kms.api_version == "v1" else KmsV2Provider(kms.name, keks)
-
-    chain = Keyring([parse_config(text.encode())], kms=provider).chain_for(GroupResource("secrets"))
-    return {at: chain.unseal(value, at[0]).plaintext for at, value in stored_values(path).items()}
 
 
 @pytest.fixture(scope="module")
@@ -337,14 +276,6 @@ def test_case_22_a_data_key_per_object_takes_a_call_each(
     stored = stored_values(target)
     assert len({decode_v1("old", one.removeprefix(b"k8s:enc:kms:v1:old:")).source for one in stored.values()}) == 1000
     assert opened_by(target, new.read_text()) == stored_values(source)
-
-
-def in_clear(folder: Path, count: int) -> Path:
-    values = []
-    for number in range(count):
-        plaintext = envelope("v1", "Secret", b"secret %d" % number)
-        values.append((b"/registry/secrets/default/s%05d" % number, plaintext, plaintext))
-    return database(folder / "clear.db", values)
 
 
 def test_case_36_plugin_killed_and_restarted_in_the_middle(snaptool: Snaptool, secretbox: Path, tmp_path: Path) -> None:

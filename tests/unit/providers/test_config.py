@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import re
+import subprocess
+import sys
 import time
 import traceback
 from pathlib import Path
@@ -349,6 +351,29 @@ def test_hostile_nesting_is_refused_quickly(data: bytes) -> None:
     with pytest.raises(BadConfig) as refusal:
         parse_config(data)
     assert codes(refusal.value) == ["syntax"]
+
+
+NASTY = """
+import sys
+from snaptool.providers import BadConfig, parse_config
+nested = [b"- ", b"? ", b"[", b"{a: ", b"[{a: ", b"&a [", b"!!seq [", b'{"a":[']
+texts = [head + one * 100_000 for one in nested for head in (b"", b"a: ", b"a:\\n- ")]
+texts += [b"[" * 100_000 + b"]" * 100_000, b"a: " + b"9" * 2_000_000, b"a: [" + b"&a " * 10_000, b"a: \\0", b"\\0" * 9]
+texts += [b'{"a":' + b"9" * 2_000_000 + b"}", b"a: !!binary " + b"A" * 2_000_001]
+texts += [b"%YAML " + b"9" * 99 + b".1\\n---\\na: b"]
+for text in texts:
+    for strict in (True, False):
+        try:
+            parse_config(text, strict=strict)
+        except BadConfig:
+            continue
+        sys.exit(f"accepted: {text[:20]!r}")
+"""
+
+
+def test_nothing_nasty_ends_the_interpreter() -> None:
+    # A crash in C, or a recursion that eats the stack, would end pytest itself: so they are read elsewhere.
+    subprocess.run([sys.executable, "-c", NASTY], check=True, timeout=120)
 
 
 @pytest.mark.parametrize(

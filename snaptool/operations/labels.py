@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,7 +119,7 @@ class Labels:
             head = prefix.encode() + b"/"
             (rows,) = np.nonzero(undecided & _starts_with(chunk.buffer, chunk.key_pos, chunk.key_len, head))
             undecided[rows] = False
-            numbers[rows] = self._below(chunk.buffer, chunk.key_pos[rows], chunk.key_len[rows], len(head))
+            numbers[rows] = self._below(chunk.buffer, chunk.key_pos[rows], chunk.key_len[rows], head)
         (rows,) = np.nonzero(undecided)
         if len(rows):
             compactor = chunk.key_len[rows] == len(COMPACT_REVISION_KEY)
@@ -126,8 +127,8 @@ class Labels:
             numbers[rows[compactor]] = self._learn_path(COMPACT_REVISION_KEY)
         return numbers
 
-    def _below(self, buffer: NDArray[np.uint8], keys: Positions, lengths: Positions, start: int) -> NDArray[np.int64]:
-        numbers = np.empty(len(keys), dtype=np.int64)
+    def _below(self, buffer: NDArray[np.uint8], keys: Positions, lengths: Positions, head: bytes) -> NDArray[np.int64]:
+        numbers, start = np.empty(len(keys), dtype=np.int64), len(head)
         first_end = start + _span_to(buffer, keys + start, lengths - start, _SLASH, 1)
         segments = _number(buffer, keys + start, first_end - start, self._known_segments, resource_segments)
         for depth in range(1, MAX_RESOURCE_SEGMENTS + 1):
@@ -135,13 +136,14 @@ class Labels:
             if len(rows):
                 key, length = keys[rows], lengths[rows]
                 path_end = start + _span_to(buffer, key + start, length - start, _SLASH, depth)
-                numbers[rows] = _number(buffer, key, path_end, self._known_paths, self._learn_path)
+                path_end += path_end < length  # with the slash, which tells a path that goes on from a key that ends
+                learn = partial(self._learn_path, slashes=head.count(b"/") + depth)
+                numbers[rows] = _number(buffer, key, path_end, self._known_paths, learn)
         return numbers
 
-    def _learn_path(self, path: bytes) -> int:
-        resource = resource_of(path + b"/-", self.prefixes)
-        if resource is NOT_KUBERNETES:
-            resource = resource_of(path, self.prefixes)
+    def _learn_path(self, path: bytes, slashes: int = 1) -> int:
+        # A path that goes on has all its slashes and any name may follow; one that has fewer is a key that ends there.
+        resource = resource_of(path + b"-" if path.count(b"/") >= slashes else path, self.prefixes)
         if resource not in self._resource_of:
             self._resource_of[resource] = len(self.resources)
             self.resources.append(resource)

@@ -17,6 +17,7 @@ from tests.cli.test_rewrite import LAST, NEVER, SINCE, STATED
 from tests.support.cli import SAMPLES, Snaptool
 from tests.support.snapshots import config
 
+TOO_LONG = base64.b64encode(b"seventeen letters").decode()
 LIVE_KEYS = {"aescbc-cluster.db": 31, "missing-trailer.db": 20, "mixed-providers.db": 40, "lost-key.db": 34}
 
 
@@ -209,7 +210,7 @@ def test_check_shows_resources_and_never_a_secret(snaptool: Snaptool) -> None:
 
 
 def test_check_of_a_bad_configuration_names_every_place(snaptool: Snaptool) -> None:
-    bad = snaptool.write("bad.yaml", config("aesgcm", secret="c2hvcnQgYW5kIHNlY3JldCE="))
+    bad = snaptool.write("bad.yaml", config("aesgcm", secret=TOO_LONG))
     text = snaptool("config", "check", bad)
     ran = snaptool("config", "check", bad, "-o", "json")
     assert text.code == ran.code == 2

@@ -28,7 +28,7 @@ DRIVER = """
 import os, signal, sys, threading
 
 moment, delay, action, number = sys.argv[1], float(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-main_process, maps, named = os.getpid(), 0, False
+main_process, maps, forks, named = os.getpid(), 0, 0, False
 
 def workers():
     import psutil
@@ -40,14 +40,14 @@ def act():
     elif action == "signal group":
         os.killpg(0, number)
     elif action == "kill worker":
-        workers()[0].kill()
+        workers()[-1].kill()
     elif action == "cut":
         os.truncate(source, number)
     elif action == "touch":
         os.utime(source)
 
 def hook(event, arguments):
-    global maps, named, moment
+    global maps, forks, named, moment
     if os.getpid() != main_process:
         return
     now = ""
@@ -55,7 +55,8 @@ def hook(event, arguments):
         maps += 1
         now = {1: "mapped", 2: "read back"}.get(maps, "")
     elif event == "os.fork":
-        now = "fork"
+        forks += 1
+        now = {1: "fork", 4: "last fork"}.get(forks, "")
     elif event == "open" and isinstance(arguments[2], int) and arguments[2] & os.O_TMPFILE == os.O_TMPFILE:
         now = "draft"
     elif event == "os.link":
@@ -302,7 +303,7 @@ def test_source_that_is_written_to_is_refused_before_publishing(driver: Driver, 
 # --- workers --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("moment", "delay"), [("draft", 0), ("draft", 0.05), ("read back", 0)])
+@pytest.mark.parametrize(("moment", "delay"), [("draft", 0), ("draft", 0.05), ("last fork", 0)])
 def test_killed_worker_fails_the_run(driver: Driver, moment: str, delay: float) -> None:
     before = states(driver.folder)
     ended = driver.run(moment, "kill worker", delay=delay)

@@ -1,0 +1,67 @@
+"""Every error that snaptool raises on purpose has one family and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+import pytest
+
+import snaptool
+from snaptool import errors
+from snaptool.cli import exits
+
+FAMILIES = {
+    errors.InputError: 2,
+    errors.OutputError: 1,
+    errors.FormatError: 4,
+    errors.ProviderError: 3,
+    errors.KeyServiceError: 5,
+    errors.VerificationFailed: 3,
+    errors.ScratchError: 1,
+}
+
+
+def every_error() -> list[type[errors.SnaptoolError]]:
+    for module in pkgutil.walk_packages(snaptool.__path__, "snaptool."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    found: list[type[errors.SnaptoolError]] = []
+    waiting: list[type[errors.SnaptoolError]] = [errors.SnaptoolError]
+    while waiting:
+        kind = waiting.pop()
+        found.append(kind)
+        waiting += kind.__subclasses__()
+    return sorted(set(found), key=lambda kind: kind.__qualname__)
+
+
+@pytest.mark.parametrize("kind", every_error(), ids=lambda kind: kind.__qualname__)
+def test_error_has_the_exit_code_of_its_family(kind: type[errors.SnaptoolError]) -> None:
+    error = kind.__new__(kind)  # leaves take facts of their own; only the type decides
+    families = [family for family in kind.__mro__ if family in FAMILIES]
+    assert len(families) <= 1, "an error belongs to one family"
+    assert exits.exit_code(error) == (FAMILIES[families[0]] if families else 1)
+
+
+@pytest.mark.parametrize("kind", every_error(), ids=lambda kind: kind.__qualname__)
+def test_error_says_what_it_is_for(kind: type[errors.SnaptoolError]) -> None:
+    assert kind.__doc__
+    assert kind.__module__.startswith("snaptool.")
+
+
+def test_families_are_the_children_of_the_root() -> None:
+    in_errors = {kind for kind in errors.SnaptoolError.__subclasses__() if kind.__module__ == "snaptool.errors"}
+    assert in_errors == set(FAMILIES)
+
+
+def test_hint_is_kept_beside_the_message() -> None:
+    error = errors.InputError("what and where", hint="what next")
+    assert (str(error), error.hint) == ("what and where", "what next")
+    assert errors.InputError("alone").hint == ""
+
+
+def test_table_of_meanings_covers_every_code() -> None:
+    assert set(exits.MEANINGS) == {0, 1, 2, 3, 4, 5, 130}
+    assert set(FAMILIES.values()) < set(exits.MEANINGS)
+    for code in exits.MEANINGS:
+        assert f"{code}  {exits.MEANINGS[code]}" in exits.epilog()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
+import traceback
 from collections.abc import Sequence
 
+import pytest
 import yaml
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -26,6 +29,7 @@ from snaptool.providers import (
     LocalConfig,
     NoKeyFits,
     Provider,
+    Reason,
     new_config,
     parse_config,
 )
@@ -170,6 +174,71 @@ def test_after_a_rotation_old_values_are_read_as_stale(
     assert (unsealed.plaintext, unsealed.stale, unsealed.position) == (plaintext, True, (0, 1, 0))
     separately = Chain([[new], [old]]).unseal(stored, context)
     assert (separately.plaintext, separately.position) == (plaintext, (1, 0, 0))
+
+
+def refusal_of(chain: Chain, stored: bytes, context: bytes) -> NoKeyFits:
+    with pytest.raises(NoKeyFits) as refusal:
+        chain.unseal(stored, context)
+    return refusal.value
+
+
+@given(
+    st.sampled_from([Kind.AESGCM, Kind.SECRETBOX]),
+    st.binary(min_size=32, max_size=32),
+    PLAINTEXTS,
+    CONTEXTS,
+    st.integers(0, 1 << 16),
+)
+def test_an_authenticated_value_is_refused_when_cut_at_any_byte_or_altered_in_any_bit(
+    kind: Kind, secret: bytes, plaintext: bytes, context: bytes, bit: int
+) -> None:
+    chain = Chain([[LocalProvider(kind, (Key("a", secret),))]])
+    stored = chain.seal(plaintext, context)
+    for size in range(len(stored)):
+        refusal_of(chain, stored[:size], context)
+    refusal_of(chain, stored + b"\0", context)
+    altered = bytearray(stored)
+    altered[bit // 8 % len(stored)] ^= 1 << bit % 8
+    refusal_of(chain, bytes(altered), context)
+    if kind is Kind.AESGCM:
+        assert refusal_of(chain, stored, context + b"x").reasons == (Reason.GCM_AUTH,)
+    else:
+        assert chain.unseal(stored, context + b"x").plaintext == plaintext
+
+
+@given(st.lists(PROVIDERS, min_size=1, max_size=4), PROVIDERS, st.binary(max_size=120), st.booleans())
+def test_any_bytes_behind_any_prefix_are_a_value_or_refused(
+    providers: list[Provider], other: Provider, payload: bytes, named: object
+) -> None:
+    name = other.write_key.encode() + b":" if named else b""
+    try:
+        Chain([providers]).unseal(other.prefix + name + payload, b"/key")
+    except NoKeyFits as refusal:
+        assert refusal.reasons  # noqa: PT017 - the law is "either", there is nothing to expect
+
+
+@given(local_providers(), local_providers(), st.integers(0, 1 << 32))
+def test_a_refusal_tells_nothing_of_keys_and_plaintext(reader: LocalProvider, writer: LocalProvider, seed: int) -> None:
+    canary = b"k8s\0 canary canary canary"
+    chain, stored = Chain([[reader]]), reader.prefix + writer.seal(canary, b"/key", random.Random(seed).randbytes)
+    try:
+        told = repr(chain.unseal(stored, b"/key"))
+    except NoKeyFits as refusal:
+        told = "".join(traceback.format_exception(refusal)) + repr((refusal, refusal.attempts, vars(refusal)))
+    told += repr((reader, writer))
+    assert "canary canary" not in told.replace("canary = b", "")
+    for key in (*reader.keys, *writer.keys):
+        if len(set(key.secret)) > 8:  # not among those that Hypothesis makes simple, of which every text has some
+            assert not [form for form in forms_of(key.secret) if form in told]
+
+
+def forms_of(secret: bytes) -> list[str]:
+    return [
+        secret.hex(),
+        repr(secret)[2:-1],
+        base64.b64encode(secret).decode(),
+        base64.urlsafe_b64encode(secret).decode(),
+    ]
 
 
 # --- configurations -------------------------------------------------------------------------------------------------

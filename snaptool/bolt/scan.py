@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -409,7 +410,7 @@ class Walk:
         good = ~real
         table = base, np.where(branch[block], width, 0), span_end
         good[real] = self._inside(
-            trail, block.start, owner[real], table, key[real], key_len[real], (key + key_len)[real]
+            partial(_path, trail), block.start, owner[real], table, key[real], key_len[real], (key + key_len)[real]
         )
         owner, child, key, key_len, real = owner[good], child[good], key[good], key_len[good], real[good]
         for index in self._disordered(
@@ -421,7 +422,7 @@ class Walk:
 
     def _inside(
         self,
-        trail: Leaves | list[_Level],
+        path_of: Callable[[int], tuple[int, ...]],
         first: int,
         owner: Positions,
         page: tuple[Positions, Positions, Positions],
@@ -431,14 +432,14 @@ class Walk:
     ) -> NDArray[np.bool_]:
         """Which elements point behind their page's table and not beyond its end, and do not overlap.
 
-        `page`: offset, number of elements and end of each page; the first of them is number `first` of the last level.
+        `page`: offset, number of elements and end of each page. The first of them is number `first` for `path_of`.
         `owner`, `key`, `key_len`, `end`: of each element, its page, and where its bytes begin and end.
         """
         base, count, page_end = page
         table_end = base + HEADER_SIZE + ELEMENT_SIZE * count
 
         def complain(at: int, problem: str) -> None:
-            path = trail.path(first + at) if isinstance(trail, Leaves) else _path(trail, first + at)
+            path = path_of(first + at)
             self.complain(path[-1], problem, path)
 
         inside = (key >= table_end[owner]) & (end <= page_end[owner])
@@ -459,14 +460,10 @@ class Walk:
         """Yield the records of `leaves`, at least one leaf at a time, checked for bounds and order."""
         records = np.cumsum(leaves.count, dtype=np.int64)
         sizes = np.cumsum(leaves.overflow + np.int64(1)) * self.pages.page_size
-        last: tuple[int, int] | None = None
         for block in blocks((records, max_records), (sizes, CHUNK_BYTES)):
-            chunk = self._chunk(leaves, block, int(records[block.start - 1]) if block.start else 0, last)
-            if len(chunk):
-                last = (int(chunk.key_pos[-1]), int(chunk.key_len[-1]))
-            yield chunk
+            yield self._chunk(leaves, block, int(records[block.start - 1]) if block.start else 0)
 
-    def _chunk(self, leaves: Leaves, block: slice, first_record: int, last: tuple[int, int] | None) -> LeafChunk:
+    def _chunk(self, leaves: Leaves, block: slice, first_record: int) -> LeafChunk:
         pages, level, count = self.pages, leaves.trail[-1], leaves.count[block].astype(np.int64)
         page = level.nodes[block]
         base = page * pages.page_size
@@ -479,7 +476,9 @@ class Walk:
         key_len, value_len = pages.number(element + 8).astype(np.int64), pages.number(element + 12).astype(np.int64)
         key = element + pos
         value = key + key_len
-        good = self._inside(leaves, block.start, owner, (base, count, base + size), key, key_len, value + value_len)
+        good = self._inside(
+            leaves.path, block.start, owner, (base, count, base + size), key, key_len, value + value_len
+        )
         for passed, text in (
             (key_len > 0, "an element has an empty key"),
             (flags == leaves.flags, _flags_text(leaves.flags)),
@@ -491,13 +490,10 @@ class Walk:
         if not good.all():
             owner, key, key_len, value, value_len = (part[good] for part in (owner, key, key_len, value, value_len))
         lower = level.lower[block], level.lower_len[block]
+        # Limits follow each other without a gap, so keys inside them ascend from leaf to leaf and chunk to chunk.
         wrong = self._disordered(
             owner, key, key_len, np.ones(len(owner), np.bool_), lower, level.upper(block.start, block.stop)
         )
-        if last is not None and len(key):
-            at, length = (np.array([number]) for number in last)
-            if pages.compare(at, length, key[:1], key_len[:1])[0] >= 0 and 0 not in wrong:
-                wrong.append(0)
         for index in wrong:
             path = leaves.path(block.start + int(owner[index]))
             self.complain(path[-1], "its keys are not in ascending order", path)

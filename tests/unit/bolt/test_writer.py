@@ -124,6 +124,12 @@ def test_case_27_writer_no_single_child_branch(leaves: int) -> None:
     assert list(check(data)) == []
 
 
+def test_branches_are_filled() -> None:
+    records = {b"%016d" % number: b"v" * 900 for number in range(100)}
+    data = make_database({b"key": records}, page_size=1024)
+    assert sorted(branches(data)) == [4, 7, 31, 31, 31]
+
+
 def test_long_keys_make_branches_overflow_and_still_have_two_children() -> None:
     records = {b"%08d" % number + b"k" * 30_000: b"v" for number in range(7)}
     data = make_database({b"key": records})

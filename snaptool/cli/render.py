@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import shutil
+import signal
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
@@ -50,6 +51,11 @@ class Progress:
 
     def __call__(self, step: str, done: int, total: int) -> None:
         """Show that `done` of `total` units of `step` are behind us."""
+        if step == "publishing":
+            # All is written and verified, and the name is a matter of milliseconds: an interruption from here on could
+            # only leave a doubt about whether there is a target.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
         if not self._shown:
             return
         if step != self._step:
@@ -153,6 +159,8 @@ def _plain(value: object) -> object:
 def show(key: bytes) -> str:
     """Show a key: UTF-8 as it is, control characters and stray bytes escaped, so that no key can command a terminal."""
     text = key.decode(errors="backslashreplace")
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
@@ -168,12 +176,14 @@ def print_table(
     cells = [list(headings), *_cells(remaining)]
     while cells:
         widths = [max(width, *(len(row[column]) for row in cells)) for column, width in enumerate(widths)]
+        lines = []
         for row in cells:
             parts = [
                 text.rjust(width) if right[index : index + 1] == "r" else text.ljust(width)
                 for index, (text, width) in enumerate(zip(row, widths, strict=True))
             ]
-            click.echo(indent + "  ".join(parts).rstrip())
+            lines.append(indent + "  ".join(parts).rstrip())
+        click.echo("\n".join(lines))
         cells = _cells(remaining)
 
 

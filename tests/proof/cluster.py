@@ -178,6 +178,7 @@ def _command_line(program: Path, etcd: ScratchEtcd, config: str | None, director
         "--disable-admission-plugins=ServiceAccount",  # no controller makes service accounts
         "--etcd-compaction-interval=0",  # what is compacted, and when, is up to the tests
         "--profiling=false",
+        "--feature-gates=KMSv1=true",  # off since 1.29; a configuration without KMS v1 does not notice
     ]
     if config is not None:
         path = directory / "encryption.yaml"

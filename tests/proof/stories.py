@@ -64,9 +64,9 @@ def secretbox(*names: str) -> str:
     return _keys("secretbox", names)
 
 
-def kms_v2(endpoint: str) -> str:
-    """A KMS v2 provider."""
-    return f"kms: {{apiVersion: v2, name: proof-kms, endpoint: '{endpoint}', timeout: 5s}}"
+def kms(version: str, endpoint: str) -> str:
+    """A KMS provider of an API version."""
+    return f"kms: {{apiVersion: {version}, name: proof-kms, endpoint: '{endpoint}', timeout: 5s}}"
 
 
 def configuration(*providers: str) -> str:

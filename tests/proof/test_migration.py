@@ -20,7 +20,7 @@ from tests.proof.stories import (
     aescbc,
     configuration,
     fill,
-    kms_v2,
+    kms,
     read_all,
     secret_of,
     secretbox,
@@ -89,21 +89,23 @@ def test_aescbc_to_secretbox_to_plaintext(
     migrate(programs, cluster, tmp_path, steps, proven)
 
 
-def test_aescbc_to_kms_v2_and_back_to_local_keys(
-    programs: Programs, cluster: Cluster, tmp_path: Path, proven: Callable[[str], None]
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_aescbc_to_kms_and_back_to_local_keys(
+    version: str, programs: Programs, cluster: Cluster, tmp_path: Path, proven: Callable[[str], None]
 ) -> None:
     """Both directions: the server reads what snaptool sealed, and snaptool what the server sealed after that."""
     with kms_plugin() as plugin:
-        kms = ("kms", configuration(kms_v2(plugin.endpoint)), b"k8s:enc:kms:v2:proof-kms:")
-        migrate(programs, cluster, tmp_path, [AESCBC, kms], proven)
+        provider, prefix = kms(version, plugin.endpoint), f"k8s:enc:kms:{version}:proof-kms:"
+        step = (f"kms {version}", configuration(provider), prefix.encode())
+        migrate(programs, cluster, tmp_path, [AESCBC, step], proven)
         stream = io.BytesIO()
-        with programs.boot(tmp_path / "kms.db") as etcd:
+        with programs.boot(tmp_path / f"{step[0]}.db") as etcd:
             plugin.control(rotate="kek-2")
-            with programs.serve(etcd, kms[1]) as server:
+            with programs.serve(etcd, step[1]) as server:
                 fill(server, "after-migration")
                 served = read_all(server)
             etcd.client().save(stream)
         (tmp_path / "rotated.db").write_bytes(stream.getvalue())
         assert len(served[SECRETS]) == len(cluster.served[SECRETS]) + 6
         rotated = Cluster(tmp_path / "rotated.db", served)
-        migrate(programs, rotated, tmp_path, [kms, SECRETBOX], proven)
+        migrate(programs, rotated, tmp_path, [step, SECRETBOX], proven)

@@ -95,8 +95,10 @@ class Selection:
         for number in np.unique(resource[rows]).tolist():
             of_resource = rows[resource[rows] == number]
             parsed = parse_key(chunk.user_key(int(of_resource[0])), prefixes)
-            for prefix in prefixes if parsed else ():
-                head = f"{prefix}/{parsed.path}/{self.namespace}/" if parsed else ""
+            if parsed is None:
+                continue
+            for prefix in prefixes:
+                head = f"{prefix}/{parsed.path}/{self.namespace}/"
                 for row in _beginning(chunk, of_resource, head.encode(errors="surrogateescape")).tolist():
                     found = parse_key(chunk.user_key(row), prefixes)
                     if found is not None and found.namespace == self.namespace:
@@ -200,9 +202,11 @@ class Listing:
         return int(np.count_nonzero(lost[self.columns["outcome"]]))
 
     def __iter__(self) -> Iterator[ListedRecord]:
-        columns = self.columns
-        for row in order_of_keys(self.buffer, columns["key_pos"], columns["key_len"]).tolist():
-            yield self._row({name: int(column[row]) for name, column in columns.items()})
+        order = order_of_keys(self.buffer, self.columns["key_pos"], self.columns["key_len"])
+        for start in range(0, len(order), _BLOCK_ROWS):
+            block = [column[order[start : start + _BLOCK_ROWS]].tolist() for column in self.columns.values()]
+            for cells in zip(*block, strict=True):
+                yield self._row(dict(zip(self.columns, cells, strict=True)))
 
     def _row(self, cells: dict[str, int]) -> ListedRecord:
         key = self.buffer[cells["key_pos"] : cells["key_pos"] + cells["key_len"]].tobytes()
@@ -225,6 +229,7 @@ class Listing:
         )
 
 
+_BLOCK_ROWS = 1000
 _FIRST_BYTES = np.array([0, *((1 << 64) - (1 << 64 - 8 * count) for count in range(1, 9))], dtype=np.uint64)
 _LONG_KEY = 4096
 

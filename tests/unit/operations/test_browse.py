@@ -115,16 +115,10 @@ def test_a_namespace_selects_with_a_type_and_without() -> None:
     assert listed("aescbc-cluster.db", None, "sho") == []
 
 
-def test_a_namespace_does_not_match_an_object_of_that_name(tmp_path: Path) -> None:
-    path = write_history(
-        tmp_path / "db",
-        [
-            (b"/registry/namespaces/shop", OBJECT),
-            (b"/registry/pods/shop/x", OBJECT),
-            (b"/registry/pods/y/shop", OBJECT),
-        ],
-    )
-    with open_snapshot(path) as opened:
+def test_a_namespace_is_told_from_an_object_of_that_name(tmp_path: Path) -> None:
+    cluster_scoped = b"/registry/minions/shop/x"  # an odd key: Nodes are in no namespace
+    keys = (b"/registry/namespaces/shop", b"/registry/pods/shop/x", b"/registry/pods/y/shop", cluster_scoped)
+    with open_snapshot(write_history(tmp_path / "db", [(key, OBJECT) for key in keys])) as opened:
         assert [row.key for row in listing(opened, None, "shop")] == [b"/registry/pods/shop/x"]
 
 

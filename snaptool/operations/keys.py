@@ -39,6 +39,7 @@ from snaptool.providers.kms import (
     KeySource,
     KmsAnsweredWrongly,
     KmsError,
+    KmsService,
     KmsV1Provider,
     KmsV2Provider,
     UnwrappedKeys,
@@ -270,7 +271,8 @@ def keyring_for_reading(
 
     All connections are closed when it returns. Raises nothing for a plugin that fails: look at `problems`; what was
     not unwrapped is lost to this keyring for the reason `kms_unwrap_failed`. Nor for a damaged file: whoever reads its
-    values next says so, and says where. Raises BadEndpoint, GrpcMissing.
+    values next says so, and says where. A v2 plugin that unwrapped something is also asked which key is current: values
+    under another one are stale. Raises BadEndpoint, GrpcMissing.
     """
     kms = kms_configs(configs)
     if not kms:
@@ -281,7 +283,7 @@ def keyring_for_reading(
         unasked = {config: _reader(config, UnwrappedKeys()) for config in kms}
         return Unwrapped(Keyring(configs, plausible=plausible, kms=unasked.__getitem__))
     with _Services(options) as services:
-        return _unwrap(configs, collected, services, options, progress)[0]
+        return _unwrap(configs, collected, services, options, progress, judge=True)[0]
 
 
 def _unwrap(
@@ -290,8 +292,13 @@ def _unwrap(
     services: _Services,
     options: KmsOptions,
     progress: Progress,
+    *,
+    judge: bool = False,
 ) -> tuple[Unwrapped, dict[tuple[str, str], UnwrappedKeys]]:
-    """Unwrap for all providers of `configs`. Returned too: the keys by API and name of provider."""
+    """Unwrap for all providers of `configs`. Returned too: the keys by API and name of provider.
+
+    `judge`: ask which key is current, so that stale values show.
+    """
     by_name: dict[tuple[str, str], list[KmsConfig]] = {}
     for config in kms_configs(configs):
         by_name.setdefault((config.api_version, config.name), []).append(config)
@@ -314,7 +321,8 @@ def _unwrap(
             )
             for config, answer in zip(same, found, strict=True):
                 keys = _joined(keys, answer.keys, sources)
-                providers[config] = _reader(config, keys)
+                works = judge and answer.asked and len(answer.keys)
+                providers[config] = _reader(config, keys, _current_key_id(services.of(config)) if works else "")
             answers += found
             problems += _problem(found, keys)
         providers |= {config: _reader(config, keys) for config in same if config not in providers}
@@ -336,10 +344,19 @@ def _joined(keys: UnwrappedKeys, more: UnwrappedKeys, sources: Sources) -> Unwra
     return UnwrappedKeys.pack(sorted(found.items()), more.failed)
 
 
-def _reader(config: KmsConfig, keys: KeySource) -> Provider:
+def _reader(config: KmsConfig, keys: KeySource, current_key_id: str = "") -> Provider:
     if config.api_version == Api.V1:
         return KmsV1Provider(config.name, keys, plausible=plausible)
-    return KmsV2Provider(config.name, keys)
+    return KmsV2Provider(config.name, keys, current_key_id=current_key_id)
+
+
+def _current_key_id(service: KmsService) -> str:
+    if service.api is Api.V1:
+        return ""
+    try:
+        return service.status().key_id
+    except KmsError:
+        return ""  # reading does not need it
 
 
 def _problem(answers: Sequence[Unwrapping], keys: UnwrappedKeys) -> Iterator[KeyProblem]:

@@ -257,3 +257,17 @@ def test_verify_lists_the_damage_of_a_file_whose_kms_values_cannot_be_collected(
     assert ran.code == 4
     assert "bad-page" in ran.stdout
     assert plugin.calls() == []
+
+
+def test_values_under_a_key_that_is_no_longer_current_are_stale(
+    snaptool: Snaptool, plugin: RunningPlugin, both: Path, tmp_path: Path
+) -> None:
+    values = sealed(Form.V2_SEED, 3) + sealed(Form.V2_SEED, 2, 3, kek="kek-2") + sealed(Form.V2_DEK, 1, 5, kek="kek-2")
+    rotated = database(tmp_path / "rotated.db", values)
+    plugin.control(rotate="kek-2")
+    (row,) = snaptool("inspect", rotated, "--config", both, "-o", "json").json["census"]
+    assert (row["opens"], row["stale"]) == (6, 4)  # three under the old key, one of the old form
+    assert sorted(plugin.methods()) == ["Decrypt"] * 3 + ["Status"]
+    plugin.fail({"kind": "error", "method": "Status", "code": "UNAVAILABLE"})
+    (row,) = snaptool("inspect", rotated, "--config", both, "--kms-timeout", "1", "-o", "json").json["census"]
+    assert (row["opens"], row["stale"]) == (6, 1)

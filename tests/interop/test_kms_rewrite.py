@@ -392,6 +392,63 @@ def test_case_39_key_rotated_between_read_and_write(
     assert {one.source.key_id for one in envelopes} == {"kek-2"}
 
 
+@pytest.mark.parametrize("order", ["first", "second"])
+def test_case_26_and_27_names_with_colons_and_two_plugins_of_one_name(
+    snaptool: Snaptool, other: RunningPlugin, secretbox: Path, tmp_path: Path, order: str
+) -> None:
+    values = (
+        sealed(Form.V1_GCM, 2, name="a", kek="kek-2")
+        + sealed(Form.V1_GCM, 2, 2, name="a:b")
+        + sealed(Form.V1_CBC, 2, 4, name="a:b", kek="kek-2")
+    )
+    source, target = database(tmp_path / "old.db", values), tmp_path / "new.db"
+    with kms_plugin() as own:
+        own.control(remove="kek-2")
+        endpoints = [own.endpoint, other.endpoint] if order == "first" else [other.endpoint, own.endpoint]
+        entries = [kms_entry(Api.V1, "a", other.endpoint)] + [kms_entry(Api.V1, "a:b", one) for one in endpoints]
+        old = snaptool.write("old.yaml", configuration(*entries))
+        ran = snaptool("rewrite", source, target, "--config", old, "--new-config", secretbox, makes=[target])
+    assert ran.code == 0, ran.text
+    assert list(opened_by(target, config("secretbox")).values()) == [plaintext for _, _, plaintext in values]
+
+
+def test_case_48_value_of_no_configured_provider_is_lost_and_asked_of_nobody(
+    snaptool: Snaptool, plugin: RunningPlugin, both: Path, secretbox: Path, tmp_path: Path
+) -> None:
+    source = database(tmp_path / "old.db", sealed(Form.V2_SEED, 1, name="other"))
+    ran = snaptool("rewrite", source, tmp_path / "new.db", "--config", both, "--new-config", secretbox, "-o", "json")
+    assert ran.code == 3
+    assert [lost["reason"] for lost in ran.json["undecryptable"]] == ["unknown_prefix"]
+    assert plugin.calls() == []
+
+
+def test_case_49_concurrency_and_rate_are_kept(
+    snaptool: Snaptool, plugin: RunningPlugin, both: Path, tmp_path: Path
+) -> None:
+    source = database(tmp_path / "old.db", [one for number in range(40) for one in sealed(Form.V1_GCM, 1, number)])
+    plugin.fail({"kind": "slow", "method": "Decrypt", "seconds": 0.02})
+    assert snaptool("inspect", source, "--config", both, "--kms-concurrency", "3").code == 0
+    assert max(call["in_flight"] for call in plugin.calls("Decrypt")) == 3
+    plugin.fail()
+    plugin.forget()
+    assert snaptool("inspect", source, "--config", both, "--kms-rate", "40").code == 0
+    times = sorted(call["time"] for call in plugin.calls("Decrypt"))
+    assert times[-1] - times[0] > 0.9 * 39 / 40
+
+
+def test_keep_goes_on_without_a_plugin_that_is_gone(
+    snaptool: Snaptool, both: Path, secretbox: Path, tmp_path: Path
+) -> None:
+    values = sealed(Form.V1_GCM, 3) + sealed(Form.V2_SEED, 3, 3)
+    source, target = database(tmp_path / "old.db", values), tmp_path / "new.db"
+    gone = ("--kms-endpoint", "old=unix:///nowhere/kms.sock", "--undecryptable", "keep")
+    ran = snaptool("rewrite", source, target, "--config", both, "--new-config", secretbox, *gone, makes=[target])
+    assert ran.code == 0, ran.text
+    after = [stored for _, stored in sorted(stored_values(target).items())]
+    assert after[:3] == [stored for _, stored, _ in values[:3]]
+    assert all(stored.startswith(b"k8s:enc:secretbox:") for stored in after[3:])
+
+
 # --- another wrapping, the same data --------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         DiffValue,
         History,
         HistoryEntry,
+        KmsOptions,
         ListedRecord,
         Listing,
         OpenedSnapshot,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
         Target,
     )
     from snaptool.providers import Keyring
+    from snaptool.providers.kms import AskingKeys
 
 _SHOWN_REASONS = 20
 _SHOWN_DIGITS = 8
@@ -48,11 +51,19 @@ def _examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-def _keyring(configs: Sequence[str]) -> Keyring | None:
-    from snaptool.kube import plausible
-    from snaptool.providers import Keyring
+@contextmanager
+def _asking(configs: Sequence[str], kms: KmsOptions) -> Iterator[tuple[Keyring | None, Sequence[AskingKeys]]]:
+    """Keys for the few values that the block opens. A value that is lost because of a KMS plugin raises its error."""
+    from snaptool.operations import ValueLost, asking_keyring
 
-    return Keyring(options.load_configs(configs), plausible=plausible) if configs else None
+    with asking_keyring(options.load_configs(configs), kms) as (keyring, asking):
+        try:
+            yield keyring if configs else None, asking
+        except ValueLost as lost:
+            failure = next((failure for keys in asking for failure in keys.failures), None)
+            if failure is None:
+                raise
+            raise failure from lost
 
 
 def _open(path: Path, terminal: Terminal) -> OpenedSnapshot:
@@ -85,6 +96,7 @@ def _open(path: Path, terminal: Terminal) -> OpenedSnapshot:
 @options.hash_option
 @options.prefix_option
 @options.jobs_option
+@options.kms_options
 @options.output_option("text", "wide", "name", "json")
 @options.terminal_options
 def list_command(
@@ -94,6 +106,7 @@ def list_command(
     configs: tuple[str, ...],
     prefixes: tuple[str, ...],
     jobs: int,
+    kms: KmsOptions,
     output: str,
     terminal: Terminal,
     *,
@@ -107,12 +120,15 @@ def list_command(
     TYPE is what kubectl takes: secrets, cm, deploy.apps, PLURAL.GROUP for a custom resource; a KEY-PREFIX begins with
     a slash. With --config each value is opened too, to tell whether it is lost or stale; exit code 3 when one is lost.
     """
-    from snaptool.operations import listing
+    from snaptool.operations import keyring_for_reading, listing
 
     if lost and not configs:
         raise click.UsageError("--lost needs --config: without keys no value opens")
-    keyring = _keyring(configs)
+    read_with = options.load_configs(configs)
     with terminal.progress() as progress, _open(snapshot, terminal) as opened:
+        keys = keyring_for_reading(opened, read_with, kms, prefixes=prefixes, progress=progress)
+        options.note_key_problems(terminal, keys)
+        keyring = keys.keyring if configs else None
         rows = listing(
             opened,
             word,
@@ -137,6 +153,8 @@ def list_command(
             terminal.note("no value is lost" if lost and not rows.lost_before else "no keys found")
         if rows.lost_before:
             terminal.note(f"older revisions are lost too: {rows.lost_before:,}; --all-revisions lists them")
+        if keys.outage is not None:
+            return exits.KEY_SERVICE
         return exits.FINDINGS if rows.lost or rows.lost_before else exits.DONE
 
 
@@ -268,6 +286,7 @@ def _print_reasons(reasons: dict[tuple[str, str], int]) -> None:
 @options.config_option()
 @options.hash_option
 @options.prefix_option
+@options.kms_options
 @options.output_option("yaml", "json", "value", "stored", default="yaml")
 @options.terminal_options
 def get_command(
@@ -277,6 +296,7 @@ def get_command(
     revision: int | None,
     configs: tuple[str, ...],
     prefixes: tuple[str, ...],
+    kms: KmsOptions,
     output: str,
     terminal: Terminal,
     *,
@@ -290,8 +310,7 @@ def get_command(
     from snaptool.operations import find_value, open_found, parse_target
 
     target = parse_target(words, namespace)
-    keyring = None if output == "stored" else _keyring(configs)
-    with _open(snapshot, terminal) as opened:
+    with _open(snapshot, terminal) as opened, _asking(() if output == "stored" else configs, kms) as (keyring, _):
         _tell_namespace(target, terminal)
         value = find_value(opened, target, revision, prefixes=prefixes, skip_hash_check=skip_hash_check)
         if output == "stored":
@@ -346,6 +365,7 @@ def _tell_namespace(target: Target, terminal: Terminal) -> None:
 @options.config_option()
 @options.hash_option
 @options.prefix_option
+@options.kms_options
 @options.output_option()
 @options.terminal_options
 def history_command(
@@ -354,6 +374,7 @@ def history_command(
     namespace: str | None,
     configs: tuple[str, ...],
     prefixes: tuple[str, ...],
+    kms: KmsOptions,
     output: str,
     terminal: Terminal,
     *,
@@ -367,14 +388,18 @@ def history_command(
     from snaptool.operations import history, parse_target
 
     target = parse_target(words, namespace)
-    keyring = _keyring(configs)
-    with _open(snapshot, terminal) as opened:
+    with _open(snapshot, terminal) as opened, _asking(configs, kms) as (keyring, asking):
         _tell_namespace(target, terminal)
         found = history(opened, target, keyring, prefixes=prefixes, skip_hash_check=skip_hash_check)
+    failures = [failure for keys in asking for failure in keys.failures]
+    for failure in failures[:1]:
+        terminal.note(str(failure))
     if output == "json":
         print_json(_history_document(found))
     else:
         _print_history(found)
+    if failures:
+        return exits.KEY_SERVICE
     return exits.FINDINGS if found.lost else exits.DONE
 
 
@@ -452,6 +477,7 @@ def _print_history(found: History) -> None:
 @options.hash_option
 @options.prefix_option
 @options.jobs_option
+@options.kms_options
 @options.output_option()
 @options.terminal_options
 def diff_command(
@@ -461,6 +487,7 @@ def diff_command(
     config_bs: tuple[str, ...],
     prefixes: tuple[str, ...],
     jobs: int,
+    kms: KmsOptions,
     output: str,
     terminal: Terminal,
     *,
@@ -471,15 +498,19 @@ def diff_command(
     Exit code 0 when every plaintext is the same, however it is encrypted; 1 when keys were added, removed or changed; 3
     when there is no such key, but values that do not open and so cannot be compared.
     """
-    from snaptool.operations import DiffSide, diff
+    from snaptool.operations import DiffSide, diff, keyring_for_reading
 
     if [*config_as, *config_bs].count("-") > 1:
         raise InputError("stdin can be read once only", hint="put the second configuration into a file")
-    keyring_a, keyring_b = _keyring(config_as), _keyring(config_bs)
+    read_a, read_b = options.load_configs(config_as), options.load_configs(config_bs)
     with terminal.progress() as progress, _open(a, terminal) as opened_a, _open(b, terminal) as opened_b:
+        keys_a = keyring_for_reading(opened_a, read_a, kms, prefixes=prefixes, progress=progress)
+        keys_b = keyring_for_reading(opened_b, read_b, kms, prefixes=prefixes, progress=progress)
+        for keys in (keys_a, keys_b):
+            options.note_key_problems(terminal, keys)
         found = diff(
-            DiffSide(opened_a, keyring_a),
-            DiffSide(opened_b, keyring_b),
+            DiffSide(opened_a, keys_a.keyring if config_as else None),
+            DiffSide(opened_b, keys_b.keyring if config_bs else None),
             prefixes=prefixes,
             skip_hash_check=skip_hash_check,
             jobs=jobs,
@@ -491,6 +522,8 @@ def diff_command(
             print_json_members(_diff_members(found, (a, b), revisions))
         else:
             _print_diff(found)
+    if keys_a.outage or keys_b.outage:
+        return exits.KEY_SERVICE
     if found.differs:
         return exits.FAILED
     return exits.FINDINGS if len(found.undecided) else exits.DONE

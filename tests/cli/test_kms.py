@@ -271,3 +271,46 @@ def test_values_under_a_key_that_is_no_longer_current_are_stale(
     plugin.fail({"kind": "error", "method": "Status", "code": "UNAVAILABLE"})
     (row,) = snaptool("inspect", rotated, "--config", both, "--kms-timeout", "1", "-o", "json").json["census"]
     assert (row["opens"], row["stale"]) == (6, 1)
+
+
+# --- looking at a few values ----------------------------------------------------------------------------------------
+
+ONE = "/registry/secrets/default/s00000"
+
+
+def test_get_and_history_ask_for_the_keys_of_what_they_open_alone(
+    snaptool: Snaptool, plugin: RunningPlugin, both: Path, source: Path
+) -> None:
+    ran = snaptool("get", source, ONE, "--config", both, "-o", "value")
+    assert ran.code == 0, ran.text
+    assert "secret 0 of generation 0" in ran.stdout
+    assert plugin.methods() == ["Decrypt"]
+    plugin.forget()
+    ran = snaptool("history", source, ONE, "--config", both, "-o", "json")
+    assert ran.code == 0, ran.text
+    assert plugin.methods() == ["Decrypt"]
+
+
+def test_list_and_diff_ask_for_each_key_once(
+    snaptool: Snaptool, plugin: RunningPlugin, both: Path, source: Path, tmp_path: Path
+) -> None:
+    ran = snaptool("list", source, "secrets", "--config", both, "--lost", "--jobs", "1")
+    assert ran.code == 0, ran.text
+    assert plugin.methods().count("Decrypt") == 6
+    target = tmp_path / "new.db"
+    assert snaptool("rewrite", source, target, "--config", both, "--decrypt", makes=[target]).code == 0
+    assert snaptool("diff", source, target, "--config-a", both, "--jobs", "1").code == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("get", ONE, "--config"), ("history", ONE, "--config"), ("list", "--config")],
+    ids=lambda words: words[0],
+)
+def test_looking_without_the_plugin_says_where_it_was_looked_for(
+    snaptool: Snaptool, both: Path, source: Path, words: tuple[str, ...]
+) -> None:
+    command, *rest = words
+    ran = snaptool(command, source, *rest, both, "--kms-endpoint", "kp=unix:///nowhere/kms.sock")
+    assert ran.code == 5
+    assert "no socket at /nowhere/kms.sock (ENOENT)" in ran.stderr

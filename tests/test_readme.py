@@ -51,7 +51,7 @@ def test_sessions_run_and_show_what_the_page_shows(session: str, folder: Path) -
             shlex.split(command), cwd=folder, env=environment, capture_output=True, text=True, check=False
         )
         # A finding is an answer: inspect shows it, and its exit code says that there is one.
-        allowed = {code, exits.FINDINGS} if " inspect " in command else {code}
+        allowed = {code, exits.FINDINGS} if re.search(" (inspect|history) ", command) else {code}
         assert result.returncode in allowed, result.stderr
         assert re.fullmatch(pattern(shown), result.stdout), f"{command}\n{result.stdout}"
 

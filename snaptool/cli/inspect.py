@@ -46,16 +46,16 @@ def inspect_command(
         options.note_key_problems(terminal, keys)
         result = survey(opened, keys.keyring if configs else None, prefixes=prefixes, jobs=jobs, progress=progress)
     if output == "json":
-        print_json(document(result))
+        print_json(document(result, configs))
     else:
-        _print(result)
+        _print(result, configs)
     if keys.outage is not None:
         return exits.KEY_SERVICE
     return exits.FINDINGS if result.lost or result.file.trailer == "wrong" else exits.DONE
 
 
-def document(result: Survey) -> dict[str, Any]:
-    """Return the JSON form of a survey."""
+def document(result: Survey, configs: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the JSON form of a survey; `configs`: the files that it was read with."""
     file, etcd = result.file, result.etcd
     return {
         "file": {
@@ -91,6 +91,9 @@ def document(result: Survey) -> dict[str, Any]:
                 "lost": row.lost,
                 "lost_by_reason": dict(row.lost_by_reason),
                 "stale": row.stale,
+                "opened_by": [
+                    {"config": configs[number], "key": name, "values": count} for number, name, count in row.opened_by
+                ],
             }
             for row in result.census
         ],
@@ -103,7 +106,7 @@ def finding_document(finding: Finding) -> dict[str, Any]:
     return {"code": finding.code, "place": finding.place, "problem": finding.problem, "remedy": finding.remedy}
 
 
-def _print(result: Survey) -> None:
+def _print(result: Survey, configs: Sequence[str]) -> None:
     file, etcd = result.file, result.etcd
     trailer = {"ok": "SHA-256 right", "missing": "no SHA-256 (a copied db)", "wrong": "SHA-256 WRONG"}[file.trailer]
     click.echo(
@@ -121,11 +124,15 @@ def _print(result: Survey) -> None:
     with_keys = any(row.opens is not None for row in result.census)
     if with_keys:
         headings, right = [*headings, "OPENS", "LOST", "STALE"], right + "rrr"
+    if len(configs) > 1:
+        headings.append("OPENED BY")
     rows = []
     for row in result.census:
         cells: list[object] = [row.resource, row.provider, row.key_name, row.live, row.old, size_text(row.size)]
         if with_keys:
             cells += [row.opens, row.lost, row.stale]
+        if len(configs) > 1:
+            cells.append(", ".join(f"{configs[number]}:{name}" for number, name, _ in row.opened_by))
         rows.append(cells)
     print_table(headings, rows, right=right)
     print_findings(result.findings)

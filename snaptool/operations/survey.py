@@ -65,7 +65,8 @@ class CensusRow:
     """Values of one resource under one provider and key.
 
     `live` current values, `old` older revisions, `size` bytes as stored. `opens`, `lost`, `stale` count values and
-    are None when there was no configuration to read with; `lost_by_reason` splits `lost`.
+    are None when there was no configuration to read with; `lost_by_reason` splits `lost`, `opened_by` what opens
+    under a key: number of the configuration, key name, values.
     """
 
     resource: str
@@ -78,6 +79,7 @@ class CensusRow:
     lost: int | None = None
     stale: int | None = None
     lost_by_reason: tuple[tuple[Reason, int], ...] = ()
+    opened_by: tuple[tuple[int, str, int], ...] = ()
 
 
 def census(swept: Sweep, *, with_keys: bool) -> tuple[CensusRow, ...]:
@@ -94,6 +96,7 @@ def census(swept: Sweep, *, with_keys: bool) -> tuple[CensusRow, ...]:
 
 def _row(swept: Sweep, resource: int, header: int, parts: list[tuple[int, int, int]], *, with_keys: bool) -> CensusRow:
     lost: Counter[Reason] = Counter()
+    opened_by: Counter[tuple[int, str]] = Counter()
     opens = stale = live = total = 0
     for number, is_live, count in parts:
         outcome = swept.outcomes[number]
@@ -104,6 +107,8 @@ def _row(swept: Sweep, resource: int, header: int, parts: list[tuple[int, int, i
             continue
         opens += count
         stale += count * outcome.stale
+        if outcome.key_name:
+            opened_by[outcome.position[0], outcome.key_name] += count
     return CensusRow(
         resource=swept.resources[resource].name,
         provider=swept.headers[header].provider,
@@ -115,6 +120,7 @@ def _row(swept: Sweep, resource: int, header: int, parts: list[tuple[int, int, i
         lost=lost.total() if with_keys else None,
         stale=stale if with_keys else None,
         lost_by_reason=tuple(sorted(lost.items())),
+        opened_by=tuple((*by, count) for by, count in sorted(opened_by.items())),
     )
 
 

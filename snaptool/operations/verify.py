@@ -19,6 +19,7 @@ from snaptool.operations.boot import boot_check
 from snaptool.operations.crypto import SystemRandomness, Work, Workshop
 from snaptool.operations.labels import Labels
 from snaptool.operations.opening import OpenedSnapshot, found_prefixes
+from snaptool.operations.reasons import explain, server_message
 from snaptool.operations.survey import Finding, from_etcd, trailer_finding
 from snaptool.operations.sweep import Progress, Sweep, no_progress, sweep
 from snaptool.providers import Keyring, Kind
@@ -155,8 +156,8 @@ def _value_findings(swept: Sweep, *, live_only: bool) -> Iterator[Finding]:
             yield Finding(
                 code=value.outcome.reasons[0],
                 place=f"{value.key.decode(errors='backslashreplace')} at revision {value.revision.main}",
-                problem=f"the {age} value ({value.header.provider} {value.header.name}) does not open: "
-                f"{value.outcome.server_error}",
+                problem=f"the {age} value does not open: {explain(value.outcome, value.header)}; "
+                f"kube-apiserver says: {server_message(value.outcome)}",
                 remedy="add the configuration with its key, or drop it with `rewrite --undecryptable delete`",
             )
     counts: Counter[tuple[str, str, str, bool]] = Counter()

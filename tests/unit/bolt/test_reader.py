@@ -528,6 +528,17 @@ STRANGE = {
         database_of(leaf(2, [(b"a", rooted(3)), (b"b", rooted(3))], flags=1), leaf(3, [])),
         "reached twice",
     ),
+    "branch_key_over_the_end": (
+        patched(
+            database_of(
+                leaf(2, [(b"a", rooted(3))], flags=1), branch(3, [(b"a", 4), (b"b", 5)]), leaf(4, []), leaf(5, [])
+            ),
+            FIRST_ELEMENT + 16 + 4,
+            "<I",
+            1024,
+        ),
+        "an element points outside its page",
+    ),
     "branch_without_children": (
         database_of(leaf(2, [(b"a", rooted(3))], flags=1), branch(3, [])),
         "a branch without children",
@@ -641,3 +652,23 @@ def test_chunks_number_records_and_leaves_of_the_whole_bucket() -> None:
         records, leaves = records + len(chunk), leaves + len(chunk.leaf_page)
     assert (records, leaves) == (len(RECORDS), bucket.leaf_count)
     assert records == bucket.record_count
+
+
+@pytest.mark.parametrize("block", [1, 2, 7])
+def test_how_many_pages_are_looked_at_together_has_no_influence(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    healthy = make_database({b"key": {b"%05d" % number: bytes(number % 900) for number in range(900)}}, page_size=1024)
+    broken = bytearray(healthy)
+    pages = len(healthy) // 1024
+    for number in (5, 40, 41, 300, pages - 30):
+        broken[number * 1024 + 8] = 0x40  # flags
+    for number in (60, 200):
+        broken[number * 1024 + HEADER_SIZE + 4] = 3  # pos of the first element
+    for number in (100, 250):
+        broken[number * 1024 + 12] = 1  # overflow, so that the next page is reached twice
+    expected, problems = contents(healthy), set(check(bytes(broken)))
+    assert len({problem.page for problem in problems}) >= 9
+    monkeypatch.setattr("snaptool.bolt.scan.BLOCK", block)
+    monkeypatch.setattr("snaptool.bolt.scan.HEADERS_AT_ONCE", block)
+    assert contents(healthy) == expected
+    assert list(check(healthy)) == []
+    assert set(check(bytes(broken))) == problems

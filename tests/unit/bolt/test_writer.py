@@ -119,7 +119,7 @@ def test_case_26_writing_is_deterministic() -> None:
 
 @pytest.mark.parametrize("leaves", [*range(1, 130), 252, 253, 254, 505, 506, 507, 2000])
 def test_case_27_writer_no_single_child_branch(leaves: int) -> None:
-    records = {b"%08d-%s" % (number, b"k" * 200): b"v" * 500 for number in range(leaves)}
+    records = {b"%08d-%s" % (number, b"k" * (number * 37 % 300)): b"v" * 900 for number in range(leaves)}
     data = make_database({b"key": records}, page_size=1024)
     assert min(branches(data), default=2) >= 2
     assert contents(data)[b"key"] == records

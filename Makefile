@@ -58,7 +58,7 @@ samples: setup ## make the sample snapshots anew with a real etcd
 readme: setup ## write the generated parts of README.md anew
 	$(BIN)/python -m tests.readme
 
-build: setup ## source distribution and wheel into dist/
+build: setup ## the wheel, into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean: ## remove everything that make made

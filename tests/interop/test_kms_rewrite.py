@@ -49,7 +49,7 @@ from tests.support.kms_snapshots import (
     stored_values,
     value_of,
 )
-from tests.support.kms_values import Form, local_keks
+from tests.support.kms_values import Form, local_keks, stored_value
 from tests.support.snapshots import config, envelope
 
 __all__ = ["etcd_binaries", "scratch_parent"]
@@ -412,6 +412,24 @@ def test_case_26_and_27_names_with_colons_and_two_plugins_of_one_name(
     assert list(opened_by(target, config("secretbox")).values()) == [plaintext for _, _, plaintext in values]
 
 
+def test_a_key_that_one_plugin_unwrapped_serves_its_namesake_of_another_resource(
+    snaptool: Snaptool, plugin: RunningPlugin, tmp_path: Path
+) -> None:
+    key, plaintext = os.urandom(32), envelope("v1", "ConfigMap", b"a map")
+    etcd_key = b"/registry/configmaps/default/c"
+    stored = stored_value(Form.V1_GCM, local_keks(Api.V1, "old").wrap(key), key, etcd_key, plaintext)
+    source, target = database(tmp_path / "old.db", [(etcd_key, stored, plaintext)]), tmp_path / "new.db"
+    with kms_plugin() as own:
+        secrets = configuration(kms_entry(Api.V1, "old", plugin.endpoint))
+        maps = f"- resources: [configmaps]\n  providers:\n  - {kms_entry(Api.V1, 'old', own.endpoint)}\n"
+        old = snaptool.write("old.yaml", secrets + maps)
+        new = snaptool.write("new.yaml", config("secretbox", resources="configmaps"))
+        ran = snaptool("rewrite", source, target, "--config", old, "--new-config", new, makes=[target])
+        assert own.calls() == []
+    assert ran.code == 0, ran.text
+    assert plugin.methods() == ["Version", "Decrypt"]
+
+
 def test_case_48_value_of_no_configured_provider_is_lost_and_asked_of_nobody(
     snaptool: Snaptool, plugin: RunningPlugin, both: Path, secretbox: Path, tmp_path: Path
 ) -> None:
@@ -556,6 +574,18 @@ def test_a_failing_read_writes_nothing_and_says_so_once(
     assert_one_summary(ran, "'kp'", words)
     assert ("leave this provider out of --config" in ran.stderr) == (undecryptable == "delete")
     assert "Encrypt" not in plugin.methods()
+
+
+@pytest.mark.parametrize("undecryptable", ["stop", "delete"])
+def test_a_service_that_refuses_some_calls_has_not_lost_their_values(
+    snaptool: Snaptool, plugin: RunningPlugin, both: Path, secretbox: Path, tmp_path: Path, undecryptable: str
+) -> None:
+    source = database(tmp_path / "old.db", [one for number in range(9) for one in sealed(Form.V1_GCM, 1, number)])
+    plugin.fail({"kind": "error", "method": "Decrypt", "every": 3, "code": "PERMISSION_DENIED", "text": "not now"})
+    options = ("--undecryptable", undecryptable)
+    ran = snaptool("rewrite", source, tmp_path / "new.db", "--config", both, "--new-config", secretbox, *options)
+    assert ran.code == 5, ran.text
+    assert_one_summary(ran, "'old': access_denied: 3 wrapped keys of 3 values", "not now")
 
 
 def test_one_wrong_key_of_several_is_a_value_that_is_lost(

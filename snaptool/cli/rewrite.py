@@ -35,6 +35,16 @@ _SHOWN_LOST = 20
 @click.option("--allow-uncovered", is_flag=True, help="Write in clear what the new configuration has no entry for.")
 @click.option("--rewrap", is_flag=True, help="KMS: wrap the same data keys anew, and leave what they encrypt as it is.")
 @click.option("--compact", is_flag=True, help="Drop what a compaction at the current revision would drop.")
+@click.option(
+    "--engine",
+    "engine_name",
+    type=click.Choice(["direct", "etcd"]),
+    default="direct",
+    show_default=True,
+    help="File to file, history included; or through a scratch etcd as a client, which keeps live values only.",
+)
+@click.option("--boot-check", is_flag=True, help="Boot a copy of the new file with a real etcd before it is published.")
+@options.etcd_option
 @click.option("--dry-run", is_flag=True, help="Do all the work, write nothing.")
 @click.option("--report", metavar="FILE", type=click.Path(path_type=Path), help="Write the JSON report to a file too.")
 @click.option("--force", is_flag=True, help="Replace TARGET if it exists.")
@@ -56,8 +66,11 @@ def rewrite_command(
     jobs: int,
     kms: KmsOptions,
     output: str,
+    engine_name: str,
+    etcd_bin: Path | None,
     terminal: Terminal,
     *,
+    boot_check: bool,
     decrypt: bool,
     allow_uncovered: bool,
     rewrap: bool,
@@ -73,16 +86,28 @@ def rewrite_command(
     configuration alone before it gets its name; SOURCE is never changed.
     """
     from snaptool.files import check_target
-    from snaptool.operations import RewriteRequest, Undecryptable, keys_for_rewriting, open_snapshot, rewrite
+    from snaptool.operations import (
+        DIRECT,
+        EtcdEngine,
+        RewriteRequest,
+        Undecryptable,
+        keys_for_rewriting,
+        open_snapshot,
+        rewrite,
+    )
+    from snaptool.scratch import find_etcd
 
     if decrypt == (new_config is not None):
         raise click.UsageError("say either --new-config FILE or --decrypt")
     if decrypt and rewrap:
         raise click.UsageError("--rewrap wraps keys with the plugin of --new-config; --decrypt leaves none to wrap")
+    if boot_check and dry_run:
+        raise click.UsageError("--boot-check boots the new file, and --dry-run makes none")
     written = [new_config] if new_config is not None else []
     options.refuse_stdin_twice([*configs, *written])
     old, new = options.load_configs(configs), options.load_configs(written)
     lost = Undecryptable(undecryptable)
+    etcd = find_etcd(etcd_bin) if boot_check or engine_name == "etcd" else None
     with terminal.progress() as progress, open_snapshot(source) as opened:
         for notice in opened.notices:
             terminal.note(notice)
@@ -106,7 +131,15 @@ def rewrite_command(
                 prefixes=prefixes,
                 jobs=1 if kms.v1_dek_per_object else jobs,
             )
-            result = rewrite(opened, None if dry_run else target, request, force=force, progress=progress)
+            result = rewrite(
+                opened,
+                None if dry_run else target,
+                request,
+                engine=EtcdEngine(etcd) if etcd is not None and engine_name == "etcd" else DIRECT,
+                boot_with=etcd if boot_check else None,
+                force=force,
+                progress=progress,
+            )
     return _finish(result, target, new_config, report, output, force=force)
 
 
@@ -229,16 +262,22 @@ def _print(result: RewriteReport, target: Path, new_config: str | None) -> None:
         click.echo(f"{what}: {show(deletion.key)} ({len(deletion.revisions)} revisions): {deletion.reason}")
         click.echo(f"    {deletion.consequence}")
     counts = result.records
+    what = "live keys" if result.engine == "etcd" else "records"
     click.echo(
-        f"\n{counts.total:,} records: {counts.copied:,} copied, {counts.rewritten:,} rewritten, "
+        f"\n{counts.total:,} {what}: {counts.copied:,} copied, {counts.rewritten:,} rewritten, "
         f"{counts.deleted:,} deleted; {result.seconds:.1f} s"
     )
+    if result.engine == "etcd":
+        click.echo(
+            "written through a scratch etcd, which keeps live values only: old revisions are not in the new file"
+        )
     if result.target is None:
         click.echo("dry run: nothing was written")
         return
     click.echo(f"{result.target.path}: {size_text(result.target.size)}, read back and verified")
     click.echo(
         f"  status hash {result.target.hash:x}, HashKV {result.target.hashkv}, revision {result.target.revision:,}"
+        + (f" (source: {result.source.revision:,})" if result.engine == "etcd" else "")
     )
     click.echo(f"  sha256 {result.target.sha256}")
     _print_next_steps(result, target, new_config)
@@ -289,5 +328,5 @@ def _print_next_steps(result: RewriteReport, target: Path, new_config: str | Non
     click.echo("    with etcd 3.4.27, 3.5.10 and newer add: --bump-revision 1000000000 --mark-compacted")
     if new_config is not None:
         click.echo(f"  start every API server with --encryption-provider-config {new_config}")
-    elif result.engine == "direct" and any(change.to_kind == "identity" for change in result.values):
+    elif any(change.to_kind == "identity" for change in result.values):
         click.echo("  start the API servers without encryption for these resources; the old keys are needed no more")

@@ -23,6 +23,7 @@ from snaptool.operations.browse import (
     parse_target,
 )
 from snaptool.operations.diff import Diff, Difference, Differences, DiffSide, DiffValue, Recoded, diff
+from snaptool.operations.engine import EtcdEngine
 from snaptool.operations.keys import (
     NO_KMS_OPTIONS,
     KeyProblem,
@@ -38,7 +39,10 @@ from snaptool.operations.keys import (
 )
 from snaptool.operations.opening import OpenedSnapshot, WrongTrailer, open_snapshot
 from snaptool.operations.rewrite import (
+    DIRECT,
+    BootCheckFailed,
     Deletion,
+    Engine,
     FileReport,
     ReadBackFailed,
     RecordCounts,
@@ -54,7 +58,9 @@ from snaptool.operations.survey import CensusRow, EtcdFacts, FileFacts, Finding,
 from snaptool.operations.verify import Verification, verify
 
 __all__ = [
+    "DIRECT",
     "NO_KMS_OPTIONS",
+    "BootCheckFailed",
     "CensusRow",
     "Deletion",
     "Diff",
@@ -62,6 +68,8 @@ __all__ = [
     "DiffValue",
     "Difference",
     "Differences",
+    "Engine",
+    "EtcdEngine",
     "EtcdFacts",
     "FileFacts",
     "FileReport",

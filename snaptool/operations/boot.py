@@ -72,7 +72,7 @@ def boot_check(
         compact_revision=hashkv.compact_revision,
         leases=leases,
     )
-    keys = _LiveKeys(snapshot)
+    keys = LiveKeys(snapshot)
     bare = snapshot.check_trailer() is Trailer.MISSING
     with ScratchEtcd.restore(image, binaries=binaries, parent=parent, skip_hash_check=bare) as server:
         client = server.client()
@@ -83,7 +83,7 @@ def boot_check(
     return BootReport(str(binaries), len(keys), differences)
 
 
-class _LiveKeys:
+class LiveKeys:
     """The live keys of a snapshot, ascending by key, as etcd serves them. The empty key cannot be asked for."""
 
     def __init__(self, snapshot: Snapshot) -> None:

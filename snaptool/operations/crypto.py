@@ -18,14 +18,17 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -283,13 +286,16 @@ def reseal_batch(bench: _Bench, batch: Batch) -> list[bytes]:
     randomness, rewraps = bench.work.randomness, bench.work.rewraps
     revisions = zip(batch.main.tolist(), batch.sub.tolist(), strict=True)
     for (resource, key, stored), revision in zip(bench.values(batch), revisions, strict=True):
-        writer = writers[resource]
-        anew = rewraps.rewrap(stored, writer.writer) if rewraps else None
-        if anew is None:
-            plaintext = readers[resource].unseal(stored, key).plaintext
-            anew = writer.seal(plaintext, key, randomness.for_value(*revision))
-        sealed.append(anew)
+        entropy = randomness.for_value(*revision)
+        sealed.append(_reseal(readers[resource], writers[resource], rewraps, stored, key, entropy))
     return sealed
+
+
+def _reseal(reader: Chain, writer: Chain, rewraps: Rewraps, stored: bytes, key: bytes, entropy: Entropy) -> bytes:
+    anew = rewraps.rewrap(stored, writer.writer) if rewraps else None
+    if anew is None:
+        anew = writer.seal(reader.unseal(stored, key).plaintext, key, entropy)
+    return anew
 
 
 def plaintext_digest(plaintext: bytes) -> bytes:
@@ -303,14 +309,14 @@ class Workshop:
     def __init__(self, work: Work, buffer: mmap.mmap | bytes, *, jobs: int) -> None:
         self._bench = _Bench(work, buffer)
         self._jobs = jobs
-        self._pool: ProcessPoolExecutor | None = None
+        self._workers: list[_Worker] = []
         if jobs > 1:
             # fork, where there is one, starts in milliseconds; nothing has started a thread yet.
             method = "fork" if sys.platform == "linux" else "spawn"
             context = multiprocessing.get_context(method)
-            self._pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(work,))
-            for _ in range(jobs):
-                self._pool.submit(os.getpid)
+            self._workers = [_Worker(context, work) for _ in range(jobs)]
+            for worker in self._workers:
+                worker.listen()
 
     def writer(self, resource: GroupResource | None) -> tuple[Kind, str]:
         """Return provider and key name that a value of `resource` is sealed with."""
@@ -328,40 +334,43 @@ class Workshop:
         """Tell what comes of opening any plaintext of `resource`: only identity matches it, whatever it says."""
         return open_value(self._bench.reading_chain(resource), b"", b"/")[0]
 
+    def open(self, resource: GroupResource | None, stored: bytes, key: bytes) -> tuple[Outcome, bytes | None]:
+        """Open one value, here; as `open_value`."""
+        return open_value(self._bench.reading_chain(resource), stored, key)
+
+    def reseal(self, resource: GroupResource | None, stored: bytes, key: bytes, revision: tuple[int, int]) -> bytes:
+        """Seal one value anew that is known to open, here; `revision` (main, sub) chooses the random bytes."""
+        bench = self._bench
+        reader, writer = bench.reading_chain(resource), bench.writing_chain(resource)
+        return _reseal(reader, writer, bench.work.rewraps, stored, key, bench.work.randomness.for_value(*revision))
+
     def opened(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, OpenedBatch]]:
         """Yield every batch with what came of opening it, in order."""
-        return self._run(open_batch, _open_in_worker, batches)
+        return self._run(open_batch, batches)
 
     def resealed(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, list[bytes]]]:
         """Yield every batch with its new stored values, in order."""
-        return self._run(reseal_batch, _reseal_in_worker, batches)
+        return self._run(reseal_batch, batches)
 
-    def _run(
-        self,
-        here: Callable[[_Bench, Batch], Answer],
-        there: Callable[[Batch], Answer],
-        batches: Iterable[Batch],
-    ) -> Iterator[tuple[Batch, Answer]]:
-        if self._pool is None:
+    def _run(self, work: Callable[[_Bench, Batch], Answer], batches: Iterable[Batch]) -> Iterator[tuple[Batch, Answer]]:
+        if not self._workers:
             for batch in batches:
-                yield batch, here(self._bench, batch)
+                yield batch, work(self._bench, batch)
             return
         waiting: deque[tuple[Batch, Future[Answer]]] = deque()
         try:
             for batch in batches:
-                waiting.append((batch, self._pool.submit(there, batch)))
+                worker = min(self._workers, key=_Worker.load)
+                waiting.append((batch, worker.submit(work, batch)))
                 if len(waiting) > 3 * self._jobs:
                     first, future = waiting.popleft()
                     yield first, future.result()
             while waiting:
                 first, future = waiting.popleft()
                 yield first, future.result()
-        except BrokenProcessPool as error:
+        except WorkerDied:
             self._check_size()
-            raise WorkerDied(
-                "a worker process died while it opened or sealed values",
-                hint="look for the out-of-memory killer in the system log; --jobs 1 works without worker processes",
-            ) from error
+            raise
 
     def _check_size(self) -> None:
         work = self._bench.work
@@ -373,9 +382,9 @@ class Workshop:
 
     def close(self) -> None:
         """End the workers, without waiting for work that nobody wants any more."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-            self._pool = None
+        for worker in self._workers:
+            worker.end()
+        self._workers = []
 
     def __enter__(self) -> Self:
         return self
@@ -386,25 +395,95 @@ class Workshop:
         self.close()
 
 
-_worker_bench: _Bench | None = None
+class _Worker:
+    """A process with a pipe of its own, and a thread that takes its answers so that neither side waits for the other.
+
+    concurrent.futures shares one pipe among its workers: one that is killed in the middle of an answer leaves all
+    others, and the parent, waiting for ever. Here the pipe ends with the worker.
+    """
+
+    def __init__(self, context: BaseContext, work: Work) -> None:
+        self._pipe, theirs = context.Pipe()
+        make: Callable[..., BaseProcess] = context.Process  # type: ignore[attr-defined]  # typeshed: by subclass only
+        self._process = make(target=_serve, args=(theirs, work), daemon=True)
+        self._process.start()
+        theirs.close()
+        self._gone = False
+        self._lock = threading.Lock()
+        self._expected: deque[Future[Any]] = deque()
+        self._listener = threading.Thread(target=self._listen, name="snaptool-worker", daemon=True)
+
+    def listen(self) -> None:
+        """Begin to take answers: a thread, so that all workers have to be there before."""
+        self._listener.start()
+
+    def load(self) -> int:
+        """Return how many answers are outstanding."""
+        return len(self._expected)
+
+    def submit(self, work: Callable[[_Bench, Batch], Answer], batch: Batch) -> Future[Answer]:
+        """Hand over a batch. Raises WorkerDied, here or from the future."""
+        future: Future[Answer] = Future()
+        with self._lock:
+            if self._gone:
+                raise _died()
+            self._expected.append(future)
+        try:
+            self._pipe.send((work, batch))
+        except OSError as error:
+            raise _died() from error
+        return future
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                answer, failure = self._pipe.recv()
+                future = self._expected.popleft()
+                if failure is None:
+                    future.set_result(answer)
+                else:
+                    future.set_exception(failure)
+        except Exception:  # noqa: BLE001 - a cut or senseless answer is the end of the worker, whatever it raises
+            with self._lock:
+                self._gone = True
+                for future in self._expected:
+                    future.set_exception(_died())
+
+    def end(self) -> None:
+        """End the process; it holds nothing that could be lost."""
+        self._process.kill()
+        self._process.join()
+        self._listener.join()
+        self._pipe.close()
 
 
-def _start_worker(work: Work) -> None:
-    global _worker_bench  # noqa: PLW0603 - a worker process has one workplace for its whole life
+def _died() -> WorkerDied:
+    return WorkerDied(
+        "a worker process died while it opened or sealed values",
+        hint="look for the out-of-memory killer in the system log; --jobs 1 works without worker processes",
+    )
+
+
+def _serve(pipe: Connection, work: Work) -> None:
+    """Be a worker: answer batches until the pipe or the process ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if sys.platform == "linux":
         # prctl(PR_SET_PDEATHSIG, SIGKILL): no worker outlives its parent. Source: prctl(2).
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-    with Path(work.path).open("rb") as file:
-        _worker_bench = _Bench(work, mmap.mmap(file.fileno(), work.size, access=mmap.ACCESS_READ))
+    try:
+        with Path(work.path).open("rb") as file:
+            bench = _Bench(work, mmap.mmap(file.fileno(), work.size, access=mmap.ACCESS_READ))
+        while True:
+            task, batch = pipe.recv()
+            pipe.send(_answer(bench, task, batch))
+    except (OSError, EOFError, ValueError):
+        # The file is gone or shorter, or the parent is: it sees the pipe end and tells what there is to tell.
+        os._exit(1)
 
 
-def _open_in_worker(batch: Batch) -> OpenedBatch:
-    assert _worker_bench is not None
-    return open_batch(_worker_bench, batch)
-
-
-def _reseal_in_worker(batch: Batch) -> list[bytes]:
-    assert _worker_bench is not None
-    return reseal_batch(_worker_bench, batch)
+def _answer(bench: _Bench, task: Callable[[_Bench, Batch], Any], batch: Batch) -> tuple[Any, Exception | None]:
+    try:
+        return task(bench, batch), None
+    except Exception as error:  # noqa: BLE001 - the parent raises it, and knows what may be printed
+        return None, error

@@ -1,14 +1,14 @@
 """The main job: read a snapshot with the old keys, write it under new ones, prove it, then give it its name.
 
-There is one engine. Re-encrypting, stripping, dropping what no key opens, compacting and plain repacking differ only
-in the decision per record that is made between two passes:
+This is the direct engine, from file to file; `engine` has the other one, which writes through a real etcd, and shares
+the first two steps and the last. Re-encrypting, stripping, dropping what no key opens, compacting and plain repacking
+differ only in the decision per record that is made between two passes:
 
 1. *read*: a sweep of the source opens every encrypted value (`sweep`); nothing has been written yet.
 2. *decide*: every record is copied, sealed anew or dropped (`_decide`); deletions obey etcd's editing rules.
 3. *write*: records stream into an unnamed file. Leaf pages in which nothing changes are carried over whole.
 4. *read back*: the same sweep over the new file, with the new keys only. Every plaintext must have the digest it had
-in the
-   source, and every byte that the request does not change must be the same (`_Unchanged`, a CRC over all of them).
+   in the source, and every byte that the request does not change must be the same (`_Unchanged`, a CRC over them all).
 5. *publish*: the SHA-256 of what was read back is appended, and the file gets its name.
 """
 
@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -25,6 +25,7 @@ from enum import StrEnum
 from functools import partial
 from mmap import mmap
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from crc32c import crc32c
@@ -46,6 +47,7 @@ from snaptool.etcd import (
 )
 from snaptool.files import Draft, check_target, release_memory
 from snaptool.kube import consequence, parse_key
+from snaptool.operations.boot import boot_check
 from snaptool.operations.crypto import (
     BATCH_VALUES,
     Batch,
@@ -69,6 +71,7 @@ from snaptool.operations.sweep import (
     sweep,
 )
 from snaptool.providers import Keyring, Kind
+from snaptool.scratch import EtcdBinaries
 
 _SEARCH_BLOCK = 4 << 20
 
@@ -95,6 +98,10 @@ class UncoveredResources(InputError):
 
 class ReadBackFailed(VerificationFailed):
     """What was written is not what should have been written. Nothing was published."""
+
+
+class BootCheckFailed(VerificationFailed):
+    """A real etcd serves something else from the written file than is in it. Nothing was published."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,20 +195,68 @@ class RewriteReport:
         return bool(self.lost) and self.undecryptable is Undecryptable.STOP
 
 
+class Engine(Protocol):
+    """How a snapshot is written anew, once it is known what opens and what does not."""
+
+    @property
+    def name(self) -> str:
+        """What `--engine` calls it."""
+
+    def decide(
+        self, snapshot: Snapshot, swept: Sweep, labels: Labels, workshop: Workshop, request: RewriteRequest
+    ) -> Plan:
+        """Decide what becomes of every record. Raises UncoveredResources."""
+
+    def write(self, job: Job, draft: Draft) -> FileReport:
+        """Write the new file into `draft`, trailer included, and read it back. Raises ReadBackFailed."""
+
+    def rehearse(self, job: Job) -> None:
+        """Do the same work into nothing."""
+
+
+class DirectEngine:
+    """File to file: every byte that the request does not change is the same, and so is the history."""
+
+    name = "direct"
+
+    def decide(
+        self, snapshot: Snapshot, swept: Sweep, labels: Labels, workshop: Workshop, request: RewriteRequest
+    ) -> Plan:
+        """Decide what becomes of every record, by the editing rules of etcd."""
+        return _decide(snapshot, swept, labels, workshop, request)
+
+    def write(self, job: Job, draft: Draft) -> FileReport:
+        """Write records from file to file, and read them back."""
+        job.write(draft)
+        draft.sync()
+        return _read_back(draft, job)
+
+    def rehearse(self, job: Job) -> None:
+        """Write into nothing."""
+        job.write(Nowhere())
+
+
+DIRECT = DirectEngine()
+
+
 def rewrite(
     opened: OpenedSnapshot,
     target: Path | None,
     request: RewriteRequest,
     *,
+    engine: Engine = DIRECT,
+    boot_with: EtcdBinaries | None = None,
     force: bool = False,
     progress: Progress = no_progress,
 ) -> RewriteReport:
     """Rewrite a snapshot into `target`, or, when that is None, do the same work into nothing.
 
+    `boot_with`: boot a copy of the new file with that etcd before it gets its name; with no target there is none.
+
     The report says `stopped` when values are lost and the request says stop; then nothing was written. Raises
     UncoveredResources, InputError for a target that may not be written, WrongTrailer, CorruptPage and the other
     FormatErrors for a damaged source, OutputError when the disk fails, ReadBackFailed when the written file is not as
-    it should be.
+    it should be, BootCheckFailed when etcd finds that, ScratchError when etcd does not do its work.
     """
     started = time.monotonic()
     if target is not None:
@@ -223,15 +278,15 @@ def rewrite(
         )
         if not request.skip_hash_check:
             digests.require_right_trailer()
-        plan = _decide(snapshot, swept, labels, workshop, request)
+        plan = engine.decide(snapshot, swept, labels, workshop, request)
         report = RewriteReport(
             source=_file_report(opened.source.path, opened.source.size, digests.file_sha256(), snapshot, status),
             target=None,
             dry_run=target is None,
-            engine="direct",
+            engine=engine.name,
             records=plan.counts,
             values=plan.changes,
-            lost=swept.lost,
+            lost=plan.lost,
             undecryptable=request.undecryptable,
             deletions=plan.deletions,
             verified=False,
@@ -239,14 +294,15 @@ def rewrite(
         )
         if report.stopped:
             return report
-        job = _WriteJob(opened, swept, plan, workshop, labels, progress)
+        job = Job(request, opened, swept, plan, workshop, labels, progress)
         if target is None:
-            job.write(Nowhere())
+            engine.rehearse(job)
             return replace(report, seconds=time.monotonic() - started)
         with Draft(target, force=force) as draft:
-            job.write(draft)
-            draft.sync()
-            written = _read_back(draft, job, request)
+            written = engine.write(job, draft)
+            if boot_with is not None:
+                progress("booting", 0, 1)
+                _boot(draft, boot_with)
             opened.source.check_unchanged()
             progress("publishing", 0, 1)
             draft.publish()
@@ -259,6 +315,17 @@ def repair(
     """Write the same records to a fresh file: packed, without leftovers, with a right trailer. Raises as `rewrite`."""
     request = RewriteRequest(reading=None, writing=Keyring(()), skip_hash_check=True)
     return rewrite(opened, target, request, force=force, progress=progress)
+
+
+def _boot(draft: Draft, binaries: EtcdBinaries) -> None:
+    """Boot a copy of the finished file. Raises BootCheckFailed, and ScratchError when etcd does not take it."""
+    report = boot_check(Snapshot(draft.read_back()), Path(draft.readable_path), binaries=binaries)
+    if report.differences:
+        first, more = report.differences[0], len(report.differences) - 1
+        raise BootCheckFailed(
+            f"{report.etcd} serves something else than was written: {first}" + (f" (and {more} more)" if more else ""),
+            hint="nothing was published; please report it with the versions of etcd and snaptool",
+        )
 
 
 class Nowhere:
@@ -288,14 +355,18 @@ COPY, RESEAL, REBUILD, DROP, REPLACE = range(5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
-    """What happens to every record (`action`), the edits that come with it, and how all that is told."""
+class Plan:
+    """What happens to every record (`action`), the edits that come with it, and how all that is told.
+
+    `lost`: the values that do not open, as far as they matter to the engine.
+    """
 
     action: NDArray[np.uint8]
     edits: Edits
     counts: RecordCounts
     changes: tuple[ValueChange, ...]
     deletions: tuple[Deletion, ...]
+    lost: tuple[LostValue, ...]
 
     def surviving(self) -> NDArray[np.uint8]:
         """The actions of the new file's records, in its order: what was dropped is not there, what was added is."""
@@ -303,23 +374,18 @@ class _Plan:
         return np.concatenate([kept, np.full(len(self.edits.append), REPLACE, dtype=np.uint8)])
 
 
-def _decide(snapshot: Snapshot, swept: Sweep, labels: Labels, workshop: Workshop, request: RewriteRequest) -> _Plan:
-    codes = (swept.resource.astype(np.int64) << 32) | (swept.header.astype(np.int64) << 16) | swept.outcome
-    combinations, inverse = np.unique(codes, return_inverse=True)
-    ways = [
-        _way(swept.resources[code >> 32], swept.headers[code >> 16 & 0xFFFF], swept.outcomes[code & 0xFFFF], workshop)
-        for code in combinations.tolist()
-    ]
+def _decide(snapshot: Snapshot, swept: Sweep, labels: Labels, workshop: Workshop, request: RewriteRequest) -> Plan:
+    ways, way_of = ways_of(swept, workshop)
     if not (request.decrypt or request.allow_uncovered):
-        _require_cover(ways, request.writing)
-    action = np.array([way.action for way in ways], dtype=np.uint8)[inverse]
+        require_cover(ways, request.writing)
+    action = np.array([way.action for way in ways], dtype=np.uint8)[way_of]
     action[swept.tombstone] = COPY
     action[swept.repeated[action[swept.repeated] == RESEAL]] = REBUILD
     edits = _edits(snapshot, swept, request)
     action[edits.drop] = DROP
     action[list(edits.replace)] = REPLACE
     gone = action >= DROP
-    return _Plan(
+    return Plan(
         action=action,
         edits=edits,
         counts=RecordCounts(
@@ -328,10 +394,11 @@ def _decide(snapshot: Snapshot, swept: Sweep, labels: Labels, workshop: Workshop
             rewritten=int(np.count_nonzero(_sealed_anew(action))),
             deleted=int(np.count_nonzero(gone)),
         ),
-        changes=_changes(swept, ways, inverse, gone),
-        deletions=_deletions(swept, edits, snapshot, labels.prefixes)
+        changes=changes(swept, ways, way_of, gone),
+        deletions=deletions(swept.lost, {*edits.drop.tolist(), *edits.replace}, snapshot, labels.prefixes)
         if request.undecryptable is Undecryptable.DELETE
         else (),
+        lost=swept.lost,
     )
 
 
@@ -341,7 +408,7 @@ def _sealed_anew(action: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
+class Way:
     """What happens to all values of one resource, header and outcome."""
 
     resource: Resource
@@ -352,18 +419,31 @@ class _Way:
     to_key: str
 
 
-def _way(resource: Resource, header: Header, outcome: Outcome, workshop: Workshop) -> _Way:
+def ways_of(swept: Sweep, workshop: Workshop) -> tuple[list[Way], NDArray[np.int64]]:
+    """Return the ways that values go, and for every record the number of its way."""
+    codes = (swept.resource.astype(np.int64) << 32) | (swept.header.astype(np.int64) << 16) | swept.outcome
+    combinations, numbers = np.unique(codes, return_inverse=True)
+    ways = [
+        way(swept.resources[code >> 32], swept.headers[code >> 16 & 0xFFFF], swept.outcomes[code & 0xFFFF], workshop)
+        for code in combinations.tolist()
+    ]
+    return ways, numbers
+
+
+def way(resource: Resource, header: Header, outcome: Outcome, workshop: Workshop) -> Way:
+    """Decide on values of one resource, header and outcome."""
     kind, key = workshop.writer(resource.group_resource)
     if not outcome.opened or outcome is NOTHING_TRIED:
         # Lost values keep their bytes unless the request deletes them; they are never sealed a second time.
-        return _Way(resource, header, outcome, COPY, header.kind, header.name)
+        return Way(resource, header, outcome, COPY, header.kind, header.name)
     same = (
         kind is Kind.IDENTITY if outcome.kind is Kind.IDENTITY else workshop.is_writer(resource.group_resource, outcome)
     )
-    return _Way(resource, header, outcome, COPY if same else RESEAL, kind, key)
+    return Way(resource, header, outcome, COPY if same else RESEAL, kind, key)
 
 
-def _require_cover(ways: Sequence[_Way], writing: Keyring) -> None:
+def require_cover(ways: Sequence[Way], writing: Keyring) -> None:
+    """Refuse to write in clear what the new configuration does not mention. Raises UncoveredResources."""
     uncovered = {
         way.resource.name
         for way in ways
@@ -387,8 +467,8 @@ def _edits(snapshot: Snapshot, swept: Sweep, request: RewriteRequest) -> Edits:
     return edits
 
 
-def _changes(
-    swept: Sweep, ways: Sequence[_Way], way_of: NDArray[np.int64], gone: NDArray[np.bool_]
+def changes(
+    swept: Sweep, ways: Sequence[Way], way_of: NDArray[np.int64], gone: NDArray[np.bool_]
 ) -> tuple[ValueChange, ...]:
     """Count values by where they came from and went to."""
     values = ~swept.tombstone
@@ -417,15 +497,16 @@ def _changes(
     )
 
 
-def _deletions(swept: Sweep, edits: Edits, snapshot: Snapshot, prefixes: Sequence[str]) -> tuple[Deletion, ...]:
-    """Tell, for every key with lost values, what goes and what that means for the cluster."""
+def deletions(
+    lost_values: Sequence[LostValue], gone: Container[int], snapshot: Snapshot, prefixes: Sequence[str]
+) -> tuple[Deletion, ...]:
+    """Tell, for every key with lost values, what goes (`gone` has the records) and what that means for the cluster."""
     reasons: dict[bytes, LostValue] = {}
-    for value in swept.lost if not edits.is_empty else ():
+    for value in lost_values:
         # The live value's reason says most; else the newest one's.
         if value.key not in reasons or value.live or not reasons[value.key].live:
             reasons[value.key] = value
-    gone = {*edits.drop.tolist(), *edits.replace}
-    deletions = []
+    found = []
     for key, records in snapshot.history_of(reasons).items():
         revisions = tuple(record.revision.main for record in records if record.number in gone)
         if not revisions:
@@ -435,7 +516,7 @@ def _deletions(swept: Sweep, edits: Edits, snapshot: Snapshot, prefixes: Sequenc
         meaning = "only old revisions are gone; the object itself is as it was"
         if whole:
             meaning = consequence(parsed) if parsed else "snaptool does not know what this key is for"
-        deletions.append(
+        found.append(
             Deletion(
                 key=key,
                 resource=lost.resource.name,
@@ -445,7 +526,7 @@ def _deletions(swept: Sweep, edits: Edits, snapshot: Snapshot, prefixes: Sequenc
                 consequence=meaning,
             )
         )
-    return tuple(sorted(deletions, key=lambda deletion: deletion.key))
+    return tuple(sorted(found, key=lambda deletion: deletion.key))
 
 
 # --- write ----------------------------------------------------------------------------------------------------------
@@ -483,19 +564,20 @@ class _Unchanged:
 
 
 @dataclass(frozen=True, slots=True)
-class _WriteJob:
-    """The write pass: every record of the source, by its action, into a sink."""
+class Job:
+    """Everything that is known between the passes; `write` is the direct engine's write pass."""
 
+    request: RewriteRequest
     opened: OpenedSnapshot
     swept: Sweep
-    plan: _Plan
+    plan: Plan
     workshop: Workshop
     labels: Labels
     progress: Progress
     unchanged: _Unchanged = field(default_factory=_Unchanged)
 
     def write(self, sink: Sink) -> None:
-        """Write the whole database but for the trailer."""
+        """Write every record of the source by its action: the whole database but for the trailer."""
         snapshot, edits = self.opened.snapshot, self.plan.edits
         database = snapshot.database
         writer = DatabaseWriter(sink, page_size=database.page_size, txid=database.meta.txid)
@@ -585,12 +667,12 @@ class _WriteJob:
 # --- read back ------------------------------------------------------------------------------------------------------
 
 
-def _read_back(draft: Draft, job: _WriteJob, request: RewriteRequest) -> FileReport:
+def _read_back(draft: Draft, job: Job) -> FileReport:
     """Read the written file with the new keys only, compare it with the source, append the SHA-256 of what was read.
 
     Raises ReadBackFailed, which names the first difference, and the FormatErrors of a broken file.
     """
-    plan, source = job.plan, job.swept
+    request, plan, source = job.request, job.plan, job.swept
     action = plan.surviving()
     watched = np.zeros(len(action), dtype=np.bool_)
     watched[_places(plan)[source.opened[plan.action[source.opened] < DROP]]] = True
@@ -616,7 +698,7 @@ def _read_back(draft: Draft, job: _WriteJob, request: RewriteRequest) -> FileRep
     # Not closed: views into the map may outlive this, in an error that is under way above all.
     buffer = draft.read_back()
     labels = Labels(job.labels.prefixes)
-    with Workshop(work, buffer, jobs=request.jobs) as workshop, _hashing(buffer) as digest:
+    with Workshop(work, buffer, jobs=request.jobs) as workshop, hashing(buffer) as digest:
         written = Snapshot(buffer, partial(release_memory, buffer))
         status = StatusWatch(written)
         swept = sweep(
@@ -632,23 +714,25 @@ def _read_back(draft: Draft, job: _WriteJob, request: RewriteRequest) -> FileRep
         _compare_other_buckets(job, written)
         if len(written.database.free_pages()):
             raise ReadBackFailed("the written file has free pages")
-        _search_leftovers(buffer, written, _retired(source, plan, swept))
-        database_digest, file_digest = digest()
-    report = _file_report(draft.target, draft.size + len(database_digest), file_digest, written, status)
+        search_leftovers(buffer, written, retired(source, plan.action, swept))
+        return append_trailer(draft, digest(), written, status)
+
+
+def append_trailer(draft: Draft, digests: tuple[bytes, str], written: Snapshot, status: StatusWatch) -> FileReport:
+    """Put the digest that `hashing` gave behind the database, and report on the file."""
+    database_digest, file_digest = digests
     draft.seek(draft.size)  # the metas were written last, at the start
     draft.write(database_digest)
-    return report
+    return _file_report(draft.target, draft.size, file_digest, written, status)
 
 
-def _places(plan: _Plan) -> NDArray[np.int64]:
+def _places(plan: Plan) -> NDArray[np.int64]:
     """Number of each source record in the new file; meaningless for those that were dropped."""
     places: NDArray[np.int64] = np.cumsum(plan.action != DROP) - 1
     return places
 
 
-def _compare(
-    job: _WriteJob, swept: Sweep, action: NDArray[np.uint8], unchanged: _Unchanged, *, rewrapped: bool
-) -> None:
+def _compare(job: Job, swept: Sweep, action: NDArray[np.uint8], unchanged: _Unchanged, *, rewrapped: bool) -> None:
     plan, source = job.plan, job.swept
     if len(swept.outcome) != len(action):
         raise ReadBackFailed(f"{len(action)} records were written, {len(swept.outcome)} were read back")
@@ -668,19 +752,22 @@ def _compare(
     for record in swept.opened[different].tolist():
         if record not in lost:
             raise ReadBackFailed(f"record {record} of the written file opens to another plaintext than in the source")
-    # A body that is only wrapped anew may be of a form that servers of today no longer write.
-    stale = np.array(
-        [outcome.position[1:] > (0, 0) if rewrapped else outcome.stale for outcome in swept.outcomes], dtype=np.bool_
-    )
+    stale = np.array([is_stale(outcome, rewrapped=rewrapped) for outcome in swept.outcomes], dtype=np.bool_)
     if (stale[swept.outcome] & _sealed_anew(action)).any():
         raise ReadBackFailed("a value was written under another key than the first one of the new configuration")
+
+
+def is_stale(outcome: Outcome, *, rewrapped: bool) -> bool:
+    """Is a value that was sealed anew under another key than the first one of the new configuration?"""
+    # A body that is only wrapped anew may be of a form that servers of today no longer write.
+    return outcome.position[1:] > (0, 0) if rewrapped else outcome.stale
 
 
 def _edited(name: bytes, bucket: Bucket | None, edits: Edits) -> Iterator[tuple[bytes, bytes]]:
     return edits.apply(name, bucket.items() if bucket is not None else ())
 
 
-def _compare_other_buckets(job: _WriteJob, written: Snapshot) -> None:
+def _compare_other_buckets(job: Job, written: Snapshot) -> None:
     source, edits = job.opened.snapshot, job.plan.edits
     found, expected = written.database.buckets(), source.database.buckets()
     if set(found) != {*expected, *BUCKETS}:
@@ -691,7 +778,7 @@ def _compare_other_buckets(job: _WriteJob, written: Snapshot) -> None:
 
 
 @contextmanager
-def _hashing(buffer: mmap) -> Iterator[Callable[[], tuple[bytes, str]]]:
+def hashing(buffer: mmap) -> Iterator[Callable[[], tuple[bytes, str]]]:
     """Hash the database in a thread; the result is its digest, and that of database and digest together in hex."""
 
     def run() -> tuple[bytes, str]:
@@ -707,14 +794,14 @@ def _hashing(buffer: mmap) -> Iterator[Callable[[], tuple[bytes, str]]]:
         yield executor.submit(run).result
 
 
-def _retired(source: Sweep, plan: _Plan, swept: Sweep) -> list[bytes]:
+def retired(source: Sweep, action: NDArray[np.uint8], swept: Sweep) -> list[bytes]:
     """Return the headers under which source values stood and no value of the new file does."""
     here = {swept.headers[number].text for number in np.unique(swept.header).tolist()}
-    there = {source.headers[number].text for number in np.unique(source.header[plan.action != COPY]).tolist()}
+    there = {source.headers[number].text for number in np.unique(source.header[action != COPY]).tolist()}
     return sorted(there - here - {b""})
 
 
-def _search_leftovers(buffer: mmap, written: Snapshot, headers: list[bytes]) -> None:
+def search_leftovers(buffer: mmap, written: Snapshot, headers: list[bytes]) -> None:
     """Search every byte of the new file for values under keys that it no longer has.
 
     The same text inside another value is that value's own business, and has been compared with the source.

@@ -1,0 +1,247 @@
+"""The other engine: a rewrite through a real etcd, as a client of a scratch copy.
+
+Theory of operation. A copy of the source whose leases last for years is restored and booted. Every live value, as etcd
+serves it at one revision, goes the way that the direct engine would send it (`rewrite.way`): it stays, is sealed anew,
+or its key is deleted; each change is an ordinary new revision. Then etcd itself compacts, defragments and streams its
+snapshot. That stream, with the recorded TTLs in place again, becomes the new file, and is compared with the source key
+by key, by the direct reader and with the new configuration alone.
+
+Only what is live comes through: older revisions are not kept, and values that are lost in them alone are no loss. What
+etcd keeps about itself (members, consistent index, alarms) is the scratch server's; a restore replaces it anyway.
+
+Scratch copies are files without a name in the system's temporary directory, and a scratch etcd's own directory: no way
+out leaves any of them behind.
+"""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from snaptool.errors import ScratchError
+from snaptool.etcd import NO_EDITS, Snapshot, Trailer, server_generation
+from snaptool.files import Draft, release_memory
+from snaptool.operations.boot import LiveKeys, copy_with_leases, lasting, recorded
+from snaptool.operations.crypto import Work, Workshop
+from snaptool.operations.labels import Labels, header_of, resource_of
+from snaptool.operations.rewrite import (
+    COPY,
+    DROP,
+    RESEAL,
+    FileReport,
+    Job,
+    Plan,
+    ReadBackFailed,
+    RecordCounts,
+    RewriteRequest,
+    Undecryptable,
+    Way,
+    append_trailer,
+    changes,
+    deletions,
+    hashing,
+    is_stale,
+    require_cover,
+    retired,
+    search_leftovers,
+    way,
+    ways_of,
+)
+from snaptool.operations.sweep import StatusWatch, Sweep, sweep
+from snaptool.providers import Keyring
+from snaptool.scratch import SAFE_TTL, Change, EtcdBinaries, Rewritten, ScratchEtcd, ServedKey, engine
+
+
+@dataclass(frozen=True, slots=True)
+class EtcdEngine:
+    """Writes through that etcd. `parent`: where scratch files go, by default the system's temporary directory.
+
+    Needs room for about four times the file there, and some 300 bytes of memory for each live key.
+    """
+
+    binaries: EtcdBinaries
+    parent: Path | None = None
+    name: ClassVar[str] = "etcd"
+
+    def decide(
+        self, snapshot: Snapshot, swept: Sweep, labels: Labels, workshop: Workshop, request: RewriteRequest
+    ) -> Plan:
+        """Decide on live values; everything else goes. Counts are of live keys."""
+        if (nameless := int(np.count_nonzero(swept.live)) - len(LiveKeys(snapshot))) > 0:
+            raise ScratchError(
+                f"{nameless} live key has an empty name, which no client of etcd can ask for",
+                hint="use `--engine direct`, which keeps every such byte",
+            )
+        ways, way_of = ways_of(swept, workshop)
+        if not (request.decrypt or request.allow_uncovered):
+            require_cover([ways[number] for number in np.unique(way_of[swept.live]).tolist()], request.writing)
+        lost = tuple(value for value in swept.lost if value.live)
+        delete = request.undecryptable is Undecryptable.DELETE
+        action = np.array([way.action for way in ways], dtype=np.uint8)[way_of]
+        action[~swept.live] = DROP
+        action[[value.record for value in lost if delete]] = DROP
+        live = action[swept.live]
+        return Plan(
+            action=action,
+            edits=NO_EDITS,
+            counts=RecordCounts(
+                total=len(live),
+                copied=int(np.count_nonzero(live == COPY)),
+                rewritten=int(np.count_nonzero(live == RESEAL)),
+                deleted=int(np.count_nonzero(live == DROP)),
+            ),
+            changes=changes(swept, ways, way_of, action == DROP),
+            deletions=deletions(lost, range(len(action)), snapshot, labels.prefixes) if delete else (),
+            lost=lost,
+        )
+
+    def write(self, job: Job, draft: Draft) -> FileReport:
+        """Rewrite through etcd, take what it saves into `draft`, and read that back. Raises ScratchError too."""
+        with self._scratch_file() as saved:
+            done = self._rewrite(job, saved)
+            # Not closed: views into the map may outlive this, in an error that is under way above all.
+            buffer = saved.read_back()
+            snapshot = Snapshot(buffer, partial(release_memory, buffer))
+            if snapshot.check_trailer() is not Trailer.OK:
+                raise ReadBackFailed("what etcd streamed as its snapshot is cut, or altered on its way")
+            copy_with_leases(snapshot, recorded(job.opened.snapshot.leases()), draft)
+            draft.sync()
+        return _read_back(draft, job, done)
+
+    def rehearse(self, job: Job) -> None:
+        """Do all of it, into a scratch file."""
+        with self._scratch_file() as draft:
+            self.write(job, draft)
+
+    def _scratch_file(self) -> Draft:
+        folder = self.parent or Path(tempfile.gettempdir())
+        return Draft(folder / f"snaptool-{secrets.token_hex(8)}.db", force=False)
+
+    def _rewrite(self, job: Job, saved: Draft) -> Rewritten:
+        """Boot a copy, rewrite it as a client, and save it into `saved`."""
+        source, counts = job.opened.snapshot, job.plan.counts
+        leases = dict.fromkeys(source.leases(), SAFE_TTL)
+        with self._scratch_file() as copy:
+            copy_with_leases(source, lasting, copy)
+            with hashing(copy.read_back()) as digest:
+                database_digest, _ = digest()
+            copy.seek(copy.size)
+            copy.write(database_digest)
+            copy.flush()
+            job.opened.source.check_unchanged()
+            job.progress("booting", 0, 1)
+            image = Path(copy.readable_path)
+            with ScratchEtcd.restore(image, binaries=self.binaries, parent=self.parent) as server:
+                copy.discard()
+                done = engine.rewrite(
+                    server.client(),
+                    _Changes(job),
+                    revision=source.revision_on(server_generation(*self.binaries.version)),
+                    leases=leases,
+                    progress=lambda read: job.progress("rewriting", read, counts.total),
+                )
+                if (done.read, done.written, done.deleted) != (counts.total, counts.rewritten, counts.deleted):
+                    raise ReadBackFailed(
+                        f"etcd served {done.read} keys, of which {done.written} were rewritten and {done.deleted} "
+                        f"deleted; the file has {counts.total}, {counts.rewritten} and {counts.deleted}"
+                    )
+                engine.finish(server.client(), done, leases, saved)
+        return done
+
+
+class _Changes:
+    """Turns pages of served keys into changes."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._delete = job.request.undecryptable is Undecryptable.DELETE
+        self._numbers = count()
+
+    def __call__(self, page: list[ServedKey]) -> Iterator[Change]:
+        for served in page:
+            found, _ = _judge(self._job, served)
+            if not found.outcome.opened and self._delete:
+                yield Change(served.key, served.mod_revision, None)
+            elif found.action == RESEAL:
+                # Clients do not see the second half of a revision; any number that is not repeated will do.
+                revision = served.mod_revision, next(self._numbers)
+                anew = self._job.workshop.reseal(found.resource.group_resource, served.value, served.key, revision)
+                yield Change(served.key, served.mod_revision, anew, served.lease)
+
+
+def _judge(job: Job, served: ServedKey) -> tuple[Way, bytes | None]:
+    """Open a value of the source: which way it goes, and its plaintext."""
+    resource = resource_of(served.key, job.labels.prefixes)
+    outcome, plaintext = job.workshop.open(resource.group_resource, served.value, served.key)
+    return way(resource, header_of(served.value), outcome, job.workshop), plaintext
+
+
+def _read_back(draft: Draft, job: Job, done: Rewritten) -> FileReport:
+    """Compare the new file with the source, key by key, and append its SHA-256. Raises ReadBackFailed, FormatErrors."""
+    request = job.request
+    keys = Keyring(()) if request.decrypt else request.writing
+    # Not closed, as above.
+    buffer = draft.read_back()
+    work = Work(draft.readable_path, draft.size, keys, keys, request.randomness)
+    with Workshop(work, buffer, jobs=1) as workshop, hashing(buffer) as digest:
+        written = Snapshot(buffer, partial(release_memory, buffer))
+        status = StatusWatch(written)
+        labels = Labels(job.labels.prefixes)
+        swept = sweep(written, labels, None, observers=[status.observe], progress=job.progress, step="verifying")
+        if not (swept.live | swept.tombstone).all():
+            raise ReadBackFailed("the written file has values that are not live, although it was compacted")
+        if written.current_revision != done.new_revision:
+            raise ReadBackFailed(
+                f"the written file is at revision {written.current_revision}, not at {done.new_revision}"
+            )
+        if written.leases() != job.opened.snapshot.leases():
+            raise ReadBackFailed("the written file has other leases than the source")
+        _compare(job, written, workshop, done)
+        if len(written.database.free_pages()):
+            raise ReadBackFailed("the written file has free pages")
+        search_leftovers(buffer, written, retired(job.swept, job.plan.action, swept))
+        return append_trailer(draft, digest(), written, status)
+
+
+def _compare(job: Job, written: Snapshot, workshop: Workshop, done: Rewritten) -> None:
+    """Hold every live key of the new file against the source's. `workshop` has the new keys only."""
+    delete = job.request.undecryptable is Undecryptable.DELETE
+    theirs = iter(LiveKeys(written))
+    for before in LiveKeys(job.opened.snapshot):
+        found, plaintext = _judge(job, before)
+        if not found.outcome.opened and delete:
+            continue
+        after = next(theirs, None)
+        if after is None or after.key != before.key:
+            raise ReadBackFailed(f"{min(before.key, after.key if after else before.key)!r} is in one of the files only")
+        if found.action == COPY and after != before:
+            raise ReadBackFailed(f"{before.key!r} is not as it was in the source")
+        if found.action != COPY and not _is_next_version(before, after, done):
+            raise ReadBackFailed(f"{before.key!r} has other numbers or another lease than a rewrite gives it")
+        if found.outcome.opened:
+            outcome, plaintext_now = workshop.open(found.resource.group_resource, after.value, after.key)
+            if not outcome.opened:
+                raise ReadBackFailed(f"{before.key!r} does not open: {', '.join(outcome.reasons)}")
+            if plaintext_now != plaintext:
+                raise ReadBackFailed(f"{before.key!r} opens to another plaintext than in the source")
+            if found.action != COPY and is_stale(outcome, rewrapped=bool(job.request.rewraps)):
+                raise ReadBackFailed(f"{before.key!r} is under another key than the new configuration's first one")
+    if (extra := next(theirs, None)) is not None:
+        raise ReadBackFailed(f"{extra.key!r} should not be in the written file")
+
+
+def _is_next_version(before: ServedKey, after: ServedKey, done: Rewritten) -> bool:
+    return (
+        after.create_revision == before.create_revision
+        and after.version == before.version + 1
+        and done.old_revision < after.mod_revision <= done.new_revision
+        and after.lease == before.lease
+    )

@@ -15,6 +15,7 @@ import importlib
 import os
 import signal
 import sys
+import time
 import traceback
 from types import FrameType
 
@@ -118,8 +119,13 @@ def _answer_lost_pages() -> None:
     main_process = os.getpid()
     libc = ctypes.CDLL(None)
 
+    said: list[bool] = []
+
     def end(_number: int) -> None:
         if os.getpid() == main_process:
+            if said:
+                time.sleep(60)  # another thread is about to end the process
+            said.append(True)
             os.write(2, b"snaptool: error: a file was cut while it was read; nothing was published\n")
         os._exit(exits.DAMAGED)
 

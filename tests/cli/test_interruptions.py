@@ -303,7 +303,7 @@ def test_source_that_is_written_to_is_refused_before_publishing(driver: Driver, 
 # --- workers --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("moment", "delay"), [("draft", 0), ("draft", 0.05), ("last fork", 0)])
+@pytest.mark.parametrize(("moment", "delay"), [("draft", 0), ("draft", 0.02), ("last fork", 0)])
 def test_killed_worker_fails_the_run(driver: Driver, moment: str, delay: float) -> None:
     before = states(driver.folder)
     ended = driver.run(moment, "kill worker", delay=delay)

@@ -13,13 +13,16 @@ from mmap import mmap
 import numpy as np
 
 from snaptool.bolt.reader import Database, read_freelist
-from snaptool.bolt.scan import MAX_PROBLEMS, CorruptPage, Problem, Walk
+from snaptool.bolt.scan import MAX_PROBLEMS, CorruptPage, Problem, Release, Walk
 
 
-def check(buffer: bytes | mmap | memoryview) -> Iterator[Problem]:
-    """Yield every problem of the database in `buffer`. Raises NotABoltFile or ByteOrderNotSupported without a start."""
+def check(buffer: bytes | mmap | memoryview, release: Release | None = None) -> Iterator[Problem]:
+    """Yield every problem of the database in `buffer`. Raises NotABoltFile or ByteOrderNotSupported without a start.
+
+    `release` is called where the memory of a large file can go.
+    """
     try:
-        database = Database(buffer)
+        database = Database(buffer, release)
     except CorruptPage as error:
         yield Problem(error.page, error.problem, error.path)
         return
@@ -30,7 +33,7 @@ def check(buffer: bytes | mmap | memoryview) -> Iterator[Problem]:
     walk = Walk(database.pages, report)
     for bucket in database.walk_buckets(walk).values():
         for _ in bucket.chunks():
-            pass
+            database.pages.let_go()
     yield from report
     yield from _check_freelist(database, walk, whole=not report)
 

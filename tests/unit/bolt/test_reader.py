@@ -56,6 +56,8 @@ def test_pages_and_buckets_are_those_that_bbolt_sees(name: str) -> None:
     used = {page["id"] + extra for page in facts["reachable_pages"] for extra in range(page["overflow"] + 1)}
     assert set(database.free_pages().tolist()) == set(range(2, database.high_water_mark)) - used
     assert list(check(tiny(name))) == []
+    for number in (0, 1, database.high_water_mark - 1):
+        assert database.page_bytes(number) == tiny(name)[4096 * number : 4096 * (number + 1)]
 
 
 def test_case_06_meta_checksum_fnv1a() -> None:
@@ -672,3 +674,15 @@ def test_how_many_pages_are_looked_at_together_has_no_influence(block: int, monk
     assert contents(healthy) == expected
     assert list(check(healthy)) == []
     assert set(check(bytes(broken))) == problems
+
+
+def test_memory_can_be_let_go_of_while_walking_and_checking(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snaptool.bolt.scan.HEADERS_AT_ONCE", 10)
+    data = make_database({b"key": RECORDS, b"meta": {b"a": b"b"}})
+    calls: list[int] = []
+    Database(data, lambda: calls.append(1)).buckets()
+    walking = len(calls)
+    assert walking >= 2 * Database(data).buckets()[b"key"].leaf_count // 10
+    calls.clear()
+    assert list(check(data, lambda: calls.append(1))) == []
+    assert len(calls) == walking + 2  # and once for each bucket's records

@@ -39,6 +39,7 @@ soak: setup ## slow properties and long fuzzing
 
 bench: setup ## snaptool beside etcdutl, bbolt and cp, as ratios
 	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m tests.benchmarks.kms
 
 peers: setup ## other etcds and bbolt, which judge what we write (Go; Debian's etcd by apt-get)
 	$(BIN)/python -m tests.peers.build etcd bbolt

@@ -9,9 +9,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
-from snaptool.etcd import Snapshot
+from snaptool.bolt import DatabaseWriter
+from snaptool.errors import ScratchError
+from snaptool.etcd import BUCKETS, KeyValue, Revision, Snapshot, encode_key_value, encode_revision_key
 from snaptool.files import TargetExists
 from snaptool.kube import plausible
 from snaptool.operations import (
@@ -28,8 +31,14 @@ from snaptool.operations import (
 from snaptool.operations.boot import LiveKeys
 from snaptool.operations.labels import resource_of
 from snaptool.providers import Keyring, parse_config
-from snaptool.scratch import EtcdBinaries, ScratchEtcd, ServedKey
+from snaptool.providers.kms import Api, decode_v2
+from snaptool.providers.kms_saved import SavedKeks
+from snaptool.scratch import AuthEnabled, EtcdBinaries, ScratchEtcd, ServedKey
+from tests.support.cli import Snaptool
 from tests.support.etcd import saved
+from tests.support.kms_plugin import kms_plugin
+from tests.support.kms_snapshots import configuration, database, kms_entry, opened_by, sealed, stored_values
+from tests.support.kms_values import Form
 from tests.support.snapshots import config
 
 SAMPLES = Path(__file__).parents[2] / "samples"
@@ -284,3 +293,87 @@ def test_what_cannot_be_done_is_one_message(tmp_path: Path, arguments: list[str]
     assert result.returncode == code
     assert says in result.stderr
     assert not (tmp_path / "new.db").exists()
+
+
+def test_etcd_killed_in_the_middle_is_one_error_and_leaves_nothing(by_etcd: EtcdEngine, tmp_path: Path) -> None:
+    target, killed = tmp_path / "new.db", []
+
+    def kill(step: str, done: int, total: int) -> None:  # noqa: ARG001 - Progress is called by these names
+        if step == "rewriting" and not killed:
+            for process in psutil.process_iter(["name", "cwd"]):
+                if process.info["name"] == "etcd" and Path(process.info["cwd"] or "/").is_relative_to(tmp_path):
+                    process.kill()
+                    process.wait()
+                    killed.append(process.pid)
+
+    request = RewriteRequest(reading=reading("aescbc.yaml"), writing=keyring(FRESH))
+    with open_snapshot(SAMPLES / "aescbc-cluster.db") as opened, pytest.raises(ScratchError):
+        rewrite(opened, target, request, engine=by_etcd, progress=kill)
+    assert len(killed) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scratch"]
+
+
+def test_a_lease_that_does_not_exist_sends_to_the_direct_engine(by_etcd: EtcdEngine, tmp_path: Path) -> None:
+    source, target = tmp_path / "source.db", tmp_path / "new.db"
+    leased = KeyValue(
+        key=b"/registry/events/a/b", value=b"k8s\0", create_revision=2, mod_revision=2, version=1, lease=0x77
+    )
+    with source.open("w+b") as file:
+        writer = DatabaseWriter(file)
+        for name in BUCKETS:
+            with writer.bucket(name) as bucket:
+                if name == b"key":
+                    bucket.put(encode_revision_key(Revision(2, 0)), encode_key_value(leased))
+        writer.finish()
+    request = RewriteRequest(reading=Keyring(()), writing=keyring(FRESH))
+    with pytest.raises(ScratchError, match="names lease 77, which does not exist") as raised:
+        run(source, target, request, by=by_etcd)
+    assert "--engine direct" in raised.value.hint
+    assert not target.exists()
+
+
+def test_authentication_sends_to_the_direct_engine(
+    scratch_etcd: ScratchEtcd, by_etcd: EtcdEngine, tmp_path: Path
+) -> None:
+    source, target = tmp_path / "auth.db", tmp_path / "new.db"
+    assert by_etcd.binaries.etcdctl is not None
+    for words in (
+        ["user", "add", "root:password"],
+        ["user", "grant-role", "root", "root"],
+        ["auth", "enable"],
+        ["--user", "root:password", "snapshot", "save", str(source)],
+    ):
+        etcdctl: list[str | Path] = [by_etcd.binaries.etcdctl, "--endpoints", scratch_etcd.endpoint, *words]
+        subprocess.run(etcdctl, check=True, capture_output=True)
+    with pytest.raises(AuthEnabled) as raised:
+        run(source, target, RewriteRequest(reading=Keyring(()), writing=keyring(FRESH)), by=by_etcd)
+    assert "--engine direct" in raised.value.hint
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("rewrap", [False, True], ids=["sealed", "rewrapped"])
+def test_kms_values_go_through_it_too(tmp_path: Path, by_etcd: EtcdEngine, *, rewrap: bool) -> None:
+    snaptool, target = Snaptool(tmp_path), tmp_path / "new.db"
+    forms = [Form.V2_DEK, Form.V2_SEED]
+    values = [one for number, form in enumerate(forms) for one in sealed(form, 3, 3 * number)]
+    source = database(tmp_path / "old.db", values)
+    with kms_plugin() as plugin, kms_plugin() as other:
+        other.control(rotate="kek-2")
+        other.control(remove="kek-1")
+        old = snaptool.write("kms.yaml", configuration(kms_entry(Api.V2, "kp", plugin.endpoint)))
+        text = configuration(kms_entry(Api.V2, "kp", other.endpoint))
+        new = snaptool.write("new.yaml", text)
+        ran = snaptool(
+            *("rewrite", source, target, "--config", old, "--new-config", new, "--engine", "etcd", "-o", "json"),
+            *("--etcd-bin", by_etcd.binaries.etcd.parent),
+            *(("--rewrap",) if rewrap else ()),
+            makes=[target],
+        )
+        assert ran.code == 0, ran.text
+    assert ran.json["engine"] == "etcd"
+    assert ran.json["records"] == {"total": 6, "copied": 0, "rewritten": 6, "deleted": 0}
+    found = opened_by(target, text, SavedKeks({"kek-2": b"\x22" * 32}, "kek-2"))
+    assert {key: plaintext for (key, _), plaintext in found.items()} == {key: value for key, _, value in values}
+    for (_, before, _), after in zip(values, stored_values(target).values(), strict=True):
+        was, now = (decode_v2("kp", stored.removeprefix(b"k8s:enc:kms:v2:kp:")) for stored in (before, after))
+        assert (was.body == now.body) is rewrap

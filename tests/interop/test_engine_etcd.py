@@ -39,7 +39,7 @@ from tests.support.etcd import saved
 from tests.support.kms_plugin import kms_plugin
 from tests.support.kms_snapshots import configuration, database, kms_entry, opened_by, sealed, stored_values
 from tests.support.kms_values import Form
-from tests.support.snapshots import config
+from tests.support.snapshots import Mix, config, write_snapshot
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 CONFIGS = {
@@ -121,6 +121,18 @@ def test_both_engines_give_the_same_live_keys_and_plaintexts(
     assert report.records.copied == len(before) - len(changed)
     assert report.target is not None
     assert report.target.revision > report.source.revision
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_both_engines_agree_on_a_longer_history(by_etcd: EtcdEngine, tmp_path: Path, seed: int) -> None:
+    source, direct, through = (tmp_path / name for name in ("source.db", "direct.db", "etcd.db"))
+    write_snapshot(source, Mix(records=3000, sealed=40, tombstones=40, seed=seed))
+    old, new = keyring(config("aescbc")), keyring(FRESH)
+    request = RewriteRequest(reading=old, writing=new, compact=True)
+    run(source, direct, request)
+    report = run(source, through, request, by=by_etcd, boot_with=by_etcd.binaries)
+    assert plaintexts(through, new) == plaintexts(direct, new) == plaintexts(source, old)
+    assert report.records.rewritten > 500
 
 
 def test_old_revisions_are_not_kept_and_no_old_ciphertext_is(by_etcd: EtcdEngine, tmp_path: Path) -> None:
@@ -296,7 +308,8 @@ def test_what_cannot_be_done_is_one_message(tmp_path: Path, arguments: list[str]
 
 
 def test_etcd_killed_in_the_middle_is_one_error_and_leaves_nothing(by_etcd: EtcdEngine, tmp_path: Path) -> None:
-    target, killed = tmp_path / "new.db", []
+    target = tmp_path / "new.db"
+    killed: list[int] = []
 
     def kill(step: str, done: int, total: int) -> None:  # noqa: ARG001 - Progress is called by these names
         if step == "rewriting" and not killed:

@@ -19,6 +19,7 @@ from snaptool.etcd.hashes import (
     ServerGeneration,
     Status,
     StatusHash,
+    add_spans,
     server_generation,
 )
 from snaptool.etcd.records import (
@@ -80,6 +81,7 @@ __all__ = [
     "StoredRecord",
     "Trailer",
     "UnsafeEdit",
+    "add_spans",
     "compact",
     "decode_key_value",
     "decode_lease",

@@ -113,12 +113,16 @@ def add_records(crc: int, leaves: LeafChunk, chosen: NDArray[np.bool_] | None = 
     start, end = leaves.key_pos, leaves.value_pos + leaves.value_len
     if chosen is not None and not chosen.all():
         start, end = start[chosen], end[chosen]
+    return add_spans(crc, leaves.buffer, start, end)
+
+
+def add_spans(crc: int, buffer: NDArray[np.uint8], start: NDArray[np.int64], end: NDArray[np.int64]) -> int:
+    """Continue a CRC-32C with stretches of the file, in their order: one call for neighbours that touch."""
     if not len(start):
         return crc
     apart = start[1:] != end[:-1]
     starts = start[np.concatenate(([True], apart))].tolist()
     ends = end[np.concatenate((apart, [True]))].tolist()
-    data = leaves.buffer.data
     for first, last in zip(starts, ends, strict=True):
-        crc = crc32c(data[first:last], crc)
+        crc = crc32c(buffer.data[first:last], crc)
     return crc

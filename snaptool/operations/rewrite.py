@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from crc32c import crc32c
 from numpy.typing import NDArray
 
 from snaptool.bolt import Bucket, BucketWriter, DatabaseWriter, Sink
@@ -39,6 +38,7 @@ from snaptool.etcd import (
     Edits,
     RecordChunk,
     Snapshot,
+    add_spans,
     compact,
     delete_lost,
     encode_value_field,
@@ -544,7 +544,7 @@ class _Unchanged:
 
     def add(self, chunk: RecordChunk, action: NDArray[np.uint8]) -> None:
         """Take the records of `chunk`; `action` has one entry for each."""
-        leaves, data = chunk.leaves, chunk.buffer.data
+        leaves = chunk.leaves
         (rows,) = np.nonzero(action <= RESEAL)
         if not len(rows):
             return
@@ -556,11 +556,7 @@ class _Unchanged:
         field_start, field_end = chunk.field_pos[rows], chunk.field_pos[rows] + chunk.field_len[rows]
         starts = np.where(second, field_end[pieces], start[pieces])
         ends = np.where(first_of_two, field_start[pieces], end[pieces])
-        # Neighbours that touch are one stretch: a call per stretch, not per record.
-        border = starts[1:] != ends[:-1]
-        heads, tails = np.concatenate(([True], border)), np.concatenate((border, [True]))
-        for at, until in zip(starts[heads].tolist(), ends[tails].tolist(), strict=True):
-            self.crc = crc32c(data[at:until], self.crc)
+        self.crc = add_spans(self.crc, chunk.buffer, starts, ends)
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,13 +85,20 @@ class Database:
     """A bolt database in `buffer`, which may be longer than the database.
 
     `meta` is the one that counts; `meta_problems` says, for pages 0 and 1, why a meta cannot be used (None: it can).
-    `release` is called where the memory of a large file can go. Raises NotABoltFile, ByteOrderNotSupported.
+    `release` is called where the memory of a large file can go. With `meta`, that one counts, and those in the file are
+    not looked at. Raises NotABoltFile, ByteOrderNotSupported.
     """
 
-    def __init__(self, buffer: bytes | mmap | memoryview, release: Release | None = None) -> None:
+    def __init__(
+        self, buffer: bytes | mmap | memoryview, release: Release | None = None, *, meta: Meta | None = None
+    ) -> None:
         self._buffer = memoryview(buffer)
         self.size = len(self._buffer)
-        self.meta, self.meta_problems = _choose_meta(self._buffer)
+        if meta is None:
+            meta, self.meta_problems = _choose_meta(self._buffer)
+        else:
+            self.meta_problems = None, None
+        self.meta = meta
         needed = self.meta.high_water_mark * self.meta.page_size
         if self.size < needed:
             raise NotABoltFile(

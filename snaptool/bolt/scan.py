@@ -398,7 +398,7 @@ class Walk:
         pages, level = self.pages, trail[-1]
         width, nodes, lower, lower_len = width[block], level.nodes[block], level.lower[block], level.lower_len[block]
         base = nodes * pages.page_size
-        owner, element = _elements(base, width)
+        owner, element = elements_of(base, width)
         real = branch[block][owner]
         element = np.where(real, element, 0)
         key = np.where(real, element + pages.u32[element >> 2], lower[owner])
@@ -470,7 +470,7 @@ class Walk:
         size = (leaves.overflow[block] + np.int64(1)) * pages.page_size
         if leaves.image:
             base, size = (np.array([number]) for number in leaves.image)
-        owner, element = _elements(base, count)
+        owner, element = elements_of(base, count)
         # Inline buckets stand at any offset, so their elements are not aligned.
         flags, pos = pages.number(element), pages.number(element + 4)
         key_len, value_len = pages.number(element + 8).astype(np.int64), pages.number(element + 12).astype(np.int64)
@@ -572,7 +572,7 @@ def blocks(*limits: tuple[Positions, int]) -> Iterator[slice]:
         start = end
 
 
-def _elements(base: Positions, count: Positions) -> tuple[Positions, Positions]:
+def elements_of(base: Positions, count: Positions) -> tuple[Positions, Positions]:
     """Number the elements of pages that start at `base`: for each, the index of its page and its offset in the file."""
     owner = np.repeat(np.arange(len(base)), count)
     first = np.cumsum(count) - count

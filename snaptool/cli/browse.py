@@ -25,6 +25,7 @@ from snaptool.errors import InputError
 
 if TYPE_CHECKING:
     from snaptool.operations import (
+        CarvedRecord,
         Diff,
         Difference,
         DiffValue,
@@ -92,6 +93,7 @@ def _open(path: Path, terminal: Terminal) -> OpenedSnapshot:
 @click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces: the default, for the habit of it.")
 @click.option("--all-revisions", is_flag=True, help="Every stored revision and deletion, not only current values.")
 @click.option("--lost", is_flag=True, help="Only values that --config does not open, with the reasons.")
+@click.option("--carved", is_flag=True, help="What lies in free pages, in a file of any state; takes only -o besides.")
 @options.config_option()
 @options.hash_option
 @options.prefix_option
@@ -113,6 +115,7 @@ def list_command(
     all_namespaces: bool,
     all_revisions: bool,
     lost: bool,
+    carved: bool,
     skip_hash_check: bool,
 ) -> int:
     """List keys: namespace, name, revision, and what each value is stored under.
@@ -122,6 +125,10 @@ def list_command(
     """
     from snaptool.operations import keyring_for_reading, listing
 
+    if carved:
+        if word or namespace or configs or lost or all_revisions:
+            raise click.UsageError("--carved lists all that lies in free pages, and takes no other choice")
+        return _list_carved(snapshot, output, terminal)
     if lost and not configs:
         raise click.UsageError("--lost needs --config: without keys no value opens")
     read_with = options.load_configs(configs)
@@ -156,6 +163,52 @@ def list_command(
         if keys.outage is not None:
             return exits.KEY_SERVICE
         return exits.FINDINGS if rows.lost or rows.lost_before else exits.DONE
+
+
+def _list_carved(path: Path, output: str, terminal: Terminal) -> int:
+    from snaptool.operations import carve
+
+    with carve(path) as found:
+        if output == "json":
+            print_json_members((("path", path), ("items", (_carved_document(one) for one in found))))
+            return exits.DONE
+        rows = list(found)
+    if output == "name":
+        for one in rows:
+            click.echo(show(one.key))
+    elif rows:
+        print_table(
+            ["KEY", "REVISION", "SIZE", "PROVIDER", "PAGE", "STATE"],
+            (
+                [
+                    show(one.key),
+                    str(one.revision),
+                    "deleted" if one.deleted else one.size,
+                    "" if one.deleted else one.header.provider,
+                    one.page,
+                    one.origin.value,
+                ]
+                for one in rows
+            ),
+            right=" rr r",
+        )
+    if not rows:
+        terminal.note("no records lie in free pages")
+    return exits.DONE
+
+
+def _carved_document(one: CarvedRecord) -> dict[str, Any]:
+    return {
+        "key": show(one.key),
+        "revision": one.revision.main,
+        "sub": one.revision.sub,
+        "deleted": one.deleted,
+        "size": one.size,
+        "provider": None if one.deleted else one.header.provider,
+        "key_name": None if one.deleted else one.header.name,
+        "page": one.page,
+        "state": one.origin.value,
+    }
 
 
 def _listing_members(rows: Listing, path: Path) -> Iterator[tuple[str, Any]]:

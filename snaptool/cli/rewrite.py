@@ -14,7 +14,7 @@ from snaptool.errors import InputError
 
 if TYPE_CHECKING:
     from snaptool.files import Source
-    from snaptool.operations import FileReport, KmsOptions, RewriteReport
+    from snaptool.operations import FileReport, KmsOptions, RewriteReport, SalvageReport
 
 _SHOWN_LOST = 20
 
@@ -146,18 +146,77 @@ def rewrite_command(
 @click.command("repair")
 @options.snapshot_argument("source", "SOURCE")
 @click.argument("target", metavar="TARGET", type=click.Path(path_type=Path))
+@click.option("--salvage", "salvaging", is_flag=True, help="SOURCE is broken: save the records that can be trusted.")
 @click.option("--force", is_flag=True, help="Replace TARGET if it exists.")
 @options.output_option()
 @options.terminal_options
-def repair_command(source: Path, target: Path, output: str, terminal: Terminal, *, force: bool) -> int:
-    """Write the same records to a fresh file: packed, without leftovers, with a right SHA-256 at the end."""
-    from snaptool.operations import open_snapshot, repair
+def repair_command(source: Path, target: Path, output: str, terminal: Terminal, *, salvaging: bool, force: bool) -> int:
+    """Write the same records to a fresh file: packed, without leftovers, with a right SHA-256 at the end.
 
+    With --salvage any file is taken, however broken: records that a tree leads to, and records carved from other pages
+    where the tree is broken. The report says what is missing or not proven; exit code 3 when anything is.
+    """
+    from snaptool.operations import open_snapshot, repair, salvage
+
+    if salvaging:
+        with terminal.progress() as progress:
+            saved = salvage(source, target, force=force, progress=progress)
+        return _finish_salvage(saved, output)
     with terminal.progress() as progress, open_snapshot(source) as opened:
         for notice in opened.notices:
             terminal.note(notice)
         result = repair(opened, target, force=force, progress=progress)
     return _finish(result, target, None, None, output, force=force)
+
+
+def _finish_salvage(saved: SalvageReport, output: str) -> int:
+    if output == "json":
+        print_json(_salvage_document(saved))
+    else:
+        _print_salvage(saved)
+    return exits.DONE if saved.intact else exits.FINDINGS
+
+
+def _salvage_document(saved: SalvageReport) -> dict[str, Any]:
+    return {
+        "source": saved.source,
+        "target": _file(saved.target),
+        "intact": saved.intact,
+        "records": {
+            "total": saved.records,
+            "carved": saved.carved,
+            "uncertain": saved.uncertain,
+            "stale": saved.stale,
+        },
+        "doubtful": [
+            {"key": show(one.key), "revision": one.revision.main, "sub": one.revision.sub, "page": one.page}
+            for one in saved.doubtful
+        ],
+        "missing": list(saved.missing),
+        "dangling_leases": saved.dangling_leases,
+        "pages": {"size": saved.page_size, "read": saved.pages_read, "carved": saved.carved_pages},
+    }
+
+
+def _print_salvage(saved: SalvageReport) -> None:
+    for sentence in saved.missing[:_SHOWN_LOST]:
+        click.echo(f"missing or not proven: {sentence}")
+    if len(saved.missing) > _SHOWN_LOST:
+        click.echo(f"... and {len(saved.missing) - _SHOWN_LOST:,} more; -o json lists all of them")
+    for one in saved.doubtful[:_SHOWN_LOST]:
+        click.echo(f"left out, several records differ: {show(one.key)}, revision {one.revision}, page {one.page}")
+    if len(saved.doubtful) > _SHOWN_LOST:
+        click.echo(f"... and {len(saved.doubtful) - _SHOWN_LOST:,} more; -o json lists all of them")
+    click.echo(f"{saved.records:,} records: {saved.records - saved.carved:,} from the tree, {saved.carved:,} carved")
+    if saved.uncertain:
+        click.echo(f"  {saved.uncertain:,} of the carved ones are older than the compaction: a deletion may be lost")
+    if saved.dangling_leases:
+        click.echo(f"  {saved.dangling_leases:,} keys name a lease that is lost: they will never expire")
+    click.echo(f"{saved.stale:,} stale records in {saved.carved_pages:,} free pages left out")
+    if saved.intact:
+        click.echo("the tree of the source has no fault: nothing is missing")
+    click.echo(f"{saved.target.path}: {size_text(saved.target.size)}, read back and checked")
+    click.echo(f"  status hash {saved.target.hash:x}, revision {saved.target.revision:,}, sha256 {saved.target.sha256}")
 
 
 def _check_report(report: Path, source: Source, target: Path, *, force: bool) -> None:

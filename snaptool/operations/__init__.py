@@ -54,6 +54,7 @@ from snaptool.operations.rewrite import (
     repair,
     rewrite,
 )
+from snaptool.operations.salvage import CarvedRecord, SalvageReport, carve, salvage
 from snaptool.operations.survey import CensusRow, EtcdFacts, FileFacts, Finding, Survey, survey
 from snaptool.operations.verify import Verification, verify
 
@@ -61,6 +62,7 @@ __all__ = [
     "DIRECT",
     "NO_KMS_OPTIONS",
     "BootCheckFailed",
+    "CarvedRecord",
     "CensusRow",
     "Deletion",
     "Diff",
@@ -89,6 +91,7 @@ __all__ = [
     "RewriteKeys",
     "RewriteReport",
     "RewriteRequest",
+    "SalvageReport",
     "StoredValue",
     "Survey",
     "Target",
@@ -100,6 +103,7 @@ __all__ = [
     "Verification",
     "WrongTrailer",
     "asking_keyring",
+    "carve",
     "check_plugins",
     "diff",
     "exported_keys",
@@ -114,6 +118,7 @@ __all__ = [
     "plan_calls",
     "repair",
     "rewrite",
+    "salvage",
     "serve_copy",
     "survey",
     "verify",

@@ -127,7 +127,7 @@ def open_snapshot(path: Path | str) -> OpenedSnapshot:
     path = Path(path)
     notices: tuple[str, ...] = ()
     if path.is_dir():
-        path, notices = _in_data_directory(path)
+        path, notices = in_data_directory(path)
     source = Source(path)
     try:
         return OpenedSnapshot(source, Snapshot(source.buffer, source.release_memory), notices)
@@ -136,7 +136,8 @@ def open_snapshot(path: Path | str) -> OpenedSnapshot:
         raise
 
 
-def _in_data_directory(directory: Path) -> tuple[Path, tuple[str, ...]]:
+def in_data_directory(directory: Path) -> tuple[Path, tuple[str, ...]]:
+    """Find the db file of an etcd data directory, and what its user should know. Raises InputError."""
     database = directory / "member" / "snap" / "db"
     if not database.is_file():
         raise InputError(

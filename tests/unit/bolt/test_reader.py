@@ -470,6 +470,22 @@ def test_keys_stay_inside_the_limits_of_their_leaf(
     assert wrong in [problem.page for problem in check(data)]
 
 
+@pytest.mark.parametrize("chunk_size", [1, 100])
+def test_limits_that_are_prefixes_of_keys_hold(chunk_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snaptool.bolt.scan.BLOCK", chunk_size)
+    data = database_of(
+        leaf(2, [(b"key", rooted(3))], flags=1),
+        branch(3, [(b"a", 4), (b"ab\0", 5), (b"abcdef", 6), (b"b", 7)]),
+        leaf(4, [(b"a", b""), (b"ab", b"")]),
+        leaf(5, [(b"ab\0", b""), (b"abcde", b"")]),
+        leaf(6, [(b"abcdef", b""), (b"abcdefg" * 9, b"")]),
+        leaf(7, [(b"b", b"")]),
+    )
+    chunks = list(Database(data).buckets()[b"key"].chunks(chunk_size))
+    assert sum(len(chunk) for chunk in chunks) == 7
+    assert list(check(data)) == []
+
+
 def test_branch_keys_are_ordered_too() -> None:
     with pytest.raises(CorruptPage, match="page 3: its keys are not in ascending order"):
         Database(three_leaves([], [], [], keys=b"aga")).buckets()
@@ -525,6 +541,14 @@ STRANGE = {
     "bucket_root_beyond_everything": (
         database_of(leaf(2, [(b"a", rooted(2**64 - 1))], flags=1)),
         "beyond the high-water mark",
+    ),
+    "bucket_root_is_the_high_water_mark": (
+        database_of(leaf(2, [(b"a", rooted(3))], flags=1)),
+        "beyond the high-water mark of 3 pages",
+    ),
+    "overflow_up_to_the_high_water_mark": (
+        patched(database_of(leaf(2, [(b"a", rooted(3))], flags=1), leaf(3, [])), 3 * 1024 + 12, "<I", 1),
+        "its 1 overflow pages reach beyond",
     ),
     "two_buckets_one_tree": (
         database_of(leaf(2, [(b"a", rooted(3)), (b"b", rooted(3))], flags=1), leaf(3, [])),
@@ -601,7 +625,8 @@ def test_key_longer_than_bolt_allows_is_refused() -> None:
 
 def test_branches_with_more_children_than_the_file_has_pages_are_refused_before_they_are_read() -> None:
     pages = 65
-    children = [struct.pack("<IIQ", 16 * (4000 - index), 0, index) for index in range(4000)]
+    # Each of them alone could be right.
+    children = [struct.pack("<IIQ", 16 * (1500 - index), 0, index) for index in range(1500)]
     tops = [3 + 1 + index * pages for index in range(30)]
     data = database_of(
         leaf(2, [(b"key", rooted(3))], flags=1),

@@ -57,7 +57,7 @@ def verify(
     snapshot = opened.snapshot
     work = Work(str(opened.source.path), opened.source.size, keyring or Keyring(()), Keyring(()), SystemRandomness())
     with Workshop(work, opened.source.buffer, jobs=jobs if keyring else 1) as workshop, opened.digests() as digests:
-        findings = [_from_bolt(problem) for problem in check(opened.database_bytes)]
+        findings = [_from_bolt(problem) for problem in check(opened.database_bytes, opened.source.release_memory)]
         damaged = any(finding.code == BAD_PAGE for finding in findings)
         if digests.trailer() is Trailer.WRONG:
             findings.append(trailer_finding(opened))

@@ -65,6 +65,16 @@ def programs(source: Path) -> list[Program]:
     return listed
 
 
+def engines(source: Path) -> list[Program]:
+    """The two engines on a store of 100,000 records."""
+    rewrite = (SNAPTOOL, "rewrite", str(source), str(FOLDER / "target.db"), "--force", "--config")
+    rewrite += (str(FOLDER / "old.yaml"), "--new-config", str(FOLDER / "every.yaml"))
+    return [
+        Program("direct engine, 100,000", rewrite),
+        Program("etcd engine, 100,000", (*rewrite, "--engine", "etcd"), "direct engine, 100,000"),
+    ]
+
+
 def prepare(records: int) -> Path:
     """Make the source and the configurations, unless they are there."""
     FOLDER.mkdir(exist_ok=True)
@@ -115,7 +125,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     source = prepare(options.records)
-    listed = programs(source)
+    listed = programs(source) + engines(prepare(100_000))
     times: dict[str, list[float]] = {program.name: [] for program in listed}
     memory: dict[str, list[int]] = {program.name: [] for program in listed}
     for _ in range(options.rounds):

@@ -131,6 +131,13 @@ class Wreck:
                 seen.add(page)
                 yield Root(page=page, meta=self._meta_for(page), proven=False)
 
+    def is_page(self, data: bytes) -> bool:
+        """Does `data` begin like a page of this file, whichever it is?"""
+        if len(data) < HEADER_SIZE:
+            return False
+        header = PageHeader.from_buffer_copy(data)
+        return header.id < self.size and header.overflow < self.size and header.flags in _LEGAL_FLAGS
+
     def _meta_for(self, root: int) -> Meta:
         return Meta(
             page_size=self.page_size,

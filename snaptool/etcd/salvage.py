@@ -12,6 +12,7 @@ neither is written then. Source: spec/etcd-snapshot.md, 8.2, 8.3 and 4.4. Must n
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -31,7 +32,7 @@ from snaptool.etcd.records import (
     decode_counter,
     decode_revision_key,
 )
-from snaptool.etcd.scan import RecordProblem, hash_spans, same_spans, scan_records
+from snaptool.etcd.scan import RecordChunk, RecordProblem, hash_spans, same_spans, scan_records
 from snaptool.etcd.snapshot import BUCKETS, FINISHED, SCHEDULED, split_trailer
 
 
@@ -115,6 +116,8 @@ class Records:
         return Records(buffer=self.buffer, **columns)
 
 
+Hole = tuple[Revision, Revision | None]
+_MOST_SENTENCES = 1000
 _COLUMNS = tuple(name for name in Records.__dataclass_fields__ if name != "buffer")
 
 
@@ -147,29 +150,35 @@ def salvage(buffer: bytes | mmap | memoryview) -> Salvage:
     reached = _best_root(wreck)
     carved = list(wreck.carve(reached))
     inline = list(wreck.inline(reached))
-    found = [_records(chunk, Origin.REACHED) for chunk in _reached_chunks(reached)]
+    missing: list[str] = []
+    found: list[Records] = []
+    altered: list[Hole] = []
+    for chunk in map(_scan, _reached_chunks(reached)):
+        found.append(_records(chunk, Origin.REACHED))
+        altered += _altered(chunk, missing)
     images = (one.records for one in inline if one.name == b"key")
-    left = [_records(chunk, Origin.STALE) for chunk in (*carved, *images)]
+    left = [_records(_scan(leaves), Origin.STALE) for leaves in (*carved, *images)]
     empty = _nothing(wreck)
     live, old = _unique(_join(empty, found)), _join(empty, left)
     old = old.only(np.argsort(old.page, kind="stable"))
-    missing: list[str] = []
-    intact = reached is not None and reached.root.proven and not reached.problems
+    intact = reached is not None and reached.root.proven and not reached.problems and not missing
     buckets = _other_buckets(reached, inline, missing)
     old, contradicted = _lacking(live, old)
     if intact:
         old.origin[contradicted] = _ORIGINS.index(Origin.STALE)
     else:
         _describe(reached, missing)
-        _judge(live, old, _holes(reached, live), _compacted(buckets))
+        _judge(live, old, _holes(reached, live) + altered, _compacted(buckets))
     taken = np.isin(old.origin, [_ORIGINS.index(Origin.CARVED), _ORIGINS.index(Origin.UNCERTAIN)])
     kept = _join(empty, [live, old.only(taken)])
+    suspects = list(itertools.islice(_suspects(wreck, kept), _MOST_SENTENCES))
+    missing += suspects
     return Salvage(
         kept=kept.only(_order(kept)),
         stale=old.only(old.origin == _ORIGINS.index(Origin.STALE)),
         contradicted=old.only(old.origin == _ORIGINS.index(Origin.CONTRADICTED)),
         buckets=buckets,
-        intact=intact,
+        intact=intact and not suspects,
         missing=tuple(missing),
         page_size=wreck.page_size,
         pages=wreck.size,
@@ -194,8 +203,8 @@ def _best_root(wreck: Wreck) -> Reached | None:
     return best[1] if best is not None else None
 
 
-def _last_revision(chunk: LeafChunk) -> Revision:
-    found = _records(chunk, Origin.REACHED)
+def _last_revision(leaves: LeafChunk) -> Revision:
+    found = _records(_scan(leaves), Origin.REACHED)
     if not len(found):
         return Revision(0, 0)
     row = int(_order(found)[-1])
@@ -212,13 +221,18 @@ def _pass_over(problem: RecordProblem) -> None:
     del problem
 
 
-def _records(leaves: LeafChunk, origin: Origin) -> Records:
-    """Decode what a chunk holds; what is no record of a history is left out."""
-    chunk = scan_records(leaves, None, _pass_over)
+def _scan(leaves: LeafChunk) -> RecordChunk:
+    return scan_records(leaves, None, _pass_over)
+
+
+def _records(chunk: RecordChunk, origin: Origin) -> Records:
+    """Take what a chunk holds; what is no record of a history is left out."""
+    leaves = chunk.leaves
     good = chunk.readable & (chunk.main > 0)
+    # etcd writes the revision into the message too, but for tombstones and for the records of `--bump-revision`.
+    good &= (chunk.mod == chunk.main) | (chunk.mod == 0)
     if origin is not Origin.REACHED:
-        # What only looks like a record seldom has its own revision in its message too.
-        good &= np.where(chunk.tombstone, chunk.mod == 0, chunk.mod == chunk.main) & ~chunk.repeated_value
+        good &= (chunk.tombstone == (chunk.mod == 0)) & ~chunk.repeated_value
     owner = np.searchsorted(leaves.leaf_start, np.arange(len(leaves)), side="right") - 1
     return Records(
         buffer=leaves.buffer,
@@ -235,6 +249,45 @@ def _records(leaves: LeafChunk, origin: Origin) -> Records:
         page=leaves.leaf_page[owner][good],
         origin=np.full(int(good.sum()), _ORIGINS.index(origin), dtype=np.uint8),
     )
+
+
+def _altered(chunk: RecordChunk, missing: list[str]) -> list[Hole]:
+    """Tell of reached records that are none any more; return the revisions at which a true copy may stand in for them.
+
+    The page is sound, and what it holds is not: its bytes have changed since etcd wrote them.
+    """
+    leaves = chunk.leaves
+    holes: list[Hole] = []
+    wrong = ~chunk.readable | ((chunk.mod != chunk.main) & (chunk.mod != 0)) | (chunk.main == 0)
+    for row in np.nonzero(wrong)[0].tolist():
+        page = int(leaves.leaf_page[np.searchsorted(leaves.leaf_start, row, side="right") - 1])
+        if len(missing) < _MOST_SENTENCES:
+            missing.append(f"page {page}: record {leaves.key(row)[:TOMBSTONE_KEY_SIZE].hex()} is altered, and left out")
+        main = int(chunk.mod[row]) if chunk.readable[row] else int(chunk.main[row])
+        if main > 0:
+            holes.append((Revision(main, 0), Revision(main + 1, 0)))
+    return holes[:_MOST_SENTENCES]
+
+
+def _suspects(wreck: Wreck, records: Records) -> Iterator[str]:
+    """Tell of values that go on in a page which is all zeros, or begins as another page does: bolt has no checksums."""
+    size = wreck.page_size
+    first, end = records.stored_key // size, records.stored + records.stored_len
+    for row in np.nonzero(end > (first + 1) * size)[0].tolist():
+        last = int(end[row])
+        for page in range(int(first[row]) + 1, -(-last // size)):
+            data = bytes(records.buffer[page * size : min((page + 1) * size, last)])
+            what = (
+                "is all zeros"
+                if data.count(0) == len(data)
+                else "looks like another page"
+                if wreck.is_page(data)
+                else ""
+            )
+            if what:
+                revision = Revision(int(records.main[row]), int(records.sub[row]))
+                yield f"revision {revision}: page {page}, in the middle of its value, {what}; it may be damaged"
+                break
 
 
 def _nothing(wreck: Wreck) -> Records:
@@ -289,9 +342,6 @@ def _packed(records: Records) -> NDArray[np.void]:
     pairs = np.empty(len(records), dtype=[("main", "<i8"), ("sub", "<i8")])
     pairs["main"], pairs["sub"] = records.main, records.sub
     return pairs
-
-
-Hole = tuple[Revision, Revision | None]
 
 
 def _holes(reached: Reached | None, live: Records) -> list[Hole]:

@@ -67,7 +67,7 @@ def programs(source: Path) -> list[Program]:
 
 def engines(source: Path) -> list[Program]:
     """The two engines on a store of 100,000 records."""
-    rewrite = (SNAPTOOL, "rewrite", str(source), str(FOLDER / "target.db"), "--force", "--config")
+    rewrite: tuple[str, ...] = (SNAPTOOL, "rewrite", str(source), str(FOLDER / "target.db"), "--force", "--config")
     rewrite += (str(FOLDER / "old.yaml"), "--new-config", str(FOLDER / "every.yaml"))
     return [
         Program("direct engine, 100,000", rewrite),

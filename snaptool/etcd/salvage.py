@@ -139,6 +139,13 @@ class Salvage:
     pages: int
     carved_pages: int
 
+    @property
+    def left(self) -> Records:
+        """All that nothing leads to, by revision: what was taken of it, and what was not."""
+        parts = [self.kept.only(self.kept.origin != _ORIGINS.index(Origin.REACHED)), self.stale, self.contradicted]
+        found = _join(self.kept.only(np.zeros(0, dtype=np.int64)), parts)
+        return found.only(_order(found))
+
     def count(self, origin: Origin) -> int:
         """How many of the kept records have this origin."""
         return int(np.count_nonzero(self.kept.origin == _ORIGINS.index(origin)))

@@ -119,12 +119,8 @@ def carve(path: Path) -> Iterator[Iterator[CarvedRecord]]:
     """
     with _source(path) as source:
         found = collect(source.buffer)
-        lost = sorted(
-            (*_carved(found.stale), *_carved(found.contradicted), *_carved(found.kept)),
-            key=lambda one: (one.revision, one.page),
-        )
         source.check_unchanged()
-        yield iter(lost)
+        yield _carved(found.left)
 
 
 @contextmanager
@@ -135,16 +131,15 @@ def _source(path: Path) -> Iterator[Source]:
 
 def _carved(records: Records) -> Iterator[CarvedRecord]:
     for one in records:
-        if one.origin is not Origin.REACHED:
-            yield CarvedRecord(
-                key=one.key,
-                revision=one.revision,
-                deleted=one.tombstone,
-                size=len(one.value),
-                header=header_of(bytes(one.value[:_HEADER_BYTES])),
-                page=one.page,
-                origin=one.origin,
-            )
+        yield CarvedRecord(
+            key=one.key,
+            revision=one.revision,
+            deleted=one.tombstone,
+            size=len(one.value),
+            header=header_of(bytes(one.value[:_HEADER_BYTES])),
+            page=one.page,
+            origin=one.origin,
+        )
 
 
 def _write(found: Salvage, draft: Draft) -> dict[bytes, str]:

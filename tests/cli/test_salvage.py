@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from pathlib import Path
 
@@ -65,6 +66,21 @@ def test_salvaged_store_boots_in_etcd(
         report = boot_check(opened.snapshot, target, binaries=etcd_binaries, parent=scratch_parent)
     assert report.differences == ()
     assert report.keys > 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_store_salvaged_from_random_damage_boots_in_etcd(
+    snaptool: Snaptool, tmp_path: Path, etcd_binaries: EtcdBinaries, scratch_parent: Path, seed: int
+) -> None:
+    chance, data = random.Random(seed), bytearray((SAMPLES / "mixed-providers.db").read_bytes())
+    for _ in range(3):
+        one, other = (chance.randrange(2, len(data) // 4096) * 4096 for _ in range(2))
+        data[one : one + 4096], data[other : other + 4096] = data[other : other + 4096], bytes(4096)
+    source, target = snaptool.write("damaged.db", bytes(data)), tmp_path / "new.db"
+    assert snaptool("repair", "--salvage", source, target, makes=[target]).code in {0, 3}
+    with open_snapshot(target) as opened:
+        report = boot_check(opened.snapshot, target, binaries=etcd_binaries, parent=scratch_parent)
+    assert report.differences == ()
 
 
 def test_report_in_text_says_what_is_not_proven(snaptool: Snaptool, tmp_path: Path) -> None:

@@ -79,6 +79,13 @@ def test_elements_out_of_bounds_are_passed_over_one_by_one() -> None:
     assert carved_keys(Wreck(database), walked=True) == [b"k", b"k"]
 
 
+def test_record_that_runs_into_the_next_is_not_carved() -> None:
+    elements = [struct.pack("<IIII", 0, 32, 1, 2), struct.pack("<IIII", 0, 18, 1, 1)]
+    broken = page(4, 2, elements, b"a1b2")
+    database = database_of(leaf(2, [(b"key", rooted(3))], flags=1), leaf(3, [(b"a", b"b")]), broken)
+    assert carved_keys(Wreck(database), walked=True) == [b"b"]
+
+
 def test_inline_buckets_of_old_roots_are_found_last_page_first() -> None:
     def inline(records: list[tuple[bytes, bytes]]) -> bytes:
         image = leaf(0, records)

@@ -10,7 +10,7 @@ import pytest
 
 from snaptool.bolt import Database
 from snaptool.errors import SnaptoolError
-from snaptool.etcd import KeyValue, Revision, encode_key_value, encode_revision_key
+from snaptool.etcd import BUCKETS, KeyValue, Revision, encode_key_value, encode_revision_key
 from snaptool.etcd.salvage import Origin, Records, Salvage, salvage
 from tests.support.bolt import TINY, damaged, database_of, leaf, make_database, mutations, rooted, tiny
 from tests.support.cli import SAMPLES
@@ -83,14 +83,17 @@ def test_metas_gone_altogether_leave_the_latest_root() -> None:
     assert found.buckets == salvage(tiny()).buckets
 
 
-def test_root_page_gone_leaves_the_records_and_an_older_meta_bucket() -> None:
+def test_root_page_gone_leads_to_the_state_before_the_compaction() -> None:
     database = bytearray(tiny())
     root = Database(tiny()).meta.root
     database[root * PAGE : (root + 1) * PAGE] = bytes(PAGE)
     found = salvage(bytes(database))
     assert not found.intact
-    assert everything(found) <= everything(salvage(tiny()))
-    assert len(found.kept) > 0
+    assert pairs(found.kept) == everything(salvage(tiny()))
+    assert found.missing == ("no sound meta names the root; page 10 was taken, the latest that was found",)
+    assert set(found.buckets) == set(BUCKETS) - {b"key"}
+    assert b"consistent_index" in found.buckets[b"meta"]
+    assert b"finishedCompactRev" not in found.buckets[b"meta"]
 
 
 def test_equal_revisions_that_differ_are_both_left_out() -> None:

@@ -66,6 +66,10 @@ class Source:
             self.close()
             raise InputError(f"cannot map {self.path}: {_why(error)}", hint="copy it to another file system") from error
 
+    def read(self, offset: int, size: int) -> bytes:
+        """Read bytes past the map; fewer where the file ends."""
+        return os.pread(self._fd, size, offset)
+
     def check_unchanged(self) -> None:
         """Raise SourceChanged if size or modification time are no longer what they were when the file was opened."""
         now = os.fstat(self._fd)

@@ -16,7 +16,7 @@ from snaptool.etcd import Snapshot, Trailer
 from snaptool.files import Source
 from snaptool.kube import DEFAULT_PREFIXES, find_prefixes
 
-_HASH_BLOCK = 8 << 20
+_HASH_BLOCK = 2 << 20
 _KEYS_LOOKED_AT = 10_000
 
 
@@ -89,8 +89,8 @@ class Digests:
         for start in range(0, size, _HASH_BLOCK):
             if self._stopped:
                 return
-            digest.update(buffer[start : min(start + _HASH_BLOCK, size)])
-            self._opened.source.release_memory()
+            # Read, not mapped: pages that this thread mapped would have to be let go of, and with them those of others.
+            digest.update(self._opened.source.read(start, min(_HASH_BLOCK, size - start)))
         self._database_digest = digest.digest()
         digest.update(buffer[size:])
         self._file_digest = digest.digest()

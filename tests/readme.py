@@ -14,15 +14,16 @@ README = Path(__file__).parents[1] / "README.md"
 _WIDTH = 100
 
 
-def helps(command: click.Command, name: str) -> Iterator[tuple[str, str]]:
+def helps(command: click.Command, name: str, parent: click.Context | None = None) -> Iterator[tuple[str, str]]:
     """Yield name and help text of a command and those below it."""
-    context = click.Context(command, info_name=name, terminal_width=_WIDTH, max_content_width=_WIDTH)
-    yield name, command.get_help(context)
+    settings = {**command.context_settings, "terminal_width": _WIDTH, "max_content_width": _WIDTH}
+    context = click.Context(command, parent=parent, info_name=name, **settings)
+    yield context.command_path, command.get_help(context)
     if isinstance(command, click.Group):
         for child in command.list_commands(context):
             below = command.get_command(context, child)
             assert below is not None
-            yield from helps(below, f"{name} {child}")
+            yield from helps(below, child, context)
 
 
 def commands() -> str:

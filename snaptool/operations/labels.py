@@ -22,8 +22,11 @@ ENCRYPTED = b"k8s:enc:"
 _SLASH, _COLON = ord("/"), ord(":")
 _HEADER_COLONS = 5  # k8s:enc:PROVIDER:VERSION:NAME:
 _WINDOW = 96
-_LONGEST_HEADER = 4096
-_MOST_HEADERS = 10_000  # names come from the file: one that makes up a name per value must not fill the memory
+LONGEST_HEADER = 4096
+_MOST_NAMES = 10_000  # names come from the file: one that makes up a name per value must not fill the memory
+
+NO_KEY_NAME = "(no key name)"
+"""Shown where no colon ends the name, or what stands before the colon is no text: the value is damaged there."""
 
 Positions = NDArray[np.int64]
 
@@ -67,7 +70,9 @@ class Header:
 
     @property
     def text(self) -> bytes:
-        """The header as it stands in front of values; empty for plaintext and unknown providers."""
+        """The header as it stands in front of values; empty for plaintext, unknown providers, and with no key name."""
+        if self.name == NO_KEY_NAME:
+            return b""
         name = self.name.encode()
         return next(
             (ENCRYPTED + kind + b":" + name + b":" for kind, known in _KINDS.items() if known is self.kind), b""
@@ -91,11 +96,15 @@ def header_of(stored: bytes) -> Header:
     """Tell what stands in front of one stored value."""
     if not stored.startswith(ENCRYPTED):
         return PLAIN
-    text = b":".join(stored[:_LONGEST_HEADER].split(b":", _HEADER_COLONS)[:_HEADER_COLONS])
-    kind, _, name = text.removeprefix(ENCRYPTED).rpartition(b":")
-    if kind in _KINDS:
-        return Header(_KINDS[kind], name.decode(errors="backslashreplace"))
-    return Header(None, text[:_WINDOW].decode(errors="backslashreplace"))
+    *fields, _ = stored[:LONGEST_HEADER].split(b":", _HEADER_COLONS)
+    kind = _KINDS.get(b":".join(fields[2:4]))
+    if len(fields) < _HEADER_COLONS:
+        return Header(kind, NO_KEY_NAME)
+    try:
+        text = b":".join(fields).decode()
+    except UnicodeDecodeError:
+        return Header(kind, NO_KEY_NAME)  # no configuration can hold it: the colon is one of the ciphertext
+    return Header(kind, text.split(":")[-1] if kind else text[:_WINDOW])
 
 
 class Labels:
@@ -156,12 +165,13 @@ class Labels:
         if len(rows):
             values, lengths = chunk.value_pos[rows], chunk.value_len[rows]
             ends = _span_to(chunk.buffer, values, lengths, _COLON, _HEADER_COLONS)
+            ends += ends < lengths  # with the colon, which tells a name from what has no end
             numbers[rows] = _number(chunk.buffer, values, ends, self._known_headers, self._learn_header)
         return numbers
 
     def _learn_header(self, text: bytes) -> int:
         header = header_of(text)
-        if header not in self._header_of and len(self.headers) >= _MOST_HEADERS:
+        if header not in self._header_of and len(self.headers) >= _MOST_NAMES:
             header = Header(None, "(many more names)")
         if header not in self._header_of:
             self._header_of[header] = len(self.headers)
@@ -176,14 +186,17 @@ def _number(
     known: dict[bytes, int],
     learn: Callable[[bytes], int],
 ) -> NDArray[np.int64]:
-    """Give every text its number; `learn` is asked once for each text that `known` does not hold yet."""
+    """Give every text its number; `learn` is asked for texts that `known` does not hold yet."""
     _, representatives, inverse = np.unique(hash_spans(buffer, starts, lengths), return_index=True, return_inverse=True)
     numbers = []
     for row in representatives.tolist():
         text = buffer[starts[row] : starts[row] + lengths[row]].tobytes()
-        if text not in known:
-            known[text] = learn(text)
-        numbers.append(known[text])
+        number = known.get(text)
+        if number is None:
+            number = learn(text)
+            if len(known) < _MOST_NAMES:
+                known[text] = number
+        numbers.append(number)
     found: NDArray[np.int64] = np.array(numbers, dtype=np.int64)[inverse]
     return found
 
@@ -210,7 +223,7 @@ def _span_to(
     missing = ~found[np.arange(len(spans)), spans] | (spans >= lengths)
     spans[missing] = lengths[missing]
     for row in np.nonzero(missing & (lengths > _WINDOW))[0].tolist():
-        text = buffer[starts[row] : starts[row] + min(lengths[row], 4096)].tobytes()
+        text = buffer[starts[row] : starts[row] + min(lengths[row], LONGEST_HEADER)].tobytes()
         at = -1
         for _ in range(count):
             at = text.find(bytes((byte,)), at + 1)

@@ -10,7 +10,7 @@ Source: spec/encryption-at-rest.md, 2 and 3.4.
 from __future__ import annotations
 
 from snaptool.operations.crypto import Outcome
-from snaptool.operations.labels import Header
+from snaptool.operations.labels import NO_KEY_NAME, Header
 from snaptool.providers import SERVER_TEXTS, Kind, Reason
 
 
@@ -30,10 +30,12 @@ def server_message(outcome: Outcome) -> str:
 
 
 def _named(header: Header) -> str:
-    return f"{header.provider} {header.name!r}" if header.name else header.provider
+    return f"{header.provider} {header.name!r}" if header.name not in {"", NO_KEY_NAME} else header.provider
 
 
 def _sentence(reason: Reason, header: Header) -> str:
+    if header.kind and header.name == NO_KEY_NAME and reason in {Reason.UNKNOWN_PREFIX, Reason.UNKNOWN_KEY_NAME}:
+        return f"it is damaged: it begins like a value under {header.provider}, but no key name follows"
     if reason is Reason.UNKNOWN_PREFIX:
         return _no_provider(header)
     if reason is Reason.UNKNOWN_KEY_NAME:

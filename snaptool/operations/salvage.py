@@ -22,13 +22,12 @@ from snaptool.etcd import BUCKETS, Revision, Snapshot
 from snaptool.etcd.salvage import Origin, Records, Salvage
 from snaptool.etcd.salvage import salvage as collect
 from snaptool.files import Draft, Source, check_target
-from snaptool.operations.labels import Header, header_of
+from snaptool.operations.labels import LONGEST_HEADER, Header, header_of
 from snaptool.operations.opening import in_data_directory
 from snaptool.operations.rewrite import FileReport, ReadBackFailed
 from snaptool.operations.sweep import Progress, no_progress
 
 _HASH_BLOCK = 4 << 20
-_HEADER_BYTES = 1024
 
 
 class NothingSalvaged(FormatError):
@@ -136,7 +135,7 @@ def _carved(records: Records) -> Iterator[CarvedRecord]:
             revision=one.revision,
             deleted=one.tombstone,
             size=len(one.value),
-            header=header_of(bytes(one.value[:_HEADER_BYTES])),
+            header=header_of(bytes(one.value[:LONGEST_HEADER])),
             page=one.page,
             origin=one.origin,
         )

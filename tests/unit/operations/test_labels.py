@@ -9,7 +9,7 @@ import pytest
 
 from snaptool.etcd import KeyValue, Revision, Snapshot, encode_key_value, encode_revision_key
 from snaptool.kube import parse_key
-from snaptool.operations.labels import Header, Labels
+from snaptool.operations.labels import NO_KEY_NAME, Header, Labels, header_of
 from snaptool.providers import Kind
 from tests.support.history import make_snapshot
 
@@ -87,12 +87,17 @@ def model_resource(key: bytes) -> str:
 
 
 def model_header(value: bytes) -> tuple[Kind | None, str]:
-    """Provider and key name by splitting the text, as a person would read it. Without a colon all the rest is name."""
+    """Provider and key name by splitting the text, as a person would read it."""
     if not value.startswith(b"k8s:enc:"):
         return Kind.IDENTITY, ""
-    fields = value[:4096].split(b":")[:5]
-    kind = KINDS.get(b":".join(fields[2:4]).decode("latin-1")) if len(fields) == 5 else None
-    return kind, "" if kind is None else fields[4].decode(errors="backslashreplace")
+    fields = value[:4096].split(b":")
+    kind = KINDS.get(b":".join(fields[2:4]).decode("latin-1")) if len(fields) > 4 else None
+    if kind is None:
+        return None, ""
+    try:
+        return kind, fields[4].decode() if len(fields) > 5 else "(no key name)"
+    except UnicodeDecodeError:
+        return kind, "(no key name)"
 
 
 def labelled(pairs: Sequence[tuple[bytes, bytes]]) -> list[tuple[str, Header]]:
@@ -128,6 +133,28 @@ def test_header_is_that_of_the_value_read_alone(value: bytes) -> None:
     assert header.kind == kind
     if kind is not None:
         assert header.name == name
+
+
+CIPHERTEXT = random.Random(7).randbytes(9000).replace(b":", b";")
+
+
+@pytest.mark.parametrize("head", [b"aescbc:v1:", b"kms:v2:", b"rot13:v1:", b"rot13:", b""])
+@pytest.mark.parametrize("length", [1, 40, 4095, 9000])
+@pytest.mark.parametrize("tail", [b"", b":", b":" + bytes(40)])
+def test_what_no_colon_closes_is_no_key_name_and_shows_nothing_of_the_ciphertext(
+    head: bytes, length: int, tail: bytes
+) -> None:
+    value = b"k8s:enc:" + head + b"key1\xff" + CIPHERTEXT[:length] + tail
+    ((_, header),) = labelled([(b"/registry/secrets/ns/a", value)])
+    assert header == header_of(value) == Header(model_header(value)[0], NO_KEY_NAME)
+    assert header.text == b""
+
+
+def test_names_of_any_sensible_length_are_shown_whole() -> None:
+    for name in ("n" * 60, "é" * 100, "n" * 2000, "a b\n" * 100):
+        value = b"k8s:enc:secretbox:v1:" + name.encode() + b":" + CIPHERTEXT
+        ((_, header),) = labelled([(b"/registry/secrets/ns/a", value)])
+        assert header == header_of(value) == Header(Kind.SECRETBOX, name)
 
 
 def test_all_keys_and_values_together_are_as_each_alone() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from snaptool.operations.crypto import Outcome
-from snaptool.operations.labels import PLAIN, Header
+from snaptool.operations.labels import NO_KEY_NAME, PLAIN, Header
 from snaptool.operations.reasons import explain, server_message
 from snaptool.providers import SERVER_TEXTS, Kind, Reason
 
@@ -38,6 +38,7 @@ def test_every_reason_has_a_sentence_without_gaps(reason: Reason) -> None:
         (Reason.SECRETBOX_AUTH, Header(Kind.SECRETBOX, "k"), "same name, other secret"),
         (Reason.NOT_BLOCK_MULTIPLE, CBC, "it is damaged"),
         (Reason.KMS_UNWRAP_FAILED, Header(Kind.KMS_V2, "vault"), "key service of kms/v2 'vault'"),
+        (Reason.UNKNOWN_KEY_NAME, Header(Kind.AESCBC, NO_KEY_NAME), "under aescbc, but no key name follows"),
     ],
 )
 def test_a_sentence_says_what_is_the_matter(reason: Reason, header: Header, words: str) -> None:

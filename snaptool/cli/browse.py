@@ -133,7 +133,9 @@ def list_command(
         raise click.UsageError("--lost needs --config: without keys no value opens")
     read_with = options.load_configs(configs)
     with terminal.progress() as progress, _open(snapshot, terminal) as opened:
-        keys = keyring_for_reading(opened, read_with, kms, prefixes=prefixes, progress=progress)
+        keys = keyring_for_reading(
+            opened, read_with, kms, skip_hash_check=skip_hash_check, prefixes=prefixes, progress=progress
+        )
         options.note_key_problems(terminal, keys)
         keyring = keys.keyring if configs else None
         rows = listing(
@@ -552,11 +554,15 @@ def diff_command(
     when there is no such key, but values that do not open and so cannot be compared.
     """
     from snaptool.operations import DiffSide, diff, keyring_for_reading
+    from snaptool.operations.keys import kms_configs
 
     if [*config_as, *config_bs].count("-") > 1:
         raise InputError("stdin can be read once only", hint="put the second configuration into a file")
     read_a, read_b = options.load_configs(config_as), options.load_configs(config_bs)
     with terminal.progress() as progress, _open(a, terminal) as opened_a, _open(b, terminal) as opened_b:
+        if not skip_hash_check and kms_configs([*read_a, *read_b]):
+            for opened in (opened_a, opened_b):  # before any key service is asked
+                opened.require_right_trailer()
         keys_a = keyring_for_reading(opened_a, read_a, kms, prefixes=prefixes, progress=progress)
         keys_b = keyring_for_reading(opened_b, read_b, kms, prefixes=prefixes, progress=progress)
         for keys in (keys_a, keys_b):

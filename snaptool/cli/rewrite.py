@@ -116,7 +116,17 @@ def rewrite_command(
         if not dry_run:
             check_target(target, force=force, source=opened.source)  # before any key service is asked
         with keys_for_rewriting(
-            opened, old, new, kms, undecryptable=lost, rewrap=rewrap, prefixes=prefixes, progress=progress
+            opened,
+            old,
+            new,
+            kms,
+            undecryptable=lost,
+            # The other engine looks at live values alone, and judges by itself.
+            allow_uncovered=allow_uncovered or engine_name == "etcd",
+            skip_hash_check=skip_hash_check,
+            rewrap=rewrap,
+            prefixes=prefixes,
+            progress=progress,
         ) as keys:
             options.note_key_problems(terminal, keys.reading)
             request = RewriteRequest(

@@ -28,10 +28,10 @@ from snaptool.etcd.scan import Report, refuse
 from snaptool.kube import plausible
 from snaptool.operations.crypto import Rewraps
 from snaptool.operations.labels import Header, Labels, Resource
-from snaptool.operations.opening import OpenedSnapshot, found_prefixes
-from snaptool.operations.rewrite import Undecryptable
+from snaptool.operations.opening import OpenedSnapshot, WrongTrailer, found_prefixes
+from snaptool.operations.rewrite import UncoveredResources, Undecryptable
 from snaptool.operations.sweep import Progress, no_progress
-from snaptool.providers import EncryptionConfig, Keyring, Kind, KmsConfig, Provider
+from snaptool.providers import Chain, EncryptionConfig, Keyring, Kind, KmsConfig, NoKeyFits, Provider, Reason
 from snaptool.providers.kms import (
     Api,
     AskingKeys,
@@ -225,7 +225,15 @@ def _collect(
     prefixes: tuple[str, ...],
     progress: Progress,
     report: Report = refuse,
+    *,
+    skip_hash_check: bool = True,
 ) -> _Collected:
+    """Pass over all records. `skip_hash_check`: a wrong trailer does not matter to the job."""
+    if not skip_hash_check and opened.snapshot.trailer is not None:
+        with opened.digests() as digests:  # beside the pass, so that it costs no time
+            collected = _collect(opened, kms, prefixes, progress, report)
+            digests.require_right_trailer()
+            return collected
     collector = SourceCollector((Api(config.api_version), config.name) for config in kms)
     labels = Labels(prefixes or found_prefixes(opened.snapshot))
     values: Counter[tuple[int, int]] = Counter()
@@ -264,6 +272,7 @@ def keyring_for_reading(
     configs: Sequence[EncryptionConfig],
     options: KmsOptions = NO_KMS_OPTIONS,
     *,
+    skip_hash_check: bool = True,
     prefixes: tuple[str, ...] = (),
     progress: Progress = no_progress,
 ) -> Unwrapped:
@@ -272,13 +281,16 @@ def keyring_for_reading(
     All connections are closed when it returns. Raises nothing for a plugin that fails: look at `problems`; what was
     not unwrapped is lost to this keyring for the reason `kms_unwrap_failed`. Nor for a damaged file: whoever reads its
     values next says so, and says where. A v2 plugin that unwrapped something is also asked which key is current: values
-    under another one are stale. Raises BadEndpoint, GrpcMissing.
+    under another one are stale. With `skip_hash_check` false a wrong trailer is refused before any plugin is asked.
+    Raises BadEndpoint, GrpcMissing, WrongTrailer.
     """
     kms = kms_configs(configs)
     if not kms:
         return Unwrapped(Keyring(configs, plausible=plausible))
     try:
-        collected = _collect(opened, kms, prefixes, progress, lambda _: None)
+        collected = _collect(opened, kms, prefixes, progress, lambda _: None, skip_hash_check=skip_hash_check)
+    except WrongTrailer:
+        raise
     except FormatError:
         unasked = {config: _reader(config, UnwrappedKeys()) for config in kms}
         return Unwrapped(Keyring(configs, plausible=plausible, kms=unasked.__getitem__))
@@ -435,6 +447,8 @@ def keys_for_rewriting(
     options: KmsOptions = NO_KMS_OPTIONS,
     *,
     undecryptable: Undecryptable = Undecryptable.STOP,
+    allow_uncovered: bool = False,
+    skip_hash_check: bool = False,
     rewrap: bool = False,
     prefixes: tuple[str, ...] = (),
     progress: Progress = no_progress,
@@ -445,13 +459,16 @@ def keys_for_rewriting(
     nothing is deleted for it. `rewrap`: values under a KMS
     provider get the same keys under a new wrapping where the API stays the same. The keys are good within the block:
     with `v1_dek_per_object`, plugins are asked while values are sealed, which only this process can do. Raises KmsError
-    for a service that fails, InputError for a bad endpoint.
+    for a service that fails, InputError for a bad endpoint, and before any plugin is asked WrongTrailer and
+    UncoveredResources, as the rewrite itself would.
     """
     old_kms, new_kms = kms_configs(old), kms_configs(new)
     if not (old_kms or new_kms):
         yield RewriteKeys(Unwrapped(Keyring(old, plausible=plausible)), Keyring(new, plausible=plausible))
         return
-    collected = _collect(opened, old_kms, prefixes, progress)
+    collected = _collect(opened, old_kms, prefixes, progress, skip_hash_check=skip_hash_check)
+    if new and not allow_uncovered and undecryptable is Undecryptable.STOP:
+        _require_cover(collected, old, new)
     with _Services(options) as services, ExitStack() as stack:
         reading, keys_of = _unwrap(old, collected, services, options, progress)
         if reading.outage is not None and undecryptable is not Undecryptable.KEEP:
@@ -464,6 +481,33 @@ def keys_for_rewriting(
             services.close()
         keyring = Keyring(new, plausible=plausible, kms=providers.__getitem__)
         yield RewriteKeys(reading, keyring, Rewraps(writing.rewrappings))
+
+
+def _require_cover(collected: _Collected, old: Sequence[EncryptionConfig], new: Sequence[EncryptionConfig]) -> None:
+    """Refuse encrypted values without an entry in `new` whose key `old` has, by its name. Raises UncoveredResources.
+
+    Only those that open would be written in clear, and whether they do is not known yet. But if they do not, a job that
+    stops at lost values ends as well.
+    """
+    reading, writing = Keyring(old), Keyring(new)
+    uncovered = {
+        resource.name
+        for resource, header in collected.values
+        if (resource.group_resource is None or not writing.covers(resource.group_resource))
+        and header.text
+        and _has_key(reading.chain_for(resource.group_resource), header)
+    }
+    if uncovered:
+        raise UncoveredResources(sorted(uncovered))
+
+
+def _has_key(chain: Chain, header: Header) -> bool:
+    """Has a chain a key of that provider and name? It then finds fault with what follows the header: nothing."""
+    try:
+        chain.unseal(header.text, b"")
+    except NoKeyFits as error:
+        return not {Reason.UNKNOWN_PREFIX, Reason.UNKNOWN_KEY_NAME, Reason.IDENTITY_ENCRYPTED}.issuperset(error.reasons)
+    return True
 
 
 def _ended(outage: KmsError, undecryptable: Undecryptable) -> KmsError:

@@ -59,6 +59,12 @@ class OpenedSnapshot:
         finally:
             digests.stop()
 
+    def require_right_trailer(self) -> None:
+        """Read the file once to refuse a wrong trailer; a missing one is normal. Raises WrongTrailer."""
+        if self.snapshot.trailer is not None:
+            with self.digests() as digests:
+                digests.require_right_trailer()
+
     def close(self) -> None:
         """Close the file."""
         self.source.close()

@@ -12,7 +12,7 @@ import pytest
 from snaptool.providers.kms import Api, hash_key_id
 from tests.support.cli import SAMPLES, Snaptool
 from tests.support.kms_plugin import RunningPlugin, kms_plugin
-from tests.support.kms_snapshots import configuration, database, in_clear, kms_entry, sealed
+from tests.support.kms_snapshots import configuration, database, in_clear, kms_entry, sealed, stored_values
 from tests.support.kms_values import Form
 from tests.support.snapshots import config
 
@@ -219,6 +219,55 @@ def test_existing_target_is_refused_before_any_plugin_is_asked(
     ran = snaptool("rewrite", source, existing, "--config", both, "--decrypt")
     assert ran.code == 2
     assert plugin.calls() == []
+
+
+def with_trailer(path: Path, trailer: bytes) -> Path:
+    path.write_bytes(path.read_bytes() + trailer)
+    return path
+
+
+@pytest.mark.parametrize("command", ["rewrite", "list", "diff", "diff-b"])
+def test_wrong_trailer_is_refused_before_any_plugin_is_asked(
+    snaptool: Snaptool, plugin: RunningPlugin, both: Path, source: Path, tmp_path: Path, command: str
+) -> None:
+    other = snaptool.write("other.db", source.read_bytes())
+    with_trailer(source, bytes(32))
+    target = tmp_path / "new.db"
+    words: dict[str, tuple[str | Path, ...]] = {
+        "rewrite": ("rewrite", source, target, "--decrypt", "--config", both),
+        "list": ("list", source, "--config", both, "--jobs", "1"),
+        "diff": ("diff", source, other, "--config-a", both, "--config-b", both, "--jobs", "1"),
+        "diff-b": ("diff", other, source, "--config-a", both, "--config-b", both, "--jobs", "1"),
+    }
+    ran = snaptool(*words[command])
+    assert (ran.code, plugin.calls()) == (4, [])
+    assert "the SHA-256 at the end is not that of the bytes before it" in ran.stderr
+    makes = [target] if command == "rewrite" else []
+    assert snaptool(*words[command], "--skip-hash-check", makes=makes).code == 0
+    assert plugin.methods().count("Decrypt") >= 6
+
+
+def test_uncovered_resources_are_refused_before_any_plugin_is_asked(
+    snaptool: Snaptool, plugin: RunningPlugin, both: Path, source: Path, tmp_path: Path
+) -> None:
+    new = snaptool.write("new.yaml", config("secretbox", resources="configmaps"))
+    target = tmp_path / "new.db"
+    words = ("rewrite", source, target, "--config", both, "--new-config", new)
+    ran = snaptool(*words)
+    assert (ran.code, plugin.calls()) == (2, [])
+    assert "the new configuration has no entry for secrets" in ran.stderr
+    assert snaptool(*words, "--allow-uncovered", makes=[target]).code == 0
+
+
+def test_lost_values_need_no_entry_where_the_request_says_what_becomes_of_them(
+    snaptool: Snaptool, plugin: RunningPlugin, both: Path, source: Path, tmp_path: Path
+) -> None:
+    new = snaptool.write("new.yaml", config("secretbox", resources="configmaps"))
+    plugin.fail({"kind": "error", "method": "Decrypt", "code": "NOT_FOUND", "text": "no such key"})
+    target = tmp_path / "new.db"
+    words = ("rewrite", source, target, "--config", both, "--new-config", new, "--undecryptable", "keep")
+    assert snaptool(*words, makes=[target]).code == 0
+    assert stored_values(target) == stored_values(source)
 
 
 def test_commands_without_kms_values_ask_nothing(snaptool: Snaptool, plugin: RunningPlugin, both: Path) -> None:

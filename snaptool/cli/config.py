@@ -24,7 +24,7 @@ def config_command() -> None:
     show_default=True,
     help="Provider to write with.",
 )
-@click.option("--key-name", metavar="NAME", default="key1", show_default=True, help="Name of the new key.")
+@click.option("--key-name", metavar="NAME", help="Name of the new key.  [default: key1, or the next that is free]")
 @click.option(
     "--resource",
     "resources",
@@ -40,7 +40,7 @@ def config_command() -> None:
 @options.terminal_options
 def new_command(
     provider: str,
-    key_name: str,
+    key_name: str | None,
     resources: tuple[str, ...],
     keep: str | None,
     target: Path | None,

@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address
-from itertools import combinations
+from itertools import combinations, count
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
@@ -881,19 +881,21 @@ def _build_problem(config: EncryptionConfig, *, kmsv1: bool) -> ConfigProblem | 
 
 
 def new_config(
-    *, kind: Kind, key_name: str, secret: bytes, resources: Sequence[str], keep: EncryptionConfig | None = None
+    *,
+    kind: Kind,
+    secret: bytes,
+    resources: Sequence[str],
+    key_name: str | None = None,
+    keep: EncryptionConfig | None = None,
 ) -> str:
     """Write a configuration that seals `resources` with one fresh key and still reads what `keep` reads.
 
-    `kind`: aescbc, aesgcm, secretbox, or identity (no key). The old providers of each resource, be they its own or
+    `kind`: aescbc, aesgcm, secretbox, or identity (no key). Without `key_name`: key1, or the first after it that is
+    free. The old providers of each resource, be they its own or
     those of a wildcard, follow the new one; plaintext is read last. Resources that only `keep` names keep their
     entries. Raises BadConfig when the result would be refused, KeyNameTaken when its name does not tell the fresh key
     from an old one: with aescbc, API servers would read one old value in 256 as garbage, without an error.
     """
-    first: dict[str, Any] = {"identity": {}}
-    if kind is not Kind.IDENTITY:
-        encoded = base64.b64encode(secret).decode()
-        first = {kind.value: {"keys": [{"name": key_name, "secret": encoded}]}}
     old: dict[str, list[ProviderConfig]] = {}
     for entry in keep.entries if keep else ():
         for name in entry.resources:
@@ -903,6 +905,14 @@ def new_config(
         # A new entry hides the wildcard that has read its values so far.
         wider = (name, f"*.{split_resource(name)[1]}", "*.*")
         old[name] = next((old[one] for one in wider if one in old), [])
+    if key_name is None:
+        names_taken = {key.name for name in resources for key in _keys(old[name], kind)}
+        numbered = (f"key{number}" for number in count(1))
+        key_name = next(name for name in numbered if not any(_fits_for(name, one) for one in names_taken))
+    first: dict[str, Any] = {"identity": {}}
+    if kind is not Kind.IDENTITY:
+        encoded = base64.b64encode(secret).decode()
+        first = {kind.value: {"keys": [{"name": key_name, "secret": encoded}]}}
     entries: list[dict[str, Any]] = []
     for names, providers in _grouped(resources, old):
         chain = []

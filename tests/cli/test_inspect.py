@@ -196,6 +196,15 @@ def test_new_configurations_differ_and_take_names_resources_and_an_old_chain(sna
     assert old in yaml.safe_load(kept)["resources"][0]["providers"]
 
 
+def test_rotating_a_key_of_the_default_name_needs_no_name_for_the_new_one(snaptool: Snaptool) -> None:
+    words = ("config", "new", "--provider", "aescbc", "--keep", SAMPLES / "aescbc.yaml")
+    first, second, *_ = yaml.safe_load(snaptool(*words, shows_secrets=True).stdout)["resources"][0]["providers"]
+    assert [one["aescbc"]["keys"][0]["name"] for one in (first, second)] == ["key2", "key1"]
+    named = snaptool(*words, "--key-name", "key1")
+    assert named.code == 2
+    assert "give the new key a name of its own" in named.stderr
+
+
 def test_new_configuration_is_not_written_over_another(snaptool: Snaptool) -> None:
     path = snaptool.write("new.yaml", "mine")
     assert snaptool("config", "new", "-f", path).code == 2

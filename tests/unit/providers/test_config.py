@@ -547,6 +547,25 @@ def test_wildcards_come_last_the_widest_at_the_end() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("taken", "chosen"),
+    [
+        ([], "key1"),
+        (["key1"], "key2"),
+        (["key2", "key1", "key4"], "key3"),
+        (["key1:old"], "key2"),
+        (["key10"], "key1"),
+        (["2025"], "key1"),
+    ],
+)
+def test_fresh_key_without_a_name_takes_the_first_that_is_free(taken: list[str], chosen: str) -> None:
+    keep = "resources:\n" + "".join(old("secrets", f"'{name}'") for name in taken) + old("pods", "key1")
+    before = parse_config((HEAD + keep).encode())
+    text = new_config(kind=Kind.AESCBC, secret=FRESH, resources=["secrets"], keep=before)
+    first = parse_config(text.encode()).entries[0].providers[0]
+    assert first == LocalConfig(Kind.AESCBC, (KeyConfig(chosen, FRESH),))
+
+
 def test_kms_entries_are_carried_over() -> None:
     keep = (
         "resources:\n- resources: [secrets]\n  providers:\n"

@@ -13,7 +13,7 @@ all faults. This package knows nothing of etcd, and opens no file: buffers come 
 from snaptool.bolt.check import check
 from snaptool.bolt.layout import ByteOrderNotSupported, Meta, PageId, TxId
 from snaptool.bolt.reader import Bucket, Database, NotABoltFile
-from snaptool.bolt.scan import CorruptPage, LeafChunk, PageMap, Problem
+from snaptool.bolt.scan import CorruptPage, LeafChunk, PageMap, Problem, blocks, spans
 from snaptool.bolt.writer import BucketWriter, DatabaseWriter, Sink
 
 __all__ = [
@@ -31,5 +31,7 @@ __all__ = [
     "Problem",
     "Sink",
     "TxId",
+    "blocks",
     "check",
+    "spans",
 ]

@@ -577,3 +577,10 @@ def elements_of(base: Positions, count: Positions) -> tuple[Positions, Positions
     owner = np.repeat(np.arange(len(base)), count)
     first = np.cumsum(count) - count
     return owner, base[owner] + HEADER_SIZE + ELEMENT_SIZE * (np.arange(len(owner)) - first[owner])
+
+
+def spans(start: Positions, size: Positions) -> Positions:
+    """Number the members of spans: `start`, `start` + 1, … for each."""
+    if (size == 1).all():
+        return start
+    return np.repeat(start - (np.cumsum(size) - size), size) + np.arange(int(size.sum()))

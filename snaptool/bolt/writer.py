@@ -45,7 +45,7 @@ from snaptool.bolt.layout import (
     encode_meta,
     struct_format,
 )
-from snaptool.bolt.scan import LeafChunk, Positions, blocks
+from snaptool.bolt.scan import LeafChunk, Positions, blocks, spans
 from snaptool.errors import SnaptoolError
 
 _BLOCK_BYTES = 2 << 20  # measured in design/performance.md: 1-2 MB stay in the cache
@@ -230,12 +230,12 @@ class BucketWriter:
         built, carried = rows[: len(built_pages)], rows[len(built_pages) :]
         images = packed.images(pairs, page + built, built_pages, self._flags, page_size)
         if len(carried):
-            content = runs[0].chunk.buffer.reshape(-1, page_size)[_spans(source, carried_pages)]
+            content = runs[0].chunk.buffer.reshape(-1, page_size)[spans(source, carried_pages)]
             block = content
             if len(built):
                 block = np.empty((total, page_size), dtype=np.uint8)
-                block[_spans(carried, carried_pages)] = content
-                block[_spans(built, built_pages)] = np.frombuffer(images, np.uint8).reshape(-1, page_size)
+                block[spans(carried, carried_pages)] = content
+                block[spans(built, built_pages)] = np.frombuffer(images, np.uint8).reshape(-1, page_size)
             block.view("<u8")[carried, 0] = page + carried
         else:
             block = np.frombuffer(images, np.uint8).reshape(-1, page_size)
@@ -246,7 +246,7 @@ class BucketWriter:
         """Note id and first key of the leaves that start at `rows` of a block whose first page is `page`."""
         first = block.view("<u4")[rows, HEADER_SIZE // 4 : (HEADER_SIZE + ELEMENT_SIZE) // 4].astype(np.int64)
         key_at, key_sizes = rows * block.shape[1] + HEADER_SIZE + first[:, 1], first[:, 2]
-        keys = block.reshape(-1)[_spans(key_at, key_sizes)].tobytes()
+        keys = block.reshape(-1)[spans(key_at, key_sizes)].tobytes()
         self._leaves.add((page + rows).astype(np.uint64), key_sizes.astype(np.uint16), keys)
 
     def close(self, sequence: int) -> bytes:
@@ -390,10 +390,3 @@ def _pack(pairs: list[bytes], borders: list[int], page_size: int) -> _Packed:
         before=np.array(before, dtype=np.int64),
         records=len(ends),
     )
-
-
-def _spans(start: Positions, size: Positions) -> Positions:
-    """Number the members of spans: `start`, `start` + 1, … for each."""
-    if (size == 1).all():
-        return start
-    return np.repeat(start - (np.cumsum(size) - size), size) + np.arange(int(size.sum()))

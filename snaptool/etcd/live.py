@@ -10,14 +10,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from snaptool.bolt import PageMap
-from snaptool.etcd.scan import Positions, RecordChunk, hash_spans, same_spans
+from snaptool.bolt import PageMap, blocks, spans
+from snaptool.etcd.scan import Positions, RecordChunk, hash_spans
 
 _LENGTH_BITS = 20
 _LENGTH_MASK = (1 << _LENGTH_BITS) - 1
 _PART_BITS = 20  # a million records sorted at a time: 40 MB of work space
 
-_COMPARED_AT_ONCE = 4096  # pairs of keys, which lie anywhere in the file: what they touch is let go of
+_COPIED_BYTES = 16 << 20  # keys that are copied out of the file at a time to be compared
+_STRETCH = 16 << 20  # bytes of the file that may be in memory while they are
 
 _ABSENT, _PUT, _TOMBSTONE = 0, 1, 2
 
@@ -75,16 +76,33 @@ class LiveIndex:
         lengths = self._lengths(first)
         different = lengths != self._lengths(second)
         (rows,) = np.nonzero(~different)
-        for start in range(0, len(rows), _COMPARED_AT_ONCE):
-            some = rows[start : start + _COMPARED_AT_ONCE]
-            left, right = self._positions(first[some]), self._positions(second[some])
-            different[some] = ~same_spans(self._pages.bytes, left, right, lengths[some])
-            self._pages.let_go()
+        for block in blocks((np.cumsum(lengths[rows]), _COPIED_BYTES)):
+            some = rows[block]
+            ends = np.cumsum(lengths[some])
+            unequal = self._copied(first[some], ends) != self._copied(second[some], ends)
+            before = np.concatenate(([0], np.cumsum(unequal)))
+            different[some] = before[ends] != before[ends - lengths[some]]
         latest[order] = ~joined
         if different.any():
             group = np.cumsum(np.concatenate(([True], ~joined[:-1])))
             for number in np.unique(group[at[different]]).tolist():
                 self._separate(order[slice(*np.searchsorted(group, (number, number + 1)))], latest)
+
+    def _copied(self, records: Positions, ends: Positions) -> NDArray[np.uint8]:
+        """Copy the keys of `records`, back to back, each ending at its one of `ends`.
+
+        They lie anywhere in the file, so they are taken in the order of the file, and what was touched is let go of.
+        """
+        positions, lengths = self._positions(records), np.diff(ends, prepend=0)
+        copied = np.empty(int(ends[-1]), dtype=np.uint8)
+        order = np.argsort(positions)
+        for block in blocks((positions[order], _STRETCH), (np.cumsum(lengths[order]), _STRETCH >> 3)):
+            some = order[block]
+            copied[spans(ends[some] - lengths[some], lengths[some])] = self._pages.bytes[
+                spans(positions[some], lengths[some])
+            ]
+            self._pages.let_go()
+        return copied
 
     def _separate(self, records: Positions, latest: NDArray[np.bool_]) -> None:
         """Tell apart keys that only share a hash."""

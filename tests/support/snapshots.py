@@ -2,7 +2,8 @@
 
 Written by the project's own writer, so they prove nothing about formats; they are for speed, memory and interruptions.
 Shape as in design/performance.md: 25 % of writes are updates, values log-normal from 300 bytes to 10 KB with a median
-of 1.8 KB, a share of the objects are Secrets under aescbc; tombstones and leases if asked for.
+of 1.8 KB, a share of the objects are Secrets under aescbc; tombstones and leases if asked for. The metas name no
+freelist page, as in snapshots that etcd saves, and the trailer is theirs too.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ import hashlib
 import os
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from snaptool.bolt import DatabaseWriter
-from snaptool.etcd import BUCKETS, KeyValue, encode_key_value
-from snaptool.wire import encode_field
+from snaptool.bolt import DatabaseWriter, TxId
+from snaptool.bolt.layout import NO_FREELIST, encode_meta
+from snaptool.etcd import BUCKETS
+from snaptool.wire import encode_field, encode_varint
 
 KEY = bytes(range(32))
 CONFIG = """\
@@ -33,21 +35,31 @@ resources:
 """
 OLD_SECRET = base64.b64encode(KEY).decode()
 NEW_SECRET = base64.b64encode(bytes(range(32, 64))).decode()
-KINDS = (
+KINDS = (  # plural, kind, apiVersion, how many of 95 objects; the other five of 100 are Secrets
     ("pods", "Pod", "v1", 50),
     ("configmaps", "ConfigMap", "v1", 15),
     ("leases", "Lease", "coordination.k8s.io/v1", 15),
     ("events", "Event", "v1", 15),
 )
+REMEMBERED = 100_000  # keys that an update chooses from: bounds the generator's memory
+FIRST_LEASE = 7_587_000_000_000_000_000
+EVENTS_PER_LEASE = 1_000  # defaultLeaseMaxObjectCount of k8s.io/apiserver
 
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """What to generate. `sealed`: percent of the objects that are Secrets under aescbc."""
+    """What to generate.
+
+    `sealed`: percent of the objects that are Secrets under aescbc. `updates`: percent of the writes that change an
+    object that is there; 100 makes a single key. `tombstones`: percent of the updates that delete instead. `leases`:
+    events expire. `smallest`, `largest` and `median` are of an object's bytes before it is wrapped and sealed.
+    """
 
     records: int
     sealed: int = 5
+    updates: int = 25
     tombstones: int = 0
+    leases: bool = False
     seed: int = 1
     smallest: int = 300
     largest: int = 10_000
@@ -73,46 +85,57 @@ def seal(plaintext: bytes, iv: bytes) -> bytes:
 
 
 def records(mix: Mix) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the records of bucket `key`."""
+    """Yield the records of bucket `key`. Ten million of them are wanted, so this is quick before it is pretty."""
     rng = random.Random(mix.seed)
-    filler = rng.randbytes(1 << 20)
-    known: list[tuple[bytes, str, str, bool, int, int]] = []
-    for number in range(mix.records):
-        main = number + 2
-        if known and rng.random() < 0.25:
-            index = rng.randrange(len(known))
-            key, kind, api_version, sealed, create, version = known[index]
-            if mix.tombstones and rng.random() * 100 < mix.tombstones:
+    chance = rng.random
+    filler = rng.randbytes(max(1 << 20, 2 * mix.largest))
+    kinds = [
+        (plural.encode(), kind.lower().encode(), envelope(api_version, kind, b"")[:-6], plural == "events")
+        for plural, kind, api_version, share in KINDS
+        for _ in range(share)
+    ]
+    secret = (b"secrets", b"secret", envelope("v1", "Secret", b"")[:-6], False)
+    known: list[tuple[bytes, bytes, bool, bool, int, int]] = []
+    for main in range(2, mix.records + 2):
+        if known and chance() * 100 < mix.updates:
+            index = int(chance() * len(known))
+            key, head, sealed, leased, create, version = known[index]
+            if mix.tombstones and chance() * 100 < mix.tombstones:
                 known[index] = known[-1]
                 known.pop()
                 yield revision(main) + b"t", encode_field(1, key)
                 continue
-            known[index] = (key, kind, api_version, sealed, create, version + 1)
             version += 1
+            known[index] = (key, head, sealed, leased, create, version)
         else:
-            sealed = rng.random() * 100 < mix.sealed
-            plural, kind, api_version, _ = (
-                ("secrets", "Secret", "v1", 0) if sealed else rng.choices(KINDS, weights=[row[3] for row in KINDS])[0]
-            )
-            key = b"/registry/%s/namespace-%03d/%s-%08x" % (
-                plural.encode(),
-                rng.randrange(200),
-                kind.lower().encode(),
-                number,
-            )
+            sealed = chance() * 100 < mix.sealed
+            plural, kind, head, leased = secret if sealed else kinds[int(chance() * len(kinds))]
+            key = b"/registry/%s/namespace-%03d/%s-%08x" % (plural, int(chance() * 200), kind, main)
             create, version = main, 1
-            known.append((key, kind, api_version, sealed, create, version))
+            entry = (key, head, sealed, leased, create, version)
+            if len(known) < REMEMBERED:
+                known.append(entry)
+            else:
+                known[int(chance() * REMEMBERED)] = entry
         size = min(mix.largest, max(mix.smallest, int(rng.lognormvariate(0, 0.7) * mix.median)))
-        at = rng.randrange(len(filler) - size)
-        value = envelope(api_version, kind, filler[at : at + size])
+        at = int(chance() * (len(filler) - size))
+        value = b"%b\x12%b%b\x1a\x00\x22\x00" % (head, encode_varint(size), filler[at : at + size])
         if sealed:
             value = seal(value, rng.randbytes(16))
-        yield (
-            revision(main),
-            encode_key_value(
-                KeyValue(key=key, create_revision=create, mod_revision=main, version=version, value=value, lease=0)
-            ),
+        created, modified, size_of_value = encode_varint(create), encode_varint(main), encode_varint(len(value))
+        # A KeyValue: key, create_revision, mod_revision, version, value, lease.
+        stored = b"\x0a%c%b\x10%b\x18%b\x20%b\x2a%b%b" % (
+            len(key),
+            key,
+            created,
+            modified,
+            encode_varint(version),
+            size_of_value,
+            value,
         )
+        if leased and mix.leases:
+            stored += encode_field(6, FIRST_LEASE + main // EVENTS_PER_LEASE)
+        yield revision(main), stored
 
 
 def revision(main: int) -> bytes:
@@ -120,7 +143,7 @@ def revision(main: int) -> bytes:
 
 
 def write_snapshot(path: Path, mix: Mix, *, trailer: bool = True) -> None:
-    """Write the snapshot of `mix` to `path`, as a real one has it: no freelist page is not imitated, the trailer is."""
+    """Write the snapshot of `mix` to `path`; memory stays the same for any number of records."""
     with path.open("w+b") as file:
         writer = DatabaseWriter(file)
         for name in BUCKETS:
@@ -128,10 +151,15 @@ def write_snapshot(path: Path, mix: Mix, *, trailer: bool = True) -> None:
                 if name == b"key":
                     for key, value in records(mix):
                         bucket.put(key, value)
+                elif name == b"lease" and mix.leases:
+                    for lease in range(FIRST_LEASE, FIRST_LEASE + (mix.records + 1) // EVENTS_PER_LEASE + 1):
+                        bucket.put(lease.to_bytes(8, "big"), encode_field(1, lease) + encode_field(2, 3600))
                 elif name == b"meta":
                     bucket.put(b"consistent_index", (mix.records + 10).to_bytes(8, "big"))
                     bucket.put(b"term", (2).to_bytes(8, "big"))
-        writer.finish()
+        meta = replace(writer.finish(), freelist=NO_FREELIST)  # page 2, a freelist until now, becomes a free page
+        file.seek(0)
+        file.write(encode_meta(meta, 0) + encode_meta(replace(meta, txid=TxId(meta.txid - 1)), 1))
         if trailer:
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").digest()

@@ -246,10 +246,16 @@ class _Loader(_Composing):  # type: ignore[misc] # the C loader where libyaml is
         self.anchors: dict[str, yaml.Node] = {}
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Let an anchor be set again, as YAML 1.1 and go-yaml do; aliases mean the last one before them."""
+        """Let an anchor be set again, as YAML 1.1 and go-yaml do; aliases mean the last one before them.
+
+        Refuse unquoted texts in brackets or braces that go-yaml takes for a key.
+        """
         event = self.peek_event()
         if not isinstance(event, yaml.AliasEvent):
             self.anchors.pop(event.anchor, None)
+        plain = isinstance(event, yaml.ScalarEvent) and not event.style
+        if plain and parent is not None and parent.flow_style and "?" in event.value:
+            raise _Refused("syntax", f"a text with a question mark needs quotes (line {event.start_mark.line + 1})")
         return super().compose_node(parent, index)
 
     def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
@@ -263,6 +269,9 @@ def _parse_yaml(data: bytes) -> Any:
     loader = None
     try:
         text = data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
+        # Behind the start go-yaml takes a byte order mark for a letter; libyaml skips it where a line begins.
+        stand_in = next(char for char in map(chr, range(0xE000, 0xF900)) if char not in text)
+        text = text.replace("\ufeff", stand_in)
         loader = _Loader(text)
         node = loader.get_node() if loader.check_node() else None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
@@ -271,22 +280,24 @@ def _parse_yaml(data: bytes) -> Any:
     finally:
         if loader is not None:
             loader.dispose()
-    return _YamlTree(text).value(node, 0) if node is not None else None
+    return _YamlTree(text, stand_in).value(node, 0) if node is not None else None
 
 
 _ESCAPED_SLASH = re.compile(r"(?:[^\\]|\\[^/])*+\\/", re.DOTALL)
 _TAG_OF_NO_NAME = re.compile(r"(?:&\S+\s+)?!\s")
+_TAG_ALONE = re.compile(r"(?:&\S+\s+)?!\S*")
 
 
 class _YamlTree:
     """Turns YAML nodes into the values that go-yaml v2 and the conversion to JSON behind it give.
 
     `text` is what the nodes were composed from: go-yaml is the older of two brothers, and where libyaml has learned
-    something since, it matters how a scalar was written.
+    something since, it matters how a scalar was written. `stand_in`: stands there for byte order marks.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, stand_in: str) -> None:
         self._text = text
+        self._stand_in = stand_in
         self._values = 0
         # By id, which is safe while the tree lives: one long scalar may have a hundred thousand aliases.
         self._scalars: dict[int, Any] = {}
@@ -313,9 +324,12 @@ class _YamlTree:
         written = self._text[node.start_mark.index : node.end_mark.index]
         if node.style == '"' and _ESCAPED_SLASH.match(written):
             raise _Refused("syntax", f"YAML 1.1 has no escape for a slash (line {node.start_mark.line + 1})")
+        if self._text.startswith(",", node.end_mark.index) and _TAG_ALONE.fullmatch(written):
+            raise _Refused("syntax", f"the comma is part of the tag before it (line {node.start_mark.line + 1})")
+        value = node.value.replace(self._stand_in, "\ufeff")
         if node.tag == _PLAIN and _TAG_OF_NO_NAME.match(written):
-            return node.value
-        return _scalar(node.tag, node.value)
+            return value
+        return _scalar(node.tag, value)
 
     def _fill(self, made: _Map, node: yaml.MappingNode, depth: int) -> None:
         for key, value in node.value:

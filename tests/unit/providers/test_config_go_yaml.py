@@ -82,6 +82,58 @@ def test_yaml_may_begin_with_a_byte_order_mark(encoding: str) -> None:
     assert key_name(named("é"), encoding) == "é"
 
 
+def in_braces(name: str) -> str:
+    return f"{HEAD}resources: [{{resources: [secrets], providers: [{{kms: {{{name}, name: a, endpoint: 'unix:///a'}}}}]}}]\n"
+
+
+@pytest.mark.parametrize("name", ["[po? s]", "[a?b]", "[a?]", "[b, a?\n c]", "[a?#]", "[a, &x a?]"])
+def test_a_question_mark_in_brackets_needs_quotes(name: str) -> None:
+    text = HEAD + "resources:\n- resources: {}\n  providers: [{{identity: {{}}}}]\n"
+    assert codes(text.format(name)) == ["syntax"]
+    assert codes(in_braces("timeout: 3s?")) == ["syntax"]
+    for quoted in ('["a?"]', "['a? b']", "\n  - a? b", "[a] # ?"):
+        parse_config(text.format(quoted).encode())  # is taken
+    assert key_name(named("a? b")) == "a? b"
+    assert codes("a?") == ["wrong_type"]
+
+
+@pytest.mark.parametrize("tag", ["!v2", "!", "!!null", "!!str", "&x !v2"])
+def test_a_comma_behind_a_tag_is_part_of_it(tag: str) -> None:
+    assert codes(in_braces(f"apiVersion: {tag}")) == ["syntax"]
+    parse_config(in_braces(f"apiVersion: {tag} ").encode())  # is taken
+
+
+PLAIN = (
+    "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\n"
+    "resources: [{resources: [secrets], providers: [{identity: {}}]}]\n"
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeff\ufeff" + PLAIN,
+        "\n\ufeff" + PLAIN,
+        "---\n\ufeff" + PLAIN,
+        PLAIN.replace("kind", "\ufeffkind"),
+        PLAIN.replace("kind", "\ufeff\nkind"),
+        PLAIN.replace("kind", "\ufeff# a comment\nkind"),
+        PLAIN + "\ufeff",
+    ],
+)
+def test_a_byte_order_mark_inside_is_a_letter(text: str) -> None:
+    with pytest.raises(BadConfig):
+        parse_config(text.encode())
+
+
+@pytest.mark.parametrize(
+    "written", ["\ufeffa", "a\ufeff", "'\ufeffa\ue000'", '"a\ufeff\ue000b"', "|-\n          \ufeffa"]
+)
+def test_a_byte_order_mark_in_a_name_is_kept(written: str) -> None:
+    assert key_name(named(written)) == written.strip("|-\n '\"")
+    parse_config((PLAIN + "---\n\ufeff[").encode())  # is taken
+
+
 @pytest.mark.parametrize("scalar", ['"' + "x" * 1_000_000 + '"', "1" * 1_000_000, "!!binary " + "YWFh" * 250_000])
 def test_a_long_scalar_is_looked_at_once_for_all_its_aliases(scalar: str) -> None:
     start = time.process_time()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,10 @@ import click
 
 from snaptool.cli import exits, options
 from snaptool.cli.render import Terminal, print_json, print_table, show, size_text
-from snaptool.errors import InputError
+from snaptool.errors import InputError, OutputError, SnaptoolError
 
 if TYPE_CHECKING:
-    from snaptool.files import Source
+    from snaptool.files import Draft, Source
     from snaptool.operations import FileReport, KmsOptions, RewriteReport, SalvageReport
 
 _SHOWN_LOST = 20
@@ -111,23 +112,24 @@ def rewrite_command(
     with terminal.progress() as progress, open_snapshot(source) as opened:
         for notice in opened.notices:
             terminal.note(notice)
-        if report is not None:
-            _check_report(report, opened.source, target, force=force)
         if not dry_run:
             check_target(target, force=force, source=opened.source)  # before any key service is asked
-        with keys_for_rewriting(
-            opened,
-            old,
-            new,
-            kms,
-            undecryptable=lost,
-            # The other engine looks at live values alone, and judges by itself.
-            allow_uncovered=allow_uncovered or engine_name == "etcd",
-            skip_hash_check=skip_hash_check,
-            rewrap=rewrap,
-            prefixes=prefixes,
-            progress=progress,
-        ) as keys:
+        with (
+            _begin_report(report, opened.source, target, force=force) as draft,
+            keys_for_rewriting(
+                opened,
+                old,
+                new,
+                kms,
+                undecryptable=lost,
+                # The other engine looks at live values alone, and judges by itself.
+                allow_uncovered=allow_uncovered or engine_name == "etcd",
+                skip_hash_check=skip_hash_check,
+                rewrap=rewrap,
+                prefixes=prefixes,
+                progress=progress,
+            ) as keys,
+        ):
             options.note_key_problems(terminal, keys.reading)
             request = RewriteRequest(
                 reading=keys.reading.keyring,
@@ -150,7 +152,9 @@ def rewrite_command(
                 force=force,
                 progress=progress,
             )
-    return _finish(result, target, new_config, report, output, force=force)
+            if draft is not None:
+                _publish_report(draft, result)
+    return _finish(result, target, new_config, output)
 
 
 @click.command("repair")
@@ -176,7 +180,7 @@ def repair_command(source: Path, target: Path, output: str, terminal: Terminal, 
         for notice in opened.notices:
             terminal.note(notice)
         result = repair(opened, target, force=force, progress=progress)
-    return _finish(result, target, None, None, output, force=force)
+    return _finish(result, target, None, output)
 
 
 def _finish_salvage(saved: SalvageReport, output: str) -> int:
@@ -229,22 +233,31 @@ def _print_salvage(saved: SalvageReport) -> None:
     click.echo(f"  status hash {saved.target.hash:x}, revision {saved.target.revision:,}, sha256 {saved.target.sha256}")
 
 
-def _check_report(report: Path, source: Source, target: Path, *, force: bool) -> None:
-    """Refuse, before any work, a report that could not be written or would take the place of a snapshot."""
-    from snaptool.files import check_target
+def _begin_report(
+    report: Path | None, source: Source, target: Path, *, force: bool
+) -> AbstractContextManager[Draft | None]:
+    """Refuse, before any work, a report that cannot be written or would take the place of a snapshot."""
+    from snaptool.files import Draft, check_target
 
+    if report is None:
+        return nullcontext()
     if report.resolve() == target.resolve():
         raise InputError(f"report and target are the same file: {report}", hint="name another file for the report")
     check_target(report, force=force, source=source)
+    return Draft(report, force=force)
 
 
-def _finish(
-    result: RewriteReport, target: Path, new_config: str | None, report: Path | None, output: str, *, force: bool
-) -> int:
-    if report is not None:
-        from snaptool.files import write_private
+def _publish_report(draft: Draft, result: RewriteReport) -> None:
+    try:
+        draft.write((json.dumps(document(result), indent=2, ensure_ascii=False) + "\n").encode())
+        draft.publish()
+    except SnaptoolError as error:
+        if result.target is None:
+            raise
+        raise OutputError(f"{error}; but {result.target.path} is published, and verified", hint=error.hint) from error
 
-        write_private(report, json.dumps(document(result), indent=2, ensure_ascii=False) + "\n", force=force)
+
+def _finish(result: RewriteReport, target: Path, new_config: str | None, output: str) -> int:
     if output == "json":
         print_json(document(result))
     else:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import stat
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -268,6 +270,32 @@ def test_lost_values_need_no_entry_where_the_request_says_what_becomes_of_them(
     words = ("rewrite", source, target, "--config", both, "--new-config", new, "--undecryptable", "keep")
     assert snaptool(*words, makes=[target]).code == 0
     assert stored_values(target) == stored_values(source)
+
+
+@pytest.mark.parametrize("dry", [False, True], ids=["", "dry run"])
+def test_report_that_fails_at_last_says_whether_the_target_is_there(
+    snaptool: Snaptool, plugin: RunningPlugin, both: Path, source: Path, tmp_path: Path, *, dry: bool
+) -> None:
+    report, target = tmp_path / "report.json", tmp_path / "new.db"
+    plugin.fail({"kind": "slow", "method": "Decrypt", "seconds": 0.2})
+
+    def come_in_between() -> None:
+        while not plugin.calls():
+            time.sleep(0.01)
+        report.write_text("mine")
+
+    other = threading.Thread(target=come_in_between)
+    other.start()
+    ran = snaptool(
+        *("rewrite", source, target, "--config", both, "--decrypt", "--report", report),
+        *(["--dry-run"] if dry else []),
+        makes=[report] if dry else [report, target],
+    )
+    other.join()
+    assert report.read_text() == "mine"
+    assert ran.code == (2 if dry else 1)
+    assert f"target {report} exists already" in ran.stderr
+    assert (f"but {target} is published, and verified" in ran.stderr) == (not dry)
 
 
 def test_commands_without_kms_values_ask_nothing(snaptool: Snaptool, plugin: RunningPlugin, both: Path) -> None:

@@ -285,6 +285,19 @@ def test_report_that_exists_is_refused_before_any_work(snaptool: Snaptool, targe
     assert "--force" in ran.stderr
 
 
+def test_report_that_cannot_be_written_is_refused_before_any_work(
+    snaptool: Snaptool, target: Path, tmp_path: Path
+) -> None:
+    source = snaptool.sample("aescbc-cluster.db")
+    words = ("rewrite", source, target, "--config", SAMPLES / "aescbc.yaml", "--decrypt", "--report")
+    ran = snaptool(*words, "/proc/report.json")  # where even root makes no file
+    assert (ran.code, ran.stdout) == (1, "")
+    assert ran.stderr.startswith("snaptool: error: cannot create a file in /proc: ")
+    ran = snaptool(*words, tmp_path, "--force")
+    assert (ran.code, ran.stdout) == (2, "")
+    assert "is a directory" in ran.stderr
+
+
 @pytest.mark.parametrize("which", ["source", "target", "link", "no folder"])
 def test_report_may_not_take_the_place_of_source_or_target(
     snaptool: Snaptool, target: Path, tmp_path: Path, which: str

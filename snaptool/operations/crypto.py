@@ -12,7 +12,6 @@ wrapped keys were unwrapped before. They end with their parent, even when that i
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import mmap
 import multiprocessing
 import os
@@ -23,6 +22,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from hashlib import blake2b, sha256
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -43,8 +43,8 @@ from snaptool.providers import (
     Keyring,
     Kind,
     NoKeyFits,
+    Opening,
     Reason,
-    Unsealed,
 )
 from snaptool.providers.kms_keys import Rewrapping
 
@@ -106,7 +106,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class OpenedBatch:
-    """One `outcome` index into `outcomes` and one row of `digests` (BLAKE2b-128 of the plaintext) per value.
+    """One `outcome` index into `outcomes` and one row of `digests` (see `plaintext_digest`) per value.
 
     `lost_keys`: the etcd keys of the values that did not open, by row.
     """
@@ -148,7 +148,7 @@ class SeededRandomness:
             out = b""
             while len(out) < size:
                 label = b"%d/%d/%d" % (main, sub, counter)
-                out += hashlib.blake2b(label, key=self.seed[:64]).digest()
+                out += blake2b(label, key=self.seed[:64]).digest()
                 counter += 1
             return out[:size]
 
@@ -231,51 +231,49 @@ class _Bench:
 def open_batch(bench: _Bench, batch: Batch) -> OpenedBatch:
     """Open every value of `batch` with the reading keys."""
     known: dict[Outcome, int] = {}
-    # Values that opened the same way share an outcome, which is found by its parts: making one per value costs more
-    # than some ciphers do.
-    ways: dict[tuple[object, ...], int] = {}
+    # Values that opened the same way share an opening: to make an outcome of each costs more than some ciphers do.
+    ways: dict[Opening, int] = {}
     numbers: list[int] = []
     digests: list[bytes] = []
     lost_keys: dict[int, bytes] = {}
     chains = bench.reading_chains(batch)
     for resource, key, stored in bench.values(batch):
         try:
-            unsealed = chains[resource].unseal(stored, key)
+            opening, plaintext = chains[resource].open(stored, key)
         except NoKeyFits as error:
             lost_keys[len(numbers)] = key
             numbers.append(known.setdefault(_lost(error), len(known)))
             digests.append(_NO_DIGEST)
             continue
-        if unsealed.doubtful:
+        if opening.doubtful:
             lost_keys[len(numbers)] = key
-        way = (unsealed.position, unsealed.key_name, unsealed.stale, unsealed.doubtful)
-        if way not in ways:
-            ways[way] = known.setdefault(_opened(unsealed), len(known))
-        numbers.append(ways[way])
-        digests.append(plaintext_digest(unsealed.plaintext))
-    rows = np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(len(batch), DIGEST_SIZE)
+        if opening not in ways:
+            ways[opening] = known.setdefault(_opened(opening), len(known))
+        numbers.append(ways[opening])
+        digests.append(sha256(plaintext).digest())
+    rows = np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(len(batch), -1)[:, :DIGEST_SIZE].copy()
     return OpenedBatch(tuple(known), np.array(numbers, dtype=np.int64), rows, lost_keys)
 
 
-_NO_DIGEST = bytes(DIGEST_SIZE)
+_NO_DIGEST = bytes(sha256().digest_size)
 
 
 def _lost(error: NoKeyFits) -> Outcome:
     return Outcome(False, None, "", (), stale=False, reasons=error.reasons, server_error=str(error))
 
 
-def _opened(unsealed: Unsealed) -> Outcome:
-    reasons = (Reason.DOUBTFUL_PLAINTEXT,) if unsealed.doubtful else ()
-    return Outcome(not unsealed.doubtful, unsealed.kind, unsealed.key_name, unsealed.position, unsealed.stale, reasons)
+def _opened(way: Opening) -> Outcome:
+    reasons = (Reason.DOUBTFUL_PLAINTEXT,) if way.doubtful else ()
+    return Outcome(not way.doubtful, way.kind, way.key_name, way.position, way.stale, reasons)
 
 
 def open_value(chain: Chain, stored: bytes, key: bytes) -> tuple[Outcome, bytes | None]:
     """Open one value: what came of it, and the plaintext (None when it did not open)."""
     try:
-        unsealed = chain.unseal(stored, key)
+        opening, plaintext = chain.open(stored, key)
     except NoKeyFits as error:
         return _lost(error), None
-    return _opened(unsealed), unsealed.plaintext
+    return _opened(opening), plaintext
 
 
 def reseal_batch(bench: _Bench, batch: Batch) -> list[bytes]:
@@ -294,13 +292,13 @@ def reseal_batch(bench: _Bench, batch: Batch) -> list[bytes]:
 def _reseal(reader: Chain, writer: Chain, rewraps: Rewraps, stored: bytes, key: bytes, entropy: Entropy) -> bytes:
     anew = rewraps.rewrap(stored, writer.writer) if rewraps else None
     if anew is None:
-        anew = writer.seal(reader.unseal(stored, key).plaintext, key, entropy)
+        anew = writer.seal(reader.open(stored, key)[1], key, entropy)
     return anew
 
 
 def plaintext_digest(plaintext: bytes) -> bytes:
-    """Return 16 bytes by which equal plaintexts are recognised."""
-    return hashlib.blake2b(plaintext, digest_size=DIGEST_SIZE).digest()
+    """Return 16 bytes by which equal plaintexts are recognised: of SHA-256, for which processors have instructions."""
+    return sha256(plaintext).digest()[:DIGEST_SIZE]
 
 
 class Workshop:

@@ -21,7 +21,7 @@ from snaptool.providers.config import (
     new_config,
     parse_config,
 )
-from snaptool.providers.keyring import SERVER_TEXTS, Chain, GroupResource, Keyring, NoKeyFits, Unsealed
+from snaptool.providers.keyring import SERVER_TEXTS, Chain, GroupResource, Keyring, NoKeyFits, Opening, Unsealed
 from snaptool.providers.provider import Entropy, KeyDoesNotFit, Kind, Opened, Plausible, Provider, Reason
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "LocalConfig",
     "NoKeyFits",
     "Opened",
+    "Opening",
     "Plausible",
     "Provider",
     "Reason",

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from snaptool.errors import ProviderError
 from snaptool.providers.config import EncryptionConfig, KmsConfig, ProviderConfig
 from snaptool.providers.provider import Entropy, KeyDoesNotFit, Kind, Opened, Plausible, Provider, Reason
-from snaptool.providers.symmetric import Identity, Key, LocalProvider
+from snaptool.providers.symmetric import RESERVED_PREFIX, Identity, Key, LocalProvider, QuickRead
 
 KmsFactory = Callable[[KmsConfig], Provider]
 
@@ -99,6 +99,17 @@ SERVER_TEXTS = {
 _UNKNOWN_SECRETBOX_KEY = "no matching key was found for the provided Secretbox transformer"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Opening:
+    """How a value opened: all of `Unsealed` but the plaintext. A chain gives the same object for the same way."""
+
+    kind: Kind
+    key_name: str
+    position: tuple[int, int, int]
+    stale: bool
+    doubtful: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Unsealed:
     """An opened value. `position` tells keys of the same name apart: configuration, provider, key, counted from 0."""
@@ -121,6 +132,35 @@ class Chain:
             tuple((provider.prefix, len(provider.prefix), provider) for provider in providers)
             for providers in self._configurations
         )
+        self._openings: dict[tuple[object, ...], Opening] = {}
+        self._plain, self._shortcuts = self._make_shortcuts()
+
+    def _make_shortcuts(self) -> tuple[Opening | None, tuple[tuple[bytes, QuickRead, Opening], ...]]:
+        """Return how plaintext opens, if it does, and for every header who is asked first, in order."""
+        plain: Opening | None = None
+        shortcuts: list[tuple[bytes, QuickRead, Opening]] = []
+        for number, providers in enumerate(self._configurations):
+            for place, provider in enumerate(providers):
+                if isinstance(provider, Identity):
+                    plain = plain or self._opening(provider.kind, "", (number, place, 0), stale=place != 0)
+                elif isinstance(provider, LocalProvider):
+                    for index, (header, read) in enumerate(provider.shortcuts()):
+                        name, position = provider.keys[index].name, (number, place, index)
+                        opening = self._opening(provider.kind, name, position, stale=place != 0 or index != 0)
+                        shortcuts.append((header, read, opening))
+                else:
+                    # It has to be here all the same: who comes behind it is not asked first.
+                    opening = self._opening(provider.kind, "", (number, place, 0), stale=False)
+                    shortcuts.append((provider.prefix, _no_shortcut, opening))
+        return plain, tuple(shortcuts)
+
+    def _opening(
+        self, kind: Kind, key_name: str, position: tuple[int, int, int], *, stale: bool, doubtful: bool = False
+    ) -> Opening:
+        way = (kind, key_name, position, stale, doubtful)
+        if way not in self._openings:
+            self._openings[way] = Opening(kind, key_name, position, stale, doubtful)
+        return self._openings[way]
 
     @property
     def _first(self) -> Provider:
@@ -130,6 +170,25 @@ class Chain:
     def writer(self) -> tuple[Kind, str]:
         """Provider and key that `seal` uses."""
         return self._first.kind, self._first.write_key
+
+    def open(self, stored: bytes, context: bytes) -> tuple[Opening, bytes]:
+        """Open a stored value as `unseal` does, at less cost when many of them are to be opened. Raises NoKeyFits.
+
+        Nearly every value is opened by the first key that is asked; what that one refuses goes the long way.
+        """
+        if not stored.startswith(RESERVED_PREFIX):
+            if self._plain is not None:
+                return self._plain, stored
+        else:
+            for header, read, opening in self._shortcuts:
+                if stored.startswith(header):
+                    plaintext = read(stored, context)
+                    if plaintext is not None:
+                        return opening, plaintext
+                    break
+        found = self.unseal(stored, context)
+        way = self._opening(found.kind, found.key_name, found.position, stale=found.stale, doubtful=found.doubtful)
+        return way, found.plaintext
 
     def unseal(self, stored: bytes, context: bytes) -> Unsealed:
         """Open a stored value. `context`: its whole etcd key. Raises NoKeyFits.
@@ -165,7 +224,8 @@ class Chain:
 
     def seal(self, plaintext: bytes, context: bytes, entropy: Entropy = os.urandom) -> bytes:
         """Return the stored value that kube-apiserver would write. `context`: the whole etcd key."""
-        return self._first.prefix + self._first.seal(plaintext, context, entropy)
+        prefix, _, writer = self._prefixes[0][0]
+        return prefix + writer.seal(plaintext, context, entropy)
 
     def is_writer_of(self, position: tuple[int, int, int], other: Chain) -> bool:
         """Is the key at `position` of this chain the very key that `other` writes with?"""
@@ -178,6 +238,10 @@ class Chain:
             and key.name == writer.keys[0].name
             and hmac.compare_digest(key.secret, writer.keys[0].secret)
         )
+
+
+def _no_shortcut(stored: bytes, context: bytes) -> None:
+    del stored, context
 
 
 _NOT_MINE = frozenset({Reason.UNKNOWN_PREFIX, Reason.UNKNOWN_KEY_NAME, Reason.IDENTITY_ENCRYPTED})

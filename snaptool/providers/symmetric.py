@@ -17,7 +17,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
@@ -121,10 +121,38 @@ class LocalProvider:
             return doubtful
         raise KeyDoesNotFit(*(dict.fromkeys(reasons) or (Reason.UNKNOWN_KEY_NAME,)))
 
+    def shortcuts(self) -> tuple[tuple[bytes, QuickRead], ...]:
+        """Return what every key's stored values begin with, prefix included, and how that key alone opens one."""
+        plausible = self.plausible if self.kind is Kind.AESCBC else None
+        headers = [self.prefix + key.marker for key in self.keys]
+        return tuple(
+            (header, partial(_read_quickly, _READERS[self.kind], key.secret, len(header), plausible))
+            for header, key in zip(headers, self.keys, strict=True)
+        )
+
     def seal(self, plaintext: bytes, context: bytes, entropy: Entropy) -> bytes:
         """Seal with the first key; takes as many random bytes as the algorithm has nonce."""
         key = self.keys[0]
         return key.marker + _WRITERS[self.kind](key.secret, plaintext, context, entropy)
+
+
+QuickRead = Callable[[bytes, bytes], bytes | None]
+"""Opens a whole stored value in its context; None when the result is not beyond doubt, for whatever reason."""
+
+
+def _read_quickly(
+    read: Callable[[bytes, bytes, bytes], bytes],
+    secret: bytes,
+    header_size: int,
+    plausible: Plausible | None,
+    stored: bytes,
+    context: bytes,
+) -> bytes | None:
+    try:
+        plaintext = read(secret, stored[header_size:], context)
+    except KeyDoesNotFit:
+        return None
+    return plaintext if plausible is None or plausible(plaintext) else None
 
 
 def open_cbc(key: bytes, payload: bytes) -> bytes:
@@ -132,20 +160,26 @@ def open_cbc(key: bytes, payload: bytes) -> bytes:
 
     The padding is checked as kube-apiserver does: it may be as long as all the data, where PKCS#7 stops at a block.
     """
-    if len(payload) < CBC_IV_SIZE:
-        raise KeyDoesNotFit(Reason.TOO_SHORT)
-    if len(payload) % BLOCK_SIZE:
-        raise KeyDoesNotFit(Reason.NOT_BLOCK_MULTIPLE)
-    if len(payload) == CBC_IV_SIZE:
-        raise KeyDoesNotFit(Reason.NO_CIPHER_BLOCK)
+    size = len(payload)
+    if size <= CBC_IV_SIZE or size % BLOCK_SIZE:
+        raise KeyDoesNotFit(_misfit(size))
     # The IV goes in as a block of its own: what comes out for it is nonsense, and all behind it is right.
     padded = _running.of_key(key).update(payload)
     padding = padded[-1]
-    if not 0 < padding <= len(padded) - CBC_IV_SIZE:
+    if not 0 < padding <= size - CBC_IV_SIZE:
         raise KeyDoesNotFit(Reason.CBC_PADDING_LENGTH)
-    if not padded.endswith(bytes((padding,)) * padding):
+    if not padded.endswith(_PADDINGS[padding]):
         raise KeyDoesNotFit(Reason.CBC_PADDING_BYTES)
     return padded[CBC_IV_SIZE:-padding]
+
+
+def _misfit(size: int) -> Reason:
+    if size < CBC_IV_SIZE:
+        return Reason.TOO_SHORT
+    return Reason.NOT_BLOCK_MULTIPLE if size % BLOCK_SIZE else Reason.NO_CIPHER_BLOCK
+
+
+_PADDINGS = tuple(bytes((length,)) * length for length in range(256))
 
 
 def _started_decryptor(key: bytes) -> CipherContext:
@@ -206,8 +240,7 @@ def _open_cbc_ignoring_context(key: bytes, payload: bytes, context: bytes) -> by
 def _seal_cbc(key: bytes, plaintext: bytes, context: bytes, entropy: Entropy) -> bytes:
     del context
     iv = entropy(CBC_IV_SIZE)
-    padding = BLOCK_SIZE - len(plaintext) % BLOCK_SIZE
-    padded = plaintext + bytes((padding,)) * padding
+    padded = plaintext + _PADDINGS[BLOCK_SIZE - len(plaintext) % BLOCK_SIZE]
     idle = _idle_encryptors(key)
     try:
         encryptor, last = idle.pop()

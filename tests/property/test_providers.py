@@ -7,6 +7,7 @@ import json
 import random
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -26,6 +27,7 @@ from snaptool.providers import (
     KeyDoesNotFit,
     Keyring,
     Kind,
+    KmsConfig,
     LocalConfig,
     NoKeyFits,
     Provider,
@@ -34,6 +36,7 @@ from snaptool.providers import (
     parse_config,
 )
 from snaptool.providers.config import KeyConfig, endpoint_path, endpoint_problem, parse_duration, plain_scalar
+from snaptool.providers.keyring import UnreachableKms
 from snaptool.providers.symmetric import Identity, Key, LocalProvider, open_cbc
 
 CIPHERS = (Kind.AESCBC, Kind.AESGCM, Kind.SECRETBOX)
@@ -149,6 +152,58 @@ def test_chains_read_as_specified(providers: list[Provider], data: st.DataObject
         assert expected is None
     else:
         assert (unsealed.plaintext, unsealed.stale) == expected
+
+
+def object_like(plaintext: bytes) -> bool:
+    return plaintext.startswith(b"k8s")
+
+
+@st.composite
+def any_providers(draw: st.DrawFn) -> Provider:
+    """Also ones that find CBC plaintexts doubtful, and KMS ones, whose prefix may go on into the next name."""
+    if draw(st.integers(0, 5)) == 0:
+        config = KmsConfig(draw(NAMES), draw(st.sampled_from(["v1", "v2"])), "unix:///k", timeout=1, cache_size=None)
+        return UnreachableKms(config)
+    provider = draw(PROVIDERS)
+    return replace(provider, plausible=object_like) if isinstance(provider, LocalProvider) else provider
+
+
+@given(st.lists(st.lists(any_providers(), min_size=1, max_size=3), min_size=1, max_size=3), st.data())
+def test_the_short_way_to_open_a_value_ends_where_the_long_one_does(
+    configurations: list[list[Provider]], data: st.DataObject
+) -> None:
+    chain = Chain(configurations)
+    writers = [one for providers in configurations for one in providers if not isinstance(one, UnreachableKms)]
+    for _ in range(data.draw(st.integers(1, 6))):
+        writer = data.draw(st.sampled_from(writers) | PROVIDERS if writers else PROVIDERS)
+        if isinstance(writer, LocalProvider):
+            # Any of its keys: names come twice, and one may begin as another.
+            writer = replace(writer, keys=(data.draw(st.sampled_from(writer.keys)),))
+        context = data.draw(CONTEXTS)
+        plaintext = data.draw(st.sampled_from([b"", b"k8s", b"k8s:enc:"])) + data.draw(PLAINTEXTS)
+        stored = writer.prefix + writer.seal(plaintext, context, random.Random(1).randbytes)
+        foreign = data.draw(any_providers()).prefix + data.draw(st.binary(max_size=40))
+        cut = data.draw(st.integers(0, len(stored)))
+        altered = stored[:cut] + bytes(byte ^ 1 for byte in stored[cut : cut + 1]) + stored[cut + 1 :]
+        stored = data.draw(st.sampled_from([stored, stored, stored[:cut], stored + b"\0", altered, foreign]))
+        assert opened_shortly(chain, stored, context) == opened_at_length(chain, stored, context)
+
+
+def opened_shortly(chain: Chain, stored: bytes, context: bytes) -> tuple[object, ...]:
+    try:
+        way, plaintext = chain.open(stored, context)
+    except NoKeyFits as refusal:
+        return refusal.reasons, refusal.attempts, str(refusal)
+    assert chain.open(stored, context)[0] is way
+    return plaintext, way.kind, way.key_name, way.position, way.stale, way.doubtful
+
+
+def opened_at_length(chain: Chain, stored: bytes, context: bytes) -> tuple[object, ...]:
+    try:
+        found = chain.unseal(stored, context)
+    except NoKeyFits as refusal:
+        return refusal.reasons, refusal.attempts, str(refusal)
+    return found.plaintext, found.kind, found.key_name, found.position, found.stale, found.doubtful
 
 
 @given(st.lists(PROVIDERS, min_size=1, max_size=3), PLAINTEXTS, CONTEXTS)

@@ -123,6 +123,7 @@ class Draft:
         self._failure: OSError | None = None
         self._blocks: queue.Queue[tuple[int, memoryview] | None] = queue.Queue(_BLOCKS_IN_FLIGHT)
         self._drain: threading.Thread | None = None
+        self._syncing: threading.Thread | None = None
 
     def _open(self) -> int:
         folder = self.target.parent
@@ -182,13 +183,26 @@ class Draft:
             self._drain.join()
             self._drain = None
 
-    def sync(self) -> None:
-        """Bring everything to the disk itself."""
+    def start_syncing(self) -> None:
+        """Begin to bring everything to the disk, beside whatever else is done; `publish` waits for it."""
         self.flush()
+        self._syncing = threading.Thread(target=self._sync, name="snaptool-sync", daemon=True)
+        self._syncing.start()
+
+    def _sync(self) -> None:
         try:
             os.fsync(self._fd)
         except OSError as error:
-            raise _output_error("write", self.target, error) from error
+            self._failure = error
+
+    def sync(self) -> None:
+        """Bring everything to the disk itself."""
+        if self._syncing is not None:
+            self._syncing.join()
+            self._syncing = None
+        self.flush()
+        self._sync()
+        self.flush()
 
     @property
     def readable_path(self) -> str:
@@ -199,6 +213,10 @@ class Draft:
         """Map what was written, read-only."""
         self.flush()
         return mmap.mmap(self._fd, self.size, access=mmap.ACCESS_READ)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Read what was written, past any map."""
+        return os.pread(self._fd, size, offset)
 
     def publish(self) -> None:
         """Give the file its name. Raises TargetExists if one has appeared meanwhile and may not be replaced."""
@@ -243,6 +261,8 @@ class Draft:
         if self._drain is not None:
             self._failure = self._failure or OSError(errno.ECANCELED, "given up")
             self._stop_writing()
+        if self._syncing is not None:
+            self._syncing.join()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

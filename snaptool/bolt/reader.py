@@ -29,7 +29,7 @@ from snaptool.bolt.layout import (
     PageHeader,
     decode_meta,
 )
-from snaptool.bolt.scan import CHUNK_RECORDS, CorruptPage, LeafChunk, Leaves, PageMap, Release, Walk
+from snaptool.bolt.scan import CHUNK_RECORDS, CorruptPage, LeafChunk, Leaves, PageMap, Release, Walk, spans
 from snaptool.errors import FormatError
 
 MAX_BUCKETS = 1000  # a hostile file could hold millions of empty ones; bolt sets no limit, etcd makes ten
@@ -59,9 +59,22 @@ class Bucket:
         """Number of records, by the page headers."""
         return int(self._leaves.count.sum())
 
-    def chunks(self, max_records: int = CHUNK_RECORDS) -> Iterator[LeafChunk]:
-        """Yield the records as arrays, in runs of whole leaves of about `max_records`. Raises CorruptPage."""
-        return self._walk.chunks(self._leaves, max_records)
+    def chunks(
+        self, max_records: int = CHUNK_RECORDS, *, first_leaf: int = 0, last_leaf: int | None = None
+    ) -> Iterator[LeafChunk]:
+        """Yield the records as arrays, in runs of whole leaves of about `max_records`. Raises CorruptPage.
+
+        `first_leaf`, `last_leaf`: only leaves from the one to the other (not included), by number.
+        """
+        return self._walk.chunks(self._leaves, max_records, first_leaf, last_leaf)
+
+    def leaf_pages(self) -> NDArray[np.int64]:
+        """Number all pages of the leaves of a bucket that has a tree of its own."""
+        return spans(self._leaves.trail[-1].nodes, self._leaves.overflow + np.int64(1))
+
+    def leaf_starts(self) -> NDArray[np.int64]:
+        """Number the first record of each leaf; one more entry for the end."""
+        return np.concatenate((np.zeros(1, np.int64), np.cumsum(self._leaves.count, dtype=np.int64)))
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Yield key and value of every record, in key order. Raises CorruptPage."""

@@ -240,6 +240,21 @@ class LeafChunk:
         """The key of one record."""
         return self.buffer[int(self.key_pos[row]) :][: int(self.key_len[row])].tobytes()
 
+    def value(self, row: int) -> bytes:
+        """The value of one record."""
+        return self.buffer[int(self.value_pos[row]) :][: int(self.value_len[row])].tobytes()
+
+    def pick(self, rows: Positions) -> LeafChunk:
+        """Return the chunk with only these of its records, ascending; `first_record` stays what it was."""
+        return replace(
+            self,
+            leaf_start=np.searchsorted(rows, self.leaf_start),
+            key_pos=self.key_pos[rows],
+            key_len=self.key_len[rows],
+            value_pos=self.value_pos[rows],
+            value_len=self.value_len[rows],
+        )
+
     def portable(self) -> NDArray[np.bool_]:
         """Which leaves may be carried over whole: a page of their own, packed data, and nothing but zeros behind it."""
         record_end = self.value_pos + self.value_len
@@ -456,12 +471,19 @@ class Walk:
         result: NDArray[np.bool_] = inside & legal & packed[owner]
         return result
 
-    def chunks(self, leaves: Leaves, max_records: int = CHUNK_RECORDS) -> Iterator[LeafChunk]:
-        """Yield the records of `leaves`, at least one leaf at a time, checked for bounds and order."""
-        records = np.cumsum(leaves.count, dtype=np.int64)
-        sizes = np.cumsum(leaves.overflow + np.int64(1)) * self.pages.page_size
+    def chunks(
+        self, leaves: Leaves, max_records: int = CHUNK_RECORDS, first: int = 0, last: int | None = None
+    ) -> Iterator[LeafChunk]:
+        """Yield the records of `leaves`, or of those from `first` to `last` (not included).
+
+        One leaf at a time at least, checked for bounds and order.
+        """
+        before = int(leaves.count[:first].sum(dtype=np.int64))
+        records = np.cumsum(leaves.count[first:last], dtype=np.int64)
+        sizes = np.cumsum(leaves.overflow[first:last] + np.int64(1)) * self.pages.page_size
         for block in blocks((records, max_records), (sizes, CHUNK_BYTES)):
-            yield self._chunk(leaves, block, int(records[block.start - 1]) if block.start else 0)
+            earlier = int(records[block.start - 1]) if block.start else 0
+            yield self._chunk(leaves, slice(first + block.start, first + block.stop), before + earlier)
 
     def _chunk(self, leaves: Leaves, block: slice, first_record: int) -> LeafChunk:
         pages, level, count = self.pages, leaves.trail[-1], leaves.count[block].astype(np.int64)

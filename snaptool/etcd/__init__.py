@@ -14,11 +14,11 @@ from snaptool.etcd.edits import NO_EDITS, Editor, Edits, UnsafeEdit, compact, de
 from snaptool.etcd.hashes import (
     CURRENT_SERVERS,
     HashKV,
+    LeafSums,
     RevisionCompacted,
     RevisionInFuture,
     ServerGeneration,
     Status,
-    StatusHash,
     add_spans,
     server_generation,
 )
@@ -66,6 +66,7 @@ __all__ = [
     "FindingCode",
     "HashKV",
     "KeyValue",
+    "LeafSums",
     "Lease",
     "Member",
     "RecordChunk",
@@ -77,7 +78,6 @@ __all__ = [
     "ServerGeneration",
     "Snapshot",
     "Status",
-    "StatusHash",
     "StoredRecord",
     "Trailer",
     "UnsafeEdit",

@@ -13,6 +13,7 @@ spec/etcd-snapshot.md. Must not know: Kubernetes, encryption, paths.
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -27,12 +28,14 @@ from snaptool.errors import FormatError
 from snaptool.etcd.hashes import (
     CURRENT_SERVERS,
     HashKV,
+    LeafSums,
     RevisionCompacted,
     RevisionInFuture,
     ServerGeneration,
     Status,
-    StatusHash,
-    add_records,
+    join_sums,
+    sum_leaves,
+    sums_of,
 )
 from snaptool.etcd.live import LiveIndex
 from snaptool.etcd.records import (
@@ -67,6 +70,7 @@ BUCKETS = (
 
 DIGEST_SIZE = 32
 _BLOCK_SIZE = 512
+_LEAVES_AT_ONCE = 4096
 
 SCHEDULED = b"scheduledCompactRev"
 FINISHED = b"finishedCompactRev"
@@ -209,16 +213,26 @@ class Snapshot:
     @property
     def last_revision(self) -> Revision | None:
         """The revision of the last record, None when there is none."""
-        bucket = self.bucket(b"key")
-        if not self._scanned and bucket is not None:
-            last = None
-            for leaves in bucket.chunks():
-                last = leaves if len(leaves) else last
-            if last is not None:
-                found = scan_revisions(last)
-                self._last = Revision(int(found.main[-1]), int(found.sub[-1]))
-            self._scanned = True
+        if not self._scanned and self.record_count:
+            self._last = self._revision_of(self.record_count - 1)
+        self._scanned = True
         return self._last
+
+    def _leaf_of(self, number: int) -> LeafChunk:
+        """Read the leaf that holds a record of bucket `key`, and no other."""
+        bucket = self.bucket(b"key")
+        assert bucket is not None
+        leaf = int(np.searchsorted(bucket.leaf_starts(), number, side="right")) - 1
+        return next(bucket.chunks(first_leaf=leaf, last_leaf=leaf + 1))
+
+    def _revision_of(self, number: int) -> Revision:
+        leaf = self._leaf_of(number)
+        found = scan_revisions(leaf.pick(np.array([number - leaf.first_record])))
+        return Revision(int(found.main[0]), int(found.sub[0]))
+
+    def _count_up_to(self, main: int) -> int:
+        """Count the records up to a revision: they are in its order."""
+        return bisect_right(range(self.record_count), main, key=lambda number: self._revision_of(number).main)
 
     @property
     def current_revision(self) -> int:
@@ -409,11 +423,10 @@ class Snapshot:
 
     def record(self, number: int) -> StoredRecord:
         """Return one record of bucket `key` by its number. Raises IndexError when there are fewer."""
-        bucket = self.bucket(b"key")
-        for leaves in bucket.chunks() if bucket and number >= 0 else ():
-            if number < leaves.first_record + len(leaves):
-                return stored_record(scan_records(leaves), number - leaves.first_record)
-        raise IndexError(number)
+        if not 0 <= number < self.record_count:
+            raise IndexError(number)
+        leaf = self._leaf_of(number)
+        return stored_record(scan_records(leaf), number - leaf.first_record)
 
     def stored_value(self, record: StoredRecord) -> bytes:
         """Return the KeyValue message of a record."""
@@ -437,37 +450,47 @@ class Snapshot:
 
     # --- checksums ---
 
+    def leaf_starts(self) -> NDArray[np.int64]:
+        """Number the first record of each leaf of bucket `key`; one more entry for the end."""
+        bucket = self.bucket(b"key")
+        return np.zeros(1, dtype=np.int64) if bucket is None else bucket.leaf_starts()
+
+    def new_sums(self) -> LeafSums:
+        """Return the sums of bucket `key` for a pass to fill in."""
+        bucket = self.bucket(b"key")
+        return LeafSums(0 if bucket is None else bucket.leaf_count)
+
+    def status_hash(self, sums: LeafSums | None = None) -> int:
+        """Compute the hash of `snapshot status`. `sums`: those of bucket `key`, if they are known."""
+        crc = 0
+        for name, bucket in self.database.buckets().items():
+            found = sums if sums and name == b"key" else sums_of(bucket)
+            crc = join_sums(crc32c(name, crc), found.crc, found.size)
+        return crc
+
     def status(self) -> Status:
         """Compute what `etcdutl snapshot status` prints. Raises as `records`."""
-        total = StatusHash()
-        known = self._scanned and (self._live is not None or self._index is not None)
-        for bucket in self.database.buckets().values():
-            total.begin(bucket)
-            # What else the status needs is found on the way, unless an earlier pass found it.
-            chunks = bucket.chunks() if known or bucket.name != b"key" else self._leaves_of_records()
-            for leaves in chunks:
-                total.add(leaves)
-        return self.status_of(total)
-
-    def _leaves_of_records(self) -> Iterator[LeafChunk]:
-        for chunk in self.records():
-            yield chunk.leaves
-
-    def status_of(self, total: StatusHash) -> Status:
-        """Make the status from a hash that has been through all buckets."""
         last = self.last_revision
         return Status(
-            hash=total.value,
+            hash=self.status_hash(),
             revision=last.main if last else 0,
-            total_key_records=total.records,
+            total_key_records=sum(bucket.record_count for bucket in self.database.buckets().values()),
             total_key_live=int(np.count_nonzero(self.live_mask())),
             total_size=self.database.high_water_mark * self.database.page_size,
             version=self.storage_version,
         )
 
-    def hashkv(self, at: int = 0, generation: ServerGeneration = CURRENT_SERVERS) -> HashKV:
+    def hashkv(
+        self,
+        at: int = 0,
+        generation: ServerGeneration = CURRENT_SERVERS,
+        *,
+        sums: LeafSums | None = None,
+        live: NDArray[np.bool_] | None = None,
+    ) -> HashKV:
         """Compute HashKV as a freshly booted server would. `at`: a revision, 0 for the current one.
 
+        `sums` of bucket `key`, and which records are `live` at that revision, spare passes where they are known.
         Raises RevisionCompacted, RevisionInFuture, and as `records`.
         """
         current, compacted = self.revision_on(generation), self._compacted_on(generation)
@@ -476,18 +499,45 @@ class Snapshot:
         if at > 0 and (at < compacted or (at == compacted and not generation.serves_compacted_revision)):
             raise RevisionCompacted(f"revision {at} is gone: the store was compacted at {compacted}")
         at = at or current
-        keep = self.live_mask(None if at == current else at)
-        crc = crc32c(b"key")
-        bucket = self.bucket(b"key")
-        for leaves in bucket.chunks() if bucket else ():
-            found = scan_revisions(leaves)
-            chosen = found.main <= at
-            if keep.any():
-                chosen &= (found.main > compacted) | keep[leaves.first_record : leaves.first_record + len(leaves)]
-            if generation.keeps_tombstones:
-                chosen &= (found.main != compacted) | ~found.tombstone
-            crc = add_records(crc, leaves, chosen)
+        crc, bucket = crc32c(b"key"), self.bucket(b"key")
+        if bucket is not None:
+            sums = sums or sums_of(bucket)
+            crc = join_sums(crc, *self._sums_of_chosen(bucket, sums, self._hashed(at, compacted, generation, live)))
         return HashKV(crc, at, compacted)
+
+    def _hashed(
+        self, at: int, compacted: int, generation: ServerGeneration, live: NDArray[np.bool_] | None
+    ) -> NDArray[np.bool_]:
+        """Which records HashKV goes through: those that a compaction that is done would have left."""
+        keep = self.live_mask(None if at == self.revision_on(generation) else at) if live is None else live
+        chosen = np.ones(self.record_count, dtype=np.bool_)
+        chosen[self._count_up_to(at) :] = False
+        end = self._count_up_to(compacted)
+        if keep.any():
+            chosen[:end] &= keep[:end]
+        if generation.keeps_tombstones:
+            for number in range(self._count_up_to(compacted - 1), end):
+                chosen[number] &= not self.record(number).tombstone
+        return chosen
+
+    def _sums_of_chosen(
+        self, bucket: Bucket, sums: LeafSums, chosen: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        """Return CRC and size of every leaf, of its chosen records alone."""
+        crc, size = sums.crc.copy(), sums.size.copy()
+        (left_out,) = np.nonzero(~chosen)
+        partly = np.diff(np.searchsorted(left_out, bucket.leaf_starts())) > 0
+        for first in range(0, len(partly), _LEAVES_AT_ONCE):
+            last = first + _LEAVES_AT_ONCE
+            for leaves in bucket.chunks(first_leaf=first, last_leaf=last) if partly[first:last].any() else ():
+                here = partly[leaves.first_leaf : leaves.first_leaf + len(leaves.leaf_page)]
+                rows = np.repeat(here, np.diff(leaves.leaf_start))
+                rows &= chosen[leaves.first_record : leaves.first_record + len(leaves)]
+                of_chosen = sum_leaves(leaves.pick(np.nonzero(rows)[0]))
+                at = leaves.first_leaf + np.nonzero(here)[0]
+                crc[at], size[at] = (numbers[here] for numbers in of_chosen)
+                self.database.pages.let_go()
+        return crc, size
 
 
 def stored_record(chunk: RecordChunk, row: int) -> StoredRecord:

@@ -55,7 +55,7 @@ from snaptool.operations.rewrite import (
     way,
     ways_of,
 )
-from snaptool.operations.sweep import StatusWatch, Sweep, sweep
+from snaptool.operations.sweep import Sweep, sweep
 from snaptool.providers import Keyring
 from snaptool.scratch import SAFE_TTL, Change, EtcdBinaries, Rewritten, ScratchEtcd, ServedKey, engine
 
@@ -131,7 +131,7 @@ class EtcdEngine:
         leases = dict.fromkeys(source.leases(), SAFE_TTL)
         with self._scratch_file() as copy:
             copy_with_leases(source, lasting, copy)
-            with hashing(copy.read_back()) as digest:
+            with hashing(copy) as digest:
                 database_digest, _ = digest()
             copy.seek(copy.size)
             copy.write(database_digest)
@@ -191,11 +191,11 @@ def _read_back(draft: Draft, job: Job, done: Rewritten) -> FileReport:
     # Not closed, as above.
     buffer = draft.read_back()
     work = Work(draft.readable_path, draft.size, keys, keys, request.randomness)
-    with Workshop(work, buffer, jobs=1) as workshop, hashing(buffer) as digest:
+    with Workshop(work, buffer, jobs=1) as workshop, hashing(draft) as digest:
         written = Snapshot(buffer, partial(release_memory, buffer))
-        status = StatusWatch(written)
+        sums = written.new_sums()
         labels = Labels(job.labels.prefixes)
-        swept = sweep(written, labels, None, observers=[status.observe], progress=job.progress, step="verifying")
+        swept = sweep(written, labels, None, observers=[sums.add], progress=job.progress, step="verifying")
         if not (swept.live | swept.tombstone).all():
             raise ReadBackFailed("the written file has values that are not live, although it was compacted")
         if written.current_revision != done.new_revision:
@@ -208,7 +208,7 @@ def _read_back(draft: Draft, job: Job, done: Rewritten) -> FileReport:
         if len(written.database.free_pages()):
             raise ReadBackFailed("the written file has free pages")
         search_leftovers(buffer, written, retired(job.swept, job.plan.action, swept))
-        return append_trailer(draft, digest(), written, status)
+        return append_trailer(draft, digest(), written, sums)
 
 
 def _compare(job: Job, written: Snapshot, workshop: Workshop, done: Rewritten) -> None:

@@ -30,12 +30,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from snaptool.bolt import Bucket, BucketWriter, DatabaseWriter, Sink
+from snaptool.bolt import Bucket, BucketWriter, DatabaseWriter, LeafChunk, Sink
 from snaptool.errors import InputError, VerificationFailed
 from snaptool.etcd import (
     BUCKETS,
     NO_EDITS,
     Edits,
+    LeafSums,
     RecordChunk,
     Snapshot,
     add_spans,
@@ -44,13 +45,14 @@ from snaptool.etcd import (
     encode_value_field,
     merge,
     replace_value,
+    scan_records,
 )
 from snaptool.files import Draft, check_target, release_memory
 from snaptool.kube import consequence, parse_key
 from snaptool.operations.boot import boot_check
 from snaptool.operations.crypto import (
-    BATCH_VALUES,
     Batch,
+    OpenedBatch,
     Outcome,
     Randomness,
     Rewraps,
@@ -64,8 +66,8 @@ from snaptool.operations.sweep import (
     NOTHING_TRIED,
     LostValue,
     Progress,
-    StatusWatch,
     Sweep,
+    batches_of,
     make_batch,
     no_progress,
     sweep,
@@ -74,6 +76,8 @@ from snaptool.providers import Keyring, Kind
 from snaptool.scratch import EtcdBinaries
 
 _SEARCH_BLOCK = 4 << 20
+_HASH_BLOCK = 2 << 20
+_PAGES_AT_ONCE = 1024
 
 
 class Undecryptable(StrEnum):
@@ -228,7 +232,7 @@ class DirectEngine:
     def write(self, job: Job, draft: Draft) -> FileReport:
         """Write records from file to file, and read them back."""
         job.write(draft)
-        draft.sync()
+        draft.start_syncing()
         return _read_back(draft, job)
 
     def rehearse(self, job: Job) -> None:
@@ -267,20 +271,20 @@ def rewrite(
     reading = request.reading or Keyring(())
     work = Work(str(opened.source.path), opened.source.size, reading, writing, request.randomness, request.rewraps)
     with Workshop(work, opened.source.buffer, jobs=request.jobs) as workshop, opened.digests() as digests:
-        status = StatusWatch(snapshot)
+        sums = snapshot.new_sums()
         swept = sweep(
             snapshot,
             labels,
             workshop if request.reading is not None else None,
             wanted=partial(_encrypted_before_or_after, labels, workshop),
-            observers=[opened.tend, status.observe],
+            observers=[opened.tend, sums.add],
             progress=progress,
         )
         if not request.skip_hash_check:
             digests.require_right_trailer()
         plan = engine.decide(snapshot, swept, labels, workshop, request)
         report = RewriteReport(
-            source=_file_report(opened.source.path, opened.source.size, digests.file_sha256(), snapshot, status),
+            source=_file_report(opened.source.path, opened.source.size, digests.file_sha256(), snapshot, sums),
             target=None,
             dry_run=target is None,
             engine=engine.name,
@@ -294,7 +298,17 @@ def rewrite(
         )
         if report.stopped:
             return report
-        job = Job(request, opened, swept, plan, workshop, labels, progress)
+        job = Job(
+            request=request,
+            opened=opened,
+            swept=swept,
+            plan=plan,
+            workshop=workshop,
+            labels=labels,
+            progress=progress,
+            sums=sums,
+            carried=np.zeros(len(sums.crc), dtype=np.bool_),
+        )
         if target is None:
             engine.rehearse(job)
             return replace(report, seconds=time.monotonic() - started)
@@ -533,7 +547,7 @@ def deletions(
 
 
 class _Unchanged:
-    """CRC-32C over every byte of the records that the request does not change, in order.
+    """CRC-32C over the bytes that the request does not change, in the records of leaves that are built anew.
 
     The bytes run on over page borders and around the value fields that change, so that source and target give the same
     number exactly when these bytes are the same, however they are laid out. Records that were added do not count.
@@ -542,26 +556,35 @@ class _Unchanged:
     def __init__(self) -> None:
         self.crc = 0
 
-    def add(self, chunk: RecordChunk, action: NDArray[np.uint8]) -> None:
-        """Take the records of `chunk`; `action` has one entry for each."""
-        leaves = chunk.leaves
-        (rows,) = np.nonzero(action <= RESEAL)
-        if not len(rows):
-            return
-        cut = action[rows] == RESEAL
-        start, end = leaves.key_pos[rows], leaves.value_pos[rows] + leaves.value_len[rows]
-        pieces = np.repeat(np.arange(len(rows)), 1 + cut)
-        second = np.concatenate(([False], pieces[1:] == pieces[:-1]))
-        first_of_two = np.concatenate((second[1:], [False]))
-        field_start, field_end = chunk.field_pos[rows], chunk.field_pos[rows] + chunk.field_len[rows]
-        starts = np.where(second, field_end[pieces], start[pieces])
-        ends = np.where(first_of_two, field_start[pieces], end[pieces])
-        self.crc = add_spans(self.crc, chunk.buffer, starts, ends)
+    def add(
+        self,
+        leaves: LeafChunk,
+        action: NDArray[np.uint8],
+        built: NDArray[np.bool_],
+        decoded: tuple[NDArray[np.int64], RecordChunk],
+    ) -> None:
+        """Take the records of a chunk that were `built` anew by their `action`.
+
+        `decoded`: records of some rows of the chunk, among them all that were sealed.
+        """
+        rows, records = decoded
+        (taken,) = np.nonzero(built & (action <= RESEAL))
+        (cut,) = np.nonzero(action[rows] == RESEAL)
+        at = np.searchsorted(taken, rows[cut])
+        start, end = leaves.key_pos[taken], leaves.value_pos[taken] + leaves.value_len[taken]
+        starts = np.concatenate((start, records.field_pos[cut] + records.field_len[cut]))
+        ends = np.concatenate((end, end[at]))
+        ends[at] = records.field_pos[cut]
+        order = np.argsort(np.concatenate((2 * np.arange(len(taken)), 2 * at + 1)))
+        self.crc = add_spans(self.crc, leaves.buffer, starts[order], ends[order])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """Everything that is known between the passes; `write` is the direct engine's write pass."""
+    """Everything that is known between the passes; `write` is the direct engine's write pass.
+
+    `sums`: of the source's leaves. `carried`: which of them are carried over whole, known once they are written.
+    """
 
     request: RewriteRequest
     opened: OpenedSnapshot
@@ -570,6 +593,8 @@ class Job:
     workshop: Workshop
     labels: Labels
     progress: Progress
+    sums: LeafSums
+    carried: NDArray[np.bool_]
     unchanged: _Unchanged = field(default_factory=_Unchanged)
 
     def write(self, sink: Sink) -> None:
@@ -582,45 +607,58 @@ class Job:
             bucket = buckets.get(name)
             with writer.bucket(name, bucket.sequence if bucket is not None else 0) as out:
                 if name == b"key":
-                    self._write_records(out)
+                    self._write_records(out, bucket)
                     continue
                 for key, value in _edited(name, bucket, edits):
                     out.put(key, value)
         writer.finish()
 
-    def _write_records(self, out: BucketWriter) -> None:
-        waiting: deque[tuple[RecordChunk, int]] = deque()
+    def _write_records(self, out: BucketWriter, bucket: Bucket | None) -> None:
+        waiting: deque[tuple[LeafChunk, NDArray[np.int64], RecordChunk, int]] = deque()
         sealed: list[bytes] = []
         answered = 0
-        for _, answer in self.workshop.resealed(self._batches(waiting)):
+        for _, answer in self.workshop.resealed(self._batches(bucket, waiting)):
             sealed += answer
             answered += 1
-            if answered == waiting[0][1]:
-                self._write_chunk(out, waiting.popleft()[0], sealed)
+            if answered == waiting[0][-1]:
+                leaves, rows, records, _ = waiting.popleft()
+                self._write_chunk(out, leaves, rows, records, sealed)
                 sealed, answered = [], 0
         for key, value in self.plan.edits.append:
             out.put(key, value)
 
-    def _batches(self, waiting: deque[tuple[RecordChunk, int]]) -> Iterator[Batch]:
+    def _batches(
+        self, bucket: Bucket | None, waiting: deque[tuple[LeafChunk, NDArray[np.int64], RecordChunk, int]]
+    ) -> Iterator[Batch]:
         """Yield the values to seal; every chunk yields one batch at least, so that chunks are written in their turn."""
-        for chunk in self.opened.snapshot.records():
-            self.opened.tend(chunk)
-            (rows,) = np.nonzero(_sealed_anew(self._actions(chunk)))
-            resource = self.swept.resource[chunk.first_record : chunk.first_record + len(chunk)].astype(np.int64)
-            starts = range(0, max(len(rows), 1), BATCH_VALUES)
-            waiting.append((chunk, len(starts)))
-            for start in starts:
-                yield make_batch(chunk, rows[start : start + BATCH_VALUES], resource, self.labels)
+        for leaves in bucket.chunks() if bucket is not None else ():
+            self.opened.tend(leaves)
+            (rows,) = np.nonzero(_sealed_anew(self._actions(leaves)))
+            records = scan_records(leaves.pick(rows))
+            resource = self.swept.resource[leaves.first_record + rows].astype(np.int64)
+            batches = list(batches_of(records, np.arange(len(rows)), resource, self.labels))
+            batches = batches or [make_batch(records, rows, resource, self.labels)]
+            waiting.append((leaves, rows, records, len(batches)))
+            yield from batches
 
-    def _actions(self, chunk: RecordChunk) -> NDArray[np.uint8]:
-        return self.plan.action[chunk.first_record : chunk.first_record + len(chunk)]
+    def _actions(self, leaves: LeafChunk) -> NDArray[np.uint8]:
+        return self.plan.action[leaves.first_record : leaves.first_record + len(leaves)]
 
-    def _write_chunk(self, out: BucketWriter, chunk: RecordChunk, sealed: list[bytes]) -> None:
-        leaves, action = chunk.leaves, self._actions(chunk)
-        self.unchanged.add(chunk, action)
+    def _write_chunk(
+        self,
+        out: BucketWriter,
+        leaves: LeafChunk,
+        sealed_rows: NDArray[np.int64],
+        records: RecordChunk,
+        sealed: list[bytes],
+    ) -> None:
+        action = self._actions(leaves)
         changes = np.concatenate(([0], np.cumsum(action != COPY)))
         whole = leaves.portable() & (changes[leaves.leaf_start[1:]] == changes[leaves.leaf_start[:-1]])
-        values = iter(sealed)
+        self.carried[leaves.first_leaf : leaves.first_leaf + len(whole)] = whole
+        built = ~np.repeat(whole, np.diff(leaves.leaf_start))
+        self.unchanged.add(leaves, action, built, (sealed_rows, records))
+        values = zip(records.field_pos.tolist(), records.field_len.tolist(), sealed, strict=True)
         border = np.concatenate(([0], np.nonzero(np.diff(whole))[0] + 1, [len(whole)]))
         for first, last in zip(border[:-1].tolist(), border[1:].tolist(), strict=True):
             if first == last:
@@ -628,34 +666,30 @@ class Job:
             if whole[first]:
                 out.put_leaves(leaves, first, last)
             else:
-                self._write_rows(out, chunk, slice(leaves.leaf_start[first], leaves.leaf_start[last]), values)
+                self._write_rows(out, leaves, slice(leaves.leaf_start[first], leaves.leaf_start[last]), values)
         self.progress("writing", leaves.first_leaf + len(whole), leaves.total_leaves)
 
-    def _write_rows(self, out: BucketWriter, chunk: RecordChunk, rows: slice, sealed: Iterator[bytes]) -> None:
-        leaves, data = chunk.leaves, chunk.buffer.data
-        columns = (
-            leaves.key_pos,
-            leaves.key_len,
-            leaves.value_pos,
-            leaves.value_len,
-            chunk.field_pos,
-            chunk.field_len,
-        )
-        records = range(chunk.first_record + rows.start, chunk.first_record + rows.stop)
-        for record, action, key, key_len, start, length, at, size in zip(
-            records, self._actions(chunk)[rows].tolist(), *(column[rows].tolist() for column in columns), strict=True
+    def _write_rows(
+        self, out: BucketWriter, leaves: LeafChunk, rows: slice, values: Iterator[tuple[int, int, bytes]]
+    ) -> None:
+        """Write records one by one. `values`: for those that are sealed anew, place and size of field 5, and value."""
+        data = leaves.buffer.data
+        columns = (leaves.key_pos, leaves.key_len, leaves.value_pos, leaves.value_len)
+        records = range(leaves.first_record + rows.start, leaves.first_record + rows.stop)
+        for record, action, key, key_len, start, length in zip(
+            records, self._actions(leaves)[rows].tolist(), *(column[rows].tolist() for column in columns), strict=True
         ):
             end = start + length
             if action == COPY:
                 out.put(bytes(data[key : key + key_len]), bytes(data[start:end]))
-            elif action == REBUILD:
-                out.put(bytes(data[key : key + key_len]), replace_value(bytes(data[start:end]), next(sealed)))
             elif action == RESEAL:
                 # Only field 5 of the KeyValue changes; every other byte of the record stays as it is.
-                value_field = encode_value_field(next(sealed))
-                out.put(
-                    bytes(data[key : key + key_len]), b"".join((data[start:at], value_field, data[at + size : end]))
-                )
+                at, size, value = next(values)
+                stored = b"".join((data[start:at], encode_value_field(value), data[at + size : end]))
+                out.put(bytes(data[key : key + key_len]), stored)
+            elif action == REBUILD:
+                stored = replace_value(bytes(data[start:end]), next(values)[2])
+                out.put(bytes(data[key : key + key_len]), stored)
             elif action == REPLACE:
                 out.put(*self.plan.edits.replace[record])
 
@@ -666,91 +700,133 @@ class Job:
 def _read_back(draft: Draft, job: Job) -> FileReport:
     """Read the written file with the new keys only, compare it with the source, append the SHA-256 of what was read.
 
-    Raises ReadBackFailed, which names the first difference, and the FormatErrors of a broken file.
+    Every page and every byte is read. What was carried over has to have the checksum that it had in the source, and is
+    then known: its records are not decoded again. Raises ReadBackFailed, which names the first difference, and the
+    FormatErrors of a broken file.
     """
-    request, plan, source = job.request, job.plan, job.swept
-    action = plan.surviving()
-    watched = np.zeros(len(action), dtype=np.bool_)
-    watched[_places(plan)[source.opened[plan.action[source.opened] < DROP]]] = True
-    unchanged = _Unchanged()
-
-    def observe(chunk: RecordChunk) -> None:
-        until = chunk.first_record + len(chunk)
-        if until > len(action):
-            raise ReadBackFailed(f"{len(action)} records were written, more were read back")
-        unchanged.add(chunk, action[chunk.first_record : until])
-        leaves = chunk.leaves
-        if not (leaves.portable() | (leaves.leaf_page == 0) | (leaves.leaf_start[1:] == leaves.leaf_start[:-1])).all():
-            raise ReadBackFailed("a page of the written file has bytes that belong to no record")
-        release_memory(buffer)
-
-    def wanted(chunk: RecordChunk, resource: NDArray[np.int64], header: NDArray[np.int64]) -> NDArray[np.bool_]:
-        del resource
-        here: NDArray[np.bool_] = watched[chunk.first_record : chunk.first_record + len(chunk)] | (header != 0)
-        return here
-
+    request = job.request
     keys = Keyring(()) if request.decrypt else request.writing
     work = Work(draft.readable_path, draft.size, keys, keys, request.randomness)
     # Not closed: views into the map may outlive this, in an error that is under way above all.
     buffer = draft.read_back()
-    labels = Labels(job.labels.prefixes)
-    with Workshop(work, buffer, jobs=request.jobs) as workshop, hashing(buffer) as digest:
-        written = Snapshot(buffer, partial(release_memory, buffer))
-        status = StatusWatch(written)
-        swept = sweep(
-            written,
-            labels,
-            workshop if request.reading is not None else None,
-            wanted=wanted,
-            observers=[observe, status.observe],
-            progress=job.progress,
-            step="verifying",
-        )
-        _compare(job, swept, action, unchanged, rewrapped=bool(request.rewraps))
+    written = Snapshot(buffer, partial(release_memory, buffer))
+    comparison = _Comparison(job, written)
+    jobs = request.jobs if len(job.swept.opened) else 1
+    with Workshop(work, buffer, jobs=jobs) as workshop, hashing(draft) as digest:
+        for _, answer in workshop.opened(comparison.batches()):
+            comparison.take(answer)
+        comparison.finish()
         _compare_other_buckets(job, written)
-        if len(written.database.free_pages()):
-            raise ReadBackFailed("the written file has free pages")
-        search_leftovers(buffer, written, retired(source, plan.action, swept))
-        return append_trailer(draft, digest(), written, status)
+        _search_other_pages(written)
+        live = job.swept.live if job.plan.edits.is_empty else None
+        return append_trailer(draft, digest(), written, comparison.sums, live)
 
 
-def append_trailer(draft: Draft, digests: tuple[bytes, str], written: Snapshot, status: StatusWatch) -> FileReport:
+class _Comparison:
+    """The pass over the records of the written file: each is what the plan makes of one of the source."""
+
+    def __init__(self, job: Job, written: Snapshot) -> None:
+        plan, source = job.plan, job.swept
+        self.sums = written.new_sums()
+        self._job = job
+        self._written = written
+        self._unchanged = _Unchanged()
+        kept = plan.action != DROP
+        whole = bool(kept.all()) and not plan.edits.append
+        self._action = plan.action if whole else plan.surviving()
+        self._dropped = np.nonzero(~kept)[0]
+        self._starts = job.opened.snapshot.leaf_starts()
+        built = ~np.repeat(job.carried, np.diff(self._starts))
+        self._built = built if whole else np.concatenate((built[kept], np.zeros(len(plan.edits.append), np.bool_)))
+        self._expected = source.opened[plan.action[source.opened] < DROP]
+        self._digests = source.digests if whole else source.digests[plan.action[source.opened] < DROP]
+        self._resource = source.resource[self._expected].astype(np.int64)
+        self._opened = self._place(self._expected)
+        self._lost = set(self._place(np.array([value.record for value in source.lost], dtype=np.int64)).tolist())
+        added = {int(self._place(np.array([record]))[0]): pair for record, pair in plan.edits.replace.items()}
+        first = len(self._action) - len(plan.edits.append)
+        self._added = {**added, **dict(enumerate(plan.edits.append, first))}
+        self._taken = 0
+
+    def _place(self, records: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Number source records in the new file; meaningless for those that were dropped."""
+        places: NDArray[np.int64] = records - np.searchsorted(self._dropped, records)
+        return places
+
+    def batches(self) -> Iterator[Batch]:
+        """Read everything; yield the values to open. Raises ReadBackFailed."""
+        bucket = self._written.bucket(b"key")
+        sealed = _sealed_anew(self._action)
+        if bucket is None or bucket.record_count != len(self._action):
+            count = 0 if bucket is None else bucket.record_count
+            raise ReadBackFailed(f"{len(self._action)} records were written, {count} were read back")
+        if not np.isin(np.nonzero(sealed)[0], self._opened, assume_unique=True).all():
+            raise ReadBackFailed("values were sealed of which the source's plaintext is not known")
+        for leaves in bucket.chunks():
+            self.sums.add(leaves)
+            first, until = leaves.first_record, leaves.first_record + len(leaves)
+            if not (
+                leaves.portable() | (leaves.leaf_page == 0) | (leaves.leaf_start[1:] == leaves.leaf_start[:-1])
+            ).all():
+                raise ReadBackFailed("a page of the written file has bytes that belong to no record")
+            here = slice(*np.searchsorted(self._opened, (first, until)).tolist())
+            rows = self._opened[here] - first
+            records = scan_records(leaves.pick(rows))
+            action = self._action[first:until]
+            self._unchanged.add(leaves, action, self._built[first:until], (rows, records))
+            for row in np.nonzero(action == REPLACE)[0].tolist():
+                if (leaves.key(row), leaves.value(row)) != self._added[first + row]:
+                    raise ReadBackFailed(f"record {first + row} of the written file is not the one that was added")
+            yield from batches_of(records, np.arange(len(rows)), self._resource[here], self._job.labels)
+            self._job.progress("verifying", leaves.first_leaf + len(leaves.leaf_page), leaves.total_leaves)
+            self._written.database.pages.let_go()
+
+    def take(self, answer: OpenedBatch) -> None:
+        """Compare what a batch opened to with what it was in the source. Raises ReadBackFailed."""
+        here = slice(self._taken, self._taken + len(answer.outcome))
+        self._taken = here.stop
+        places = self._opened[here]
+        different = (answer.digests != self._digests[here]).any(axis=1)
+        not_open = np.array([not outcome.opened for outcome in answer.outcomes], dtype=np.bool_)[answer.outcome]
+        for row in np.nonzero(different | not_open)[0].tolist():
+            place = int(places[row])
+            if place in self._lost:
+                continue
+            if not_open[row]:
+                reasons = ", ".join(answer.outcomes[answer.outcome[row]].reasons)
+                raise ReadBackFailed(f"{answer.lost_keys[row]!r}, record {place}, does not open: {reasons}")
+            raise ReadBackFailed(f"record {place} of the written file opens to another plaintext than in the source")
+        rewrapped = bool(self._job.request.rewraps)
+        stale = np.array([is_stale(outcome, rewrapped=rewrapped) for outcome in answer.outcomes], dtype=np.bool_)
+        if (stale[answer.outcome] & _sealed_anew(self._action[places])).any():
+            raise ReadBackFailed("a value was written under another key than the first one of the new configuration")
+
+    def finish(self) -> None:
+        """Compare what the whole pass has gathered. Raises ReadBackFailed."""
+        if self._taken != len(self._opened):
+            raise ReadBackFailed(f"{len(self._opened)} values should have been opened, {self._taken} were")
+        source, carried = self._job.sums, self._job.carried
+        starts = self._written.leaf_starts()
+        # A leaf that was carried over begins where its first record is now, and no other leaf begins there.
+        at = np.searchsorted(starts[1:], self._place(self._starts[:-1][carried]), side="right")
+        same = (starts[1:] - starts[:-1])[at] == np.diff(self._starts)[carried]
+        same &= (self.sums.crc[at] == source.crc[carried]) & (self.sums.size[at] == source.size[carried])
+        if not same.all() or self._unchanged.crc != self._job.unchanged.crc:
+            raise ReadBackFailed("bytes that the request does not change are not the same in the written file")
+
+
+def append_trailer(
+    draft: Draft,
+    digests: tuple[bytes, str],
+    written: Snapshot,
+    sums: LeafSums,
+    live: NDArray[np.bool_] | None = None,
+) -> FileReport:
     """Put the digest that `hashing` gave behind the database, and report on the file."""
     database_digest, file_digest = digests
     draft.seek(draft.size)  # the metas were written last, at the start
     draft.write(database_digest)
-    return _file_report(draft.target, draft.size, file_digest, written, status)
-
-
-def _places(plan: Plan) -> NDArray[np.int64]:
-    """Number of each source record in the new file; meaningless for those that were dropped."""
-    places: NDArray[np.int64] = np.cumsum(plan.action != DROP) - 1
-    return places
-
-
-def _compare(job: Job, swept: Sweep, action: NDArray[np.uint8], unchanged: _Unchanged, *, rewrapped: bool) -> None:
-    plan, source = job.plan, job.swept
-    if len(swept.outcome) != len(action):
-        raise ReadBackFailed(f"{len(action)} records were written, {len(swept.outcome)} were read back")
-    if unchanged.crc != job.unchanged.crc:
-        raise ReadBackFailed("bytes that the request does not change are not the same in the written file")
-    kept = plan.action[source.opened] < DROP
-    expected = _places(plan)[source.opened[kept]]
-    if not np.array_equal(expected, swept.opened):
-        raise ReadBackFailed("other values are encrypted in the written file than should be")
-    places = _places(plan)
-    lost = {int(places[value.record]) for value in source.lost if plan.action[value.record] < DROP}
-    for value in swept.lost:
-        if value.record not in lost:
-            reasons = ", ".join(value.outcome.reasons)
-            raise ReadBackFailed(f"{value.key!r} at revision {value.revision.main} does not open: {reasons}")
-    different = (source.digests[kept] != swept.digests).any(axis=1)
-    for record in swept.opened[different].tolist():
-        if record not in lost:
-            raise ReadBackFailed(f"record {record} of the written file opens to another plaintext than in the source")
-    stale = np.array([is_stale(outcome, rewrapped=rewrapped) for outcome in swept.outcomes], dtype=np.bool_)
-    if (stale[swept.outcome] & _sealed_anew(action)).any():
-        raise ReadBackFailed("a value was written under another key than the first one of the new configuration")
+    return _file_report(draft.target, draft.size, file_digest, written, sums, live)
 
 
 def is_stale(outcome: Outcome, *, rewrapped: bool) -> bool:
@@ -774,20 +850,50 @@ def _compare_other_buckets(job: Job, written: Snapshot) -> None:
 
 
 @contextmanager
-def hashing(buffer: mmap) -> Iterator[Callable[[], tuple[bytes, str]]]:
-    """Hash the database in a thread; the result is its digest, and that of database and digest together in hex."""
+def hashing(draft: Draft) -> Iterator[Callable[[], tuple[bytes, str]]]:
+    """Hash a written database in a thread; the result is its digest, and in hex that of both together."""
+    size = draft.size
 
     def run() -> tuple[bytes, str]:
         digest = hashlib.sha256()
-        for start in range(0, len(buffer), _SEARCH_BLOCK):
-            digest.update(buffer[start : start + _SEARCH_BLOCK])
-            release_memory(buffer)
+        for start in range(0, size, _HASH_BLOCK):
+            # Read, not mapped: what this thread mapped would count as memory, or have to be let go of.
+            digest.update(draft.read(start, min(_HASH_BLOCK, size - start)))
         trailer = digest.digest()
         digest.update(trailer)
         return trailer, digest.hexdigest()
 
     with ThreadPoolExecutor(1, thread_name_prefix="snaptool-sha256") as executor:
         yield executor.submit(run).result
+
+
+def _search_other_pages(written: Snapshot) -> None:
+    """Search the pages that hold no record of bucket `key` for values, and all for pages that nothing uses.
+
+    Leaves were looked at byte by byte: headers, elements, records that were compared with the source, zeros.
+    """
+    database = written.database
+    if len(database.free_pages()):
+        raise ReadBackFailed("the written file has free pages")
+    other = np.ones(database.high_water_mark, dtype=np.bool_)
+    known = 0
+    for name, bucket in database.buckets().items():
+        if name == b"key" and bucket.root:
+            other[bucket.leaf_pages()] = False
+        else:  # compared with the source by now, byte by byte
+            known += sum(_count_marks(part) for record in bucket.items() for part in (name, *record))
+    content = database.pages.bytes.reshape(-1, database.page_size)
+    (pages,) = np.nonzero(other)
+    found = sum(
+        _count_marks(content[pages[start : start + _PAGES_AT_ONCE]].tobytes())
+        for start in range(0, len(pages), _PAGES_AT_ONCE)
+    )
+    if found != known:
+        raise ReadBackFailed("pages of the written file that hold no values have something like values in them")
+
+
+def _count_marks(data: bytes) -> int:
+    return data.count(b"k8s:enc:") + data.count(b"k8s\0")
 
 
 def retired(source: Sweep, action: NDArray[np.uint8], swept: Sweep) -> list[bytes]:
@@ -823,12 +929,14 @@ def _occurrences(buffer: mmap, text: bytes) -> Iterator[int]:
             at = block.find(text, at + 1)
 
 
-def _file_report(path: Path, size: int, sha256: str, snapshot: Snapshot, status: StatusWatch) -> FileReport:
+def _file_report(
+    path: Path, size: int, sha256: str, snapshot: Snapshot, sums: LeafSums, live: NDArray[np.bool_] | None = None
+) -> FileReport:
     return FileReport(
         path=str(path),
         size=size,
         sha256=sha256,
         revision=snapshot.current_revision,
-        hash=status.hash(),
-        hashkv=snapshot.hashkv().hash,
+        hash=snapshot.status_hash(sums),
+        hashkv=snapshot.hashkv(sums=sums, live=live).hash,
     )

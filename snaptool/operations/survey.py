@@ -13,7 +13,7 @@ from snaptool.etcd import Snapshot, Trailer
 from snaptool.operations.crypto import SystemRandomness, Work, Workshop
 from snaptool.operations.labels import Labels
 from snaptool.operations.opening import OpenedSnapshot, found_prefixes
-from snaptool.operations.sweep import LostValue, Progress, StatusWatch, Sweep, no_progress, sweep
+from snaptool.operations.sweep import LostValue, Progress, Sweep, no_progress, sweep
 from snaptool.providers import Keyring, Reason
 
 
@@ -149,20 +149,20 @@ def survey(
     """
     snapshot = opened.snapshot
     labels = Labels(prefixes or found_prefixes(snapshot))
-    status = StatusWatch(snapshot)
+    sums = snapshot.new_sums()
     with contextlib.ExitStack() as stack:
         workshop = None
         if keyring is not None:
             work = Work(str(opened.source.path), opened.source.size, keyring, keyring, SystemRandomness())
             workshop = stack.enter_context(Workshop(work, opened.source.buffer, jobs=jobs))
         digests = stack.enter_context(opened.digests())
-        swept = sweep(snapshot, labels, workshop, observers=[opened.tend, status.observe], progress=progress)
+        swept = sweep(snapshot, labels, workshop, observers=[opened.tend, sums.add], progress=progress)
         trailer = digests.trailer()
     findings = [trailer_finding(opened)] if trailer is Trailer.WRONG else []
     findings += [from_etcd(finding) for finding in snapshot.findings()]
     return Survey(
         file=_file_facts(opened, trailer),
-        etcd=_etcd_facts(snapshot, swept, status.hash()),
+        etcd=_etcd_facts(snapshot, swept, snapshot.status_hash(sums)),
         census=census(swept, with_keys=keyring is not None),
         lost=swept.lost,
         findings=tuple(findings),

@@ -14,8 +14,8 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from snaptool.bolt import Bucket
-from snaptool.etcd import RecordChunk, Revision, Snapshot, StatusHash
+from snaptool.bolt import LeafChunk
+from snaptool.etcd import RecordChunk, Revision, Snapshot
 from snaptool.operations.crypto import BATCH_VALUES, DIGEST_SIZE, Batch, OpenedBatch, Outcome, Workshop
 from snaptool.operations.labels import Header, Labels, Resource
 
@@ -92,28 +92,27 @@ def sweep(
     workshop: Workshop | None,
     *,
     wanted: Wanted = encrypted_values,
-    observers: Sequence[Callable[[RecordChunk], None]] = (),
+    observers: Sequence[Callable[[LeafChunk], None]] = (),
     progress: Progress = no_progress,
     step: str = "reading",
 ) -> Sweep:
     """Pass over every record once, in order.
 
-    `workshop` opens the values that `wanted` picks; without one nothing is opened. `observers` see every chunk as it
-    goes by.
+    `workshop` opens the values that `wanted` picks; without one nothing is opened. `observers` see the leaves of
+    every chunk as it goes by.
     """
     notes = _Notes(labels, workshop)
 
     def batches() -> Iterator[Batch]:
         for chunk in snapshot.records():
             for observe in observers:
-                observe(chunk)
+                observe(chunk.leaves)
             resource, header = notes.take(chunk)
             progress(step, chunk.first_leaf + len(chunk.leaf_page), chunk.total_leaves)
             if workshop is None:
                 continue
             (rows,) = np.nonzero(wanted(chunk, resource, header) & ~chunk.tombstone)
-            for start in range(0, len(rows), BATCH_VALUES):
-                yield make_batch(chunk, rows[start : start + BATCH_VALUES], resource, labels)
+            yield from batches_of(chunk, rows, resource, labels)
 
     if workshop is None:
         for _ in batches():
@@ -124,32 +123,12 @@ def sweep(
     return notes.finish(snapshot.live_mask())
 
 
-class StatusWatch:
-    """The hash of `snapshot status`, for which bucket `key` is taken from a pass that is made anyway."""
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._total = StatusHash()
-        self._later: list[Bucket] = []
-        for name, bucket in snapshot.database.buckets().items():
-            if name > b"key":
-                self._later.append(bucket)
-                continue
-            self._begin(bucket)
-
-    def _begin(self, bucket: Bucket) -> None:
-        self._total.begin(bucket)
-        for leaves in bucket.chunks() if bucket.name != b"key" else ():
-            self._total.add(leaves)
-
-    def observe(self, chunk: RecordChunk) -> None:
-        """Take the next records of bucket `key`."""
-        self._total.add(chunk.leaves)
-
-    def hash(self) -> int:
-        """Take the buckets behind `key`; return the hash of them all."""
-        for bucket in self._later:
-            self._begin(bucket)
-        return self._total.value
+def batches_of(
+    chunk: RecordChunk, rows: NDArray[np.int64], resource: NDArray[np.int64], labels: Labels
+) -> Iterator[Batch]:
+    """Cut the records `rows` of `chunk` into batches; as `make_batch`."""
+    for start in range(0, len(rows), BATCH_VALUES):
+        yield make_batch(chunk, rows[start : start + BATCH_VALUES], resource, labels)
 
 
 def make_batch(chunk: RecordChunk, rows: NDArray[np.int64], resource: NDArray[np.int64], labels: Labels) -> Batch:

@@ -55,10 +55,10 @@ class NoKeyFits(ProviderError):
     def __init__(self, reasons: Sequence[Reason], attempts: Sequence[Attempt] = ()) -> None:
         self.reasons = tuple(dict.fromkeys(reasons))
         self.attempts = tuple(attempts)
-        secretbox = any(attempt.kind is Kind.SECRETBOX for attempt in self.attempts)
+        kinds = {attempt.kind for attempt in self.attempts}
         texts = tuple(
             dict.fromkeys(
-                _UNKNOWN_SECRETBOX_KEY if secretbox and reason is Reason.UNKNOWN_KEY_NAME else SERVER_TEXTS[reason]
+                next((_TEXTS_OF[kind, reason] for kind in kinds if (kind, reason) in _TEXTS_OF), SERVER_TEXTS[reason])
                 for reason in self.reasons
             )
         )
@@ -83,7 +83,7 @@ SERVER_TEXTS = {
         "invalid data encountered by envelope transformer: failed to read uint16 length prefixed data"
     ),
     Reason.DEK_BAD_SIZE: "crypto/aes: invalid key size",
-    Reason.KMS_UNWRAP_FAILED: "failed to decrypt DEK",
+    Reason.KMS_UNWRAP_FAILED: "failed to decrypt DEK, error: rpc error: code =",
     Reason.KMSV2_BAD_PROTO: "proto: cannot parse invalid wire-format data",
     Reason.KMSV2_BAD_SOURCE_TYPE: "unknown encryptedDEKSourceType",
     Reason.KMSV2_NO_DATA: "encrypted data is empty",
@@ -94,9 +94,16 @@ SERVER_TEXTS = {
     Reason.KMSV2_NO_STATE: "got unexpected nil transformer",
     Reason.DOUBTFUL_PLAINTEXT: "no error: it would take the garbage for the object, and fail to decode it",
 }
-"""What kube-apiserver 1.34 prints for a reason, or how that begins: what to search its log for."""
+"""What kube-apiserver 1.31 to 1.37 prints for a reason, or how that begins: what to search its log for.
 
-_UNKNOWN_SECRETBOX_KEY = "no matching key was found for the provided Secretbox transformer"
+Before it stands `unable to transform key`, or `data from the storage is not transformable` since 1.37.
+"""
+
+_TEXTS_OF = {
+    (Kind.SECRETBOX, Reason.UNKNOWN_KEY_NAME): "no matching key was found for the provided Secretbox transformer",
+    (Kind.KMS_V1, Reason.KMS_UNWRAP_FAILED): "rpc error: code =",
+}
+"""Where the text depends on the provider: v1 passes on what the plugin said."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

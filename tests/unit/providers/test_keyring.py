@@ -121,8 +121,9 @@ def config(*entries: str) -> EncryptionConfig:
             kind, *keys = provider.split(" ")
             if kind == "identity":
                 lines.append("  - identity: {}")
-            elif kind == "kms":
-                lines.append(f"  - kms: {{name: {keys[0]}, apiVersion: v2, endpoint: 'unix:///s'}}")
+            elif kind in {"kms", "kms1"}:
+                api = "v1" if kind == "kms1" else "v2"
+                lines.append(f"  - kms: {{name: {keys[0]}, apiVersion: {api}, endpoint: 'unix:///s'}}")
             else:
                 pairs = [key.rpartition("=") for key in keys]
                 made = [{"name": name, "secret": ONE if number == "1" else TWO} for name, _, number in pairs]
@@ -327,6 +328,8 @@ def test_without_its_plugin_a_kms_entry_opens_nothing_and_the_others_still_do() 
             sealed("aesgcm a=2"),
             "[cipher: message authentication failed, no matching key was found for the provided AES transformer]",
         ),
+        ("kms kp", b"k8s:enc:kms:v2:kp:x", "failed to decrypt DEK, error: rpc error: code ="),
+        ("kms1 kp", b"k8s:enc:kms:v1:kp:x", "rpc error: code ="),
         ("secretbox a=1", sealed("secretbox a=2"), "output array was not large enough for encryption"),
     ],
 )

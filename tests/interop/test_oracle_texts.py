@@ -4,8 +4,8 @@
 merges, line breaks, indentation, documents, commas. Where both accept a text, they must also seal to the same bytes,
 so that names and secrets were read alike.
 
-Two things are left out on purpose, for libyaml reads them otherwise than go-yaml and no real file holds them: a byte
-order mark in the middle of a file, and `:`, `?` or a lone `!` before the comma or bracket of a flow collection.
+Two things are left out on purpose, for libyaml reads them otherwise than go-yaml, so that we refuse them, and no real
+file holds them: a `:` or a tag right before the comma or bracket of a flow collection.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ PIECES = (
     *(text for text in SCALARS if "\\" not in text),
     "\n", "\r", "\r\n", "\t", "  ", ",", "[", "]", "{", "}", "'", "# c\n", "---\n", "--- ", "...\n", "%YAML 3.0\n",
     "%YAML 1.1\n---\n", "<<: *two\n", "<<: [*two]\n", "name: z\n", "name: z, ", "1: b\n", "y: b\n", "[a]: b\n",
-    "? name\n", "{a: b}: c\n", '"x":1,', '"name":"z",', "kind: x\n",
+    "? name\n", "?", " ? ", "\ufeff", "\n\ufeff", "{a: b}: c\n", '"x":1,', '"name":"z",', "kind: x\n",
 )  # fmt: skip
 
 

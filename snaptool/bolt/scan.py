@@ -71,22 +71,6 @@ class PageMap:
         if self._release is not None:
             self._release()
 
-    def kinds(self, nodes: Positions) -> tuple[NDArray[np.bool_], NDArray[np.uint16], NDArray[np.uint32]]:
-        """Gather from headers: is it a branch, how many elements, how many overflow pages.
-
-        This touches every page of a level, so memory is let go of on the way.
-        """
-        branch = np.empty(len(nodes), dtype=np.bool_)
-        count, overflow = np.empty(len(nodes), dtype=np.uint16), np.empty(len(nodes), dtype=np.uint32)
-        for start in range(0, len(nodes), HEADERS_AT_ONCE):
-            block = slice(start, start + HEADERS_AT_ONCE)
-            base = nodes[block] * self.page_size
-            branch[block] = self.u16[(base >> 1) + 4] == PageFlag.BRANCH
-            count[block], overflow[block] = self.u16[(base >> 1) + 5], self.u32[(base >> 2) + 3]
-            if len(nodes) > HEADERS_AT_ONCE:
-                self.let_go()
-        return branch, count, overflow
-
     def words(self, positions: Positions) -> NDArray[np.uint64]:
         """Gather eight bytes at each position; bytes behind the end of the file are zero."""
         last = len(self._windows) - 1
@@ -160,6 +144,23 @@ class _Level:
         (rows,) = np.nonzero(self.parent[start + 1 : end + 1] == parent[: len(self.parent) - start - 1])
         at[rows], size[rows] = self.lower[start + 1 + rows], self.lower_len[start + 1 + rows]
         return at, size
+
+
+@dataclass(frozen=True, slots=True)
+class _Kinds:
+    """What the headers of a level's pages say: is it a page of the tree at all, a branch, and its size."""
+
+    good: NDArray[np.bool_]
+    branch: NDArray[np.bool_]
+    count: NDArray[np.uint16]
+    overflow: NDArray[np.uint32]
+
+    @classmethod
+    def unknown(cls, pages: int) -> _Kinds:
+        """Nothing is known yet."""
+        return cls(
+            np.zeros(pages, np.bool_), np.zeros(pages, np.bool_), np.zeros(pages, np.uint16), np.zeros(pages, np.uint32)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,21 +317,24 @@ class Walk:
         trail: list[_Level] = []
         for _ in range(MAX_DEPTH):
             trail.append(level)
-            good = np.zeros(len(level.nodes), dtype=np.bool_)
-            for block in blocks((np.arange(1, len(good) + 1), HEADERS_AT_ONCE)):
-                good[block] = self._admit(trail, block)
-                if len(good) > HEADERS_AT_ONCE:
+            kinds = _Kinds.unknown(len(level.nodes))
+            for block in blocks((np.arange(1, len(level.nodes) + 1), HEADERS_AT_ONCE)):
+                self._admit(trail, block, kinds)
+                if len(level.nodes) > HEADERS_AT_ONCE:
                     self.pages.let_go()
-            level = trail[-1] = level.select(good)
-            branch, count, overflow = self.pages.kinds(level.nodes)
+            level = trail[-1] = level.select(kinds.good)
+            branch = kinds.branch[kinds.good]
             if not branch.any():
-                return Leaves(trail, overflow, count, flags)
+                return Leaves(trail, kinds.overflow[kinds.good], kinds.count[kinds.good], flags)
             level = self._below(trail, branch)
         self.complain(root, f"the tree is deeper than {MAX_DEPTH} levels", (root,))
         return Leaves(trail, np.empty(0, np.uint32), np.empty(0, np.uint16), flags)
 
-    def _admit(self, trail: list[_Level], block: slice) -> NDArray[np.bool_]:
-        """Which pages of the last level are tree pages inside the file that nothing else has reached. Marks those."""
+    def _admit(self, trail: list[_Level], block: slice, kinds: _Kinds) -> None:
+        """Find out which pages of the last level are tree pages inside the file that nothing else has reached.
+
+        Marks those as reached. This touches every page of the level, which is why all that is needed is taken now.
+        """
         pages, nodes = self.pages, trail[-1].nodes[block]
         good = (nodes >= 2) & (nodes < pages.size)
         for index in _some(~good):
@@ -359,7 +363,8 @@ class Walk:
                 self.complain(int(nodes[index]), problem, _path(trail, block.start + index))
             good &= passed
         self._reach(trail, block, overflow + 1, good)
-        return good
+        kinds.good[block], kinds.branch[block] = good, flags == PageFlag.BRANCH
+        kinds.count[block], kinds.overflow[block] = counts, overflow
 
     def _reach(self, trail: list[_Level], block: slice, span: Positions, good: NDArray[np.bool_]) -> None:
         """Mark pages of the last level, `span` pages each, as reached; those reached before are no longer good."""

@@ -1,12 +1,13 @@
 """Opening and sealing many values: batches in order, in worker processes when that pays.
 
 A batch names values by their places in the mapped file, so that nothing but offsets travels to a worker; what comes
-back is a verdict and a 16-byte digest per value, or the new stored bytes. Answers arrive in the order of the batches
-whatever the number of workers, and with seeded randomness every value's random bytes depend on its revision only: the
-same request gives the same file for any `--jobs`.
+back is a verdict and a 16-byte digest per value, or the new stored bytes, those through shared memory. Answers arrive
+in the order of the batches whatever the number of workers, and with seeded randomness every value's random bytes depend
+on its revision only: the same request gives the same file for any `--jobs`.
 
-Workers map the file themselves and are started before any other thread exists. They never talk to a key service:
-wrapped keys were unwrapped before. They end with their parent, even when that is killed.
+Workers run ahead of whoever takes the answers, by one chunk of records or so: he has work of his own to do meanwhile.
+They map the file themselves and are started before any other thread exists. They never talk to a key service: wrapped
+keys were unwrapped before. They end with their parent, even when that is killed.
 """
 
 from __future__ import annotations
@@ -19,22 +20,27 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import blake2b, sha256
+from itertools import cycle
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from snaptool.bolt import blocks
 from snaptool.errors import SnaptoolError
-from snaptool.files import SourceChanged
+from snaptool.etcd import encode_value_field
+from snaptool.files import SourceChanged, release_memory
 from snaptool.providers import (
     Chain,
     Entropy,
@@ -53,6 +59,19 @@ Answer = TypeVar("Answer")
 DIGEST_SIZE = 16
 BATCH_VALUES = 512
 """Measured in design/performance.md: batches of 500 values amortise the hand-over and keep both cores busy."""
+
+BATCH_BYTES = 1 << 20
+"""Of stored values: this stays in the cache, and keeps memory flat where values are large."""
+
+_AT_HAND = 2
+"""Batches that a worker has: one to work on, and the next."""
+
+_SHELF_BYTES = 2 * BATCH_BYTES
+_AHEAD = 48
+"""Full batches that workers may be ahead by: one chunk of records has 32 MiB of pages."""
+
+_LAST_OF_CHUNK = 8
+"""What a batch counts for that is not full: it is the last of its chunk, whose arrays wait with it."""
 
 
 class WorkerDied(SnaptoolError):
@@ -115,6 +134,49 @@ class OpenedBatch:
     outcome: NDArray[np.int64]
     digests: NDArray[np.uint8]
     lost_keys: dict[int, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed(Sequence[bytes]):
+    """The new stored values of a batch, in order: each in its field 5 of a KeyValue, back to back in `data`.
+
+    `ends[i]` is where the i-th field ends; its last `sizes[i]` bytes are the value. As a sequence it has the values.
+    """
+
+    data: bytes = field(repr=False)
+    ends: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+
+    def fields(self) -> Iterator[memoryview]:
+        """Yield every field whole; an empty value has none, so it is empty then."""
+        data, start = memoryview(self.data), 0
+        for end in self.ends.tolist():
+            yield data[start:end]
+            start = end
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[bytes]: ...
+    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
+        if isinstance(index, slice):
+            return [self[one] for one in range(*index.indices(len(self)))]
+        end = int(self.ends[index])
+        return self.data[end - int(self.sizes[index]) : end]
+
+    def __iter__(self) -> Iterator[bytes]:
+        data = self.data
+        for end, size in zip(self.ends.tolist(), self.sizes.tolist(), strict=True):
+            yield data[end - size : end]
+
+
+def batches_of(rows: NDArray[np.int64], sizes: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Cut rows into batches; `sizes` are those of the stored values in the same order. Of no rows comes no batch."""
+    for block in blocks((np.arange(1, len(rows) + 1), BATCH_VALUES), (np.cumsum(sizes), BATCH_BYTES)):
+        yield rows[block]
 
 
 class Randomness(Protocol):
@@ -251,7 +313,7 @@ def open_batch(bench: _Bench, batch: Batch) -> OpenedBatch:
             ways[opening] = known.setdefault(_opened(opening), len(known))
         numbers.append(ways[opening])
         digests.append(sha256(plaintext).digest())
-    rows = np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(len(batch), -1)[:, :DIGEST_SIZE].copy()
+    rows = np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, len(_NO_DIGEST))[:, :DIGEST_SIZE].copy()
     return OpenedBatch(tuple(known), np.array(numbers, dtype=np.int64), rows, lost_keys)
 
 
@@ -276,17 +338,27 @@ def open_value(chain: Chain, stored: bytes, key: bytes) -> tuple[Outcome, bytes 
     return _opened(opening), plaintext
 
 
-def reseal_batch(bench: _Bench, batch: Batch) -> list[bytes]:
+def reseal_batch(bench: _Bench, batch: Batch) -> Sealed:
     """Seal every value of `batch` with the writing keys, or wrap its key anew; all of them are known to open."""
-    sealed = []
+    parts: list[bytes] = []
+    sizes: list[int] = []
     readers = bench.reading_chains(batch)
     writers = {number: bench.writing_chain(batch.resources[number]) for number in readers}
     randomness, rewraps = bench.work.randomness, bench.work.rewraps
     revisions = zip(batch.main.tolist(), batch.sub.tolist(), strict=True)
     for (resource, key, stored), revision in zip(bench.values(batch), revisions, strict=True):
         entropy = randomness.for_value(*revision)
-        sealed.append(_reseal(readers[resource], writers[resource], rewraps, stored, key, entropy))
-    return sealed
+        sealed = _reseal(readers[resource], writers[resource], rewraps, stored, key, entropy)
+        parts += _field_head(len(sealed)), sealed
+        sizes.append(len(sealed))
+    ends = np.cumsum(np.fromiter(map(len, parts), dtype=np.int64, count=len(parts)))[1::2]
+    return Sealed(b"".join(parts), ends, np.array(sizes, dtype=np.int64))
+
+
+@lru_cache(maxsize=1 << 14)
+def _field_head(size: int) -> bytes:
+    """Return what stands in front of a value of that size in its field."""
+    return encode_value_field(bytes(size))[: -size or None]
 
 
 def _reseal(reader: Chain, writer: Chain, rewraps: Rewraps, stored: bytes, key: bytes, entropy: Entropy) -> bytes:
@@ -306,15 +378,15 @@ class Workshop:
 
     def __init__(self, work: Work, buffer: mmap.mmap | bytes, *, jobs: int) -> None:
         self._bench = _Bench(work, buffer)
-        self._jobs = jobs
+        self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
         self._workers: list[_Worker] = []
         if jobs > 1:
             # fork, where there is one, starts in milliseconds; nothing has started a thread yet.
             method = "fork" if sys.platform == "linux" else "spawn"
             context = multiprocessing.get_context(method)
-            self._workers = [_Worker(context, work) for _ in range(jobs)]
+            self._workers = [_Worker(context, work, self._tasks) for _ in range(jobs)]
             for worker in self._workers:
-                worker.listen()
+                worker.begin()
 
     def writer(self, resource: GroupResource | None) -> tuple[Kind, str]:
         """Return provider and key name that a value of `resource` is sealed with."""
@@ -346,7 +418,7 @@ class Workshop:
         """Yield every batch with what came of opening it, in order."""
         return self._run(open_batch, batches)
 
-    def resealed(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, list[bytes]]]:
+    def resealed(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Sealed]]:
         """Yield every batch with its new stored values, in order."""
         return self._run(reseal_batch, batches)
 
@@ -356,12 +428,16 @@ class Workshop:
                 yield batch, work(self._bench, batch)
             return
         waiting: deque[tuple[Batch, Future[Answer]]] = deque()
+        ahead, most = 0, max(_AHEAD, 2 * _AT_HAND * len(self._workers))
         try:
             for batch in batches:
-                worker = min(self._workers, key=_Worker.load)
-                waiting.append((batch, worker.submit(work, batch)))
-                if len(waiting) > 3 * self._jobs:
+                task = _Task(work, batch, Future())
+                self._tasks.put(task)
+                waiting.append((batch, task.answer))
+                ahead += _weight(batch)
+                while ahead > most:
                     first, future = waiting.popleft()
+                    ahead -= _weight(first)
                     yield first, future.result()
             while waiting:
                 first, future = waiting.popleft()
@@ -381,7 +457,11 @@ class Workshop:
     def close(self) -> None:
         """End the workers, without waiting for work that nobody wants any more."""
         for worker in self._workers:
-            worker.end()
+            worker.kill()
+        for _ in self._workers:
+            self._tasks.put(None)
+        for worker in self._workers:
+            worker.join()
         self._workers = []
 
     def __enter__(self) -> Self:
@@ -393,66 +473,98 @@ class Workshop:
         self.close()
 
 
+def _weight(batch: Batch) -> int:
+    full = 2 * len(batch) >= BATCH_VALUES or 2 * int(batch.value_len.sum()) >= BATCH_BYTES
+    return 1 if full else _LAST_OF_CHUNK
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    work: Callable[[_Bench, Batch], Any]
+    batch: Batch
+    answer: Future[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Shelved:
+    """A `Sealed` whose data lies on the shelf."""
+
+    size: int
+    ends: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+
+
 class _Worker:
-    """A process with a pipe of its own, and a thread that takes its answers so that neither side waits for the other.
+    """A process with a pipe and a shelf of its own, and a thread that hands it tasks and takes its answers.
 
     concurrent.futures shares one pipe among its workers: one that is killed in the middle of an answer leaves all
     others, and the parent, waiting for ever. Here the pipe ends with the worker.
+
+    The shelf is memory that both have, a place for each batch at hand: new values are too many bytes for a pipe. Both
+    sides go through the places in turn, so that nothing has to be said about them. What finds no room goes through the
+    pipe, and so does everything where processes are not forked.
     """
 
-    def __init__(self, context: BaseContext, work: Work) -> None:
+    def __init__(self, context: BaseContext, work: Work, tasks: SimpleQueue[_Task | None]) -> None:
         self._pipe, theirs = context.Pipe()
+        forked = context.get_start_method() == "fork"
+        self._shelf = mmap.mmap(-1, _AT_HAND * _SHELF_BYTES) if forked else None
         make: Callable[..., BaseProcess] = context.Process  # type: ignore[attr-defined]  # typeshed: by subclass only
-        self._process = make(target=_serve, args=(theirs, work), daemon=True)
+        self._process = make(target=_serve, args=(theirs, work, self._shelf), daemon=True)
         self._process.start()
         theirs.close()
-        self._gone = False
-        self._lock = threading.Lock()
-        self._expected: deque[Future[Any]] = deque()
-        self._listener = threading.Thread(target=self._listen, name="snaptool-worker", daemon=True)
+        self._tasks = tasks
+        self._at_hand: deque[Future[Any]] = deque()
+        self._thread = threading.Thread(target=self._drive, name="snaptool-worker", daemon=True)
 
-    def listen(self) -> None:
-        """Begin to take answers: a thread, so that all workers have to be there before."""
-        self._listener.start()
+    def begin(self) -> None:
+        """Begin to take tasks: a thread, so that all workers have to be there before."""
+        self._thread.start()
 
-    def load(self) -> int:
-        """Return how many answers are outstanding."""
-        return len(self._expected)
-
-    def submit(self, work: Callable[[_Bench, Batch], Answer], batch: Batch) -> Future[Answer]:
-        """Hand over a batch. Raises WorkerDied, here or from the future."""
-        future: Future[Answer] = Future()
-        with self._lock:
-            if self._gone:
-                raise _died()
-            self._expected.append(future)
+    def _drive(self) -> None:
+        """Keep the worker busy until there is a None among the tasks."""
         try:
-            self._pipe.send((work, batch))
-        except OSError as error:
-            raise _died() from error
-        return future
-
-    def _listen(self) -> None:
-        try:
-            while True:
-                answer, failure = self._pipe.recv()
-                future = self._expected.popleft()
-                if failure is None:
-                    future.set_result(answer)
-                else:
-                    future.set_exception(failure)
+            self._exchange()
         except Exception:  # noqa: BLE001 - a cut or senseless answer is the end of the worker, whatever it raises
-            with self._lock:
-                self._gone = True
-                for future in self._expected:
-                    future.set_exception(_died())
+            for future in self._at_hand:
+                future.set_exception(_died())
+            # Whoever waits for a task must hear that nobody will do it.
+            while (task := self._tasks.get()) is not None:
+                task.answer.set_exception(_died())
 
-    def end(self) -> None:
+    def _exchange(self) -> None:
+        places = cycle(range(0, _AT_HAND * _SHELF_BYTES, _SHELF_BYTES))
+        while True:
+            while len(self._at_hand) < _AT_HAND:
+                try:
+                    task = self._tasks.get(block=not self._at_hand)
+                except Empty:
+                    break
+                if task is None:
+                    return
+                self._at_hand.append(task.answer)
+                self._pipe.send((task.work, task.batch))
+            answer, failure = self._pipe.recv()
+            place = next(places)
+            if isinstance(answer, _Shelved) and self._shelf is not None:
+                answer = Sealed(self._shelf[place : place + answer.size], answer.ends, answer.sizes)
+            future = self._at_hand.popleft()
+            if failure is None:
+                future.set_result(answer)
+            else:
+                future.set_exception(failure)
+
+    def kill(self) -> None:
         """End the process; it holds nothing that could be lost."""
         self._process.kill()
+
+    def join(self) -> None:
+        """Wait until process and thread have ended, the latter by a None among the tasks."""
         self._process.join()
-        self._listener.join()
+        self._thread.join()
         self._pipe.close()
+        if self._shelf is not None:
+            self._shelf.close()
 
 
 def _died() -> WorkerDied:
@@ -462,7 +574,7 @@ def _died() -> WorkerDied:
     )
 
 
-def _serve(pipe: Connection, work: Work) -> None:
+def _serve(pipe: Connection, work: Work, shelf: mmap.mmap | None) -> None:
     """Be a worker: answer batches until the pipe or the process ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -471,10 +583,16 @@ def _serve(pipe: Connection, work: Work) -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     try:
         with Path(work.path).open("rb") as file:
-            bench = _Bench(work, mmap.mmap(file.fileno(), work.size, access=mmap.ACCESS_READ))
-        while True:
+            buffer = mmap.mmap(file.fileno(), work.size, access=mmap.ACCESS_READ)
+        bench = _Bench(work, buffer)
+        for place in cycle(range(0, _AT_HAND * _SHELF_BYTES, _SHELF_BYTES)):
             task, batch = pipe.recv()
-            pipe.send(_answer(bench, task, batch))
+            answer, failure = _answer(bench, task, batch)
+            release_memory(buffer)
+            if isinstance(answer, Sealed) and shelf is not None and len(answer.data) <= _SHELF_BYTES:
+                shelf[place : place + len(answer.data)] = answer.data
+                answer = _Shelved(len(answer.data), answer.ends, answer.sizes)
+            pipe.send((answer, failure))
     except (OSError, EOFError, ValueError):
         # The file is gone or shorter, or the parent is: it sees the pipe end and tells what there is to tell.
         os._exit(1)

@@ -51,7 +51,7 @@ def hook(event, arguments):
     if os.getpid() != main_process:
         return
     now = ""
-    if event == "mmap.__new__":
+    if event == "mmap.__new__" and arguments[0] != -1:  # that is memory to share, no file
         maps += 1
         now = {1: "mapped", 2: "read back"}.get(maps, "")
     elif event == "os.fork":
@@ -65,6 +65,8 @@ def hook(event, arguments):
         now = "named"
     if now and now == moment:
         moment = "past"
+        if action == "kill worker":
+            workers()[-1].suspend()  # so that it has work to do when it dies, however fast it is
         if delay:
             threading.Timer(delay, act).start()
         else:

@@ -1,0 +1,169 @@
+"""Batches against values taken one by one, whoever works on them: here, or any number of workers."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from snaptool.etcd import encode_value_field
+from snaptool.operations import open_snapshot
+from snaptool.operations.crypto import (
+    BATCH_BYTES,
+    BATCH_VALUES,
+    Batch,
+    Outcome,
+    Sealed,
+    SeededRandomness,
+    Work,
+    Workshop,
+    batches_of,
+    plaintext_digest,
+)
+from snaptool.operations.labels import Labels
+from snaptool.operations.sweep import make_batch
+from snaptool.providers import NoKeyFits
+from tests.unit.operations.builders import OBJECT, keyring, seal_cbc, seal_gcm, write_history
+
+A, B, C = (bytes([letter]) * 32 for letter in b"ABC")
+BIG = 3 * BATCH_BYTES
+
+
+def changes(seed: int, *, damaged: bool) -> list[tuple[bytes, bytes | None]]:
+    """Values in clear and under two keys of one name, and whatever can be wrong with them."""
+    rng = random.Random(seed)
+    listed: list[tuple[bytes, bytes | None]] = []
+    for number in range(1500):
+        key = b"/registry/%s/default/n%d" % (rng.choice([b"secrets", b"pods", b"configmaps"]), number)
+        plaintext = OBJECT.replace(b"%s", rng.randbytes(rng.choice((0, 30, 300))).hex().encode())
+        sealed = seal_cbc("key", rng.choice((A, B)), plaintext, rng.randbytes(16))
+        values = [plaintext, sealed, sealed]
+        if damaged:
+            foreign = seal_cbc("key", C, plaintext, rng.randbytes(16))
+            values += [
+                b"",
+                foreign,
+                foreign,
+                sealed[:-1],
+                sealed[:-16],
+                seal_gcm("key", A, plaintext, key),
+                b"k8s:enc:",
+            ]
+        listed.append((key, rng.choice(values)))
+    listed.append((b"/registry/secrets/default/big", seal_cbc("key", A, OBJECT.replace(b"%s", b"x" * BIG))))
+    return listed
+
+
+READING = keyring("aescbc", ("key", A), ("key", B), resource="secrets, pods, configmaps")
+WRITING = keyring("secretbox", ("new", C), resource="secrets, pods")
+
+
+@contextmanager
+def at_work(path: Path, jobs: int) -> Iterator[tuple[Workshop, list[Batch]]]:
+    """A workshop, and all values of the file in batches, some of which are small or empty."""
+    with open_snapshot(path) as opened:
+        batches, labels = [], Labels(("/registry",))
+        for chunk in opened.snapshot.records():
+            resource, rows = labels.resource_numbers(chunk), np.arange(len(chunk))
+            batches += [make_batch(chunk, some, resource, labels) for some in np.array_split(rows, 40)]
+            batches.append(make_batch(chunk, rows[:0], resource, labels))
+        work = Work(str(path), opened.source.size, READING, WRITING, SeededRandomness(b"seed"))
+        with Workshop(work, opened.source.buffer, jobs=jobs) as workshop:
+            yield workshop, batches
+
+
+def values_of(path: Path, batch: Batch) -> list[tuple[bytes, bytes]]:
+    """Etcd key and stored value of every value of a batch."""
+    data = path.read_bytes()
+    columns = (batch.key_pos, batch.key_len, batch.value_pos, batch.value_len)
+    return [
+        (data[key : key + key_len], data[value : value + value_len])
+        for key, key_len, value, value_len in zip(*(column.tolist() for column in columns), strict=True)
+    ]
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 3])
+def test_batches_open_as_values_do_one_by_one(tmp_path: Path, jobs: int) -> None:
+    path = write_history(tmp_path / "db", changes(1, damaged=True))
+    seen: set[Outcome] = set()
+    with at_work(path, jobs) as (workshop, batches):
+        answers = list(workshop.opened(batches))
+        assert [batch for batch, _ in answers] == batches
+        for batch, answer in answers:
+            for row, (key, stored) in enumerate(values_of(path, batch)):
+                resource = batch.resources[batch.resource[row]]
+                outcome, plaintext = workshop.open(resource, stored, key)
+                assert answer.outcomes[answer.outcome[row]] == outcome
+                digest = bytes(16) if plaintext is None else plaintext_digest(plaintext)
+                assert answer.digests[row].tobytes() == digest
+                assert answer.lost_keys.get(row) == (None if outcome.opened else key)
+                seen.add(outcome)
+    assert len(seen) >= 8
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 3])
+def test_batches_are_sealed_as_values_are_one_by_one(tmp_path: Path, jobs: int) -> None:
+    path = write_history(tmp_path / "db", changes(2, damaged=False))
+    with at_work(path, jobs) as (workshop, batches):
+        for batch, sealed in workshop.resealed(batches):
+            revisions = list(zip(batch.main.tolist(), batch.sub.tolist(), strict=True))
+            expected = [
+                workshop.reseal(batch.resources[batch.resource[row]], stored, key, revisions[row])
+                for row, (key, stored) in enumerate(values_of(path, batch))
+            ]
+            assert list(sealed) == expected
+            assert list(sealed.fields()) == [encode_value_field(one) for one in expected]
+
+
+def test_workers_that_are_not_forked_answer_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_history(tmp_path / "db", changes(2, damaged=False))
+    with at_work(path, 1) as (workshop, batches):
+        expected = [list(sealed) for _, sealed in workshop.resealed(batches)]
+    monkeypatch.setattr(sys, "platform", "elsewhere")
+    with at_work(path, 2) as (workshop, batches):
+        assert [list(sealed) for _, sealed in workshop.resealed(batches)] == expected
+
+
+def test_an_error_in_a_worker_is_raised_here_and_the_worker_goes_on(tmp_path: Path) -> None:
+    path = write_history(tmp_path / "db", [(b"/registry/secrets/a/b", seal_cbc("key", C, OBJECT)), (b"/c", OBJECT)])
+    with at_work(path, 2) as (workshop, batches):
+        full = [batch for batch in batches if len(batch)]
+        with pytest.raises(NoKeyFits):
+            list(workshop.resealed(full))
+        assert len(list(workshop.opened(full))) == len(full)
+
+
+def test_a_workshop_ends_with_work_left(tmp_path: Path) -> None:
+    path = write_history(tmp_path / "db", changes(2, damaged=False))
+    with at_work(path, 2) as (workshop, batches):
+        next(workshop.resealed(batches * 5))
+
+
+@given(st.lists(st.integers(0, 2 * BATCH_BYTES), max_size=30), st.integers(1, 700))
+def test_batches_keep_within_both_limits_and_lose_nothing(sizes: list[int], times: int) -> None:
+    sizes = sizes * times
+    rows = np.arange(len(sizes)) * 3
+    found = list(batches_of(rows, np.array(sizes, dtype=np.int64)))
+    assert np.array_equal(np.concatenate([rows[:0], *found]), rows)
+    for batch in found:
+        assert 1 <= len(batch) <= BATCH_VALUES
+        assert len(batch) == 1 or sum(sizes[row // 3] for row in batch.tolist()) <= BATCH_BYTES
+
+
+def test_sealed_values_are_a_sequence() -> None:
+    fields = [encode_value_field(value) for value in (b"one", b"", b"x" * 200)]
+    ends = np.cumsum([len(one) for one in fields])
+    sealed = Sealed(b"".join(fields), ends, np.array([3, 0, 200]))
+    assert list(sealed) == [b"one", b"", b"x" * 200]
+    assert [sealed[0], sealed[1], sealed[-1]] == list(sealed)
+    assert sealed[1:] == [b"", b"x" * 200]
+    assert list(sealed.fields()) == fields
+    with pytest.raises(IndexError):
+        sealed[3]

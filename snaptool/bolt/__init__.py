@@ -13,10 +13,12 @@ all faults. This package knows nothing of etcd, and opens no file: buffers come 
 from snaptool.bolt.check import check
 from snaptool.bolt.layout import ByteOrderNotSupported, Meta, PageId, TxId
 from snaptool.bolt.reader import Bucket, Database, NotABoltFile
-from snaptool.bolt.scan import CorruptPage, LeafChunk, PageMap, Problem, blocks, spans
+from snaptool.bolt.scan import CHUNK_BYTES, CHUNK_RECORDS, CorruptPage, LeafChunk, PageMap, Problem, blocks, spans
 from snaptool.bolt.writer import BucketWriter, DatabaseWriter, Sink
 
 __all__ = [
+    "CHUNK_BYTES",
+    "CHUNK_RECORDS",
     "Bucket",
     "BucketWriter",
     "ByteOrderNotSupported",

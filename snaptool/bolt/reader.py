@@ -68,6 +68,15 @@ class Bucket:
         """
         return self._walk.chunks(self._leaves, max_records, first_leaf, last_leaf)
 
+    def chunk(self, numbers: NDArray[np.int64]) -> LeafChunk:
+        """Read the leaves of these numbers alone, ascending, one at least. Raises CorruptPage."""
+        return self._walk.chunk(self._leaves, numbers, int(self._leaves.count[: numbers[0]].sum(dtype=np.int64)))
+
+    def leaf_sizes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return page id and size in bytes of each leaf."""
+        leaves, page_size = self._leaves, self._walk.pages.page_size
+        return leaves.trail[-1].nodes, (leaves.overflow + np.int64(1)) * page_size
+
     def leaf_pages(self) -> NDArray[np.int64]:
         """Number all pages of the leaves of a bucket that has a tree of its own."""
         return spans(self._leaves.trail[-1].nodes, self._leaves.overflow + np.int64(1))

@@ -134,15 +134,15 @@ class _Level:
             fresh=self.fresh[rows],
         )
 
-    def upper(self, start: int, end: int) -> tuple[Positions, NDArray[np.uint16]]:
+    def upper(self, rows: Positions) -> tuple[Positions, NDArray[np.uint16]]:
         """Position and size, for these pages, of the first key that may not stand in them any more; -1: there is none.
 
         That is the key of the next page under the same parent; for the last one of a parent, the parent's own limit.
         """
-        parent = self.parent[start:end]
+        parent, following = self.parent[rows], np.minimum(rows + 1, len(self.parent) - 1)
         at, size = self.ceiling[parent], self.ceiling_len[parent]
-        (rows,) = np.nonzero(self.parent[start + 1 : end + 1] == parent[: len(self.parent) - start - 1])
-        at[rows], size[rows] = self.lower[start + 1 + rows], self.lower_len[start + 1 + rows]
+        sibling = (following > rows) & (self.parent[following] == parent)
+        at[sibling], size[sibling] = self.lower[following[sibling]], self.lower_len[following[sibling]]
         return at, size
 
 
@@ -213,7 +213,7 @@ class LeafChunk:
 
     `leaf_base`, `leaf_size`, `leaf_page` (id; 0 in an inline bucket): one entry per leaf. Leaf i holds records
     `leaf_start[i]` to `leaf_start[i + 1]` of the chunk. `first_record`, `first_leaf`: how many came before in the
-    bucket, of `total_leaves`.
+    bucket, of `total_leaves`. The leaves follow each other, unless the chunk was made of chosen ones.
     """
 
     pages: PageMap
@@ -398,7 +398,7 @@ class Walk:
             self.complain(int(level.nodes[index]), problem, _path(trail, index))
             width[beyond] = 0
             ends = np.cumsum(width)
-        ceiling, ceiling_len = level.upper(0, len(level.nodes))
+        ceiling, ceiling_len = level.upper(np.arange(len(level.nodes)))
         parts = [self._children(trail, branch, width, block) for block in blocks((ends, BLOCK))]
         owner, child, key, key_len, real = zip(*parts, strict=True)
         return _Level(
@@ -434,7 +434,7 @@ class Walk:
         )
         owner, child, key, key_len, real = owner[good], child[good], key[good], key_len[good], real[good]
         for index in self._disordered(
-            owner, key, key_len, real, (lower, lower_len), level.upper(block.start, block.stop)
+            owner, key, key_len, real, (lower, lower_len), level.upper(np.arange(block.start, block.stop))
         ):
             at = int(owner[index])
             self.complain(int(nodes[at]), "its keys are not in ascending order", _path(trail, block.start + at))
@@ -488,13 +488,18 @@ class Walk:
         sizes = np.cumsum(leaves.overflow[first:last] + np.int64(1)) * self.pages.page_size
         for block in blocks((records, max_records), (sizes, CHUNK_BYTES)):
             earlier = int(records[block.start - 1]) if block.start else 0
-            yield self._chunk(leaves, slice(first + block.start, first + block.stop), before + earlier)
+            yield self.chunk(leaves, np.arange(first + block.start, first + block.stop), before + earlier)
 
-    def _chunk(self, leaves: Leaves, block: slice, first_record: int) -> LeafChunk:
-        pages, level, count = self.pages, leaves.trail[-1], leaves.count[block].astype(np.int64)
-        page = level.nodes[block]
+    def chunk(self, leaves: Leaves, numbers: Positions, first_record: int) -> LeafChunk:
+        """Read the leaves of these `numbers`, ascending; `first_record` is that of the first one."""
+        pages, level, count = self.pages, leaves.trail[-1], leaves.count[numbers].astype(np.int64)
+        page = level.nodes[numbers]
+
+        def path_of(index: int) -> tuple[int, ...]:
+            return leaves.path(int(numbers[index]))
+
         base = page * pages.page_size
-        size = (leaves.overflow[block] + np.int64(1)) * pages.page_size
+        size = (leaves.overflow[numbers] + np.int64(1)) * pages.page_size
         if leaves.image:
             base, size = (np.array([number]) for number in leaves.image)
         owner, element = elements_of(base, count)
@@ -503,26 +508,22 @@ class Walk:
         key_len, value_len = pages.number(element + 8).astype(np.int64), pages.number(element + 12).astype(np.int64)
         key = element + pos
         value = key + key_len
-        good = self._inside(
-            leaves.path, block.start, owner, (base, count, base + size), key, key_len, value + value_len
-        )
+        good = self._inside(path_of, 0, owner, (base, count, base + size), key, key_len, value + value_len)
         for passed, text in (
             (key_len > 0, "an element has an empty key"),
             (flags == leaves.flags, _flags_text(leaves.flags)),
         ):
             for index in _some(good & ~passed):
-                path = leaves.path(block.start + int(owner[index]))
+                path = path_of(int(owner[index]))
                 self.complain(path[-1], text.format(flags=int(flags[index])), path)
             good &= passed
         if not good.all():
             owner, key, key_len, value, value_len = (part[good] for part in (owner, key, key_len, value, value_len))
-        lower = level.lower[block], level.lower_len[block]
+        lower = level.lower[numbers], level.lower_len[numbers]
         # Limits follow each other without a gap, so keys inside them ascend from leaf to leaf and chunk to chunk.
-        wrong = self._disordered(
-            owner, key, key_len, np.ones(len(owner), np.bool_), lower, level.upper(block.start, block.stop)
-        )
+        wrong = self._disordered(owner, key, key_len, np.ones(len(owner), np.bool_), lower, level.upper(numbers))
         for index in wrong:
-            path = leaves.path(block.start + int(owner[index]))
+            path = path_of(int(owner[index]))
             self.complain(path[-1], "its keys are not in ascending order", path)
         return LeafChunk(
             pages=pages,
@@ -535,7 +536,7 @@ class Walk:
             value_pos=value,
             value_len=value_len,
             first_record=first_record,
-            first_leaf=block.start,
+            first_leaf=int(numbers[0]),
             total_leaves=len(leaves),
         )
 

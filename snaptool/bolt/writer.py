@@ -37,6 +37,7 @@ from snaptool.bolt.layout import (
     MAX_VALUE_SIZE,
     PAGE_HEADER,
     BucketHeader,
+    LeafElement,
     Meta,
     PageFlag,
     PageHeader,
@@ -45,13 +46,14 @@ from snaptool.bolt.layout import (
     encode_meta,
     struct_format,
 )
-from snaptool.bolt.scan import LeafChunk, Positions, blocks, spans
+from snaptool.bolt.scan import PageMap, Positions, blocks, spans
 from snaptool.errors import SnaptoolError
 
 _BLOCK_BYTES = 2 << 20  # measured in design/performance.md: 1-2 MB stay in the cache
 _FIRST_DATA_PAGE = 3
 _LAST_TXID = (1 << 64) - 2
 _HEADER = struct.Struct(struct_format(PageHeader))
+_LEAF = struct.Struct(struct_format(LeafElement))
 
 
 class Sink(Protocol):
@@ -182,25 +184,24 @@ class BucketWriter:
         if self._waiting >= self._enough:
             self._write_block()
 
-    def put_leaves(self, chunk: LeafChunk, first: int, last: int) -> None:
-        """Carry over leaves `first` to `last` (not included) of `chunk` whole; all of them are portable.
+    def put_leaves(self, pages: PageMap, ids: Positions, sizes: Positions) -> None:
+        """Carry leaves over whole: those at page `ids`, of `sizes` bytes, all portable, from the file of `pages`.
 
         Raises BadOrder unless their keys are above all keys so far, and OtherPageSize.
         """
-        if first == last:
+        if not len(ids):
             return
-        if chunk.pages.page_size != self._database.page_size:
-            raise OtherPageSize(f"pages of {chunk.pages.page_size} bytes in a file of {self._database.page_size}")
-        head, tail = (chunk.key(int(row)) for row in (chunk.leaf_start[first], chunk.leaf_start[last] - 1))
+        if pages.page_size != self._database.page_size:
+            raise OtherPageSize(f"pages of {pages.page_size} bytes in a file of {self._database.page_size}")
+        head, tail = _end_key(pages, int(ids[0]), last=False), _end_key(pages, int(ids[-1]), last=True)
         if head <= self._last:
             raise BadOrder(f"leaf that begins with {head[:40].hex()} is not above {self._last[:40].hex()}")
         self._last = tail
-        if self._runs and self._runs[-1].chunk.pages is not chunk.pages:
+        if self._runs and self._runs[-1].pages is not pages:
             self._write_block()
-        sizes = np.cumsum(chunk.leaf_size[first:last])
-        for part in blocks((sizes, _BLOCK_BYTES // 2)):
-            self._runs.append(_Run(len(self._pairs) // 2, chunk, slice(first + part.start, first + part.stop)))
-            self._waiting += int(chunk.leaf_size[self._runs[-1].leaves].sum())
+        for part in blocks((np.cumsum(sizes), _BLOCK_BYTES // 2)):
+            self._runs.append(_Run(len(self._pairs) // 2, pages, ids[part], sizes[part]))
+            self._waiting += int(sizes[part].sum())
             if self._waiting >= self._enough:
                 self._write_block()
 
@@ -214,9 +215,9 @@ class BucketWriter:
         self._pairs = pairs[2 * packed.records :]
         self._waiting = sum(map(len, self._pairs)) + ELEMENT_SIZE * (len(self._pairs) // 2)
         # The order of all leaves: built ones by the run that they stand before, carried ones by their run.
-        source = np.concatenate([np.empty(0, np.int64), *(run.chunk.leaf_page[run.leaves] for run in runs)])
-        sizes = np.concatenate([np.empty(0, np.int64), *(run.chunk.leaf_size[run.leaves] for run in runs)])
-        run_of = np.repeat(np.arange(len(runs)), [run.leaves.stop - run.leaves.start for run in runs])
+        source = np.concatenate([np.empty(0, np.int64), *(run.ids for run in runs)])
+        sizes = np.concatenate([np.empty(0, np.int64), *(run.sizes for run in runs)])
+        run_of = np.repeat(np.arange(len(runs)), [len(run.ids) for run in runs])
         order = np.argsort(np.concatenate([2 * packed.before, 2 * run_of + 1]), kind="stable")
         built_pages, carried_pages = -(-packed.size // page_size), sizes // page_size
         pages = np.concatenate([built_pages, carried_pages])
@@ -230,7 +231,7 @@ class BucketWriter:
         built, carried = rows[: len(built_pages)], rows[len(built_pages) :]
         images = packed.images(pairs, page + built, built_pages, self._flags, page_size)
         if len(carried):
-            content = runs[0].chunk.buffer.reshape(-1, page_size)[spans(source, carried_pages)]
+            content = runs[0].pages.bytes.reshape(-1, page_size)[spans(source, carried_pages)]
             block = content
             if len(built):
                 block = np.empty((total, page_size), dtype=np.uint8)
@@ -310,8 +311,18 @@ class _Run:
     """Leaves that are carried over whole, and how many of the waiting records come before them."""
 
     after: int
-    chunk: LeafChunk
-    leaves: slice
+    pages: PageMap
+    ids: Positions
+    sizes: Positions
+
+
+def _end_key(pages: PageMap, page: int, *, last: bool) -> bytes:
+    """Return the first or the last key of a leaf."""
+    start = page * pages.page_size
+    count = _HEADER.unpack_from(pages.bytes.data, start)[2]
+    element = start + HEADER_SIZE + ELEMENT_SIZE * (count - 1 if last else 0)
+    _, position, size, _ = _LEAF.unpack_from(pages.bytes.data, element)
+    return pages.bytes[element + position : element + position + size].tobytes()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
+from itertools import islice
 from mmap import mmap
 from pathlib import Path
 from typing import Protocol
@@ -30,7 +31,17 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from snaptool.bolt import Bucket, BucketWriter, DatabaseWriter, LeafChunk, Sink
+from snaptool.bolt import (
+    CHUNK_BYTES,
+    CHUNK_RECORDS,
+    Bucket,
+    BucketWriter,
+    DatabaseWriter,
+    LeafChunk,
+    Sink,
+    blocks,
+    spans,
+)
 from snaptool.errors import InputError, VerificationFailed
 from snaptool.etcd import (
     BUCKETS,
@@ -68,7 +79,6 @@ from snaptool.operations.sweep import (
     Progress,
     Sweep,
     batches_of,
-    make_batch,
     no_progress,
     sweep,
 )
@@ -271,20 +281,20 @@ def rewrite(
     reading = request.reading or Keyring(())
     work = Work(str(opened.source.path), opened.source.size, reading, writing, request.randomness, request.rewraps)
     with Workshop(work, opened.source.buffer, jobs=request.jobs) as workshop, opened.digests() as digests:
-        sums = snapshot.new_sums()
+        notes = LeafNotes(snapshot)
         swept = sweep(
             snapshot,
             labels,
             workshop if request.reading is not None else None,
             wanted=partial(_encrypted_before_or_after, labels, workshop),
-            observers=[opened.tend, sums.add],
+            observers=[opened.tend, notes.add],
             progress=progress,
         )
         if not request.skip_hash_check:
             digests.require_right_trailer()
         plan = engine.decide(snapshot, swept, labels, workshop, request)
         report = RewriteReport(
-            source=_file_report(opened.source.path, opened.source.size, digests.file_sha256(), snapshot, sums),
+            source=_file_report(opened.path, opened.source.size, digests.file_sha256(), snapshot, notes.sums),
             target=None,
             dry_run=target is None,
             engine=engine.name,
@@ -306,8 +316,8 @@ def rewrite(
             workshop=workshop,
             labels=labels,
             progress=progress,
-            sums=sums,
-            carried=np.zeros(len(sums.crc), dtype=np.bool_),
+            notes=notes,
+            carried=np.zeros(len(notes.portable), dtype=np.bool_),
         )
         if target is None:
             engine.rehearse(job)
@@ -560,15 +570,15 @@ class _Unchanged:
         self,
         leaves: LeafChunk,
         action: NDArray[np.uint8],
-        built: NDArray[np.bool_],
+        counted: NDArray[np.bool_],
         decoded: tuple[NDArray[np.int64], RecordChunk],
     ) -> None:
-        """Take the records of a chunk that were `built` anew by their `action`.
+        """Take the `counted` records of a chunk; what they are without is decided by their `action`.
 
         `decoded`: records of some rows of the chunk, among them all that were sealed.
         """
         rows, records = decoded
-        (taken,) = np.nonzero(built & (action <= RESEAL))
+        (taken,) = np.nonzero(counted & (action <= RESEAL))
         (cut,) = np.nonzero(action[rows] == RESEAL)
         at = np.searchsorted(taken, rows[cut])
         start, end = leaves.key_pos[taken], leaves.value_pos[taken] + leaves.value_len[taken]
@@ -579,11 +589,42 @@ class _Unchanged:
         self.crc = add_spans(self.crc, leaves.buffer, starts[order], ends[order])
 
 
+class LeafNotes:
+    """What the first pass learns of the leaves of bucket `key`, by number: their sums, and which are `portable`."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.sums = snapshot.new_sums()
+        self.portable = np.zeros(len(self.sums.crc), dtype=np.bool_)
+
+    def add(self, leaves: LeafChunk) -> None:
+        """Take the leaves of a chunk."""
+        self.sums.add(leaves)
+        self.portable[leaves.first_leaf : leaves.first_leaf + len(leaves.leaf_page)] = leaves.portable()
+
+
+@dataclass(slots=True, kw_only=True)
+class _Stretch:
+    """Some leaves in a row, from number `first` on, on their way into the new file.
+
+    `whole`: which are carried over. `leaves`: the others; `numbers`: those of their records. `rows`: which of these are
+    sealed anew; `records`: the same, decoded. `answers` are still to come until all `sealed` values are there.
+    """
+
+    first: int
+    whole: NDArray[np.bool_]
+    leaves: LeafChunk | None = None
+    numbers: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    rows: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    records: RecordChunk | None = None
+    answers: int = 0
+    sealed: list[bytes] = field(default_factory=list)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """Everything that is known between the passes; `write` is the direct engine's write pass.
 
-    `sums`: of the source's leaves. `carried`: which of them are carried over whole, known once they are written.
+    `carried`: which leaves of the source are carried over whole, known once they are written.
     """
 
     request: RewriteRequest
@@ -593,7 +634,7 @@ class Job:
     workshop: Workshop
     labels: Labels
     progress: Progress
-    sums: LeafSums
+    notes: LeafNotes
     carried: NDArray[np.bool_]
     unchanged: _Unchanged = field(default_factory=_Unchanged)
 
@@ -614,84 +655,95 @@ class Job:
         writer.finish()
 
     def _write_records(self, out: BucketWriter, bucket: Bucket | None) -> None:
-        waiting: deque[tuple[LeafChunk, NDArray[np.int64], RecordChunk, int]] = deque()
-        sealed: list[bytes] = []
-        answered = 0
-        for _, answer in self.workshop.resealed(self._batches(bucket, waiting)):
-            sealed += answer
-            answered += 1
-            if answered == waiting[0][-1]:
-                leaves, rows, records, _ = waiting.popleft()
-                self._write_chunk(out, leaves, rows, records, sealed)
-                sealed, answered = [], 0
+        if bucket is not None:
+            waiting: deque[_Stretch] = deque()
+            for _, answer in self.workshop.resealed(self._batches(out, bucket, waiting)):
+                waiting[0].sealed += answer
+                waiting[0].answers -= 1
+                self._write_ready(out, bucket, waiting)
         for key, value in self.plan.edits.append:
             out.put(key, value)
 
-    def _batches(
-        self, bucket: Bucket | None, waiting: deque[tuple[LeafChunk, NDArray[np.int64], RecordChunk, int]]
-    ) -> Iterator[Batch]:
-        """Yield the values to seal; every chunk yields one batch at least, so that chunks are written in their turn."""
-        for leaves in bucket.chunks() if bucket is not None else ():
-            self.opened.tend(leaves)
-            (rows,) = np.nonzero(_sealed_anew(self._actions(leaves)))
-            records = scan_records(leaves.pick(rows))
-            resource = self.swept.resource[leaves.first_record + rows].astype(np.int64)
-            batches = list(batches_of(records, np.arange(len(rows)), resource, self.labels))
-            batches = batches or [make_batch(records, rows, resource, self.labels)]
-            waiting.append((leaves, rows, records, len(batches)))
-            yield from batches
+    def _batches(self, out: BucketWriter, bucket: Bucket, waiting: deque[_Stretch]) -> Iterator[Batch]:
+        """Yield the values to seal, stretch by stretch; those that have none are written in their turn."""
+        starts, sizes = bucket.leaf_starts(), np.cumsum(bucket.leaf_sizes()[1])
+        for block in blocks((starts[1:], CHUNK_RECORDS), (sizes, CHUNK_BYTES)):
+            self.opened.tend(block)
+            stretch = self._stretch(bucket, block, starts)
+            waiting.append(stretch)
+            if stretch.records is not None and len(stretch.rows):
+                resource = self.swept.resource[stretch.numbers[stretch.rows]].astype(np.int64)
+                batches = list(batches_of(stretch.records, np.arange(len(resource)), resource, self.labels))
+                stretch.answers = len(batches)
+                yield from batches
+            self._write_ready(out, bucket, waiting)
 
-    def _actions(self, leaves: LeafChunk) -> NDArray[np.uint8]:
-        return self.plan.action[leaves.first_record : leaves.first_record + len(leaves)]
+    def _stretch(self, bucket: Bucket, block: slice, starts: NDArray[np.int64]) -> _Stretch:
+        first_record, until = int(starts[block.start]), int(starts[block.stop])
+        changes = np.concatenate(([0], np.cumsum(self.plan.action[first_record:until] != COPY)))
+        border = starts[block.start : block.stop + 1] - first_record
+        whole = self.notes.portable[block] & (changes[border[1:]] == changes[border[:-1]])
+        self.carried[block] = whole
+        stretch = _Stretch(first=block.start, whole=whole)
+        numbers = block.start + np.nonzero(~whole)[0]
+        if len(numbers):
+            leaves = stretch.leaves = bucket.chunk(numbers)
+            stretch.numbers = spans(starts[numbers], starts[numbers + 1] - starts[numbers])
+            (stretch.rows,) = np.nonzero(_sealed_anew(self.plan.action[stretch.numbers]))
+            stretch.records = scan_records(leaves.pick(stretch.rows))
+        return stretch
 
-    def _write_chunk(
-        self,
-        out: BucketWriter,
-        leaves: LeafChunk,
-        sealed_rows: NDArray[np.int64],
-        records: RecordChunk,
-        sealed: list[bytes],
-    ) -> None:
-        action = self._actions(leaves)
-        changes = np.concatenate(([0], np.cumsum(action != COPY)))
-        whole = leaves.portable() & (changes[leaves.leaf_start[1:]] == changes[leaves.leaf_start[:-1]])
-        self.carried[leaves.first_leaf : leaves.first_leaf + len(whole)] = whole
-        built = ~np.repeat(whole, np.diff(leaves.leaf_start))
-        self.unchanged.add(leaves, action, built, (sealed_rows, records))
-        values = zip(records.field_pos.tolist(), records.field_len.tolist(), sealed, strict=True)
-        border = np.concatenate(([0], np.nonzero(np.diff(whole))[0] + 1, [len(whole)]))
+    def _write_ready(self, out: BucketWriter, bucket: Bucket, waiting: deque[_Stretch]) -> None:
+        while waiting and not waiting[0].answers:
+            stretch = waiting.popleft()
+            self._write_stretch(out, bucket, stretch)
+            self.progress("writing", stretch.first + len(stretch.whole), bucket.leaf_count)
+
+    def _write_stretch(self, out: BucketWriter, bucket: Bucket, stretch: _Stretch) -> None:
+        rows: Iterator[tuple[bytes, bytes]] = iter(())
+        counts = np.zeros(len(stretch.whole), dtype=np.int64)
+        if stretch.leaves is not None and stretch.records is not None:
+            action = self.plan.action[stretch.numbers]
+            decoded = stretch.rows, stretch.records
+            self.unchanged.add(stretch.leaves, action, np.ones(len(action), dtype=np.bool_), decoded)
+            rows = self._rewritten(stretch.leaves, action, stretch)
+            kept = np.concatenate(([0], np.cumsum(action != DROP)))[stretch.leaves.leaf_start]
+            counts[~stretch.whole] = np.diff(kept)
+        ids, sizes = bucket.leaf_sizes()
+        border = np.concatenate(([0], np.nonzero(np.diff(stretch.whole))[0] + 1, [len(stretch.whole)]))
         for first, last in zip(border[:-1].tolist(), border[1:].tolist(), strict=True):
-            if first == last:
-                continue
-            if whole[first]:
-                out.put_leaves(leaves, first, last)
+            here = slice(stretch.first + first, stretch.first + last)
+            if stretch.whole[first]:
+                out.put_leaves(self.opened.snapshot.database.pages, ids[here], sizes[here])
             else:
-                self._write_rows(out, leaves, slice(leaves.leaf_start[first], leaves.leaf_start[last]), values)
-        self.progress("writing", leaves.first_leaf + len(whole), leaves.total_leaves)
+                for key, value in islice(rows, int(counts[first:last].sum())):
+                    out.put(key, value)
 
-    def _write_rows(
-        self, out: BucketWriter, leaves: LeafChunk, rows: slice, values: Iterator[tuple[int, int, bytes]]
-    ) -> None:
-        """Write records one by one. `values`: for those that are sealed anew, place and size of field 5, and value."""
+    def _rewritten(
+        self, leaves: LeafChunk, action: NDArray[np.uint8], stretch: _Stretch
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the records of leaves that are taken apart, as they go into the new file."""
+        assert stretch.records is not None
         data = leaves.buffer.data
+        fields = zip(
+            stretch.records.field_pos.tolist(), stretch.records.field_len.tolist(), stretch.sealed, strict=True
+        )
         columns = (leaves.key_pos, leaves.key_len, leaves.value_pos, leaves.value_len)
-        records = range(leaves.first_record + rows.start, leaves.first_record + rows.stop)
-        for record, action, key, key_len, start, length in zip(
-            records, self._actions(leaves)[rows].tolist(), *(column[rows].tolist() for column in columns), strict=True
+        for record, what, key, key_len, start, length in zip(
+            stretch.numbers.tolist(), action.tolist(), *(column.tolist() for column in columns), strict=True
         ):
             end = start + length
-            if action == COPY:
-                out.put(bytes(data[key : key + key_len]), bytes(data[start:end]))
-            elif action == RESEAL:
+            if what == COPY:
+                yield bytes(data[key : key + key_len]), bytes(data[start:end])
+            elif what == RESEAL:
                 # Only field 5 of the KeyValue changes; every other byte of the record stays as it is.
-                at, size, value = next(values)
+                at, size, value = next(fields)
                 stored = b"".join((data[start:at], encode_value_field(value), data[at + size : end]))
-                out.put(bytes(data[key : key + key_len]), stored)
-            elif action == REBUILD:
-                stored = replace_value(bytes(data[start:end]), next(values)[2])
-                out.put(bytes(data[key : key + key_len]), stored)
-            elif action == REPLACE:
-                out.put(*self.plan.edits.replace[record])
+                yield bytes(data[key : key + key_len]), stored
+            elif what == REBUILD:
+                yield bytes(data[key : key + key_len]), replace_value(bytes(data[start:end]), next(fields)[2])
+            elif what == REPLACE:
+                yield self.plan.edits.replace[record]
 
 
 # --- read back ------------------------------------------------------------------------------------------------------
@@ -805,7 +857,7 @@ class _Comparison:
         """Compare what the whole pass has gathered. Raises ReadBackFailed."""
         if self._taken != len(self._opened):
             raise ReadBackFailed(f"{len(self._opened)} values should have been opened, {self._taken} were")
-        source, carried = self._job.sums, self._job.carried
+        source, carried = self._job.notes.sums, self._job.carried
         starts = self._written.leaf_starts()
         # A leaf that was carried over begins where its first record is now, and no other leaf begins there.
         at = np.searchsorted(starts[1:], self._place(self._starts[:-1][carried]), side="right")

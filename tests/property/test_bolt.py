@@ -125,7 +125,7 @@ def test_carrying_leaves_over_changes_no_record(pairs: dict[bytes, bytes], chunk
             portable = chunk.portable()
             for leaf in range(len(portable)):
                 if portable[leaf] and whole[(chunk.first_leaf + leaf) % len(whole)]:
-                    out.put_leaves(chunk, leaf, leaf + 1)
+                    out.put_leaves(chunk.pages, chunk.leaf_page[leaf : leaf + 1], chunk.leaf_size[leaf : leaf + 1])
                     continue
                 for row in range(chunk.leaf_start[leaf], chunk.leaf_start[leaf + 1]):
                     out.put(chunk.key(row), pairs[chunk.key(row)])

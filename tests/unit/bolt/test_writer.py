@@ -103,7 +103,7 @@ def carried(data: bytes, *, one_by_one: bool = False) -> bytes:
                 portable = chunk.portable() & (not one_by_one)
                 for leaf in range(len(portable)):
                     if portable[leaf]:
-                        out.put_leaves(chunk, leaf, leaf + 1)
+                        out.put_leaves(chunk.pages, chunk.leaf_page[leaf : leaf + 1], chunk.leaf_size[leaf : leaf + 1])
                         continue
                     for row in range(chunk.leaf_start[leaf], chunk.leaf_start[leaf + 1]):
                         key = chunk.buffer[chunk.key_pos[row] :][: chunk.key_len[row]].tobytes()
@@ -237,7 +237,7 @@ def test_carried_and_rebuilt_leaves_mix_in_any_order() -> None:
             total = len(chunk.leaf_page)
             for first in range(0, total, 7):
                 last = min(first + 4, total)
-                out.put_leaves(chunk, first, last)
+                out.put_leaves(chunk.pages, chunk.leaf_page[first:last], chunk.leaf_size[first:last])
                 for row in range(chunk.leaf_start[last], chunk.leaf_start[min(first + 7, total)]):
                     key = chunk.buffer[chunk.key_pos[row] :][: chunk.key_len[row]].tobytes()
                     out.put(key, chunk.buffer[chunk.value_pos[row] :][: chunk.value_len[row]].tobytes())
@@ -256,7 +256,9 @@ def alternating(data: bytes, chunk_size: int, choose: int) -> bytes:
                 portable = chunk.portable()
                 for index in range(len(portable)):
                     if portable[index] and choose >> (chunk.first_leaf + index) % 7 & 1:
-                        out.put_leaves(chunk, index, index + 1)
+                        out.put_leaves(
+                            chunk.pages, chunk.leaf_page[index : index + 1], chunk.leaf_size[index : index + 1]
+                        )
                         continue
                     for row in range(chunk.leaf_start[index], chunk.leaf_start[index + 1]):
                         value = chunk.buffer[chunk.value_pos[row] :][: chunk.value_len[row]].tobytes()
@@ -366,9 +368,9 @@ def test_pages_larger_than_a_block_are_written_in_time() -> None:
 def test_leaves_of_another_page_size_are_refused() -> None:
     chunk = next(Database(make_database({b"key": {b"a": b"v" * 2000}}, page_size=1024)).buckets()[b"key"].chunks())
     with DatabaseWriter(io.BytesIO()).bucket(b"key") as out:
-        out.put_leaves(chunk, 0, 0)
+        out.put_leaves(chunk.pages, chunk.leaf_page[0:0], chunk.leaf_size[0:0])
         with pytest.raises(OtherPageSize, match="pages of 1024 bytes in a file of 4096"):
-            out.put_leaves(chunk, 0, 1)
+            out.put_leaves(chunk.pages, chunk.leaf_page[0:1], chunk.leaf_size[0:1])
 
 
 def test_leaves_out_of_order_are_refused() -> None:
@@ -376,10 +378,10 @@ def test_leaves_out_of_order_are_refused() -> None:
     with DatabaseWriter(io.BytesIO()).bucket(b"key") as out:
         out.put(chunk.key(0), b"")
         with pytest.raises(BadOrder, match="leaf that begins with"):
-            out.put_leaves(chunk, 0, 1)
-        out.put_leaves(chunk, 1, 3)
+            out.put_leaves(chunk.pages, chunk.leaf_page[0:1], chunk.leaf_size[0:1])
+        out.put_leaves(chunk.pages, chunk.leaf_page[1:3], chunk.leaf_size[1:3])
         with pytest.raises(BadOrder, match="leaf that begins with"):
-            out.put_leaves(chunk, 2, 4)
+            out.put_leaves(chunk.pages, chunk.leaf_page[2:4], chunk.leaf_size[2:4])
         with pytest.raises(BadOrder, match="is not above"):
             out.put(chunk.key(int(chunk.leaf_start[3]) - 1), b"")
 
@@ -400,7 +402,9 @@ def test_leaves_of_two_databases_are_carried_into_one() -> None:
     with writer.bucket(b"key") as out:
         for half in halves:
             chunk = next(Database(make_database({b"key": half})).buckets()[b"key"].chunks())
-            out.put_leaves(chunk, 0, len(chunk.leaf_page))
+            out.put_leaves(
+                chunk.pages, chunk.leaf_page[0 : len(chunk.leaf_page)], chunk.leaf_size[0 : len(chunk.leaf_page)]
+            )
     writer.finish()
     assert contents(sink.getvalue())[b"key"] == halves[0] | halves[1]
     assert list(check(sink.getvalue())) == []

@@ -85,6 +85,9 @@ def rewrite_command(
     Every value is opened with --config and written as kube-apiserver would write it with --new-config. Values that do
     not change and all of etcd's history keep every byte. The new file is read back and checked with the new
     configuration alone before it gets its name; SOURCE is never changed.
+
+    SOURCE is a snapshot, a db file, or an etcd data directory: of the last, the direct engine reads the db alone, and
+    --engine etcd also what only the WAL holds.
     """
     from snaptool.files import check_target
     from snaptool.operations import (
@@ -94,6 +97,7 @@ def rewrite_command(
         Undecryptable,
         keys_for_rewriting,
         open_snapshot,
+        replayed,
         rewrite,
     )
     from snaptool.scratch import find_etcd
@@ -109,7 +113,12 @@ def rewrite_command(
     old, new = options.load_configs(configs), options.load_configs(written)
     lost = Undecryptable(undecryptable)
     etcd = find_etcd(etcd_bin) if boot_check or engine_name == "etcd" else None
-    with terminal.progress() as progress, open_snapshot(source) as opened:
+    by_etcd = etcd if engine_name == "etcd" else None
+    with (
+        terminal.progress() as progress,
+        open_snapshot(source) as found,
+        replayed(found, by_etcd, progress=progress) as opened,
+    ):
         for notice in opened.notices:
             terminal.note(notice)
         if not dry_run:
@@ -147,7 +156,7 @@ def rewrite_command(
                 opened,
                 None if dry_run else target,
                 request,
-                engine=EtcdEngine(etcd) if etcd is not None and engine_name == "etcd" else DIRECT,
+                engine=DIRECT if by_etcd is None else EtcdEngine(by_etcd),
                 boot_with=etcd if boot_check else None,
                 force=force,
                 progress=progress,

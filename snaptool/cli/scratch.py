@@ -30,19 +30,26 @@ def scratch_command(
 ) -> int:
     """Serve a copy of a snapshot with a real etcd, for looking around with etcdctl; SNAPSHOT itself is not touched.
 
-    Stays until Ctrl-C, or runs COMMAND with ETCDCTL_ENDPOINTS set and ends with it. Nothing is left behind.
+    Stays until Ctrl-C, or runs COMMAND with ETCDCTL_ENDPOINTS set and ends with it. Nothing is left behind. A data
+    directory of etcd is served with what only its WAL holds.
     """
     from snaptool.operations import open_snapshot, serve_copy
     from snaptool.scratch import find_etcd
 
     with open_snapshot(snapshot) as opened:
-        for notice in opened.notices:
-            terminal.note(notice)
         binaries = find_etcd(etcd_bin)
+        if opened.data_directory is None:
+            notices = opened.notices
+        else:
+            notices = (f"serving {opened.data_directory} with its WAL",)
+        if opened.snapshot.auth_enabled:
+            notices += ("authentication is on in it: say --user NAME to etcdctl, for which it asks the password",)
+        for notice in notices:
+            terminal.note(notice)
         with serve_copy(opened, binaries, skip_hash_check=skip_hash_check, tcp=tcp) as server:
             if command:
                 return subprocess.run(command, env=os.environ | server.environment(), check=False).returncode
-            click.echo(f"{binaries} serves a copy of {opened.source.path} at {server.endpoint}")
+            click.echo(f"{binaries} serves a copy of {opened.path} at {server.endpoint}")
             click.echo(f"    {server.etcdctl('get', '/', '--prefix', '--keys-only')}")
             terminal.note("Ctrl-C ends it and removes the copy")
             try:

@@ -42,13 +42,18 @@ def verify_command(
     """Check a snapshot from its pages to its values, and list what is wrong, where, and what helps.
 
     With --config every value is opened too. Exit code 3 when there are findings, 4 when the database itself is broken:
-    made for cron.
+    made for cron. Of an etcd data directory the db is checked, and with --boot also what only the WAL holds.
     """
-    from snaptool.operations import keyring_for_reading, open_snapshot, verify
+    from snaptool.operations import keyring_for_reading, open_snapshot, replayed, verify
     from snaptool.scratch import find_etcd
 
     read_with = options.load_configs(configs)
-    with terminal.progress() as progress, open_snapshot(snapshot) as opened:
+    etcd = find_etcd(etcd_bin) if boot else None
+    with (
+        terminal.progress() as progress,
+        open_snapshot(snapshot) as found,
+        replayed(found, etcd, progress=progress) as opened,
+    ):
         for notice in opened.notices:
             terminal.note(notice)
         keys = keyring_for_reading(opened, read_with, kms, prefixes=prefixes, progress=progress)
@@ -60,7 +65,7 @@ def verify_command(
             live_only=live_only,
             prefixes=prefixes,
             jobs=jobs,
-            boot_with=find_etcd(etcd_bin) if boot else None,
+            boot_with=etcd,
             progress=progress,
         )
     if output == "json":

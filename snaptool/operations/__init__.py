@@ -5,7 +5,7 @@ only place where etcd's records, Kubernetes' names and the providers of encrypti
 nothing knows exit codes.
 """
 
-from snaptool.operations.boot import serve_copy
+from snaptool.operations.boot import replayed, serve_copy
 from snaptool.operations.browse import (
     History,
     HistoryEntry,
@@ -117,6 +117,7 @@ __all__ = [
     "parse_target",
     "plan_calls",
     "repair",
+    "replayed",
     "rewrite",
     "salvage",
     "serve_copy",

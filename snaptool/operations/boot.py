@@ -6,12 +6,16 @@ bytes of the file are restored and booted. Leases are kept alive meanwhile, so t
 along.
 
 Also here: a copy of a snapshot with other lease TTLs. The etcd engine boots one whose leases last for years, and gives
-its result the recorded TTLs again.
+its result the recorded TTLs again. And `replayed`: a data directory as etcd itself reads it, WAL included, by which its
+newest writes come into reach of everything that works on snapshots.
 """
 
 from __future__ import annotations
 
+import secrets
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +24,13 @@ import numpy as np
 from snaptool import scratch
 from snaptool.bolt import DatabaseWriter
 from snaptool.bolt.writer import Sink
+from snaptool.errors import OutputError, ScratchError
 from snaptool.etcd import BUCKETS, Lease, Snapshot, Trailer, server_generation
-from snaptool.etcd.records import encode_lease, encode_lease_key
+from snaptool.etcd.records import encode_lease, encode_lease_key, encode_member_id
+from snaptool.files import Draft, Source
 from snaptool.operations.opening import OpenedSnapshot, wrong_trailer
-from snaptool.scratch import Difference, EtcdBinaries, Expected, ScratchEtcd, ServedKey
+from snaptool.operations.sweep import Progress, no_progress
+from snaptool.scratch import ROOM_HINT, Difference, EtcdBinaries, Expected, ScratchEtcd, ServedKey, engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +45,113 @@ class BootReport:
 def serve_copy(
     opened: OpenedSnapshot, binaries: EtcdBinaries, *, skip_hash_check: bool = False, tcp: bool = False
 ) -> ScratchEtcd:
-    """Start a scratch etcd on a copy; the caller closes it. Raises WrongTrailer, FormatError, ScratchError."""
+    """Start a scratch etcd on a copy, WAL included; the caller closes it.
+
+    Raises WrongTrailer, FormatError, ScratchError.
+    """
     snapshot = opened.snapshot
+    if opened.data_directory is not None:
+        several = len(snapshot.members()) > 1
+        return ScratchEtcd.data_dir(opened.data_directory, force_new_cluster=several, binaries=binaries, tcp=tcp)
     trailer = snapshot.check_trailer()
     if trailer is Trailer.WRONG and not skip_hash_check:
         raise wrong_trailer(opened.source.path)
     if trailer is not Trailer.OK:
         snapshot.status()  # etcd is told not to check, so we do: this reads every page, and raises at what is broken
+    refuse_to_lose_keys(snapshot, binaries)
     return ScratchEtcd.restore(
         opened.source.path, binaries=binaries, skip_hash_check=trailer is not Trailer.OK, tcp=tcp
     )
+
+
+class _Replayed(Source):
+    """What etcd made of a data directory. Each of the directory's own files counts as the source itself."""
+
+    def __init__(self, path: Path, directory: Path) -> None:
+        self._directory = directory
+        super().__init__(path)
+
+    def is_same_file(self, other: Path) -> bool:
+        return other.exists() and any(other.samefile(file) for file in (self._directory / "member").rglob("*"))
+
+
+@contextmanager
+def replayed(
+    opened: OpenedSnapshot,
+    binaries: EtcdBinaries | None,
+    *,
+    parent: Path | None = None,
+    progress: Progress = no_progress,
+) -> Iterator[OpenedSnapshot]:
+    """Give a data directory as that etcd reads it from its db and its WAL; anything else, or without an etcd, as it is.
+
+    A copy is booted, saved by etcd, and opened; it lasts as long as the block. Leases keep their recorded TTLs. Raises
+    ScratchError, AuthEnabled included; Drift where a lease may have run out meanwhile.
+    """
+    directory = opened.data_directory
+    if directory is None or binaries is None:
+        yield opened
+        return
+    progress("booting", 0, 1)
+    before, members = opened.snapshot.revision_on(server_generation(*binaries.version)), opened.snapshot.members()
+    with scratch_file(parent) as saved:
+        with (
+            room_for_scratch_files(parent),
+            ScratchEtcd.data_dir(
+                directory, force_new_cluster=len(members) > 1, binaries=binaries, parent=parent
+            ) as server,
+        ):
+            revision = engine.save_now(server.client(), saved, server.check_leases_were_safe)
+            saved.flush()
+        notices = [f"reading {directory} with its WAL, by {binaries}: revision {revision:,}, of its db {before:,}"]
+        if len(members) > 1:
+            notices.append(f"it is one of {len(members)} members, and what it did not know to be committed is left out")
+        with _Replayed(Path(saved.readable_path), directory) as source:
+            snapshot = Snapshot(source.buffer, source.release_memory)
+            if snapshot.check_trailer() is not Trailer.OK:
+                raise ScratchError("what etcd streamed as its snapshot is cut, or altered on its way")
+            yield OpenedSnapshot(source, snapshot, tuple(notices), stated_path=directory)
+
+
+def scratch_file(parent: Path | None = None) -> Draft:
+    """Make a file without a name where scratch files go: below `parent`, or in the system's temporary directory."""
+    with room_for_scratch_files(parent):
+        return Draft(_folder(parent) / f"snaptool-{secrets.token_hex(8)}.db", force=False)
+
+
+def _folder(parent: Path | None) -> Path:
+    return parent or Path(tempfile.gettempdir())
+
+
+@contextmanager
+def room_for_scratch_files(parent: Path | None = None) -> Iterator[None]:
+    """Name a disk that fails by what it is used for: nobody who runs a command has named these files."""
+    try:
+        yield
+    except OutputError as error:
+        why = error.__cause__.strerror if isinstance(error.__cause__, OSError) else str(error)
+        raise ScratchError(f"cannot write scratch files in {_folder(parent)}: {why}", hint=ROOM_HINT) from error
+
+
+def refuse_to_lose_keys(snapshot: Snapshot, binaries: EtcdBinaries) -> None:
+    """Raise ScratchError if that etcd's restore would delete a key.
+
+    Up to 3.4 it deletes old members in the users' key space, where a key may have the name of a member's id. Source:
+    spec/etcd-snapshot.md, section 2.4.
+    """
+    if binaries.version >= (3, 5, 0):
+        return
+    ids = {encode_member_id(member.id) for member in snapshot.members()}
+    live, lengths = snapshot.live_mask(), list(map(len, ids))
+    for chunk in snapshot.records():
+        chosen = live[chunk.first_record : chunk.first_record + len(chunk)] & np.isin(chunk.key_len, lengths)
+        for row in np.nonzero(chosen)[0].tolist():
+            if (key := chunk.user_key(row)) in ids:
+                raise ScratchError(
+                    f"a key is named {key.decode()} as an old member of the cluster is, and the restore of {binaries}"
+                    " deletes such keys",
+                    hint="name an etcd from 3.5 on by --etcd-bin, or work without etcd",
+                )
 
 
 def boot_check(
@@ -63,6 +167,7 @@ def boot_check(
     for each live key, since etcd serves keys in another order than that in the file. Raises ScratchError if etcd does
     not take the file, AuthEnabled included, and FormatError as the reader does.
     """
+    refuse_to_lose_keys(snapshot, binaries)
     generation = server_generation(*binaries.version)
     hashkv = snapshot.hashkv(generation=generation)
     leases = {lease.id: lease.ttl for lease in snapshot.leases().values()}

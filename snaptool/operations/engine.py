@@ -15,8 +15,6 @@ out leaves any of them behind.
 
 from __future__ import annotations
 
-import secrets
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -29,7 +27,15 @@ import numpy as np
 from snaptool.errors import ScratchError
 from snaptool.etcd import NO_EDITS, Snapshot, Trailer, server_generation
 from snaptool.files import Draft, release_memory
-from snaptool.operations.boot import LiveKeys, copy_with_leases, lasting, recorded
+from snaptool.operations.boot import (
+    LiveKeys,
+    copy_with_leases,
+    lasting,
+    recorded,
+    refuse_to_lose_keys,
+    room_for_scratch_files,
+    scratch_file,
+)
 from snaptool.operations.crypto import Work, Workshop
 from snaptool.operations.labels import Labels, header_of, resource_of
 from snaptool.operations.rewrite import (
@@ -64,7 +70,8 @@ from snaptool.scratch import SAFE_TTL, Change, EtcdBinaries, Rewritten, ScratchE
 class EtcdEngine:
     """Writes through that etcd. `parent`: where scratch files go, by default the system's temporary directory.
 
-    Needs room for about four times the file there, and some 300 bytes of memory for each live key.
+    Needs room for about four times the file there, and some 300 bytes of memory for each live key. A data directory is
+    rewritten with what its WAL holds when it goes through `boot.replayed` first.
     """
 
     binaries: EtcdBinaries
@@ -105,8 +112,10 @@ class EtcdEngine:
 
     def write(self, job: Job, draft: Draft) -> FileReport:
         """Rewrite through etcd, take what it saves into `draft`, and read that back. Raises ScratchError too."""
-        with self._scratch_file() as saved:
-            done = self._rewrite(job, saved)
+        with scratch_file(self.parent) as saved:
+            with room_for_scratch_files(self.parent):
+                done = self._rewrite(job, saved)
+                saved.flush()
             # Not closed: views into the map may outlive this, in an error that is under way above all.
             buffer = saved.read_back()
             snapshot = Snapshot(buffer, partial(release_memory, buffer))
@@ -118,19 +127,17 @@ class EtcdEngine:
 
     def rehearse(self, job: Job) -> None:
         """Do all of it, into a scratch file."""
-        with self._scratch_file() as draft:
+        with scratch_file(self.parent) as draft, room_for_scratch_files(self.parent):
             self.write(job, draft)
-
-    def _scratch_file(self) -> Draft:
-        folder = self.parent or Path(tempfile.gettempdir())
-        return Draft(folder / f"snaptool-{secrets.token_hex(8)}.db", force=False)
 
     def _rewrite(self, job: Job, saved: Draft) -> Rewritten:
         """Boot a copy, rewrite it as a client, and save it into `saved`."""
         source, counts = job.opened.snapshot, job.plan.counts
         leases = dict.fromkeys(source.leases(), SAFE_TTL)
-        with self._scratch_file() as copy:
+        refuse_to_lose_keys(source, self.binaries)
+        with scratch_file(self.parent) as copy:
             copy_with_leases(source, lasting, copy)
+            copy.flush()  # it is read through its descriptor, behind which blocks may still be waiting
             with hashing(copy) as digest:
                 database_digest, _ = digest()
             copy.seek(copy.size)

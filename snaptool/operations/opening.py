@@ -34,11 +34,22 @@ def wrong_trailer(path: Path) -> WrongTrailer:
 
 @dataclass(frozen=True, slots=True)
 class OpenedSnapshot:
-    """A source and the snapshot parsed from it. `notices` are sentences for the user about how it was found."""
+    """A source and the snapshot parsed from it. `notices` are sentences for the user about how it was found.
+
+    `data_directory`: the etcd data directory that it was found in, if that has a WAL, which may hold newer writes than
+    `snapshot`; `operations.boot.replayed` brings them in. `stated_path`: what reports call it, if not by its path.
+    """
 
     source: Source
     snapshot: Snapshot
     notices: tuple[str, ...] = ()
+    data_directory: Path | None = None
+    stated_path: Path | None = None
+
+    @property
+    def path(self) -> Path:
+        """What reports call the source."""
+        return self.stated_path or self.source.path
 
     @property
     def database_bytes(self) -> memoryview:
@@ -132,11 +143,13 @@ def open_snapshot(path: Path | str) -> OpenedSnapshot:
     """
     path = Path(path)
     notices: tuple[str, ...] = ()
+    directory: Path | None = None
     if path.is_dir():
+        directory = path if has_wal(path) else None
         path, notices = in_data_directory(path)
     source = Source(path)
     try:
-        return OpenedSnapshot(source, Snapshot(source.buffer, source.release_memory), notices)
+        return OpenedSnapshot(source, Snapshot(source.buffer, source.release_memory), notices, directory)
     except BaseException:
         source.close()
         raise
@@ -151,11 +164,17 @@ def in_data_directory(directory: Path) -> tuple[Path, tuple[str, ...]]:
             hint="name a snapshot file, or the data directory of an etcd member",
         )
     notices: tuple[str, ...] = (f"reading {database}",)
-    if any((directory / "member" / "wal").glob("*.wal")):
+    if has_wal(directory):
         notices += (
-            "the WAL of this data directory may hold newer writes than its db; a snapshot by etcdctl has them all",
+            "the WAL of this data directory may hold newer writes than its db, which is all that is read",
+            "  `rewrite --engine etcd`, `verify --boot` and `scratch` read the WAL too",
         )
     return database, notices
+
+
+def has_wal(directory: Path) -> bool:
+    """Say whether a data directory has a write-ahead log."""
+    return any((directory / "member" / "wal").glob("*.wal"))
 
 
 def found_prefixes(snapshot: Snapshot) -> tuple[str, ...]:

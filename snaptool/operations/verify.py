@@ -83,7 +83,7 @@ def verify(
         report = boot_check(snapshot, opened.source.path, binaries=boot_with)
         findings += [_from_boot(difference, report.etcd) for difference in report.differences]
     return Verification(
-        path=str(opened.source.path),
+        path=str(opened.path),
         findings=tuple(findings),
         damaged=damaged,
         records=0 if damaged else snapshot.record_count,

@@ -13,6 +13,7 @@ does.
 from snaptool.scratch.boot import SAFE_TTL, Difference, Expected
 from snaptool.scratch.engine import Rewritten
 from snaptool.scratch.served import (
+    ROOM_HINT,
     AuthEnabled,
     CallFailed,
     Change,
@@ -25,6 +26,7 @@ from snaptool.scratch.served import (
 from snaptool.scratch.server import EtcdBinaries, EtcdFailed, EtcdNotFound, ScratchEtcd, find_etcd
 
 __all__ = [
+    "ROOM_HINT",
     "SAFE_TTL",
     "AuthEnabled",
     "CallFailed",

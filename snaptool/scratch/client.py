@@ -68,11 +68,17 @@ class EtcdClient:
         """Close the connection."""
         self._etcd.close()
 
-    def is_ready(self) -> bool:
-        """Does it answer, has it a leader, and can it read?"""
+    def has_leader(self) -> bool:
+        """Does it answer, and has it a leader?"""
         try:
-            if not self._call("status", self._etcd.maintenancestub.Status, etcdrpc.StatusRequest(), seconds=2.0).leader:
-                return False
+            call = self._etcd.maintenancestub.Status
+            return bool(self._call("status", call, etcdrpc.StatusRequest(), seconds=2.0).leader)
+        except CallFailed:
+            return False
+
+    def can_read(self) -> bool:
+        """Does it read, be it only to ask for a password?"""
+        try:
             self.get(b"\0")
         except CallFailed:
             return False

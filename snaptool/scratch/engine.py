@@ -99,16 +99,23 @@ def finish(client: EtcdClient, rewritten: Rewritten, leases: Mapping[int, int], 
     return size
 
 
-def save_now(client: EtcdClient, sink: Sink) -> int:
+def save_now(client: EtcdClient, sink: Sink, check_start: Callable[[], None] = lambda: None) -> int:
     """Save a store with running leases before any of them ends. Returns the revision that was saved.
 
-    The server streams the state of the moment in which the call begins, so leases only have to last until then.
+    `check_start` is called when the leases have been listed, and raises if one may have ended before that. Raises
+    Drift if one ends later.
     """
     client.check_auth()
-    for lease in client.leases():
+    leases = client.leases()
+    check_start()
+    for lease in leases:
         client.keep_alive(lease)
     revision = client.status().revision
     client.save(sink)
+    # The server streams the state of the moment in which the call begins, so that what is still there afterwards is in
+    # the stream, and nothing else has happened meanwhile.
+    if client.leases() != leases or client.status().revision != revision:
+        raise Drift("a lease ran out on the scratch copy while it was saved", hint="run the command again")
     return revision
 
 

@@ -10,6 +10,13 @@ from typing import Protocol
 
 from snaptool.errors import ScratchError
 
+ROOM_HINT = "set TMPDIR to a directory on a disk with more room: four times the snapshot, and 200 MB for etcd's own log"
+
+
+def is_about_room(text: str) -> bool:
+    """Say whether a message of etcd or of its tools is about a disk without room."""
+    return any(sign in text for sign in ("no space left", "file too large", "quota exceeded"))
+
 
 class Sink(Protocol):
     """Where a saved snapshot goes, block by block: a file, or a draft of `snaptool.files`."""
@@ -22,7 +29,7 @@ class CallFailed(ScratchError):
     """etcd answered a call with an error, or not at all. `code` is gRPC's name of it."""
 
     def __init__(self, call: str, code: str, details: str) -> None:
-        super().__init__(f"etcd refused {call}: {details or code}")
+        super().__init__(f"etcd refused {call}: {details or code}", hint=ROOM_HINT if is_about_room(details) else "")
         self.call = call
         self.code = code
 

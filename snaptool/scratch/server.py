@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from snaptool.errors import ScratchError
 from snaptool.scratch import keeper
+from snaptool.scratch.served import ROOM_HINT, CallFailed, Drift, is_about_room
 
 if TYPE_CHECKING:
     from snaptool.scratch.client import EtcdClient
@@ -46,11 +47,14 @@ READY_WITHIN = 60.0
 """Seconds that etcd gets to become healthy: a boot reads every record, and 8 GiB take a while."""
 
 _STOP_GRACE = 5.0
+_ROOM_FOR_LAST_WORDS = 1 << 16
+_LAST_WORDS = 1.0  # seconds between a broken connection and the end of the process that broke it
 _CLIENT_SOCKET, _PEER_SOCKET = "client:1", "peer:1"  # etcd insists on host:port, also where it makes a file of it
 _LONGEST_SOCKET_PATH = 100  # sun_path holds 108 bytes, 104 on macOS
 _PORT_ATTEMPTS = 5
 _COPY = "snapshot.db"
-_ROOM_HINT = "set TMPDIR to a directory on a disk with room for twice the snapshot"
+_SHORTEST_LEASE = 1.0  # second; etcd takes whole ones only (lease/lessor.go)
+_VERSION_HINT = "name the etcd version that ran on it by --etcd-bin; `snaptool verify` says whether its db is sound"
 _INSTALL_HINT = "pip install 'snaptool[etcd]', or name a directory with etcd, etcdutl and etcdctl by --etcd-bin"
 
 
@@ -175,7 +179,7 @@ class _Keeper:
         if "failed" in answer:
             raise ScratchError(
                 f"cannot make a scratch directory: {answer['failed']}",
-                hint=_ROOM_HINT,
+                hint=ROOM_HINT,
             )
         self.directory = Path(answer["directory"])
         return self.directory
@@ -212,9 +216,12 @@ class _Keeper:
         try:
             with (self.directory / keeper.LOG).open("rb") as log:
                 log.seek(max(0, log.seek(0, os.SEEK_END) - 65536))
-                return tuple(_messages(log.read().decode(errors="replace")))[-5:]
+                messages = tuple(_messages(log.read().decode(errors="replace")))[-5:]
+            if shutil.disk_usage(self.directory).free < _ROOM_FOR_LAST_WORDS and not any(map(is_about_room, messages)):
+                messages += ("no space left on device",)  # so that the program could not even say so: its log is there
         except OSError:
             return ()
+        return messages
 
     def _send(self, message: dict[str, object]) -> None:
         try:
@@ -291,6 +298,8 @@ class ScratchEtcd:
         self.endpoint = ""
         self._client: EtcdClient | None = None
         self._socket_folder = -1
+        self._advice = ""
+        self._idle_at = time.monotonic()
         self._keeper = _Keeper(parent)
         with self._or_close():
             self.directory = self._keeper.make_directory()
@@ -360,6 +369,8 @@ class ScratchEtcd:
         server = cls(binaries, parent)
         with server._or_close():
             server._copy_tree(source / "member", server.directory / "data" / "member")
+            _refuse_running(source)  # it may have been started while the files were copied
+            server._advice = _VERSION_HINT
             server._start(*(["--force-new-cluster"] if force_new_cluster else []), tcp=tcp, ready_within=ready_within)
         return server
 
@@ -386,7 +397,19 @@ class ScratchEtcd:
         """Watch etcd for some time. Raises EtcdFailed if it ended on its own."""
         code = self._keeper.wait(seconds)
         if code is not None:
-            raise _ended("etcd ended {}", code, self._keeper.log())
+            raise _ended("etcd ended {}", code, self._keeper.log(), self._advice)
+
+    def check_leases_were_safe(self) -> None:
+        """Raise Drift if a lease may have run out unseen since etcd took over the leases of its store.
+
+        They run from the moment at which it elects itself, which is after it was last seen idle. For a store whose
+        leases are not known beforehand: who calls this at once after listing them has seen all that there were.
+        """
+        if time.monotonic() - self._idle_at >= _SHORTEST_LEASE:
+            raise Drift(
+                "etcd took so long to start that a lease may have run out, and keys with it",
+                hint="nothing was published; run the command again when the machine is less busy",
+            )
 
     def close(self) -> None:
         """Stop etcd and remove everything. May be called again."""
@@ -404,7 +427,14 @@ class ScratchEtcd:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            if isinstance(error, CallFailed):
+                # Calls to an etcd that has ended fail in many ways; its end, and its last words, are the reason.
+                code = self._keeper.wait(_LAST_WORDS)
+                if code is not None:
+                    raise _ended("etcd ended {}", code, self._keeper.log(), self._advice) from error
+        finally:
+            self.close()
 
     @contextlib.contextmanager
     def _or_close(self) -> Iterator[None]:
@@ -429,7 +459,8 @@ class ScratchEtcd:
             for folder in ("snap", "wal"):
                 (copy / folder).mkdir(mode=0o700)
                 for file in (source / folder).iterdir():
-                    shutil.copyfile(file, copy / folder / file.name)
+                    if file.suffix != ".tmp":  # space that etcd sets aside for its next WAL file
+                        shutil.copyfile(file, copy / folder / file.name)
         except OSError as error:
             raise self._no_copy(error) from error
 
@@ -437,7 +468,7 @@ class ScratchEtcd:
         full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
         return ScratchError(
             f"cannot copy to the scratch directory {self.directory}: {error.strerror or type(error).__name__}",
-            hint=_ROOM_HINT if full else "",
+            hint=ROOM_HINT if full else "",
         )
 
     def _restore(self, copy: Path, *, skip_hash_check: bool) -> None:
@@ -503,7 +534,11 @@ class ScratchEtcd:
             pause = min(0.2, pause * 1.5)
 
     def _answers(self) -> bool:
-        return (self.directory / _CLIENT_SOCKET).exists() and self.client().is_ready()
+        asked_at = time.monotonic()
+        if (self.directory / _CLIENT_SOCKET).exists() and self.client().has_leader():
+            return self.client().can_read()
+        self._idle_at = asked_at
+        return False
 
     def _socket(self) -> str:
         path = str(self.directory / _CLIENT_SOCKET)
@@ -535,13 +570,16 @@ def _free_port() -> int:
         return port
 
 
-def _ended(sentence: str, code: int, log: tuple[str, ...]) -> EtcdFailed:
-    """The error for a program that ended on its own; `sentence` has a place for the manner in which it did."""
+def _ended(sentence: str, code: int, log: tuple[str, ...], hint: str = "") -> EtcdFailed:
+    """The error for a program that ended on its own; `sentence` has a place for the manner in which it did.
+
+    `hint`: what to do if neither a full disk nor a kill explains it.
+    """
     manner = f"by signal {-code}" if code < 0 else f"with exit code {code}"
-    if any(sign in line for line in log for sign in ("no space left", "file too large", "quota exceeded")):
-        hint = _ROOM_HINT
+    if any(map(is_about_room, log)):
+        hint = ROOM_HINT
     elif code == -signal.SIGKILL:
         hint = "something killed it, perhaps for want of memory; run the command again"
     else:
-        hint = "`snaptool verify` says whether the snapshot itself is sound"
+        hint = hint or "`snaptool verify` says whether the snapshot itself is sound"
     return EtcdFailed(sentence.format(manner), log=log, hint=hint)

@@ -124,7 +124,7 @@ def test_no_room_is_one_clear_error(
             ScratchEtcd.restore(TINY, binaries=etcd_binaries, parent=scratch_parent)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert failure.value.hint.startswith("set TMPDIR to a directory on a disk with room")
+    assert failure.value.hint.startswith("set TMPDIR to a directory on a disk with more room")
 
 
 def test_a_directory_that_cannot_be_made_is_named(etcd_binaries: EtcdBinaries, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ spec/etcd-snapshot.md, 2.3 and 2.5.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 from crc32c import crc32c
@@ -93,6 +93,9 @@ class Status:
     version: str
 
 
+Sums = NDArray[np.uint32]
+
+
 class LeafSums:
     """CRC-32C and size in bytes of the records of every leaf of a bucket, by leaf number: 12 bytes per leaf."""
 
@@ -104,6 +107,12 @@ class LeafSums:
         """Take the leaves of a chunk."""
         here = slice(leaves.first_leaf, leaves.first_leaf + len(leaves.leaf_page))
         self.crc[here], self.size[here] = sum_leaves(leaves)
+
+    @cached_property
+    def whole(self) -> tuple[Sums, NDArray[np.int64]]:
+        """CRC-32C and size of all leaves joined, once they are all there, as one more text to join."""
+        crc = join_sums(0, self.crc, self.size)
+        return np.array([crc], dtype=np.uint32), np.array([self.size.sum()], dtype=np.int64)
 
 
 def sum_leaves(leaves: LeafChunk) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
@@ -135,8 +144,6 @@ _POLYNOMIAL = np.uint32(0x82F63B78)  # Castagnoli, lowest power in the highest b
 _ONE = np.uint32(0x80000000)
 _TABLE_BITS = 12
 _BLOCK = 1 << 14  # sums that are joined together: they stay in the cache
-
-Sums = NDArray[np.uint32]
 
 
 def join_sums(crc: int, crcs: Sums, sizes: NDArray[np.int64]) -> int:

@@ -232,6 +232,11 @@ class Snapshot:
 
     def _count_up_to(self, main: int) -> int:
         """Count the records up to a revision: they are in its order."""
+        last = self.last_revision
+        if last is None or last.main <= main:
+            return self.record_count
+        if main < 1:
+            return 0
         return bisect_right(range(self.record_count), main, key=lambda number: self._revision_of(number).main)
 
     @property
@@ -465,7 +470,7 @@ class Snapshot:
         crc = 0
         for name, bucket in self.database.buckets().items():
             found = sums if sums and name == b"key" else sums_of(bucket)
-            crc = join_sums(crc32c(name, crc), found.crc, found.size)
+            crc = join_sums(crc32c(name, crc), *found.whole)
         return crc
 
     def status(self) -> Status:
@@ -523,9 +528,11 @@ class Snapshot:
     def _sums_of_chosen(
         self, bucket: Bucket, sums: LeafSums, chosen: NDArray[np.bool_]
     ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-        """Return CRC and size of every leaf, of its chosen records alone."""
-        crc, size = sums.crc.copy(), sums.size.copy()
+        """Return CRC and size of every leaf, of its chosen records alone; or of all of them together."""
         (left_out,) = np.nonzero(~chosen)
+        if not len(left_out):
+            return sums.whole
+        crc, size = sums.crc.copy(), sums.size.copy()
         partly = np.diff(np.searchsorted(left_out, bucket.leaf_starts())) > 0
         for first in range(0, len(partly), _LEAVES_AT_ONCE):
             last = first + _LEAVES_AT_ONCE

@@ -11,6 +11,7 @@ Command modules import what they need when they run, so that `--help` stays fast
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import os
 import signal
@@ -69,6 +70,9 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line: the one place where errors become exit codes and a broad catch is allowed."""
+    # numpy starts a thread per processor for matrices, of which there are none here; and before workers are forked.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    gc.set_threshold(50_000, 20, 20)  # what imports and records make is not in cycles: looking there takes a tenth
     _answer_lost_pages()
     sys.exit(run(sys.argv[1:]))
 

@@ -17,7 +17,6 @@ import os
 import signal
 import sys
 import time
-import traceback
 from types import FrameType
 
 import click
@@ -148,6 +147,8 @@ def _say(line: str) -> None:
 
 
 def _say_bug(error: BaseException) -> None:
+    import traceback
+
     # Places only: the message and the arguments of an unforeseen error could hold what must not be printed.
     for frame in traceback.extract_tb(error.__traceback__):
         click.echo(f"  {frame.filename}:{frame.lineno} in {frame.name}", err=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 import shutil
 import signal
@@ -85,7 +84,7 @@ class Progress:
 
 def print_json(document: Any) -> None:
     """Print one JSON document. Bytes are shown as text where they are UTF-8 and escaped where they are not."""
-    click.echo(_json(document))
+    click.echo(json_text(document))
 
 
 def print_json_members(members: Iterable[tuple[str, Any]]) -> None:
@@ -96,15 +95,15 @@ def print_json_members(members: Iterable[tuple[str, Any]]) -> None:
     before = "{"
     for name, value in members:
         if isinstance(value, Iterator):
-            click.echo(f"{before}\n  {json.dumps(name)}: [", nl=False)
+            click.echo(f"{before}\n  {json_text(name)}: [", nl=False)
             between = ""
             for row in value:
-                click.echo(f"{between}\n{textwrap.indent(_json(row), '    ')}", nl=False)
+                click.echo(f"{between}\n{textwrap.indent(json_text(row), '    ')}", nl=False)
                 between = ","
             click.echo("\n  ]" if between else "]", nl=False)
         else:
-            indented = textwrap.indent(_json(value), "  ").lstrip()
-            click.echo(f"{before}\n  {json.dumps(name)}: {indented}", nl=False)
+            indented = textwrap.indent(json_text(value), "  ").lstrip()
+            click.echo(f"{before}\n  {json_text(name)}: {indented}", nl=False)
         before = ","
     click.echo("\n}")
 
@@ -113,7 +112,10 @@ def print_json_members(members: Iterable[tuple[str, Any]]) -> None:
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069]")
 
 
-def _json(value: Any) -> str:
+def json_text(value: Any) -> str:
+    """Write a JSON document that a terminal shows as it is."""
+    import json
+
     text = json.dumps(value, indent=2, ensure_ascii=False, default=_plain)
     return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snaptool.cli import exits, options
-from snaptool.cli.render import Terminal, print_json, print_table, show, size_text
+from snaptool.cli.render import Terminal, json_text, print_json, print_table, show, size_text
 from snaptool.errors import InputError, OutputError, SnaptoolError
 
 if TYPE_CHECKING:
@@ -258,7 +257,7 @@ def _begin_report(
 
 def _publish_report(draft: Draft, result: RewriteReport) -> None:
     try:
-        draft.write((json.dumps(document(result), indent=2, ensure_ascii=False) + "\n").encode())
+        draft.write((json_text(document(result)) + "\n").encode())
         draft.publish()
     except SnaptoolError as error:
         if result.target is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import click
@@ -33,6 +32,8 @@ def scratch_command(
     Stays until Ctrl-C, or runs COMMAND with ETCDCTL_ENDPOINTS set and ends with it. Nothing is left behind. A data
     directory of etcd is served with what only its WAL holds.
     """
+    import subprocess
+
     from snaptool.operations import open_snapshot, serve_copy
     from snaptool.scratch import find_etcd
 

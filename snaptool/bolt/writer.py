@@ -199,9 +199,11 @@ class BucketWriter:
         self._last = tail
         if self._runs and self._runs[-1].pages is not pages:
             self._write_block()
-        for part in blocks((np.cumsum(sizes), _BLOCK_BYTES // 2)):
+        total = int(sizes.sum())
+        parts = blocks((np.cumsum(sizes), _BLOCK_BYTES // 2)) if total > _BLOCK_BYTES // 2 else [slice(None)]
+        for part in parts:
             self._runs.append(_Run(len(self._pairs) // 2, pages, ids[part], sizes[part]))
-            self._waiting += int(sizes[part].sum())
+            self._waiting += int(sizes[part].sum()) if len(sizes[part]) < len(sizes) else total
             if self._waiting >= self._enough:
                 self._write_block()
 
@@ -231,11 +233,10 @@ class BucketWriter:
         built, carried = rows[: len(built_pages)], rows[len(built_pages) :]
         images = packed.images(pairs, page + built, built_pages, self._flags, page_size)
         if len(carried):
-            content = runs[0].pages.bytes.reshape(-1, page_size)[spans(source, carried_pages)]
-            block = content
+            wanted = np.zeros(total, dtype=np.int64)  # any page will do where a built one comes
+            wanted[spans(carried, carried_pages)] = spans(source, carried_pages)
+            block = runs[0].pages.bytes.reshape(-1, page_size)[wanted]
             if len(built):
-                block = np.empty((total, page_size), dtype=np.uint8)
-                block[spans(carried, carried_pages)] = content
                 block[spans(built, built_pages)] = np.frombuffer(images, np.uint8).reshape(-1, page_size)
             block.view("<u8")[carried, 0] = page + carried
         else:

@@ -168,7 +168,8 @@ class BucketWriter:
         self._flags = element_flags
         self._leaves = _Level()
         self._last = b""
-        self._pairs: list[bytes] = []  # key, value, key, value, … of the records that wait
+        self._data: list[bytes | memoryview] = []  # keys and values of the records that wait, back to back
+        self._sizes = array("q")  # key, value, key, value, …
         self._runs: list[_Run] = []
         self._waiting = 0  # bytes of all that wait, page headers not counted
         # A leaf that waits for more is looked at again with every block, so a block has to be larger than a leaf.
@@ -179,8 +180,26 @@ class BucketWriter:
         if key <= self._last or len(key) > MAX_KEY_SIZE or len(value) > MAX_VALUE_SIZE:
             raise BadOrder(f"record {key[:40].hex()} is not above {self._last[:40].hex()}, or too large")
         self._last = key
-        self._pairs += (key, value)
+        self._data += (key, value)
+        self._sizes.extend((len(key), len(value)))
         self._waiting += ELEMENT_SIZE + len(key) + len(value)
+        if self._waiting >= self._enough:
+            self._write_block()
+
+    def put_records(self, data: bytes, key_sizes: Positions, value_sizes: Positions) -> None:
+        """Add records whose keys and values stand back to back in `data`, in an order that was checked before.
+
+        Raises BadOrder unless the first one's key is above all keys so far, and all are within bolt's limits.
+        """
+        if not len(key_sizes):
+            return
+        head, last = data[: key_sizes[0]], len(data) - int(value_sizes[-1])
+        if head <= self._last or key_sizes.max() > MAX_KEY_SIZE or value_sizes.max() > MAX_VALUE_SIZE:
+            raise BadOrder(f"record {head[:40].hex()} is not above {self._last[:40].hex()}, or one is too large")
+        self._last = data[last - int(key_sizes[-1]) : last]
+        self._data.append(data)
+        self._sizes.frombytes(np.stack((key_sizes, value_sizes), axis=1).tobytes())
+        self._waiting += ELEMENT_SIZE * len(key_sizes) + len(data)
         if self._waiting >= self._enough:
             self._write_block()
 
@@ -202,7 +221,7 @@ class BucketWriter:
         total = int(sizes.sum())
         parts = blocks((np.cumsum(sizes), _BLOCK_BYTES // 2)) if total > _BLOCK_BYTES // 2 else [slice(None)]
         for part in parts:
-            self._runs.append(_Run(len(self._pairs) // 2, pages, ids[part], sizes[part]))
+            self._runs.append(_Run(len(self._sizes) // 2, pages, ids[part], sizes[part]))
             self._waiting += int(sizes[part].sum()) if len(sizes[part]) < len(sizes) else total
             if self._waiting >= self._enough:
                 self._write_block()
@@ -210,12 +229,15 @@ class BucketWriter:
     def _write_block(self, *, finish: bool = False) -> None:
         """Write what waits; a last leaf that is not full waits on, unless this is to `finish`."""
         page_size = self._database.page_size
-        pairs, runs, self._runs = self._pairs, self._runs, []
-        packed = _pack(pairs, [run.after for run in runs], page_size)
+        runs, self._runs = self._runs, []
+        packed = _pack(np.frombuffer(self._sizes, dtype=np.int64), [run.after for run in runs], page_size)
         if not finish and len(packed.first) and packed.before[-1] == len(runs) and packed.size[-1] < page_size:
             packed = packed.without_last()
-        self._pairs = pairs[2 * packed.records :]
-        self._waiting = sum(map(len, self._pairs)) + ELEMENT_SIZE * (len(self._pairs) // 2)
+        data = memoryview(b"".join(self._data))
+        used = int(packed.lengths[: 2 * packed.records].sum())
+        self._data = [data[used:]]
+        self._sizes = self._sizes[2 * packed.records :]
+        self._waiting = len(data) - used + ELEMENT_SIZE * (len(self._sizes) // 2)
         # The order of all leaves: built ones by the run that they stand before, carried ones by their run.
         source = np.concatenate([np.empty(0, np.int64), *(run.ids for run in runs)])
         sizes = np.concatenate([np.empty(0, np.int64), *(run.sizes for run in runs)])
@@ -231,16 +253,15 @@ class BucketWriter:
         rows[order] = np.cumsum(pages[order]) - pages[order]
         page = self._database.allocate(total)
         built, carried = rows[: len(built_pages)], rows[len(built_pages) :]
-        images = packed.images(pairs, page + built, built_pages, self._flags, page_size)
         if len(carried):
             wanted = np.zeros(total, dtype=np.int64)  # any page will do where a built one comes
             wanted[spans(carried, carried_pages)] = spans(source, carried_pages)
             block = runs[0].pages.bytes.reshape(-1, page_size)[wanted]
-            if len(built):
-                block[spans(built, built_pages)] = np.frombuffer(images, np.uint8).reshape(-1, page_size)
+            block[spans(built, built_pages)] = 0
             block.view("<u8")[carried, 0] = page + carried
         else:
-            block = np.frombuffer(images, np.uint8).reshape(-1, page_size)
+            block = np.zeros((total, page_size), dtype=np.uint8)
+        packed.fill(block.reshape(-1), built * page_size, data, page + built, built_pages, self._flags)
         self._add_leaves(block, page, rows[order])
         self._database.emit(block.reshape(-1).data)
 
@@ -256,11 +277,13 @@ class BucketWriter:
         size = HEADER_SIZE + self._waiting
         if len(self._leaves) or self._runs or size > self._database.page_size // 4:
             return bytes(BucketHeader(self.close_tree(), sequence))
-        image = _HEADER.pack(0, PageFlag.LEAF, 0, 0)
-        if self._pairs:
-            page, pages = np.zeros(1, np.int64), np.ones(1, np.int64)
-            image = _pack(self._pairs, [], size).images(self._pairs, page, pages, self._flags, align=1)
-        return bytes(BucketHeader(0, sequence)) + image
+        image = np.zeros(-(-size // ELEMENT_SIZE) * ELEMENT_SIZE, dtype=np.uint8)
+        image[:HEADER_SIZE] = np.frombuffer(_HEADER.pack(0, PageFlag.LEAF, 0, 0), dtype=np.uint8)
+        if self._sizes:
+            first, pages = np.zeros(1, np.int64), np.ones(1, np.int64)
+            packed = _pack(np.frombuffer(self._sizes, dtype=np.int64), [], size)
+            packed.fill(image, first, memoryview(b"".join(self._data)), first, pages, self._flags)
+        return bytes(BucketHeader(0, sequence)) + image[:size].tobytes()
 
     def close_tree(self) -> int:
         """Write what is left and the branches above; return the id of the top page."""
@@ -350,37 +373,37 @@ class _Packed:
             records=int(self.first[-1]),
         )
 
-    def images(self, pairs: list[bytes], ids: Positions, pages: Positions, flags: int, align: int) -> bytes:
-        """Return the leaves one after the other, each filled with zeros up to a multiple of `align` bytes."""
+    def fill(
+        self, block: NDArray[np.uint8], at: Positions, data: memoryview, ids: Positions, pages: Positions, flags: int
+    ) -> None:
+        """Build the leaves in `block`, which has zeros there, each at its offset `at`; `data` are all their records."""
         key, value = self.lengths[: 2 * self.records : 2], self.lengths[1 : 2 * self.records : 2]
         last = np.append(self.first[1:], self.records)[: len(self.first)]
-        leaf = np.repeat(np.arange(len(last)), last - self.first)
-        before = np.cumsum(key + value) - (key + value)
+        count = last - self.first
+        leaf = np.repeat(np.arange(len(last)), count)
+        ends = np.concatenate(([0], np.cumsum(key + value)))
+        index = np.arange(self.records) - self.first[leaf]
         table = np.zeros(self.records, dtype=LEAF_ELEMENT)
         table["flags"], table["ksize"], table["vsize"] = flags, key, value
-        table["pos"] = ELEMENT_SIZE * (last[leaf] - np.arange(self.records)) + before - before[self.first[leaf]]
+        table["pos"] = ELEMENT_SIZE * (count[leaf] - index) + ends[:-1] - ends[self.first[leaf]]
         header = np.zeros(len(last), dtype=PAGE_HEADER)
-        header["id"], header["flags"], header["count"], header["overflow"] = (
-            ids,
-            PageFlag.LEAF,
-            last - self.first,
-            pages - 1,
-        )
-        headers, elements, zeros = header.tobytes(), table.tobytes(), bytes(align)
-        pieces: list[bytes] = []
-        for index, (start, end, size) in enumerate(
-            zip(self.first.tolist(), last.tolist(), self.size.tolist(), strict=True)
+        header["id"], header["flags"], header["count"], header["overflow"] = ids, PageFlag.LEAF, count, pages - 1
+        # Headers and elements have 16 bytes both, and stand at multiples of 16.
+        block.view(PAGE_HEADER)[at // HEADER_SIZE] = header
+        block.view(LEAF_ELEMENT)[(at + HEADER_SIZE)[leaf] // ELEMENT_SIZE + index] = table
+        target = block.data
+        for start, begin, end in zip(
+            (at + HEADER_SIZE + ELEMENT_SIZE * count).tolist(),
+            ends[self.first].tolist(),
+            ends[last].tolist(),
+            strict=True,
         ):
-            pieces.append(headers[HEADER_SIZE * index : HEADER_SIZE * (index + 1)])
-            pieces.append(elements[ELEMENT_SIZE * start : ELEMENT_SIZE * end])
-            pieces += pairs[2 * start : 2 * end]
-            pieces.append(zeros[: -size % align])
-        return b"".join(pieces)
+            target[start : start + end - begin] = data[begin:end]
 
 
-def _pack(pairs: list[bytes], borders: list[int], page_size: int) -> _Packed:
+def _pack(lengths: Positions, borders: list[int], page_size: int) -> _Packed:
     """Share records out among leaves: as many as fit, one at least; a leaf ends at every border too."""
-    lengths = np.fromiter(map(len, pairs), np.int64, len(pairs))
+    lengths = lengths.copy()
     sums = np.cumsum(lengths[::2] + lengths[1::2] + ELEMENT_SIZE)
     ends: list[int] = sums.tolist()
     first: list[int] = []

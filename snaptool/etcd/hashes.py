@@ -21,7 +21,7 @@ import numpy as np
 from crc32c import crc32c
 from numpy.typing import NDArray
 
-from snaptool.bolt import Bucket, LeafChunk
+from snaptool.bolt import Bucket, LeafChunk, spans
 from snaptool.errors import InputError
 
 
@@ -143,6 +143,7 @@ def sum_leaves(leaves: LeafChunk) -> tuple[NDArray[np.uint32], NDArray[np.int64]
 _POLYNOMIAL = np.uint32(0x82F63B78)  # Castagnoli, lowest power in the highest bit
 _ONE = np.uint32(0x80000000)
 _TABLE_BITS = 12
+_SHORT = 200  # stretches of fewer bytes on average are copied together: that is less than a call for each
 _BLOCK = 1 << 14  # sums that are joined together: they stay in the cache
 
 
@@ -203,6 +204,9 @@ def add_spans(crc: int, buffer: NDArray[np.uint8], start: NDArray[np.int64], end
     """Continue a CRC-32C with stretches of the file, in their order: one call for neighbours that touch."""
     if not len(start):
         return crc
+    size = end - start
+    if (total := int(size.sum())) < _SHORT * len(size):
+        return crc32c(buffer[spans(start, size)].data, crc) if total else crc
     apart = start[1:] != end[:-1]
     starts = start[np.concatenate(([True], apart))].tolist()
     ends = end[np.concatenate((apart, [True]))].tolist()

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
-from itertools import islice
+from itertools import chain
 from mmap import mmap
 from pathlib import Path
 from typing import Protocol
@@ -53,7 +53,6 @@ from snaptool.etcd import (
     add_spans,
     compact,
     delete_lost,
-    encode_value_field,
     merge,
     replace_value,
     scan_records,
@@ -67,6 +66,7 @@ from snaptool.operations.crypto import (
     Outcome,
     Randomness,
     Rewraps,
+    Sealed,
     SystemRandomness,
     Work,
     Workshop,
@@ -78,7 +78,7 @@ from snaptool.operations.sweep import (
     LostValue,
     Progress,
     Sweep,
-    batches_of,
+    make_batches,
     no_progress,
     sweep,
 )
@@ -617,7 +617,7 @@ class _Stretch:
     rows: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     records: RecordChunk | None = None
     answers: int = 0
-    sealed: list[bytes] = field(default_factory=list)
+    sealed: list[Sealed] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -658,7 +658,7 @@ class Job:
         if bucket is not None:
             waiting: deque[_Stretch] = deque()
             for _, answer in self.workshop.resealed(self._batches(out, bucket, waiting)):
-                waiting[0].sealed += answer
+                waiting[0].sealed.append(answer)
                 waiting[0].answers -= 1
                 self._write_ready(out, bucket, waiting)
         for key, value in self.plan.edits.append:
@@ -673,7 +673,7 @@ class Job:
             waiting.append(stretch)
             if stretch.records is not None and len(stretch.rows):
                 resource = self.swept.resource[stretch.numbers[stretch.rows]].astype(np.int64)
-                batches = list(batches_of(stretch.records, np.arange(len(resource)), resource, self.labels))
+                batches = list(make_batches(stretch.records, np.arange(len(resource)), resource, self.labels))
                 stretch.answers = len(batches)
                 yield from batches
             self._write_ready(out, bucket, waiting)
@@ -700,50 +700,74 @@ class Job:
             self.progress("writing", stretch.first + len(stretch.whole), bucket.leaf_count)
 
     def _write_stretch(self, out: BucketWriter, bucket: Bucket, stretch: _Stretch) -> None:
-        rows: Iterator[tuple[bytes, bytes]] = iter(())
-        counts = np.zeros(len(stretch.whole), dtype=np.int64)
-        if stretch.leaves is not None and stretch.records is not None:
-            action = self.plan.action[stretch.numbers]
-            decoded = stretch.rows, stretch.records
-            self.unchanged.add(stretch.leaves, action, np.ones(len(action), dtype=np.bool_), decoded)
-            rows = self._rewritten(stretch.leaves, action, stretch)
-            kept = np.concatenate(([0], np.cumsum(action != DROP)))[stretch.leaves.leaf_start]
-            counts[~stretch.whole] = np.diff(kept)
+        built = self._built(stretch) if stretch.leaves is not None else None
         ids, sizes = bucket.leaf_sizes()
+        leaf = np.concatenate(
+            ([0], np.cumsum(~stretch.whole))
+        )  # of the leaves that are built anew, how many came before
         border = np.concatenate(([0], np.nonzero(np.diff(stretch.whole))[0] + 1, [len(stretch.whole)]))
         for first, last in zip(border[:-1].tolist(), border[1:].tolist(), strict=True):
-            here = slice(stretch.first + first, stretch.first + last)
             if stretch.whole[first]:
+                here = slice(stretch.first + first, stretch.first + last)
                 out.put_leaves(self.opened.snapshot.database.pages, ids[here], sizes[here])
-            else:
-                for key, value in islice(rows, int(counts[first:last].sum())):
-                    out.put(key, value)
+            elif built is not None:
+                out.put_records(*built.records(int(leaf[first]), int(leaf[last])))
 
-    def _rewritten(
-        self, leaves: LeafChunk, action: NDArray[np.uint8], stretch: _Stretch
-    ) -> Iterator[tuple[bytes, bytes]]:
-        """Yield the records of leaves that are taken apart, as they go into the new file."""
+    def _built(self, stretch: _Stretch) -> _Built:
+        """Make the records of leaves that are taken apart, as they go into the new file."""
+        assert stretch.leaves is not None
         assert stretch.records is not None
-        data = leaves.buffer.data
-        fields = zip(
-            stretch.records.field_pos.tolist(), stretch.records.field_len.tolist(), stretch.sealed, strict=True
-        )
-        columns = (leaves.key_pos, leaves.key_len, leaves.value_pos, leaves.value_len)
-        for record, what, key, key_len, start, length in zip(
-            stretch.numbers.tolist(), action.tolist(), *(column.tolist() for column in columns), strict=True
-        ):
-            end = start + length
-            if what == COPY:
-                yield bytes(data[key : key + key_len]), bytes(data[start:end])
-            elif what == RESEAL:
-                # Only field 5 of the KeyValue changes; every other byte of the record stays as it is.
-                at, size, value = next(fields)
-                stored = b"".join((data[start:at], encode_value_field(value), data[at + size : end]))
-                yield bytes(data[key : key + key_len]), stored
-            elif what == REBUILD:
-                yield bytes(data[key : key + key_len]), replace_value(bytes(data[start:end]), next(fields)[2])
-            elif what == REPLACE:
-                yield self.plan.edits.replace[record]
+        leaves, action, data = stretch.leaves, self.plan.action[stretch.numbers], stretch.leaves.buffer.data
+        self.unchanged.add(leaves, action, np.ones(len(action), dtype=np.bool_), (stretch.rows, stretch.records))
+        start, end = leaves.key_pos, leaves.value_pos + leaves.value_len
+        # Only field 5 of the KeyValue changes; every other byte of the record stays as it is.
+        head_end, tail_start, value_size = end.copy(), end.copy(), leaves.value_len.copy()
+        spliced = action[stretch.rows] == RESEAL
+        rows, records = stretch.rows[spliced], stretch.records
+        head_end[rows] = records.field_pos[spliced]
+        tail_start[rows] = (records.field_pos + records.field_len)[spliced]
+        ends = [np.diff(sealed.ends, prepend=0) for sealed in stretch.sealed]
+        if ends:
+            value_size[rows] += np.concatenate(ends)[spliced] - records.field_len[spliced]
+        pieces: list[bytes | memoryview] = [b""] * (3 * len(action))
+        pieces[::3] = [data[a:b] for a, b in zip(start.tolist(), head_end.tolist(), strict=True)]
+        pieces[2::3] = [data[a:b] for a, b in zip(tail_start.tolist(), end.tolist(), strict=True)]
+        fields = chain.from_iterable(sealed.fields() for sealed in stretch.sealed)
+        for row, value_field, splice in zip(stretch.rows.tolist(), fields, spliced.tolist(), strict=True):
+            if splice:
+                pieces[3 * row + 1] = value_field
+        key_size = leaves.key_len.copy()
+        values = chain.from_iterable(stretch.sealed)
+        for row in stretch.rows.tolist() if not spliced.all() else ():
+            value = next(values)
+            if action[row] == REBUILD:
+                pieces[3 * row] = leaves.key(row) + (stored := replace_value(leaves.value(row), value))
+                value_size[row] = len(stored)
+        for row in np.nonzero(action == REPLACE)[0].tolist():
+            key, stored = self.plan.edits.replace[int(stretch.numbers[row])]
+            pieces[3 * row] = key + stored
+            key_size[row], value_size[row] = len(key), len(stored)
+        for row in np.nonzero(action == DROP)[0].tolist():
+            pieces[3 * row] = b""
+        return _Built(pieces, key_size, value_size, action != DROP, leaves.leaf_start)
+
+
+@dataclass(frozen=True, slots=True)
+class _Built:
+    """Records of leaves that are built anew: three `pieces` and two sizes for each, of which only the `kept` count."""
+
+    pieces: list[bytes | memoryview]
+    key_size: NDArray[np.int64]
+    value_size: NDArray[np.int64]
+    kept: NDArray[np.bool_]
+    leaf_start: NDArray[np.int64]
+
+    def records(self, first: int, last: int) -> tuple[bytes, NDArray[np.int64], NDArray[np.int64]]:
+        """Return data and sizes of the records of some leaves in a row."""
+        begin, end = int(self.leaf_start[first]), int(self.leaf_start[last])
+        kept = self.kept[begin:end]
+        data = b"".join(self.pieces[3 * begin : 3 * end])
+        return data, self.key_size[begin:end][kept], self.value_size[begin:end][kept]
 
 
 # --- read back ------------------------------------------------------------------------------------------------------
@@ -829,7 +853,7 @@ class _Comparison:
             for row in np.nonzero(action == REPLACE)[0].tolist():
                 if (leaves.key(row), leaves.value(row)) != self._added[first + row]:
                     raise ReadBackFailed(f"record {first + row} of the written file is not the one that was added")
-            yield from batches_of(records, np.arange(len(rows)), self._resource[here], self._job.labels)
+            yield from make_batches(records, np.arange(len(rows)), self._resource[here], self._job.labels)
             self._job.progress("verifying", leaves.first_leaf + len(leaves.leaf_page), leaves.total_leaves)
             self._written.database.pages.let_go()
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from snaptool.bolt import LeafChunk
 from snaptool.etcd import RecordChunk, Revision, Snapshot
-from snaptool.operations.crypto import BATCH_VALUES, DIGEST_SIZE, Batch, OpenedBatch, Outcome, Workshop
+from snaptool.operations.crypto import DIGEST_SIZE, Batch, OpenedBatch, Outcome, Workshop, batches_of
 from snaptool.operations.labels import Header, Labels, Resource
 
 Item = TypeVar("Item", bound=np.generic)
@@ -112,7 +112,7 @@ def sweep(
             if workshop is None:
                 continue
             (rows,) = np.nonzero(wanted(chunk, resource, header) & ~chunk.tombstone)
-            yield from batches_of(chunk, rows, resource, labels)
+            yield from make_batches(chunk, rows, resource, labels)
 
     if workshop is None:
         for _ in batches():
@@ -123,12 +123,12 @@ def sweep(
     return notes.finish(snapshot.live_mask())
 
 
-def batches_of(
+def make_batches(
     chunk: RecordChunk, rows: NDArray[np.int64], resource: NDArray[np.int64], labels: Labels
 ) -> Iterator[Batch]:
     """Cut the records `rows` of `chunk` into batches; as `make_batch`."""
-    for start in range(0, len(rows), BATCH_VALUES):
-        yield make_batch(chunk, rows[start : start + BATCH_VALUES], resource, labels)
+    for some in batches_of(rows, chunk.value_len[rows]):
+        yield make_batch(chunk, some, resource, labels)
 
 
 def make_batch(chunk: RecordChunk, rows: NDArray[np.int64], resource: NDArray[np.int64], labels: Labels) -> Batch:

@@ -272,59 +272,52 @@ class _Bench:
             self._writing[resource] = keyring.chain_for(resource)
         return self._writing[resource]
 
-    def reading_chains(self, batch: Batch) -> dict[int, Chain]:
-        """The chains to read a batch with, by resource number."""
-        return {number: self.reading_chain(batch.resources[number]) for number in set(batch.resource.tolist())}
+    def sorted_out(self, batch: Batch) -> Iterator[tuple[Chain, Chain, NDArray[np.int64], list[bytes], list[bytes]]]:
+        """Yield the values that the same chains read and write: those chains, rows, etcd keys and stored values."""
+        rows_of: dict[tuple[Chain, Chain], list[int]] = {}
+        numbers = batch.resource.tolist()
+        mine = {}
+        for number in dict.fromkeys(numbers):
+            resource = batch.resources[number]
+            mine[number] = rows_of.setdefault((self.reading_chain(resource), self.writing_chain(resource)), [])
+        for row, number in enumerate(numbers):
+            mine[number].append(row)
+        for (reader, writer), listed in rows_of.items():
+            rows = np.array(listed, dtype=np.int64)
+            keys = self._cut_out(batch.key_pos[rows], batch.key_len[rows])
+            yield reader, writer, rows, keys, self._cut_out(batch.value_pos[rows], batch.value_len[rows])
 
-    def values(self, batch: Batch) -> Iterator[tuple[int, bytes, bytes]]:
-        """Yield resource number, etcd key and stored value of every value."""
+    def _cut_out(self, at: NDArray[np.int64], size: NDArray[np.int64]) -> list[bytes]:
         buffer = self.buffer
-        for resource, key, key_len, value, value_len in zip(
-            batch.resource.tolist(),
-            batch.key_pos.tolist(),
-            batch.key_len.tolist(),
-            batch.value_pos.tolist(),
-            batch.value_len.tolist(),
-            strict=True,
-        ):
-            yield resource, buffer[key : key + key_len], buffer[value : value + value_len]
+        return [buffer[start:end] for start, end in zip(at.tolist(), (at + size).tolist(), strict=True)]
 
 
 def open_batch(bench: _Bench, batch: Batch) -> OpenedBatch:
     """Open every value of `batch` with the reading keys."""
     known: dict[Outcome, int] = {}
-    # Values that opened the same way share an opening: to make an outcome of each costs more than some ciphers do.
-    ways: dict[Opening, int] = {}
-    numbers: list[int] = []
-    digests: list[bytes] = []
+    numbers = np.zeros(len(batch), dtype=np.int64)
+    digests = np.zeros((len(batch), DIGEST_SIZE), dtype=np.uint8)
     lost_keys: dict[int, bytes] = {}
-    chains = bench.reading_chains(batch)
-    for resource, key, stored in bench.values(batch):
-        try:
-            opening, plaintext = chains[resource].open(stored, key)
-        except NoKeyFits as error:
-            lost_keys[len(numbers)] = key
-            numbers.append(known.setdefault(_lost(error), len(known)))
-            digests.append(_NO_DIGEST)
-            continue
-        if opening.doubtful:
-            lost_keys[len(numbers)] = key
-        if opening not in ways:
-            ways[opening] = known.setdefault(_opened(opening), len(known))
-        numbers.append(ways[opening])
-        digests.append(sha256(plaintext).digest())
-    rows = np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, len(_NO_DIGEST))[:, :DIGEST_SIZE].copy()
-    return OpenedBatch(tuple(known), np.array(numbers, dtype=np.int64), rows, lost_keys)
+    for reader, _, rows, keys, stored in bench.sorted_out(batch):
+        ways, plaintexts = reader.open_many(stored, keys)
+        # Values that opened the same way share an opening: to make an outcome of each costs more than some ciphers do.
+        outcome_of = {way: _outcome(way) for way in dict.fromkeys(ways)}
+        number_of = {way: known.setdefault(outcome, len(known)) for way, outcome in outcome_of.items()}
+        numbers[rows] = [number_of[way] for way in ways]
+        digested = b"".join([sha256(plaintext).digest() for plaintext in plaintexts])
+        digests[rows] = np.frombuffer(digested, dtype=np.uint8).reshape(len(rows), -1)[:, :DIGEST_SIZE]
+        if not all(outcome.opened for outcome in outcome_of.values()):
+            for row, key, way in zip(rows.tolist(), keys, ways, strict=True):
+                if not outcome_of[way].opened:
+                    lost_keys[row] = key
+                if isinstance(way, NoKeyFits):
+                    digests[row] = 0
+    return OpenedBatch(tuple(known), numbers, digests, lost_keys)
 
 
-_NO_DIGEST = bytes(sha256().digest_size)
-
-
-def _lost(error: NoKeyFits) -> Outcome:
-    return Outcome(False, None, "", (), stale=False, reasons=error.reasons, server_error=str(error))
-
-
-def _opened(way: Opening) -> Outcome:
+def _outcome(way: Opening | NoKeyFits) -> Outcome:
+    if isinstance(way, NoKeyFits):
+        return Outcome(False, None, "", (), stale=False, reasons=way.reasons, server_error=str(way))
     reasons = (Reason.DOUBTFUL_PLAINTEXT,) if way.doubtful else ()
     return Outcome(not way.doubtful, way.kind, way.key_name, way.position, way.stale, reasons)
 
@@ -334,25 +327,33 @@ def open_value(chain: Chain, stored: bytes, key: bytes) -> tuple[Outcome, bytes 
     try:
         opening, plaintext = chain.open(stored, key)
     except NoKeyFits as error:
-        return _lost(error), None
-    return _opened(opening), plaintext
+        return _outcome(error), None
+    return _outcome(opening), plaintext
 
 
 def reseal_batch(bench: _Bench, batch: Batch) -> Sealed:
     """Seal every value of `batch` with the writing keys, or wrap its key anew; all of them are known to open."""
-    parts: list[bytes] = []
-    sizes: list[int] = []
-    readers = bench.reading_chains(batch)
-    writers = {number: bench.writing_chain(batch.resources[number]) for number in readers}
+    sealed = [b""] * len(batch)
     randomness, rewraps = bench.work.randomness, bench.work.rewraps
-    revisions = zip(batch.main.tolist(), batch.sub.tolist(), strict=True)
-    for (resource, key, stored), revision in zip(bench.values(batch), revisions, strict=True):
-        entropy = randomness.for_value(*revision)
-        sealed = _reseal(readers[resource], writers[resource], rewraps, stored, key, entropy)
-        parts += _field_head(len(sealed)), sealed
-        sizes.append(len(sealed))
-    ends = np.cumsum(np.fromiter(map(len, parts), dtype=np.int64, count=len(parts)))[1::2]
-    return Sealed(b"".join(parts), ends, np.array(sizes, dtype=np.int64))
+    main, sub = batch.main.tolist(), batch.sub.tolist()
+    for reader, writer, rows, keys, stored in bench.sorted_out(batch):
+        listed = rows.tolist()
+        entropies = [randomness.for_value(main[row], sub[row]) for row in listed]
+        if rewraps:
+            anew = [_reseal(reader, writer, rewraps, *value) for value in zip(stored, keys, entropies, strict=True)]
+        else:
+            ways, plaintexts = reader.open_many(stored, keys)
+            for way in dict.fromkeys(ways):
+                if isinstance(way, NoKeyFits):
+                    raise way
+            anew = writer.seal_many(plaintexts, keys, entropies)
+        for row, value in zip(listed, anew, strict=True):
+            sealed[row] = value
+    sizes = [len(value) for value in sealed]
+    heads = [_field_head(size) for size in sizes]
+    ends = np.cumsum(np.array([len(head) + size for head, size in zip(heads, sizes, strict=True)], dtype=np.int64))
+    data = b"".join([part for field in zip(heads, sealed, strict=True) for part in field])
+    return Sealed(data, ends, np.array(sizes, dtype=np.int64))
 
 
 @lru_cache(maxsize=1 << 14)

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from snaptool.errors import ProviderError
 from snaptool.providers.config import EncryptionConfig, KmsConfig, ProviderConfig
 from snaptool.providers.provider import Entropy, KeyDoesNotFit, Kind, Opened, Plausible, Provider, Reason
-from snaptool.providers.symmetric import RESERVED_PREFIX, Identity, Key, LocalProvider, QuickRead
+from snaptool.providers.symmetric import RESERVED_PREFIX, Identity, Key, LocalProvider, OpenMany
 
 KmsFactory = Callable[[KmsConfig], Provider]
 
@@ -142,23 +142,23 @@ class Chain:
         self._openings: dict[tuple[object, ...], Opening] = {}
         self._plain, self._shortcuts = self._make_shortcuts()
 
-    def _make_shortcuts(self) -> tuple[Opening | None, tuple[tuple[bytes, QuickRead, Opening], ...]]:
+    def _make_shortcuts(self) -> tuple[Opening | None, tuple[tuple[bytes, OpenMany | None, Opening], ...]]:
         """Return how plaintext opens, if it does, and for every header who is asked first, in order."""
         plain: Opening | None = None
-        shortcuts: list[tuple[bytes, QuickRead, Opening]] = []
+        shortcuts: list[tuple[bytes, OpenMany | None, Opening]] = []
         for number, providers in enumerate(self._configurations):
             for place, provider in enumerate(providers):
                 if isinstance(provider, Identity):
                     plain = plain or self._opening(provider.kind, "", (number, place, 0), stale=place != 0)
                 elif isinstance(provider, LocalProvider):
-                    for index, (header, read) in enumerate(provider.shortcuts()):
+                    for index, (header, open_many) in enumerate(provider.shortcuts()):
                         name, position = provider.keys[index].name, (number, place, index)
                         opening = self._opening(provider.kind, name, position, stale=place != 0 or index != 0)
-                        shortcuts.append((header, read, opening))
+                        shortcuts.append((header, open_many, opening))
                 else:
                     # It has to be here all the same: who comes behind it is not asked first.
                     opening = self._opening(provider.kind, "", (number, place, 0), stale=False)
-                    shortcuts.append((provider.prefix, _no_shortcut, opening))
+                    shortcuts.append((provider.prefix, None, opening))
         return plain, tuple(shortcuts)
 
     def _opening(
@@ -169,6 +169,10 @@ class Chain:
             self._openings[way] = Opening(kind, key_name, position, stale, doubtful)
         return self._openings[way]
 
+    def has(self, configurations: Sequence[Sequence[Provider]]) -> bool:
+        """Is this the chain of these providers?"""
+        return self._configurations == tuple(map(tuple, configurations))
+
     @property
     def _first(self) -> Provider:
         return self._configurations[0][0]
@@ -178,21 +182,50 @@ class Chain:
         """Provider and key that `seal` uses."""
         return self._first.kind, self._first.write_key
 
-    def open(self, stored: bytes, context: bytes) -> tuple[Opening, bytes]:
-        """Open a stored value as `unseal` does, at less cost when many of them are to be opened. Raises NoKeyFits.
+    def open_many(
+        self, stored: Sequence[bytes], contexts: Sequence[bytes]
+    ) -> tuple[list[Opening | NoKeyFits], list[bytes]]:
+        """Open stored values, each as `open` does: how, or why not, and its plaintext, which is empty then.
 
         Nearly every value is opened by the first key that is asked; what that one refuses goes the long way.
         """
-        if not stored.startswith(RESERVED_PREFIX):
-            if self._plain is not None:
-                return self._plain, stored
-        else:
-            for header, read, opening in self._shortcuts:
-                if stored.startswith(header):
-                    plaintext = read(stored, context)
-                    if plaintext is not None:
-                        return opening, plaintext
-                    break
+        plain = self._plain
+        ways: list[Opening | NoKeyFits | None] = [plain] * len(stored)
+        plaintexts = list(stored)
+        first_asked: list[list[int]] = [[] for _ in self._shortcuts]
+        headers = [header for header, _, _ in self._shortcuts]
+        for row, value in enumerate(stored):
+            if value.startswith(RESERVED_PREFIX):
+                ways[row] = None
+                for number, header in enumerate(headers):
+                    if value.startswith(header):
+                        first_asked[number].append(row)
+                        break
+        for rows, (_, open_many, opening) in zip(first_asked, self._shortcuts, strict=True):
+            if not rows or open_many is None:
+                continue
+            for row, plaintext in zip(
+                rows, open_many([stored[row] for row in rows], [contexts[row] for row in rows]), strict=True
+            ):
+                if plaintext is not None:
+                    ways[row], plaintexts[row] = opening, plaintext
+        return [
+            way if way is not None else self._open_at_length(row, stored, contexts, plaintexts)
+            for row, way in enumerate(ways)
+        ], plaintexts
+
+    def _open_at_length(
+        self, row: int, stored: Sequence[bytes], contexts: Sequence[bytes], plaintexts: list[bytes]
+    ) -> Opening | NoKeyFits:
+        try:
+            way, plaintexts[row] = self.open(stored[row], contexts[row])
+        except NoKeyFits as error:
+            plaintexts[row] = b""
+            return error.with_traceback(None)  # which would keep the values alive
+        return way
+
+    def open(self, stored: bytes, context: bytes) -> tuple[Opening, bytes]:
+        """Open a stored value as `unseal` does; say how, and the plaintext. Raises NoKeyFits."""
         found = self.unseal(stored, context)
         way = self._opening(found.kind, found.key_name, found.position, stale=found.stale, doubtful=found.doubtful)
         return way, found.plaintext
@@ -231,8 +264,15 @@ class Chain:
 
     def seal(self, plaintext: bytes, context: bytes, entropy: Entropy = os.urandom) -> bytes:
         """Return the stored value that kube-apiserver would write. `context`: the whole etcd key."""
-        prefix, _, writer = self._prefixes[0][0]
-        return prefix + writer.seal(plaintext, context, entropy)
+        return self._first.prefix + self._first.seal(plaintext, context, entropy)
+
+    def seal_many(
+        self, plaintexts: Sequence[bytes], contexts: Sequence[bytes], entropies: Sequence[Entropy]
+    ) -> list[bytes]:
+        """Seal values, each as `seal` does."""
+        if isinstance(self._first, LocalProvider):
+            return self._first.seal_many(plaintexts, contexts, entropies)
+        return [self.seal(*value) for value in zip(plaintexts, contexts, entropies, strict=True)]
 
     def is_writer_of(self, position: tuple[int, int, int], other: Chain) -> bool:
         """Is the key at `position` of this chain the very key that `other` writes with?"""
@@ -247,10 +287,6 @@ class Chain:
         )
 
 
-def _no_shortcut(stored: bytes, context: bytes) -> None:
-    del stored, context
-
-
 _NOT_MINE = frozenset({Reason.UNKNOWN_PREFIX, Reason.UNKNOWN_KEY_NAME, Reason.IDENTITY_ENCRYPTED})
 
 
@@ -263,6 +299,9 @@ def _unsealed(opened: Opened, provider: Provider, number: int, place: int) -> Un
 
 class UncoveredIdentity(Identity):
     """What a resource in no entry gets: its refusal of encrypted values is reported, as servers do since 1.26."""
+
+
+_UNCOVERED = UncoveredIdentity()
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,11 +371,13 @@ class Keyring:
         """Return the chain of a resource. None is a key of no known resource: written in clear, read with any key.
 
         A resource whose group is not known is read with every entry that could be its own, and sealed only where one
-        entry is certain to be.
+        entry is certain to be. Resources with the same providers have the same chain: their values are worked on
+        together.
         """
         if resource not in self._chains:
-            configurations = [_chosen(entries, resource).chain for entries in self._entries]
-            self._chains[resource] = Chain(configurations or [(UncoveredIdentity(),)])
+            configurations = [_chosen(entries, resource).chain for entries in self._entries] or [(_UNCOVERED,)]
+            alike = (chain for chain in self._chains.values() if chain.has(configurations))
+            self._chains[resource] = next(alike, None) or Chain(configurations)
         return self._chains[resource]
 
     def covers(self, resource: GroupResource | None) -> bool:
@@ -363,14 +404,14 @@ def _chosen(entries: _Entries, resource: GroupResource | None) -> _Choice:
     if resource is None:
         # Nothing current is encrypted there; what old servers encrypted may be under any key.
         others = _distinct(one for _, providers in entries for one in providers if one.prefix)
-        return _Choice((UncoveredIdentity(), *others), certain=False)
+        return _Choice((_UNCOVERED, *others), certain=False)
     if resource.group is None:
         return _chosen_without_group(entries, resource.resource)
     for wanted in (resource, GroupResource("*", resource.group), GroupResource("*", "*")):
         found = tuple(one for entry, providers in entries if entry == wanted for one in providers)
         if found:
             return _Choice(found, certain=True)
-    return _Choice((UncoveredIdentity(),), certain=False)
+    return _Choice((_UNCOVERED,), certain=False)
 
 
 def _chosen_without_group(entries: _Entries, plural: str) -> _Choice:
@@ -383,7 +424,7 @@ def _chosen_without_group(entries: _Entries, plural: str) -> _Choice:
     found = [one for wanted in possible for entry, providers in entries if entry == wanted for one in providers]
     if certain is not None:
         return _Choice(_distinct(found), certain=True)
-    return _Choice((UncoveredIdentity(), *_distinct(found)), certain=False)
+    return _Choice((_UNCOVERED, *_distinct(found)), certain=False)
 
 
 def _distinct(providers: Iterable[Provider]) -> tuple[Provider, ...]:

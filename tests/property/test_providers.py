@@ -169,12 +169,11 @@ def any_providers(draw: st.DrawFn) -> Provider:
 
 
 @given(st.lists(st.lists(any_providers(), min_size=1, max_size=3), min_size=1, max_size=3), st.data())
-def test_the_short_way_to_open_a_value_ends_where_the_long_one_does(
-    configurations: list[list[Provider]], data: st.DataObject
-) -> None:
+def test_many_values_open_as_each_does(configurations: list[list[Provider]], data: st.DataObject) -> None:
     chain = Chain(configurations)
     writers = [one for providers in configurations for one in providers if not isinstance(one, UnreachableKms)]
-    for _ in range(data.draw(st.integers(1, 6))):
+    values = []
+    for _ in range(data.draw(st.integers(1, 9))):
         writer = data.draw(st.sampled_from(writers) | PROVIDERS if writers else PROVIDERS)
         if isinstance(writer, LocalProvider):
             # Any of its keys: names come twice, and one may begin as another.
@@ -186,16 +185,29 @@ def test_the_short_way_to_open_a_value_ends_where_the_long_one_does(
         cut = data.draw(st.integers(0, len(stored)))
         altered = stored[:cut] + bytes(byte ^ 1 for byte in stored[cut : cut + 1]) + stored[cut + 1 :]
         stored = data.draw(st.sampled_from([stored, stored, stored[:cut], stored + b"\0", altered, foreign]))
-        assert opened_shortly(chain, stored, context) == opened_at_length(chain, stored, context)
+        values.append((stored, context))
+    ways, plaintexts = chain.open_many(*([one[place] for one in values] for place in (0, 1)))
+    for (stored, context), way, plaintext in zip(values, ways, plaintexts, strict=True):
+        if isinstance(way, NoKeyFits):
+            assert plaintext == b""
+            found: tuple[object, ...] = (way.reasons, way.attempts, str(way))
+        else:
+            found = (plaintext, way.kind, way.key_name, way.position, way.stale, way.doubtful)
+            assert chain.open(stored, context) == (way, plaintext)
+        assert found == opened_at_length(chain, stored, context)
 
 
-def opened_shortly(chain: Chain, stored: bytes, context: bytes) -> tuple[object, ...]:
-    try:
-        way, plaintext = chain.open(stored, context)
-    except NoKeyFits as refusal:
-        return refusal.reasons, refusal.attempts, str(refusal)
-    assert chain.open(stored, context)[0] is way
-    return plaintext, way.kind, way.key_name, way.position, way.stale, way.doubtful
+@given(PROVIDERS, st.lists(st.tuples(PLAINTEXTS, CONTEXTS, st.integers(0, 9))))
+def test_many_values_are_sealed_as_each_is(provider: Provider, values: list[tuple[bytes, bytes, int]]) -> None:
+    chain = Chain([[provider]])
+    together = chain.seal_many(
+        [plaintext for plaintext, _, _ in values],
+        [context for _, context, _ in values],
+        [random.Random(seed).randbytes for _, _, seed in values],
+    )
+    assert together == [
+        chain.seal(plaintext, context, random.Random(seed).randbytes) for plaintext, context, seed in values
+    ]
 
 
 def opened_at_length(chain: Chain, stored: bytes, context: bytes) -> tuple[object, ...]:

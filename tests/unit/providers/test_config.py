@@ -30,7 +30,8 @@ from snaptool.providers import (
     new_config,
     parse_config,
 )
-from snaptool.providers.config import KeyConfig, endpoint_path, endpoint_problem, parse_duration, plain_scalar
+from snaptool.providers.config import KeyConfig, endpoint_path, endpoint_problem, parse_duration
+from snaptool.providers.go_yaml import plain_scalar
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parents[2] / "golden" / "encryption-at-rest.json").read_text())
 VECTORS: dict[str, dict[str, Any]] = {one["name"]: one for one in GOLDEN["config_vectors"]}

@@ -39,7 +39,7 @@ from snaptool.etcd.records import (
     encode_value_field,
     replace_value,
 )
-from snaptool.etcd.scan import RecordChunk, RecordFault, RecordProblem, hash_spans, scan_records
+from snaptool.etcd.scan import RecordChunk, RecordFault, RecordProblem, find_byte, hash_spans, scan_records
 from snaptool.etcd.snapshot import (
     BUCKETS,
     DanglingLease,
@@ -90,6 +90,7 @@ __all__ = [
     "encode_key_value",
     "encode_revision_key",
     "encode_value_field",
+    "find_byte",
     "hash_spans",
     "merge",
     "replace_value",

@@ -442,6 +442,30 @@ def hash_spans(buffer: NDArray[np.uint8], starts: Positions, lengths: Positions)
     return hashes ^ (hashes >> np.uint64(32))
 
 
+def find_byte(buffer: NDArray[np.uint8], starts: Positions, lengths: Positions, byte: int) -> Positions:
+    """Measure how far it is, in byte strings of `buffer`, to the first `byte`; the whole length where there is none.
+
+    The zero byte of a word is found by arithmetic on all eight bytes at once: of the bytes that turn out to be set, the
+    lowest is right, and those above it may not be.
+    """
+    windows = _Windows(buffer)
+    pattern, low = np.uint64(0x0101010101010101 * byte), np.uint64(0x0101010101010101)
+    found, rows, offset = lengths.copy(), np.arange(len(starts)), 0
+    while True:
+        more = lengths[rows] > offset
+        rows = rows if more.all() else rows[more]
+        if not len(rows):
+            return found
+        word = windows.words(starts[rows] + offset) ^ pattern
+        zeros = (word - low) & ~word & np.uint64(0x8080808080808080)
+        zeros &= ~zeros + np.uint64(1)
+        here = zeros != 0
+        # As a float, a power of two shows its exponent.
+        distance = offset + (((zeros[here].astype(np.float64).view(np.int64) >> 52) - 1023) >> 3)
+        found[rows[here]] = np.minimum(distance, lengths[rows[here]])
+        rows, offset = rows[~here], offset + 8
+
+
 def same_spans(buffer: NDArray[np.uint8], first: Positions, second: Positions, lengths: Positions) -> NDArray[np.bool_]:
     """Which byte strings at `first` equal those of the same length at `second`."""
     windows = _Windows(buffer)

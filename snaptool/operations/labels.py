@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from snaptool.etcd import RecordChunk, hash_spans
+from snaptool.etcd import RecordChunk, find_byte, hash_spans
 from snaptool.kube import COMPACT_REVISION_KEY, MAX_RESOURCE_SEGMENTS, parse_key, resource_segments
 from snaptool.providers import GroupResource, Kind
 
@@ -138,13 +138,16 @@ class Labels:
 
     def _below(self, buffer: NDArray[np.uint8], keys: Positions, lengths: Positions, head: bytes) -> NDArray[np.int64]:
         numbers, start = np.empty(len(keys), dtype=np.int64), len(head)
-        first_end = start + _span_to(buffer, keys + start, lengths - start, _SLASH, 1)
+        lengths = np.minimum(lengths, start + LONGEST_HEADER)
+        first_end = _next(buffer, keys, np.full(len(keys), start), lengths, _SLASH)
         segments = _number(buffer, keys + start, first_end - start, self._known_segments, resource_segments)
         for depth in range(1, MAX_RESOURCE_SEGMENTS + 1):
             (rows,) = np.nonzero(segments == depth)
             if len(rows):
                 key, length = keys[rows], lengths[rows]
-                path_end = start + _span_to(buffer, key + start, length - start, _SLASH, depth)
+                path_end = first_end[rows]
+                for _ in range(1, depth):
+                    path_end = _next(buffer, key, np.minimum(path_end + 1, length), length, _SLASH)
                 path_end += path_end < length  # with the slash, which tells a path that goes on from a key that ends
                 learn = partial(self._learn_path, slashes=head.count(b"/") + depth)
                 numbers[rows] = _number(buffer, key, path_end, self._known_paths, learn)
@@ -164,8 +167,10 @@ class Labels:
         (rows,) = np.nonzero(_starts_with(chunk.buffer, chunk.value_pos, chunk.value_len, ENCRYPTED))
         if len(rows):
             values, lengths = chunk.value_pos[rows], chunk.value_len[rows]
-            ends = _span_to(chunk.buffer, values, lengths, _COLON, _HEADER_COLONS)
-            ends += ends < lengths  # with the colon, which tells a name from what has no end
+            ends, lengths = np.zeros(len(rows), dtype=np.int64), np.minimum(lengths, LONGEST_HEADER)
+            for _ in range(_HEADER_COLONS):
+                ends = _next(chunk.buffer, values, ends, lengths, _COLON)
+                ends += ends < lengths  # with the colon, which tells a name from what has no end
             numbers[rows] = _number(chunk.buffer, values, ends, self._known_headers, self._learn_header)
         return numbers
 
@@ -212,32 +217,6 @@ def _starts_with(buffer: NDArray[np.uint8], starts: Positions, lengths: Position
     return result
 
 
-def _span_to(
-    buffer: NDArray[np.uint8], starts: Positions, lengths: Positions, byte: int, count: int
-) -> NDArray[np.int64]:
-    """Measure, for every text, how far it is to its `count`-th `byte`; its whole length if it has fewer."""
-    found = _windows(buffer, starts) == byte
-    if count > 1:
-        found = np.cumsum(found, axis=1, dtype=np.uint8) == count
-    spans: NDArray[np.int64] = found.argmax(axis=1).astype(np.int64)
-    missing = ~found[np.arange(len(spans)), spans] | (spans >= lengths)
-    spans[missing] = lengths[missing]
-    for row in np.nonzero(missing & (lengths > _WINDOW))[0].tolist():
-        text = buffer[starts[row] : starts[row] + min(lengths[row], LONGEST_HEADER)].tobytes()
-        at = -1
-        for _ in range(count):
-            at = text.find(bytes((byte,)), at + 1)
-            if at < 0:
-                break
-        spans[row] = at if at >= 0 else len(text)
-    return spans
-
-
-def _windows(buffer: NDArray[np.uint8], starts: Positions) -> NDArray[np.uint8]:
-    """Gather the `_WINDOW` bytes from each start on; those behind the end of the file repeat its last byte."""
-    if len(starts) and int(starts.max()) + _WINDOW > len(buffer):
-        near_end: NDArray[np.uint8] = buffer[np.minimum(starts[:, None] + np.arange(_WINDOW), len(buffer) - 1)]
-        return near_end
-    words = np.ndarray((len(buffer) - 7,), dtype="<u8", buffer=buffer.data, strides=(1,))
-    gathered: NDArray[np.uint8] = words[starts[:, None] + np.arange(0, _WINDOW, 8)].view(np.uint8)
-    return gathered
+def _next(buffer: NDArray[np.uint8], starts: Positions, after: Positions, lengths: Positions, byte: int) -> Positions:
+    """Measure, for every text, how far it is to the next `byte` from `after` on; its whole length if there is none."""
+    return after + find_byte(buffer, starts + after, lengths - after, byte)

@@ -26,11 +26,13 @@ from snaptool.etcd import (
     decode_revision_key,
     encode_key_value,
     encode_revision_key,
+    find_byte,
     hash_spans,
     replace_value,
     server_generation,
 )
 from snaptool.etcd import records as codecs
+from snaptool.etcd.hashes import join_sums
 from snaptool.etcd.scan import same_spans
 from tests.support.history import (
     Record,
@@ -246,6 +248,27 @@ def test_spans_are_equal_exactly_when_their_bytes_are(texts: list[bytes]) -> Non
     first, second = np.array(pairs).T
     same = same_spans(buffer, starts[first], starts[second], lengths[first])
     assert same.tolist() == [texts[a] == texts[b] for a, b in pairs]
+
+
+@given(
+    st.lists(st.text(alphabet="/:.0\0\x80\xaf", max_size=40), min_size=1, max_size=10), st.sampled_from(b"/:\0\x80\xaf")
+)
+def test_byte_is_found_where_it_first_stands(texts: list[str], byte: int) -> None:
+    encoded = [text.encode("latin-1") for text in texts]
+    lengths = np.array([len(text) for text in encoded], dtype=np.int64)
+    starts = np.cumsum(lengths) - lengths
+    found = find_byte(np.frombuffer(b"".join(encoded) or b"\0", dtype=np.uint8), starts, lengths, byte)
+    assert found.tolist() == [len(text.partition(bytes((byte,)))[0]) for text in encoded]
+
+
+@given(st.lists(st.binary(max_size=300), max_size=20), st.binary(max_size=20), st.integers(0, 3))
+def test_checksums_of_parts_join_to_that_of_the_whole(parts: list[bytes], before: bytes, long: int) -> None:
+    parts = [*parts, *(bytes(4096 * number + 4095) for number in range(long))]
+    crcs, sizes = (
+        np.array([crc32c(part) for part in parts], np.uint32),
+        np.array([len(part) for part in parts], np.int64),
+    )
+    assert join_sums(crc32c(before), crcs, sizes) == crc32c(before + b"".join(parts))
 
 
 # --- histories ---

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
         VerificationFailed,
     )
     from snaptool.operations.opening import OpenedSnapshot, open_snapshot
-    from snaptool.operations.rewrite import RewriteReport, RewriteRequest, Undecryptable, repair, rewrite
+    from snaptool.operations.plan import RewriteRequest, Undecryptable
+    from snaptool.operations.rewrite import RewriteReport, repair, rewrite
     from snaptool.operations.survey import Survey, survey
     from snaptool.operations.verify import Verification, verify
     from snaptool.providers import EncryptionConfig, GroupResource, Keyring, new_config, parse_config

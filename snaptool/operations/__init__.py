@@ -38,25 +38,19 @@ from snaptool.operations.keys import (
     plan_calls,
 )
 from snaptool.operations.opening import OpenedSnapshot, WrongTrailer, open_snapshot
-from snaptool.operations.rewrite import (
-    DIRECT,
-    BootCheckFailed,
+from snaptool.operations.plan import (
     Deletion,
-    Engine,
-    FileReport,
-    ReadBackFailed,
     RecordCounts,
-    RewriteReport,
     RewriteRequest,
     UncoveredResources,
     Undecryptable,
     ValueChange,
-    repair,
-    rewrite,
 )
+from snaptool.operations.rewrite import DIRECT, BootCheckFailed, Engine, RewriteReport, repair, rewrite
 from snaptool.operations.salvage import CarvedRecord, SalvageReport, carve, salvage
 from snaptool.operations.survey import CensusRow, EtcdFacts, FileFacts, Finding, Survey, survey
 from snaptool.operations.verify import Verification, verify
+from snaptool.operations.written import FileReport, ReadBackFailed
 
 __all__ = [
     "DIRECT",

@@ -38,30 +38,32 @@ from snaptool.operations.boot import (
 )
 from snaptool.operations.crypto import Work, Workshop
 from snaptool.operations.labels import Labels, header_of, resource_of
-from snaptool.operations.rewrite import (
+from snaptool.operations.plan import (
     COPY,
     DROP,
     RESEAL,
-    FileReport,
     Job,
     Plan,
-    ReadBackFailed,
     RecordCounts,
     RewriteRequest,
     Undecryptable,
     Way,
-    append_trailer,
     changes,
     deletions,
-    hashing,
-    is_stale,
     require_cover,
-    retired,
-    search_leftovers,
     way,
     ways_of,
 )
 from snaptool.operations.sweep import Sweep, sweep
+from snaptool.operations.written import (
+    FileReport,
+    ReadBackFailed,
+    append_trailer,
+    hashing,
+    is_stale,
+    retired,
+    search_leftovers,
+)
 from snaptool.providers import Keyring
 from snaptool.scratch import SAFE_TTL, Change, EtcdBinaries, Rewritten, ScratchEtcd, ServedKey, engine
 

@@ -29,7 +29,7 @@ from snaptool.kube import plausible
 from snaptool.operations.crypto import Rewraps
 from snaptool.operations.labels import Header, Labels, Resource
 from snaptool.operations.opening import OpenedSnapshot, WrongTrailer, found_prefixes
-from snaptool.operations.rewrite import UncoveredResources, Undecryptable
+from snaptool.operations.plan import UncoveredResources, Undecryptable
 from snaptool.operations.sweep import Progress, no_progress
 from snaptool.providers import Chain, EncryptionConfig, Keyring, Kind, KmsConfig, NoKeyFits, Provider, Reason
 from snaptool.providers.kms import (

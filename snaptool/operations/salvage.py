@@ -24,8 +24,8 @@ from snaptool.etcd.salvage import salvage as collect
 from snaptool.files import Draft, Source, check_target
 from snaptool.operations.labels import LONGEST_HEADER, Header, header_of
 from snaptool.operations.opening import in_data_directory
-from snaptool.operations.rewrite import FileReport, ReadBackFailed
 from snaptool.operations.sweep import Progress, no_progress
+from snaptool.operations.written import FileReport, ReadBackFailed
 
 _HASH_BLOCK = 4 << 20
 

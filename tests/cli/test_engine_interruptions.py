@@ -90,7 +90,7 @@ def assert_ended_by(seen: Seen, number: signal.Signals) -> None:
     assert seen.stderr.lstrip("\n") == "snaptool: interrupted: nothing was written\n"  # ^C leaves the line open
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
 @pytest.mark.parametrize(("moment", "nth", "programs"), REWRITE, ids=name)
 def test_a_rewrite_by_etcd_that_is_ended_leaves_nothing(
     folder: Folder, moment: str, nth: int, programs: tuple[str, ...], number: signal.Signals
@@ -101,9 +101,12 @@ def test_a_rewrite_by_etcd_that_is_ended_leaves_nothing(
     folder.assert_nothing_left(wait=number == signal.SIGKILL)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [("verified", signal.SIGKILL), ("verified", signal.SIGTERM), ("checked", signal.SIGKILL)],
+    ids=lambda value: value.name if isinstance(value, signal.Signals) else value,
+)
 @pytest.mark.parametrize(("moment", "nth", "programs"), BOOT, ids=name)
-@pytest.mark.parametrize("command", ["verified", "checked"])
 def test_a_check_by_booting_that_is_ended_leaves_nothing(
     folder: Folder, command: str, moment: str, nth: int, programs: tuple[str, ...], number: signal.Signals
 ) -> None:
@@ -111,6 +114,13 @@ def test_a_check_by_booting_that_is_ended_leaves_nothing(
     assert seen.programs == programs
     assert_ended_by(seen, number)
     folder.assert_nothing_left(wait=number == signal.SIGKILL)
+
+
+def test_ctrl_c_in_the_middle_leaves_nothing(folder: Folder) -> None:
+    seen = run_until(folder.path, *folder.by_etcd, moment="EtcdClient.apply", action="signal", number=signal.SIGINT)
+    assert seen.programs == ETCD
+    assert_ended_by(seen, signal.SIGINT)
+    folder.assert_nothing_left()
 
 
 def test_a_second_ctrl_c_while_it_cleans_up_leaves_nothing(folder: Folder) -> None:

@@ -26,6 +26,7 @@ from typing import Self
 from snaptool.errors import FormatError, InputError, OutputError
 
 _BLOCKS_IN_FLIGHT = 4
+_SYNC_BYTES = 64 << 20
 
 
 class SourceChanged(FormatError):
@@ -123,6 +124,9 @@ class Draft:
         self._failure: OSError | None = None
         self._blocks: queue.Queue[tuple[int, memoryview] | None] = queue.Queue(_BLOCKS_IN_FLIGHT)
         self._drain: threading.Thread | None = None
+        self._unsynced = 0
+        self._to_sync = threading.Event()
+        self._closing = False
         self._syncing: threading.Thread | None = None
 
     def _open(self) -> int:
@@ -163,6 +167,7 @@ class Draft:
     def _write_blocks(self) -> None:
         while (item := self._blocks.get()) is not None:
             offset, block = item
+            self._unsynced += len(block)
             while block and self._failure is None:
                 try:
                     count = os.pwrite(self._fd, block, offset)
@@ -170,6 +175,8 @@ class Draft:
                     self._failure = error
                 else:
                     offset, block = offset + count, block[count:]
+            if self._unsynced >= _SYNC_BYTES:
+                self._start_syncing()
 
     def flush(self) -> None:
         """Wait until everything written so far has reached the operating system."""
@@ -184,23 +191,46 @@ class Draft:
             self._drain = None
 
     def start_syncing(self) -> None:
-        """Begin to bring everything to the disk, beside whatever else is done; `publish` waits for it."""
+        """Begin to bring what is written to the disk, beside whatever else is done; `publish` waits for it.
+
+        Large files begin by themselves: a disk that waits for the end of the work keeps its user waiting then.
+        """
         self.flush()
-        self._syncing = threading.Thread(target=self._sync, name="snaptool-sync", daemon=True)
-        self._syncing.start()
+        self._start_syncing()
+
+    def _start_syncing(self) -> None:
+        self._unsynced = 0
+        self._to_sync.set()
+        if self._syncing is None:
+            self._syncing = threading.Thread(target=self._sync_on, name="snaptool-sync", daemon=True)
+            self._syncing.start()
+
+    def _sync_on(self) -> None:
+        while self._to_sync.wait():
+            self._to_sync.clear()
+            if self._closing:
+                return
+            self._sync()
 
     def _sync(self) -> None:
         try:
             os.fsync(self._fd)
         except OSError as error:
+            # Told once by the kernel, so it is kept: a later fsync may succeed, and would mean nothing.
             self._failure = error
+
+    def _stop_syncing(self) -> None:
+        if self._syncing is not None:
+            self._closing = True
+            self._to_sync.set()
+            self._syncing.join()
+            self._syncing, self._closing = None, False
+            self._to_sync.clear()
 
     def sync(self) -> None:
         """Bring everything to the disk itself."""
-        if self._syncing is not None:
-            self._syncing.join()
-            self._syncing = None
         self.flush()
+        self._stop_syncing()
         self._sync()
         self.flush()
 
@@ -261,8 +291,7 @@ class Draft:
         if self._drain is not None:
             self._failure = self._failure or OSError(errno.ECANCELED, "given up")
             self._stop_writing()
-        if self._syncing is not None:
-            self._syncing.join()
+        self._stop_syncing()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

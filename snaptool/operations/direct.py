@@ -238,7 +238,7 @@ class _Writer:
     def _batches(self, out: BucketWriter, bucket: Bucket, waiting: deque[_Stretch]) -> Iterator[Batch]:
         """Yield the values to seal, stretch by stretch; those that have none are written in their turn."""
         starts, sizes = bucket.leaf_starts(), np.cumsum(bucket.leaf_sizes()[1])
-        for block in blocks((starts[1:], CHUNK_RECORDS), (sizes, CHUNK_BYTES)):
+        for block in blocks((starts[1:], CHUNK_RECORDS), (sizes, CHUNK_BYTES >> 1)):
             self.job.opened.tend(block)
             stretch = self._stretch(bucket, block, starts)
             waiting.append(stretch)

@@ -22,6 +22,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from math import isfinite
 from re import DOTALL, MULTILINE
 from re import compile as pattern
@@ -126,26 +127,37 @@ def describe(plaintext: bytes) -> ObjectHeader:
 # -- protobuf --------------------------------------------------------------------------------------------------------
 
 
-_USUAL_ENVELOPE = pattern(
-    rb"k8s\x00\n(.)\n(.)([a-z0-9./-]+)\x12(.)([A-Za-z0-9]+)\x12(?=([\x80-\xff]{0,3}[\x00-\x7f]))", DOTALL
-)
+_USUAL_START = pattern(rb"k8s\x00\n(.)\n(.)([a-z0-9./-]+)\x12(.)([A-Za-z0-9]+)\x12", DOTALL)
 _USUAL_END = b"\x1a\x00\x22\x00"  # contentEncoding and contentType, empty
 
 
 def _is_usual_envelope(plaintext: bytes) -> bool:
     """Is the envelope byte for byte what the API server writes, every length in its place? False proves nothing."""
-    match = _USUAL_ENVELOPE.match(plaintext)
-    if match is None or not plaintext.endswith(_USUAL_END):
+    if len(plaintext) < 12 or not plaintext.endswith(_USUAL_END):
         return False
-    type_length, version_length, version, kind_length, kind, length = match.groups()
-    raw_length = 0
-    for byte in reversed(length):
-        raw_length = raw_length << 7 | byte & 0x7F
+    at = 7 + plaintext[5]
+    if not _is_usual_start(plaintext[:at]):
+        return False
+    # The length of the object, whose last byte is below 0x80; there is one, for the zero at the end is.
+    length, shift = plaintext[at] & 0x7F, 7
+    while plaintext[at] & 0x80:
+        at += 1
+        length |= (plaintext[at] & 0x7F) << shift
+        shift += 7
+    return shift <= 28 and at + 1 + length + len(_USUAL_END) == len(plaintext)
+
+
+@lru_cache(maxsize=1024)
+def _is_usual_start(start: bytes) -> bool:
+    """Is this magic, type and the tag of the object? There are few types, and many objects of each."""
+    match = _USUAL_START.fullmatch(start)
+    if match is None:
+        return False
+    type_length, version_length, version, kind_length, kind = match.groups()
     return (
         version_length[0] == len(version)
         and kind_length[0] == len(kind)
-        and type_length[0] == len(version) + len(kind) + 4
-        and match.end() + len(length) + raw_length + len(_USUAL_END) == len(plaintext)
+        and type_length[0] == len(version) + len(kind) + 4 < 0x80
     )
 
 

@@ -21,6 +21,7 @@ from snaptool.kube import (
     plausible,
     resource_segments,
 )
+from snaptool.kube.objects import decode_envelope
 from tests.unit.kube.builders import config_map, envelope
 from tests.unit.kube.test_objects import CUSTOM, CUSTOM_CBOR, SECRET
 
@@ -144,6 +145,24 @@ def test_any_plaintext_gives_a_value_or_our_error(plaintext: bytes) -> None:
         return
     assert json.loads(json.dumps(shown)) == shown
     json.dumps(shown, ensure_ascii=False).encode()
+
+
+@given(
+    st.sampled_from([0, 1, 127, 128, 300, 16_383, 16_384, 70_000]),
+    st.lists(st.tuples(st.integers(-9, 40), st.one_of(st.integers(0, 255), st.none())), max_size=2),
+)
+def test_an_envelope_is_plausible_exactly_when_it_can_be_taken_apart(
+    size: int, damage: list[tuple[int, int | None]]
+) -> None:
+    plaintext = bytearray(envelope("apps/v1", "Deployment", bytes(size)))
+    for at, byte in damage:
+        plaintext[at : at + 1 or None] = b"" if byte is None else bytes((byte,))
+    try:
+        decode_envelope(bytes(plaintext))
+    except SnaptoolError:
+        assert not plausible(bytes(plaintext))
+    else:
+        assert plausible(bytes(plaintext))
 
 
 @given(st.dictionaries(names, st.text(max_size=30), max_size=5), names, namespaces)

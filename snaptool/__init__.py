@@ -9,6 +9,7 @@ Names are imported when they are first asked for, so that the command line's `--
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -56,10 +57,19 @@ __all__ = [
     "verify",
 ]
 
+_HOMES = (
+    "errors",
+    "providers",
+    "operations.opening",
+    "operations.plan",
+    "operations.survey",
+    "operations.verify",
+    "operations.rewrite",
+)
+
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'snaptool' has no attribute {name!r}")
-    from snaptool import errors, operations, providers  # noqa: PLC0415 - see the docstring
-
-    return next(getattr(home, name) for home in (errors, operations, providers) if hasattr(home, name))
+    found = (import_module(f"snaptool.{home}") for home in _HOMES)
+    return next(getattr(home, name) for home in found if hasattr(home, name))

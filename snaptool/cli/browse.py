@@ -24,20 +24,11 @@ from snaptool.cli.render import (
 from snaptool.errors import InputError
 
 if TYPE_CHECKING:
-    from snaptool.operations import (
-        CarvedRecord,
-        Diff,
-        Difference,
-        DiffValue,
-        History,
-        HistoryEntry,
-        KmsOptions,
-        ListedRecord,
-        Listing,
-        OpenedSnapshot,
-        StoredValue,
-        Target,
-    )
+    from snaptool.operations.browse import History, HistoryEntry, ListedRecord, Listing, StoredValue, Target
+    from snaptool.operations.diff import Diff, Difference, DiffValue
+    from snaptool.operations.keys import KmsOptions
+    from snaptool.operations.opening import OpenedSnapshot
+    from snaptool.operations.salvage import CarvedRecord
     from snaptool.providers import Keyring
     from snaptool.providers.kms import AskingKeys
 
@@ -55,7 +46,8 @@ def _examples(*lines: str) -> str:
 @contextmanager
 def _asking(configs: Sequence[str], kms: KmsOptions) -> Iterator[tuple[Keyring | None, Sequence[AskingKeys]]]:
     """Keys for the few values that the block opens. A value that is lost because of a KMS plugin raises its error."""
-    from snaptool.operations import ValueLost, asking_keyring
+    from snaptool.operations.browse import ValueLost
+    from snaptool.operations.keys import asking_keyring
 
     with asking_keyring(options.load_configs(configs), kms) as (keyring, asking):
         try:
@@ -68,7 +60,7 @@ def _asking(configs: Sequence[str], kms: KmsOptions) -> Iterator[tuple[Keyring |
 
 
 def _open(path: Path, terminal: Terminal) -> OpenedSnapshot:
-    from snaptool.operations import open_snapshot
+    from snaptool.operations.opening import open_snapshot
 
     opened = open_snapshot(path)
     for notice in opened.notices:
@@ -123,7 +115,8 @@ def list_command(
     TYPE is what kubectl takes: secrets, cm, deploy.apps, PLURAL.GROUP for a custom resource; a KEY-PREFIX begins with
     a slash. With --config each value is opened too, to tell whether it is lost or stale; exit code 3 when one is lost.
     """
-    from snaptool.operations import keyring_for_reading, listing
+    from snaptool.operations.browse import listing
+    from snaptool.operations.keys import keyring_for_reading
 
     if carved:
         if word or namespace or configs or lost or all_revisions:
@@ -168,7 +161,7 @@ def list_command(
 
 
 def _list_carved(path: Path, output: str, terminal: Terminal) -> int:
-    from snaptool.operations import carve
+    from snaptool.operations.salvage import carve
 
     with carve(path) as found:
         if output == "json":
@@ -362,7 +355,7 @@ def get_command(
     As with kubectl, a TYPE that has namespaces is looked for in `default` unless -n names another. `-o value` gives the
     plaintext as kube-apiserver stored it, mostly protobuf; `-o stored` what is in etcd, with the encryption around it.
     """
-    from snaptool.operations import find_value, open_found, parse_target
+    from snaptool.operations.browse import find_value, open_found, parse_target
 
     target = parse_target(words, namespace)
     with _open(snapshot, terminal) as opened, _asking(() if output == "stored" else configs, kms) as (keyring, _):
@@ -440,7 +433,7 @@ def history_command(
     CONTENT is a digest of the plaintext: equal ones are equal contents, whatever they were encrypted with. Encrypted
     values need --config for it. Exit code 3 when a value is lost.
     """
-    from snaptool.operations import history, parse_target
+    from snaptool.operations.browse import history, parse_target
 
     target = parse_target(words, namespace)
     with _open(snapshot, terminal) as opened, _asking(configs, kms) as (keyring, asking):
@@ -553,8 +546,8 @@ def diff_command(
     Exit code 0 when every plaintext is the same, however it is encrypted; 1 when keys were added, removed or changed; 3
     when there is no such key, but values that do not open and so cannot be compared.
     """
-    from snaptool.operations import DiffSide, diff, keyring_for_reading
-    from snaptool.operations.keys import kms_configs
+    from snaptool.operations.diff import DiffSide, diff
+    from snaptool.operations.keys import keyring_for_reading, kms_configs
 
     if [*config_as, *config_bs].count("-") > 1:
         raise InputError("stdin can be read once only", hint="put the second configuration into a file")

@@ -12,7 +12,8 @@ from snaptool.cli import exits, options
 from snaptool.cli.render import Terminal, print_json, print_table, size_text
 
 if TYPE_CHECKING:
-    from snaptool.operations import Finding, KmsOptions, Survey
+    from snaptool.operations.keys import KmsOptions
+    from snaptool.operations.survey import Finding, Survey
 
 
 @click.command("inspect")
@@ -36,7 +37,9 @@ def inspect_command(
 
     With --config it also opens every value: which open, which are lost and why, which are stale.
     """
-    from snaptool.operations import keyring_for_reading, open_snapshot, survey
+    from snaptool.operations.keys import keyring_for_reading
+    from snaptool.operations.opening import open_snapshot
+    from snaptool.operations.survey import survey
 
     read_with = options.load_configs(configs)
     with terminal.progress() as progress, open_snapshot(snapshot) as opened:

@@ -11,7 +11,7 @@ from snaptool.cli import exits, options
 from snaptool.cli.render import Terminal, print_json, print_table
 
 if TYPE_CHECKING:
-    from snaptool.operations import KmsOptions
+    from snaptool.operations.keys import KmsOptions
     from snaptool.providers.kms_keys import CallPlan, ServiceCheck
 
 _GUESSED_SECONDS = 0.02  # a call to a cloud takes 5 to 50 ms: spec/kms.md 2.4
@@ -44,7 +44,8 @@ def check_command(
 
     Exit code 5 when one of them cannot be used.
     """
-    from snaptool.operations import check_plugins, open_snapshot
+    from snaptool.operations.keys import check_plugins
+    from snaptool.operations.opening import open_snapshot
 
     read_with = options.load_configs(configs)
     if sample is None:
@@ -132,7 +133,8 @@ def plan_command(
     rewrap: bool,
 ) -> int:
     """Count the calls that reading a snapshot, and writing it anew, will make. Nothing is called."""
-    from snaptool.operations import open_snapshot, plan_calls
+    from snaptool.operations.keys import plan_calls
+    from snaptool.operations.opening import open_snapshot
 
     written = [new_config] if new_config is not None else []
     options.refuse_stdin_twice([*configs, *written])
@@ -193,7 +195,8 @@ def export_command(
     Nothing is written unless every key was unwrapped.
     """
     from snaptool.files import check_target, write_private
-    from snaptool.operations import exported_keys, open_snapshot
+    from snaptool.operations.keys import exported_keys
+    from snaptool.operations.opening import open_snapshot
 
     if not yes_write_keys:
         raise click.UsageError("FILE will hold the keys themselves, in clear: say --yes-write-keys if you want that")

@@ -15,7 +15,7 @@ from snaptool.cli.render import Terminal
 from snaptool.errors import InputError
 
 if TYPE_CHECKING:
-    from snaptool.operations import Unwrapped
+    from snaptool.operations.keys import Unwrapped
     from snaptool.providers import EncryptionConfig
     from snaptool.providers.kms_saved import SavedKeks, SavedKeys
 
@@ -141,7 +141,7 @@ def kms_options(command: Callable[..., Any]) -> Callable[..., Any]:
         dek_files: tuple[str, ...],
         **kwargs: Any,
     ) -> Any:
-        from snaptool.operations import KmsOptions
+        from snaptool.operations.keys import KmsOptions
 
         kms = KmsOptions(
             endpoints=_kms_endpoints(kms_endpoints),

@@ -14,7 +14,10 @@ from snaptool.errors import InputError, OutputError, SnaptoolError
 
 if TYPE_CHECKING:
     from snaptool.files import Draft, Source
-    from snaptool.operations import FileReport, KmsOptions, RewriteReport, SalvageReport
+    from snaptool.operations.keys import KmsOptions
+    from snaptool.operations.rewrite import RewriteReport
+    from snaptool.operations.salvage import SalvageReport
+    from snaptool.operations.written import FileReport
 
 _SHOWN_LOST = 20
 
@@ -89,16 +92,12 @@ def rewrite_command(
     --engine etcd also what only the WAL holds.
     """
     from snaptool.files import check_target
-    from snaptool.operations import (
-        DIRECT,
-        EtcdEngine,
-        RewriteRequest,
-        Undecryptable,
-        keys_for_rewriting,
-        open_snapshot,
-        replayed,
-        rewrite,
-    )
+    from snaptool.operations.boot import replayed
+    from snaptool.operations.engine import EtcdEngine
+    from snaptool.operations.keys import keys_for_rewriting
+    from snaptool.operations.opening import open_snapshot
+    from snaptool.operations.plan import RewriteRequest, Undecryptable
+    from snaptool.operations.rewrite import DIRECT, rewrite
     from snaptool.scratch import find_etcd
 
     if decrypt == (new_config is not None):
@@ -178,7 +177,9 @@ def repair_command(source: Path, target: Path, output: str, terminal: Terminal, 
     With --salvage any file is taken, however broken: records that a tree leads to, and records carved from other pages
     where the tree is broken. The report says what is missing or not proven; exit code 3 when anything is.
     """
-    from snaptool.operations import open_snapshot, repair, salvage
+    from snaptool.operations.opening import open_snapshot
+    from snaptool.operations.rewrite import repair
+    from snaptool.operations.salvage import salvage
 
     if salvaging:
         with terminal.progress() as progress:

@@ -34,7 +34,8 @@ def scratch_command(
     """
     import subprocess
 
-    from snaptool.operations import open_snapshot, serve_copy
+    from snaptool.operations.boot import serve_copy
+    from snaptool.operations.opening import open_snapshot
     from snaptool.scratch import find_etcd
 
     with open_snapshot(snapshot) as opened:

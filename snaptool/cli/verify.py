@@ -12,7 +12,7 @@ from snaptool.cli.inspect import finding_document, print_findings
 from snaptool.cli.render import Terminal, print_json
 
 if TYPE_CHECKING:
-    from snaptool.operations import KmsOptions
+    from snaptool.operations.keys import KmsOptions
 
 
 @click.command("verify")
@@ -44,7 +44,10 @@ def verify_command(
     With --config every value is opened too. Exit code 3 when there are findings, 4 when the database itself is broken:
     made for cron. Of an etcd data directory the db is checked, and with --boot also what only the WAL holds.
     """
-    from snaptool.operations import keyring_for_reading, open_snapshot, replayed, verify
+    from snaptool.operations.boot import replayed
+    from snaptool.operations.keys import keyring_for_reading
+    from snaptool.operations.opening import open_snapshot
+    from snaptool.operations.verify import verify
     from snaptool.scratch import find_etcd
 
     read_with = options.load_configs(configs)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from snaptool.operations import open_snapshot
+from snaptool.operations.opening import open_snapshot
 from tests.support.bolt import damaged, mutations
 from tests.support.cli import SAMPLES, Snaptool
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from snaptool.cli import exits
-from snaptool.operations import open_snapshot
+from snaptool.operations.opening import open_snapshot
 from tests.cli.test_rewrite import LAST, NEVER, SINCE, STATED
 from tests.support.cli import SAMPLES, Snaptool
 from tests.support.snapshots import config

@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from snaptool.operations import open_snapshot
+from snaptool.operations.opening import open_snapshot
 from tests.support.cli import ROOT, assert_no_canary, states
 from tests.support.snapshots import NEW_SECRET, Mix, config, write_snapshot
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from snaptool.etcd import decode_key_value, decode_revision_key
-from snaptool.operations import open_snapshot
+from snaptool.operations.opening import open_snapshot
 from snaptool.scratch.server import EtcdBinaries
 from tests.support.bolt import TINY
 from tests.support.cli import SAMPLES, Snaptool, states

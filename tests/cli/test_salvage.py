@@ -10,8 +10,8 @@ import pytest
 
 from snaptool.bolt import check
 from snaptool.etcd import BUCKETS, Snapshot, Trailer
-from snaptool.operations import open_snapshot
 from snaptool.operations.boot import boot_check
+from snaptool.operations.opening import open_snapshot
 from snaptool.scratch import EtcdBinaries
 from tests.support.bolt import damaged, mutations, tiny
 from tests.support.cli import GOLDEN, SAMPLES, Snaptool

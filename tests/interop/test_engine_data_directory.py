@@ -21,8 +21,11 @@ import pytest
 from snaptool.errors import ScratchError
 from snaptool.etcd import Snapshot
 from snaptool.kube import plausible
-from snaptool.operations import EtcdEngine, RewriteRequest, open_snapshot, replayed, rewrite
-from snaptool.operations.boot import LiveKeys
+from snaptool.operations.boot import LiveKeys, replayed
+from snaptool.operations.engine import EtcdEngine
+from snaptool.operations.opening import open_snapshot
+from snaptool.operations.plan import RewriteRequest
+from snaptool.operations.rewrite import rewrite
 from snaptool.providers import GroupResource, Keyring, parse_config
 from snaptool.scratch import EtcdBinaries, find_etcd
 from snaptool.scratch.client import EtcdClient

@@ -17,19 +17,12 @@ from snaptool.errors import ScratchError
 from snaptool.etcd import BUCKETS, KeyValue, Revision, Snapshot, encode_key_value, encode_revision_key
 from snaptool.files import TargetExists
 from snaptool.kube import plausible
-from snaptool.operations import (
-    DIRECT,
-    Engine,
-    EtcdEngine,
-    RewriteReport,
-    RewriteRequest,
-    UncoveredResources,
-    Undecryptable,
-    open_snapshot,
-    rewrite,
-)
 from snaptool.operations.boot import LiveKeys
+from snaptool.operations.engine import EtcdEngine
 from snaptool.operations.labels import resource_of
+from snaptool.operations.opening import open_snapshot
+from snaptool.operations.plan import RewriteRequest, UncoveredResources, Undecryptable
+from snaptool.operations.rewrite import DIRECT, Engine, RewriteReport, rewrite
 from snaptool.providers import Keyring, parse_config
 from snaptool.providers.kms import Api, decode_v2
 from snaptool.providers.kms_saved import SavedKeks

@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from snaptool.operations import open_snapshot
 from snaptool.operations.boot import boot_check
+from snaptool.operations.opening import open_snapshot
 from snaptool.providers.kms import (
     Api,
     Envelope,

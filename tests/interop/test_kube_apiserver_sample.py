@@ -10,7 +10,9 @@ import pytest
 
 from snaptool.etcd import decode_key_value
 from snaptool.kube import decode_object, parse_key, plausible
-from snaptool.operations import RewriteRequest, Undecryptable, open_snapshot, rewrite
+from snaptool.operations.opening import open_snapshot
+from snaptool.operations.plan import RewriteRequest, Undecryptable
+from snaptool.operations.rewrite import rewrite
 from snaptool.providers import Chain, GroupResource, Keyring, parse_config
 
 FOLDER = Path(__file__).parents[2] / "samples" / "kube-apiserver"

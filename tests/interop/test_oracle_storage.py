@@ -11,7 +11,9 @@ import pytest
 
 from snaptool.etcd import Snapshot
 from snaptool.kube import plausible
-from snaptool.operations import RewriteReport, RewriteRequest, Undecryptable, open_snapshot, rewrite
+from snaptool.operations.opening import open_snapshot
+from snaptool.operations.plan import RewriteRequest, Undecryptable
+from snaptool.operations.rewrite import RewriteReport, rewrite
 from snaptool.providers import Keyring, parse_config
 from snaptool.scratch.server import EtcdBinaries, ScratchEtcd
 from tests.oracles.store import Store

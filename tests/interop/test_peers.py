@@ -24,7 +24,9 @@ from snaptool.etcd import (
 )
 from snaptool.files import Source
 from snaptool.kube import parse_key, plausible
-from snaptool.operations import RewriteRequest, Undecryptable, open_snapshot, repair, rewrite
+from snaptool.operations.opening import open_snapshot
+from snaptool.operations.plan import RewriteRequest, Undecryptable
+from snaptool.operations.rewrite import repair, rewrite
 from snaptool.providers import EncryptionConfig, Keyring, parse_config
 from snaptool.scratch import EtcdBinaries, EtcdFailed, ScratchEtcd, ServedKey
 from tests.oracles.judge import Judge

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 
 from snaptool.etcd import KeyValue, decode_key_value, decode_revision_key
 from snaptool.kube import plausible
-from snaptool.operations import RewriteReport, RewriteRequest, Undecryptable, open_snapshot, repair, rewrite
 from snaptool.operations.crypto import SeededRandomness
+from snaptool.operations.opening import open_snapshot
+from snaptool.operations.plan import RewriteRequest, Undecryptable
+from snaptool.operations.rewrite import RewriteReport, repair, rewrite
 from snaptool.providers import EncryptionConfig, GroupResource, Keyring, LocalConfig, parse_config
 from tests.support.history import Store
 from tests.support.snapshots import envelope

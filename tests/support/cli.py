@@ -142,7 +142,7 @@ def _plaintexts() -> set[bytes]:
     """What Secrets of the samples hold: long runs of text in plaintexts that their configurations open."""
     from snaptool.etcd import decode_key_value
     from snaptool.kube import parse_key, plausible
-    from snaptool.operations import open_snapshot
+    from snaptool.operations.opening import open_snapshot
     from snaptool.providers import GroupResource, Keyring, NoKeyFits, parse_config
 
     needles: set[bytes] = set()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from snaptool.bolt import DatabaseWriter
 from snaptool.etcd import BUCKETS, KeyValue, decode_key_value, decode_revision_key, encode_key_value
-from snaptool.operations import open_snapshot
+from snaptool.operations.opening import open_snapshot
 from snaptool.providers import GroupResource, Keyring, KmsConfig, Provider, parse_config
 from snaptool.providers.kms import Api, KmsV1Provider, KmsV2Provider, WrappedSource
 from snaptool.providers.kms_saved import SavedKeks

@@ -12,19 +12,18 @@ from hypothesis import strategies as st
 from snaptool.errors import InputError
 from snaptool.etcd import Revision
 from snaptool.kube import UnknownType
-from snaptool.operations import (
+from snaptool.operations.browse import (
     ListedRecord,
     NoSuchKey,
     ValueLost,
-    WrongTrailer,
     find_value,
     history,
     listing,
     open_found,
-    open_snapshot,
+    order_of_keys,
     parse_target,
 )
-from snaptool.operations.browse import order_of_keys
+from snaptool.operations.opening import WrongTrailer, open_snapshot
 from snaptool.providers import Keyring, Reason
 from tests.unit.operations.builders import (
     OBJECT,

@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snaptool.etcd import encode_value_field
-from snaptool.operations import open_snapshot
 from snaptool.operations.crypto import (
     BATCH_BYTES,
     BATCH_VALUES,
@@ -28,6 +27,7 @@ from snaptool.operations.crypto import (
     plaintext_digest,
 )
 from snaptool.operations.labels import Labels
+from snaptool.operations.opening import open_snapshot
 from snaptool.operations.sweep import make_batch
 from snaptool.providers import NoKeyFits
 from tests.unit.operations.builders import OBJECT, keyring, seal_cbc, seal_gcm, write_history

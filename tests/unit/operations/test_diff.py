@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from snaptool.operations import Differences, DiffSide, WrongTrailer, diff, open_snapshot
+from snaptool.operations.diff import Differences, DiffSide, diff
+from snaptool.operations.opening import WrongTrailer, open_snapshot
 from tests.unit.operations.builders import OBJECT, SAMPLES, keyring, sample_keyring, seal_cbc, seal_gcm, write_history
 
 A, B = bytes(range(32)), bytes(range(32, 64))

@@ -43,6 +43,7 @@ from snaptool.etcd import encode_value_field
 from snaptool.files import SourceChanged, release_memory
 from snaptool.providers import (
     Chain,
+    Entropies,
     Entropy,
     GroupResource,
     KeyDoesNotFit,
@@ -185,6 +186,9 @@ class Randomness(Protocol):
     def for_value(self, main: int, sub: int) -> Entropy:
         """Return the source for the value of that revision."""
 
+    def for_values(self, main: Sequence[int], sub: Sequence[int]) -> Entropies:
+        """Return the sources for the values of those revisions."""
+
 
 @dataclass(frozen=True, slots=True)
 class SystemRandomness:
@@ -192,6 +196,10 @@ class SystemRandomness:
 
     def for_value(self, main: int, sub: int) -> Entropy:  # noqa: ARG002 - every value gets fresh bytes
         """Return os.urandom."""
+        return os.urandom
+
+    def for_values(self, main: Sequence[int], sub: Sequence[int]) -> Entropies:  # noqa: ARG002 - as above
+        """Return os.urandom, for all of them."""
         return os.urandom
 
 
@@ -215,6 +223,10 @@ class SeededRandomness:
             return out[:size]
 
         return read
+
+    def for_values(self, main: Sequence[int], sub: Sequence[int]) -> Entropies:
+        """Return a stream for each, as `for_value` does."""
+        return [self.for_value(*revision) for revision in zip(main, sub, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,19 +347,20 @@ def reseal_batch(bench: _Bench, batch: Batch) -> Sealed:
     """Seal every value of `batch` with the writing keys, or wrap its key anew; all of them are known to open."""
     sealed = [b""] * len(batch)
     randomness, rewraps = bench.work.randomness, bench.work.rewraps
-    main, sub = batch.main.tolist(), batch.sub.tolist()
     for reader, writer, rows, keys, stored in bench.sorted_out(batch):
-        listed = rows.tolist()
-        entropies = [randomness.for_value(main[row], sub[row]) for row in listed]
+        main, sub = batch.main[rows].tolist(), batch.sub[rows].tolist()
         if rewraps:
-            anew = [_reseal(reader, writer, rewraps, *value) for value in zip(stored, keys, entropies, strict=True)]
+            anew = [
+                _reseal(reader, writer, rewraps, value, key, randomness.for_value(*revision))
+                for value, key, *revision in zip(stored, keys, main, sub, strict=True)
+            ]
         else:
             ways, plaintexts = reader.open_many(stored, keys)
             for way in dict.fromkeys(ways):
                 if isinstance(way, NoKeyFits):
                     raise way
-            anew = writer.seal_many(plaintexts, keys, entropies)
-        for row, value in zip(listed, anew, strict=True):
+            anew = writer.seal_many(plaintexts, keys, randomness.for_values(main, sub))
+        for row, value in zip(rows.tolist(), anew, strict=True):
             sealed[row] = value
     sizes = [len(value) for value in sealed]
     heads = [_field_head(size) for size in sizes]

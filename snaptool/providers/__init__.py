@@ -22,7 +22,7 @@ from snaptool.providers.config import (
     parse_config,
 )
 from snaptool.providers.keyring import SERVER_TEXTS, Chain, GroupResource, Keyring, NoKeyFits, Opening, Unsealed
-from snaptool.providers.provider import Entropy, KeyDoesNotFit, Kind, Opened, Plausible, Provider, Reason
+from snaptool.providers.provider import Entropies, Entropy, KeyDoesNotFit, Kind, Opened, Plausible, Provider, Reason
 
 __all__ = [
     "SERVER_TEXTS",
@@ -31,6 +31,7 @@ __all__ = [
     "ConfigEntry",
     "ConfigProblem",
     "EncryptionConfig",
+    "Entropies",
     "Entropy",
     "GroupResource",
     "KeyDoesNotFit",

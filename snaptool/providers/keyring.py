@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 
 from snaptool.errors import ProviderError
 from snaptool.providers.config import EncryptionConfig, KmsConfig, ProviderConfig
-from snaptool.providers.provider import Entropy, KeyDoesNotFit, Kind, Opened, Plausible, Provider, Reason
+from snaptool.providers.provider import Entropies, Entropy, KeyDoesNotFit, Kind, Opened, Plausible, Provider, Reason
 from snaptool.providers.symmetric import RESERVED_PREFIX, Identity, Key, LocalProvider, OpenMany
 
 KmsFactory = Callable[[KmsConfig], Provider]
@@ -266,12 +266,11 @@ class Chain:
         """Return the stored value that kube-apiserver would write. `context`: the whole etcd key."""
         return self._first.prefix + self._first.seal(plaintext, context, entropy)
 
-    def seal_many(
-        self, plaintexts: Sequence[bytes], contexts: Sequence[bytes], entropies: Sequence[Entropy]
-    ) -> list[bytes]:
+    def seal_many(self, plaintexts: Sequence[bytes], contexts: Sequence[bytes], entropy: Entropies) -> list[bytes]:
         """Seal values, each as `seal` does."""
         if isinstance(self._first, LocalProvider):
-            return self._first.seal_many(plaintexts, contexts, entropies)
+            return self._first.seal_many(plaintexts, contexts, entropy)
+        entropies = [entropy] * len(plaintexts) if callable(entropy) else entropy
         return [self.seal(*value) for value in zip(plaintexts, contexts, entropies, strict=True)]
 
     def is_writer_of(self, position: tuple[int, int, int], other: Chain) -> bool:

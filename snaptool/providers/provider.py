@@ -9,7 +9,7 @@ Source: kubernetes/apiserver pkg/storage/value/transformer.go (24a394e51); codes
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -18,6 +18,9 @@ from snaptool.errors import ProviderError
 
 Entropy = Callable[[int], bytes]
 """Returns that many random bytes: `os.urandom`, or a seeded stream where a result must be repeatable."""
+
+Entropies = Entropy | Sequence[Entropy]
+"""The randomness of many values: one source for all of them, which is asked once, or one for each."""
 
 Plausible = Callable[[bytes], bool]
 """Does this plaintext look like an object at all? AES-CBC has no integrity check, so its answers are asked this."""

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 
@@ -26,7 +25,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from nacl.bindings import crypto_secretbox, crypto_secretbox_open
 from nacl.exceptions import CryptoError
 
-from snaptool.providers.provider import Entropy, KeyDoesNotFit, Kind, Opened, Plausible, Reason
+from snaptool.providers.provider import Entropies, Entropy, KeyDoesNotFit, Kind, Opened, Plausible, Reason
 
 RESERVED_PREFIX = b"k8s:enc:"
 CBC_IV_SIZE = BLOCK_SIZE = 16
@@ -137,13 +136,15 @@ class LocalProvider:
         nonce = entropy(_NONCE_SIZES[self.kind])
         return key.marker + nonce + _WRITERS[self.kind](key.secret, plaintext, context, nonce)
 
-    def seal_many(
-        self, plaintexts: Sequence[bytes], contexts: Sequence[bytes], entropies: Sequence[Entropy]
-    ) -> list[bytes]:
+    def seal_many(self, plaintexts: Sequence[bytes], contexts: Sequence[bytes], entropy: Entropies) -> list[bytes]:
         """Return whole stored values, prefix included, each as `seal` would make it."""
         key, write, size = self.keys[0], _WRITERS[self.kind], _NONCE_SIZES[self.kind]
         header, secret, join = self.prefix + key.marker, key.secret, b"".join
-        nonces = [entropy(size) for entropy in entropies]
+        if callable(entropy):
+            drawn = entropy(size * len(plaintexts))
+            nonces = [drawn[at : at + size] for at in range(0, len(drawn), size)]
+        else:
+            nonces = [each(size) for each in entropy]
         return [
             join((header, nonce, write(secret, plaintext, context, nonce)))
             for plaintext, context, nonce in zip(plaintexts, contexts, nonces, strict=True)
@@ -307,8 +308,10 @@ def _open_many_gcm(
     for value, context in zip(stored, contexts, strict=True):
         plaintext = None
         if len(value) >= start:
-            with suppress(InvalidTag):
+            try:
                 plaintext = decrypt(value[header_size:start], value[start:], context)
+            except InvalidTag:
+                plaintext = None
         opened.append(plaintext)
     return opened
 
@@ -322,8 +325,10 @@ def _open_many_secretbox(
     for value in stored:
         plaintext = None
         if len(value) >= shortest:
-            with suppress(CryptoError):
+            try:
                 plaintext = crypto_secretbox_open(value[start:], value[header_size:start], key)
+            except CryptoError:
+                plaintext = None
         opened.append(plaintext)
     return opened
 

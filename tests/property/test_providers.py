@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import random
 import traceback
@@ -198,16 +199,20 @@ def test_many_values_open_as_each_does(configurations: list[list[Provider]], dat
         assert found == opened_at_length(chain, stored, context)
 
 
-@given(PROVIDERS, st.lists(st.tuples(PLAINTEXTS, CONTEXTS, st.integers(0, 9))))
+@given(PROVIDERS, st.lists(st.tuples(PLAINTEXTS, CONTEXTS, st.integers(0, 9)), max_size=20))
 def test_many_values_are_sealed_as_each_is(provider: Provider, values: list[tuple[bytes, bytes, int]]) -> None:
     chain = Chain([[provider]])
-    together = chain.seal_many(
-        [plaintext for plaintext, _, _ in values],
-        [context for _, context, _ in values],
-        [random.Random(seed).randbytes for _, _, seed in values],
-    )
+    plaintexts, contexts = [plaintext for plaintext, _, _ in values], [context for _, context, _ in values]
+    together = chain.seal_many(plaintexts, contexts, [random.Random(seed).randbytes for _, _, seed in values])
     assert together == [
         chain.seal(plaintext, context, random.Random(seed).randbytes) for plaintext, context, seed in values
+    ]
+    # One source for all is asked once, and gives each value its own part.
+    stream = io.BytesIO(bytes(range(250)) * 2)
+    together = chain.seal_many(plaintexts, contexts, stream.read)
+    stream.seek(0)
+    assert together == [
+        chain.seal(plaintext, context, stream.read) for plaintext, context in zip(plaintexts, contexts, strict=True)
     ]
 
 

@@ -112,16 +112,11 @@ def rewrite_command(
     lost = Undecryptable(undecryptable)
     etcd = find_etcd(etcd_bin) if boot_check or engine_name == "etcd" else None
     by_etcd = etcd if engine_name == "etcd" else None
-    with (
-        terminal.progress() as progress,
-        open_snapshot(source) as found,
-        replayed(found, by_etcd, progress=progress) as opened,
-    ):
-        for notice in opened.notices:
-            terminal.note(notice)
+    with terminal.progress() as progress, open_snapshot(source) as found:
         if not dry_run:
-            check_target(target, force=force, source=opened.source)  # before any key service is asked
+            check_target(target, force=force, source=found.source)  # before an etcd is booted or a key service asked
         with (
+            replayed(found, by_etcd, progress=progress) as opened,
             _begin_report(report, opened.source, target, force=force) as draft,
             keys_for_rewriting(
                 opened,
@@ -137,6 +132,8 @@ def rewrite_command(
                 progress=progress,
             ) as keys,
         ):
+            for notice in opened.notices:
+                terminal.note(notice)
             options.note_key_problems(terminal, keys.reading)
             request = RewriteRequest(
                 reading=keys.reading.keyring,

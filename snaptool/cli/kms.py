@@ -28,6 +28,7 @@ def kms_command() -> None:
 @click.option(
     "--sample", metavar="SNAPSHOT", type=click.Path(path_type=Path), help="Unwrap the most used key of this snapshot."
 )
+@options.hash_option
 @options.kms_options
 @options.output_option()
 @options.terminal_options
@@ -39,6 +40,7 @@ def check_command(
     terminal: Terminal,
     *,
     decrypt_only: bool,
+    skip_hash_check: bool,
 ) -> int:
     """Ask every plugin of a configuration how it is, with a round trip of 32 random bytes.
 
@@ -52,7 +54,9 @@ def check_command(
         checks = check_plugins(read_with, kms, decrypt_only=decrypt_only)
     else:
         with open_snapshot(sample) as opened:
-            checks = check_plugins(read_with, kms, decrypt_only=decrypt_only, sample=opened)
+            checks = check_plugins(
+                read_with, kms, decrypt_only=decrypt_only, sample=opened, skip_hash_check=skip_hash_check
+            )
     if not checks:
         terminal.note("the configuration has no KMS provider")
     if output == "json":
@@ -116,6 +120,7 @@ def _print_checks(checks: tuple[ServiceCheck, ...]) -> None:
     "--latency", metavar="SECONDS", type=float, default=_GUESSED_SECONDS, show_default=True, help="Of a call."
 )
 @options.prefix_option
+@options.hash_option
 @options.dek_per_object_option
 @options.kms_options
 @options.output_option()
@@ -131,6 +136,7 @@ def plan_command(
     terminal: Terminal,
     *,
     rewrap: bool,
+    skip_hash_check: bool,
 ) -> int:
     """Count the calls that reading a snapshot, and writing it anew, will make. Nothing is called."""
     from snaptool.operations.keys import plan_calls
@@ -140,7 +146,16 @@ def plan_command(
     options.refuse_stdin_twice([*configs, *written])
     old, new = options.load_configs(configs), options.load_configs(written)
     with terminal.progress() as progress, open_snapshot(snapshot) as opened:
-        plans = plan_calls(opened, old, new, kms, rewrap=rewrap, prefixes=prefixes, progress=progress)
+        plans = plan_calls(
+            opened,
+            old,
+            new,
+            kms,
+            rewrap=rewrap,
+            prefixes=prefixes,
+            skip_hash_check=skip_hash_check,
+            progress=progress,
+        )
     if output == "json":
         print_json({"plans": [_plan_document(plan, latency, kms.concurrency) for plan in plans]})
         return exits.DONE
@@ -178,6 +193,7 @@ def _plan_document(plan: CallPlan, latency: float, concurrency: int | None) -> d
 @options.config_option(required=True)
 @click.option("--yes-write-keys", is_flag=True, help="Required: FILE will open these values for whoever has it.")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+@options.hash_option
 @options.kms_options
 @options.terminal_options
 def export_command(
@@ -189,6 +205,7 @@ def export_command(
     *,
     yes_write_keys: bool,
     force: bool,
+    skip_hash_check: bool,
 ) -> int:
     """Unwrap every key of a snapshot and write them to FILE, mode 0600: what --dek-file reads when the KMS is gone.
 
@@ -203,7 +220,7 @@ def export_command(
     read_with = options.load_configs(configs)
     with terminal.progress() as progress, open_snapshot(snapshot) as opened:
         check_target(target, force=force, source=opened.source)
-        text, unwrapped = exported_keys(opened, read_with, kms, progress=progress)
+        text, unwrapped = exported_keys(opened, read_with, kms, skip_hash_check=skip_hash_check, progress=progress)
     for problem in unwrapped.problems:
         raise problem.error
     write_private(target, text, force=force)

@@ -182,12 +182,16 @@ def check_plugins(
     *,
     decrypt_only: bool = False,
     sample: OpenedSnapshot | None = None,
+    skip_hash_check: bool = False,
 ) -> tuple[ServiceCheck, ...]:
-    """Ask each configured plugin how it is. `sample`: a snapshot, one value of which each plugin unwraps the key of."""
+    """Ask each configured plugin how it is. `sample`: a snapshot, one value of which each plugin unwraps the key of.
+
+    Raises WrongTrailer, unless told to `skip_hash_check`.
+    """
     kms = kms_configs(configs)
     samples: dict[KmsConfig, WrappedSource] = {}
     if sample is not None:
-        collected = _collect(sample, kms, (), no_progress)
+        collected = _collect(sample, kms, (), no_progress, skip_hash_check=skip_hash_check)
         for config in kms:
             sources = collected.sources(config)
             if len(sources):
@@ -406,11 +410,15 @@ def exported_keys(
     configs: Sequence[EncryptionConfig],
     options: KmsOptions = NO_KMS_OPTIONS,
     *,
+    skip_hash_check: bool = False,
     progress: Progress = no_progress,
 ) -> tuple[str, Unwrapped]:
-    """Unwrap every wrapped key of a snapshot and return the text of a file that holds them, for `KmsOptions.saved`."""
+    """Unwrap every wrapped key of a snapshot and return the text of a file that holds them, for `KmsOptions.saved`.
+
+    Raises WrongTrailer, unless told to `skip_hash_check`.
+    """
     kms = kms_configs(configs)
-    collected = _collect(opened, kms, (), progress)
+    collected = _collect(opened, kms, (), progress, skip_hash_check=skip_hash_check)
     with _Services(options) as services:
         unwrapped, keys_of = _unwrap(configs, collected, services, options, progress)
     pairs: list[tuple[WrappedSource, bytes]] = []
@@ -612,10 +620,14 @@ def plan_calls(
     *,
     rewrap: bool = False,
     prefixes: tuple[str, ...] = (),
+    skip_hash_check: bool = False,
     progress: Progress = no_progress,
 ) -> tuple[CallPlan, ...]:
-    """Count what reading with `old` and writing with `new` will ask of each plugin, without asking anything."""
-    collected = _collect(opened, kms_configs(old), prefixes, progress)
+    """Count what reading with `old` and writing with `new` will ask of each plugin, without asking anything.
+
+    Raises WrongTrailer, unless told to `skip_hash_check`.
+    """
+    collected = _collect(opened, kms_configs(old), prefixes, progress, skip_hash_check=skip_hash_check)
     loads = _loads(collected, new)
     rewrapped = {config.kind for config in kms_configs(new) if rewrap and loads.get((config.kind, config.name))}
     plans = []

@@ -249,6 +249,24 @@ def test_wrong_trailer_is_refused_before_any_plugin_is_asked(
     assert plugin.methods().count("Decrypt") >= 6
 
 
+@pytest.mark.parametrize("command", ["plan", "export-deks", "check"])
+def test_wrong_trailer_stops_every_kms_command_that_reads_a_snapshot(
+    snaptool: Snaptool, plugin: RunningPlugin, both: Path, source: Path, tmp_path: Path, command: str
+) -> None:
+    with_trailer(source, bytes(32))
+    target = tmp_path / "deks"
+    words: dict[str, tuple[str | Path, ...]] = {
+        "plan": ("kms", "plan", source, "--config", both),
+        "export-deks": ("kms", "export-deks", source, target, "--config", both, "--yes-write-keys"),
+        "check": ("kms", "check", "--config", both, "--sample", source),
+    }
+    ran = snaptool(*words[command])
+    assert (ran.code, plugin.calls()) == (4, [])
+    assert "the SHA-256 at the end is not that of the bytes before it" in ran.stderr
+    makes = [target] if command == "export-deks" else []
+    assert snaptool(*words[command], "--skip-hash-check", makes=makes).code == 0
+
+
 def test_uncovered_resources_are_refused_before_any_plugin_is_asked(
     snaptool: Snaptool, plugin: RunningPlugin, both: Path, source: Path, tmp_path: Path
 ) -> None:

@@ -21,7 +21,6 @@ from snaptool.errors import InputError, ProviderError
 from snaptool.etcd import KeyValue, RecordChunk, Revision, Snapshot, StoredRecord, decode_key_value, hash_spans
 from snaptool.kube import ResourceType, UnknownType, key_prefixes, parse_key, resolve_type
 from snaptool.operations.crypto import (
-    BATCH_VALUES,
     Batch,
     Outcome,
     SystemRandomness,
@@ -33,7 +32,7 @@ from snaptool.operations.crypto import (
 from snaptool.operations.labels import Header, Labels, header_of, resource_of
 from snaptool.operations.opening import OpenedSnapshot, found_prefixes
 from snaptool.operations.reasons import explain, server_message
-from snaptool.operations.sweep import NOTHING_TRIED, Progress, make_batch, no_progress
+from snaptool.operations.sweep import NOTHING_TRIED, Progress, make_batches, no_progress
 from snaptool.providers import Chain, Keyring, Kind, Reason
 
 Rows = NDArray[np.int64]
@@ -345,8 +344,8 @@ class _Collected:
                 rows = rows[self._live[rows + chunk.first_record]]
             self._keep(chunk, rows, resource, header)
             values = rows[(header[rows] != 0) & ~chunk.tombstone[rows]]
-            for start in range(0, len(values) if self._workshop else 0, BATCH_VALUES):
-                yield make_batch(chunk, values[start : start + BATCH_VALUES], resource, self._labels)
+            if self._workshop is not None:
+                yield from make_batches(chunk, values, resource, self._labels)
 
     def _keep(self, chunk: RecordChunk, rows: Rows, resource: Rows, header: Rows) -> None:
         self._parts.append(

@@ -24,13 +24,13 @@ from snaptool.etcd import Revision
 from snaptool.kube import parse_key
 from snaptool.operations.browse import order_of_keys
 from snaptool.operations.crypto import (
-    BATCH_VALUES,
     DIGEST_SIZE,
     Batch,
     Outcome,
     SystemRandomness,
     Work,
     Workshop,
+    batches_of,
     plaintext_digest,
 )
 from snaptool.operations.labels import Header, Labels
@@ -258,8 +258,7 @@ class _Side:
 
     def _batches(self, rows: Rows) -> Iterator[Batch]:
         resources = tuple(known.group_resource for known in self.labels.resources)
-        for start in range(0, len(rows), BATCH_VALUES):
-            chosen = rows[start : start + BATCH_VALUES]
+        for chosen in batches_of(rows, self.columns["value_len"][rows]):
             column = {name: values[chosen] for name, values in self.columns.items()}
             del column["header"]
             yield Batch(resources=resources, record=chosen, **column)

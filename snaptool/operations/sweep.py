@@ -126,24 +126,20 @@ def sweep(
 def make_batches(
     chunk: RecordChunk, rows: NDArray[np.int64], resource: NDArray[np.int64], labels: Labels
 ) -> Iterator[Batch]:
-    """Cut the records `rows` of `chunk` into batches; as `make_batch`."""
+    """Cut the records `rows` of `chunk` into batches; `resource` has the resource numbers of the whole chunk."""
+    resources = tuple(known.group_resource for known in labels.resources)
     for some in batches_of(rows, chunk.value_len[rows]):
-        yield make_batch(chunk, some, resource, labels)
-
-
-def make_batch(chunk: RecordChunk, rows: NDArray[np.int64], resource: NDArray[np.int64], labels: Labels) -> Batch:
-    """Make the batch of the records `rows` of `chunk`; `resource` has the resource numbers of the whole chunk."""
-    return Batch(
-        resources=tuple(known.group_resource for known in labels.resources),
-        resource=resource[rows],
-        record=rows + chunk.first_record,
-        key_pos=chunk.key_pos[rows],
-        key_len=chunk.key_len[rows],
-        value_pos=chunk.value_pos[rows],
-        value_len=chunk.value_len[rows],
-        main=chunk.main[rows],
-        sub=chunk.sub[rows],
-    )
+        yield Batch(
+            resources=resources,
+            resource=resource[some],
+            record=some + chunk.first_record,
+            key_pos=chunk.key_pos[some],
+            key_len=chunk.key_len[some],
+            value_pos=chunk.value_pos[some],
+            value_len=chunk.value_len[some],
+            main=chunk.main[some],
+            sub=chunk.sub[some],
+        )
 
 
 class _Notes:

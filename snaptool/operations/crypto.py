@@ -32,7 +32,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +53,9 @@ from snaptool.providers import (
     Opening,
     Reason,
 )
-from snaptool.providers.kms_keys import Rewrapping
+
+if TYPE_CHECKING:
+    from snaptool.providers.kms_keys import Rewrapping
 
 Answer = TypeVar("Answer")
 

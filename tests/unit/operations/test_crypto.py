@@ -28,7 +28,7 @@ from snaptool.operations.crypto import (
 )
 from snaptool.operations.labels import Labels
 from snaptool.operations.opening import open_snapshot
-from snaptool.operations.sweep import make_batch
+from snaptool.operations.sweep import make_batches
 from snaptool.providers import NoKeyFits
 from tests.unit.operations.builders import OBJECT, keyring, seal_cbc, seal_gcm, write_history
 
@@ -72,8 +72,8 @@ def at_work(path: Path, jobs: int) -> Iterator[tuple[Workshop, list[Batch]]]:
         batches, labels = [], Labels(("/registry",))
         for chunk in opened.snapshot.records():
             resource, rows = labels.resource_numbers(chunk), np.arange(len(chunk))
-            batches += [make_batch(chunk, some, resource, labels) for some in np.array_split(rows, 40)]
-            batches.append(make_batch(chunk, rows[:0], resource, labels))
+            for some in np.array_split(rows, 40):
+                batches += make_batches(chunk, some, resource, labels)
         work = Work(str(path), opened.source.size, READING, WRITING, SeededRandomness(b"seed"))
         with Workshop(work, opened.source.buffer, jobs=jobs) as workshop:
             yield workshop, batches

@@ -69,7 +69,8 @@ WRITING = keyring("secretbox", ("new", C), resource="secrets, pods")
 def at_work(path: Path, jobs: int) -> Iterator[tuple[Workshop, list[Batch]]]:
     """A workshop, and all values of the file in batches, some of which are small or empty."""
     with open_snapshot(path) as opened:
-        batches, labels = [], Labels(("/registry",))
+        labels = Labels(("/registry",))
+        batches: list[Batch] = []
         for chunk in opened.snapshot.records():
             resource, rows = labels.resource_numbers(chunk), np.arange(len(chunk))
             for some in np.array_split(rows, 40):

@@ -67,7 +67,7 @@ WRITING = keyring("secretbox", ("new", C), resource="secrets, pods")
 
 @contextmanager
 def at_work(path: Path, jobs: int) -> Iterator[tuple[Workshop, list[Batch]]]:
-    """A workshop, and all values of the file in batches, some of which are small or empty."""
+    """A workshop, and all values of the file in batches, some of which are small."""
     with open_snapshot(path) as opened:
         labels = Labels(("/registry",))
         batches: list[Batch] = []

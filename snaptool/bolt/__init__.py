@@ -14,7 +14,7 @@ from snaptool.bolt.check import check
 from snaptool.bolt.layout import ByteOrderNotSupported, Meta, PageId, TxId
 from snaptool.bolt.reader import Bucket, Database, NotABoltFile
 from snaptool.bolt.scan import CHUNK_BYTES, CHUNK_RECORDS, CorruptPage, LeafChunk, PageMap, Problem, blocks, spans
-from snaptool.bolt.writer import BucketWriter, DatabaseWriter, Sink
+from snaptool.bolt.writer import BucketWriter, DatabaseWriter, Sink, first_pages
 
 __all__ = [
     "CHUNK_BYTES",
@@ -35,5 +35,6 @@ __all__ = [
     "TxId",
     "blocks",
     "check",
+    "first_pages",
     "spans",
 ]

@@ -85,6 +85,25 @@ class Bucket:
         """Number the first record of each leaf; one more entry for the end."""
         return np.concatenate((np.zeros(1, np.int64), np.cumsum(self._leaves.count, dtype=np.int64)))
 
+    def is_found_by_first_keys(self, leaves: LeafChunk) -> bool:
+        """Do these leaves, a chunk of this bucket, begin with the keys under which branches have them?
+
+        To read, a branch's key may be any that divides the leaves. Bolt's writer looks for the leaf's first key in the
+        branch when it replaces the leaf; does it not find it, the old page stays in the tree.
+        """
+        first = leaves.leaf_start[:-1]
+        filled = leaves.leaf_start[1:] > first
+        numbers = leaves.first_leaf + np.nonzero(filled)[0]
+        key, size = leaves.key_pos[first[filled]], leaves.key_len[first[filled]]
+        for level in reversed(self._leaves.trail):
+            lower, lower_size = level.lower[numbers], level.lower_len[numbers].astype(np.int64)
+            if self._walk.pages.compare(lower, lower_size, key, size)[lower >= 0].any():
+                return False
+            # Where a page is the first one under its branch, the branch itself hangs by the same key.
+            eldest = (numbers == 0) | (level.parent[numbers - 1] != level.parent[numbers])
+            numbers, key, size = level.parent[numbers[eldest]], key[eldest], size[eldest]
+        return True
+
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Yield key and value of every record, in key order. Raises CorruptPage."""
         for chunk in self.chunks():
@@ -168,7 +187,7 @@ class Database:
     def walk_buckets(self, walk: Walk) -> dict[bytes, Bucket]:
         """Return the buckets, reading through `walk`, which decides what becomes of problems."""
         found: dict[bytes, Bucket] = {}
-        root = Bucket(b"", self.meta.sequence, self.meta.root, walk, walk.leaves(self.meta.root, BUCKET_FLAG))
+        root = self.root_bucket(walk)
         if root.record_count > MAX_BUCKETS:
             walk.complain(
                 root.root, f"the root holds {root.record_count} buckets, not {MAX_BUCKETS} at most", (root.root,)
@@ -180,6 +199,11 @@ class Database:
                 if bucket is not None:
                     found[bucket.name] = bucket
         return found
+
+    def root_bucket(self, walk: Walk | None = None) -> Bucket:
+        """Return the bucket whose records are the buckets, reading through `walk`. Raises CorruptPage without one."""
+        walk = walk or Walk(self.pages)
+        return Bucket(b"", self.meta.sequence, self.meta.root, walk, walk.leaves(self.meta.root, BUCKET_FLAG))
 
     def _open_bucket(self, chunk: LeafChunk, index: int, walk: Walk) -> Bucket | None:
         key, start, size = (int(part[index]) for part in (chunk.key_pos, chunk.value_pos, chunk.value_len))

@@ -31,6 +31,7 @@ BLOCK = 1 << 17  # pages or elements that are looked at together
 CHUNK_RECORDS = 50_000
 CHUNK_BYTES = 32 << 20
 HEADERS_AT_ONCE = 8192  # pages: 32 MiB of a usual file
+_MIX = np.uint64(0x9E3779B97F4A7C15)  # odd, and its bits look like chance
 
 
 class CorruptPage(FormatError):
@@ -276,6 +277,21 @@ class LeafChunk:
         result[rows] = [
             is_zero(data[start:end]) for start, end in zip(data_end.tolist(), span_end.tolist(), strict=True)
         ]
+        return result
+
+    def are_clean(self) -> bool:
+        """Hold these leaves nothing but their records? What lies in an inline bucket is the business of its holder."""
+        empty = self.leaf_start[1:] == self.leaf_start[:-1]
+        return bool((self.portable() | (self.leaf_page == 0) | empty).all())
+
+    def shapes(self) -> NDArray[np.uint64]:
+        """Return a number for each leaf that says how its bytes are shared out among keys and values."""
+        first, last = self.leaf_start[:-1], self.leaf_start[1:]
+        weight = (np.arange(1, len(self) + 1) - np.repeat(first, last - first)).astype(np.uint64) * _MIX
+        weight = (weight ^ weight >> np.uint64(32)) * _MIX
+        sizes = self.key_len.astype(np.uint64) * _MIX + self.value_len.astype(np.uint64)
+        sums = np.concatenate((np.zeros(1, np.uint64), np.cumsum(sizes * weight)))
+        result: NDArray[np.uint64] = sums[last] - sums[first]
         return result
 
 

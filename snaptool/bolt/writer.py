@@ -92,6 +92,13 @@ class _Level:
         self.keys += keys
 
 
+def first_pages(meta: Meta) -> bytes:
+    """Return the pages before the trees: both metas, and a freelist that lists nothing, which any bolt can open."""
+    older = replace(meta, txid=TxId(meta.txid - 1))
+    freelist = _HEADER.pack(2, PageFlag.FREELIST, 0, 0).ljust(meta.page_size, b"\0")
+    return encode_meta(meta, 0) + encode_meta(older, 1) + freelist
+
+
 class DatabaseWriter:
     """Writes buckets, in ascending name order, to `sink`. `page_size` in bytes; `txid`: that of the source, or 0."""
 
@@ -104,9 +111,7 @@ class DatabaseWriter:
         self._block: list[bytes | memoryview] = []
         self._block_bytes = 0
         self._buckets: list[tuple[bytes, bytes]] = []
-        # Pages 0 and 1 are written at the end; page 2 is a freelist that lists nothing, which bolt of any age can open.
-        self.emit(bytes(2 * page_size))
-        self.emit(_HEADER.pack(2, PageFlag.FREELIST, 0, 0).ljust(page_size, b"\0"))
+        self.emit(bytes(_FIRST_DATA_PAGE * page_size))  # `finish` writes them
 
     @contextmanager
     def bucket(self, name: bytes, sequence: int = 0) -> Iterator[BucketWriter]:
@@ -130,10 +135,9 @@ class DatabaseWriter:
             high_water_mark=self._next_page,
             txid=TxId(self._txid),
         )
-        older = replace(meta, txid=TxId(meta.txid - 1))
         self._flush()
         self._sink.seek(0)
-        self._sink.write(encode_meta(meta, 0) + encode_meta(older, 1))
+        self._sink.write(first_pages(meta))
         return meta
 
     def allocate(self, pages: int) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +27,10 @@ from snaptool.bolt import (
     LeafChunk,
     Sink,
     blocks,
+    first_pages,
     spans,
 )
+from snaptool.errors import FormatError
 from snaptool.etcd import (
     BUCKETS,
     NO_EDITS,
@@ -93,7 +96,11 @@ class DirectEngine:
         writer = _Writer(job)
         writer.write(draft)
         draft.start_syncing()
-        return _read_back(draft, writer)
+        try:
+            return _read_back(draft, writer)
+        except FormatError as error:
+            # It is not the input that is damaged.
+            raise ReadBackFailed(f"the written file is broken: {error}") from error
 
     def rehearse(self, job: Job) -> None:
         """Write into nothing."""
@@ -150,15 +157,18 @@ def _edits(snapshot: Snapshot, swept: Sweep, request: RewriteRequest) -> Edits:
     return edits
 
 
+@dataclass(slots=True)
 class _Unchanged:
-    """CRC-32C over the bytes that the request does not change, in the records of leaves that are built anew.
+    """Checksums over what the request does not change, in the records of leaves that are built anew.
 
     The bytes run on over page borders and around the value fields that change, so that source and target give the same
-    number exactly when these bytes are the same, however they are laid out. Records that were added do not count.
+    numbers exactly when these bytes are the same, however they are laid out. `sizes`: where each key and value ends.
+    `rebuilt`: records with several value fields, without those. Records that were added do not count.
     """
 
-    def __init__(self) -> None:
-        self.crc = 0
+    crc: int = 0
+    sizes: int = 0
+    rebuilt: int = 0
 
     def add(
         self,
@@ -181,6 +191,11 @@ class _Unchanged:
         ends[at] = records.field_pos[cut]
         order = np.argsort(np.concatenate((2 * np.arange(len(taken)), 2 * at + 1)))
         self.crc = add_spans(self.crc, leaves.buffer, starts[order], ends[order])
+        sizes = np.stack((leaves.key_len[taken], leaves.value_len[taken]), axis=1)
+        sizes[at, 1] -= records.field_len[cut]
+        self.sizes = crc32(sizes.tobytes(), self.sizes)
+        for row in np.nonzero(counted & (action == REBUILD))[0].tolist():
+            self.rebuilt = crc32(leaves.key(row) + replace_value(leaves.value(row), b""), self.rebuilt)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -374,6 +389,7 @@ class _Comparison:
         job = writer.job
         plan, source = job.plan, job.swept
         self.sums = written.new_sums()
+        self._shapes = np.zeros(len(self.sums.crc), dtype=np.uint64)
         self._job = job
         self._writer = writer
         self._written = written
@@ -411,11 +427,9 @@ class _Comparison:
             raise ReadBackFailed("values were sealed of which the source's plaintext is not known")
         for leaves in bucket.chunks():
             self.sums.add(leaves)
+            self._shapes[leaves.first_leaf : leaves.first_leaf + len(leaves.leaf_page)] = leaves.shapes()
+            _require_order(bucket, leaves)
             first, until = leaves.first_record, leaves.first_record + len(leaves)
-            if not (
-                leaves.portable() | (leaves.leaf_page == 0) | (leaves.leaf_start[1:] == leaves.leaf_start[:-1])
-            ).all():
-                raise ReadBackFailed("a page of the written file has bytes that belong to no record")
             here = slice(*np.searchsorted(self._opened, (first, until)).tolist())
             rows = self._opened[here] - first
             records = scan_records(leaves.pick(rows))
@@ -458,12 +472,21 @@ class _Comparison:
         at = np.searchsorted(starts[1:], self._place(self._starts[:-1][carried]), side="right")
         same = (starts[1:] - starts[:-1])[at] == np.diff(self._starts)[carried]
         same &= (self.sums.crc[at] == source.crc[carried]) & (self.sums.size[at] == source.size[carried])
-        if not same.all() or self._unchanged.crc != self._writer.unchanged.crc:
+        same &= self._shapes[at] == self._job.notes.shapes[carried]
+        if not same.all() or self._unchanged != self._writer.unchanged:
             raise ReadBackFailed("bytes that the request does not change are not the same in the written file")
 
 
 def _edited(name: bytes, bucket: Bucket | None, edits: Edits) -> Iterator[tuple[bytes, bytes]]:
     return edits.apply(name, bucket.items() if bucket is not None else ())
+
+
+def _require_order(bucket: Bucket, leaves: LeafChunk) -> None:
+    """Raise ReadBackFailed unless `leaves` hold nothing but records, and branches lead to them by their first keys."""
+    if not leaves.are_clean():
+        raise ReadBackFailed("a page of the written file has bytes that belong to no record")
+    if not bucket.is_found_by_first_keys(leaves):
+        raise ReadBackFailed("a branch of the written file has another key than the page that it leads to")
 
 
 def _compare_other_buckets(job: Job, written: Snapshot) -> None:
@@ -472,8 +495,13 @@ def _compare_other_buckets(job: Job, written: Snapshot) -> None:
     if set(found) != {*expected, *BUCKETS}:
         raise ReadBackFailed("the written file has other buckets than the source")
     for name, bucket in found.items():
-        if name != b"key" and list(bucket.items()) != list(_edited(name, expected.get(name), edits)):
+        before = expected.get(name)
+        same = bucket.sequence == (before.sequence if before is not None else 0)
+        if not same or (name != b"key" and list(bucket.items()) != list(_edited(name, before, edits))):
             raise ReadBackFailed(f"bucket {name.decode(errors='replace')} is not the same in the written file")
+    for bucket in (written.database.root_bucket(), *(bucket for name, bucket in found.items() if name != b"key")):
+        for leaves in bucket.chunks():
+            _require_order(bucket, leaves)
 
 
 def _search_other_pages(written: Snapshot) -> None:
@@ -482,8 +510,11 @@ def _search_other_pages(written: Snapshot) -> None:
     Leaves were looked at byte by byte: headers, elements, records that were compared with the source, zeros.
     """
     database = written.database
-    if len(database.free_pages()):
+    if len(database.free_pages()) or database.size != database.high_water_mark * database.page_size:
         raise ReadBackFailed("the written file has free pages")
+    first = first_pages(database.meta)
+    if database.pages.bytes[: len(first)].tobytes() != first:
+        raise ReadBackFailed("the metas and the freelist of the written file are not those that were written")
     other = np.ones(database.high_water_mark, dtype=np.bool_)
     known = 0
     for name, bucket in database.buckets().items():

@@ -259,16 +259,18 @@ def deletions(
 
 
 class LeafNotes:
-    """What the first pass learns of the leaves of bucket `key`, by number: their sums, and which are `portable`."""
+    """What the first pass learns of the leaves of bucket `key`, by number: sums, shapes, and which are `portable`."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.sums = snapshot.new_sums()
+        self.shapes = np.zeros(len(self.sums.crc), dtype=np.uint64)
         self.portable = np.zeros(len(self.sums.crc), dtype=np.bool_)
 
     def add(self, leaves: LeafChunk) -> None:
         """Take the leaves of a chunk."""
         self.sums.add(leaves)
-        self.portable[leaves.first_leaf : leaves.first_leaf + len(leaves.leaf_page)] = leaves.portable()
+        here = slice(leaves.first_leaf, leaves.first_leaf + len(leaves.leaf_page))
+        self.shapes[here], self.portable[here] = leaves.shapes(), leaves.portable()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -245,8 +245,11 @@ class Draft:
         return mmap.mmap(self._fd, self.size, access=mmap.ACCESS_READ)
 
     def read(self, offset: int, size: int) -> bytes:
-        """Read what was written, past any map."""
-        return os.pread(self._fd, size, offset)
+        """Read what was written, past any map. Raises OutputError."""
+        try:
+            return os.pread(self._fd, size, offset)
+        except OSError as error:
+            raise _output_error("read back", self.target, error) from error
 
     def publish(self) -> None:
         """Give the file its name. Raises TargetExists if one has appeared meanwhile and may not be replaced."""

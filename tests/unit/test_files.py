@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import signal
 import stat
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
 
+from snaptool import files
 from snaptool.errors import InputError, OutputError
 from snaptool.files import Draft, Source, SourceChanged, TargetExists, check_target, write_private
 
@@ -144,6 +147,146 @@ def test_full_disk_is_an_output_error_and_leaves_nothing(tmp_path: Path) -> None
     )
     assert result.stdout.startswith("cannot write")
     assert os.strerror(errno.EFBIG) in result.stdout
+    assert names(tmp_path) == []
+
+
+class Disk:
+    """Stands in for fsync on files: fails where it is told to, counted from 0, once for each; notes every call."""
+
+    def __init__(self, *failing: int, error: int = errno.EIO) -> None:
+        self.failing = failing
+        self.error = error
+        self.calls = 0
+        self.done = threading.Event()
+        self._fsync = os.fsync
+
+    def __call__(self, descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            self._fsync(descriptor)
+            return
+        number, self.calls = self.calls, self.calls + 1
+        try:
+            if number in self.failing:
+                raise OSError(self.error, os.strerror(self.error))
+            self._fsync(descriptor)
+        finally:
+            self.done.set()
+
+
+@pytest.mark.usefixtures("kind_of_draft")
+@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("when", ["publish", "before publish", "write"])
+def test_disk_that_fails_in_the_background_is_an_output_error_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, when: str
+) -> None:
+    """The kernel tells of a failed write once: that a later fsync succeeds says nothing."""
+    disk = Disk(0, error=error)
+    monkeypatch.setattr(os, "fsync", disk)
+
+    def fill(draft: Draft) -> None:
+        draft.write(b"x" * 100)
+        draft.start_syncing()
+        if when != "publish":
+            assert disk.done.wait(10)
+            draft._stop_syncing()
+        if when == "write":
+            draft.write(b"trailer")
+        draft.publish()
+
+    with pytest.raises(OutputError, match=os.strerror(error)) as caught, Draft(tmp_path / "out.db", force=False) as one:
+        fill(one)
+    assert ("space" in caught.value.hint) == (error != errno.EIO) or "quota" in caught.value.hint
+    assert names(tmp_path) == []
+
+
+@pytest.mark.usefixtures("kind_of_draft")
+def test_disk_that_fails_at_last_is_an_output_error_and_keeps_the_old_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out.db").write_bytes(b"old")
+    disk = Disk(1)
+    monkeypatch.setattr(os, "fsync", disk)
+
+    def fill(draft: Draft) -> None:
+        draft.write(b"x" * 100)
+        draft.start_syncing()
+        draft._stop_syncing()
+        assert disk.calls == 1
+        draft.write(b"trailer")
+        draft.publish()
+
+    with pytest.raises(OutputError, match="Input/output error"), Draft(tmp_path / "out.db", force=True) as one:
+        fill(one)
+    assert (tmp_path / "out.db").read_bytes() == b"old"
+    assert names(tmp_path) == ["out.db"]
+
+
+@pytest.mark.usefixtures("kind_of_draft")
+@pytest.mark.parametrize("failing", [(0,), (1,), ()])
+def test_large_draft_is_synced_while_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: tuple[int, ...]
+) -> None:
+    monkeypatch.setattr(files, "_SYNC_BYTES", 1000)
+    disk = Disk(*failing)
+    monkeypatch.setattr(os, "fsync", disk)
+    content = random.Random(1).randbytes(50_000)
+
+    def fill(draft: Draft) -> None:
+        for at in range(0, len(content), 500):
+            draft.write(content[at : at + 500])
+        assert disk.done.wait(10), "nobody asked for it yet"
+        draft.start_syncing()
+        draft.publish()
+
+    if failing:
+        with pytest.raises(OutputError, match="Input/output error"), Draft(tmp_path / "out.db", force=False) as one:
+            fill(one)
+        assert names(tmp_path) == []
+        return
+    with Draft(tmp_path / "out.db", force=False) as one:
+        fill(one)
+        assert one._syncing is None
+    assert disk.calls > 1
+    assert (tmp_path / "out.db").read_bytes() == content
+
+
+def test_draft_that_is_given_up_waits_for_its_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the descriptor that they write and sync could be another file's by then."""
+    slow = threading.Event()
+    fsync = os.fsync
+    synced = []
+
+    def late(descriptor: int) -> None:
+        slow.wait(10)
+        synced.append(os.fstat(descriptor).st_size)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", late)
+    draft = Draft(tmp_path / "out.db", force=False)
+    draft.write(b"x" * 100)
+    draft.start_syncing()
+    threading.Timer(0.1, slow.set).start()
+    draft.discard()
+    assert synced == [100]
+    assert not [one for one in threading.enumerate() if one.name.startswith("snaptool-")]
+    assert names(tmp_path) == []
+
+
+@pytest.mark.usefixtures("kind_of_draft")
+def test_draft_is_read_beside_its_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_arguments: int) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with Draft(tmp_path / "out.db", force=False) as draft:
+        draft.write(b"0123456789")
+        draft.flush()
+        assert (draft.read(2, 3), draft.read(8, 100), draft.read(10, 1)) == (b"234", b"89", b"")
+        draft.write(b"abc")
+        draft.start_syncing()
+        assert draft.read(8, 100) == b"89abc"
+        monkeypatch.setattr(os, "pread", broken)
+        with pytest.raises(OutputError, match=r"cannot read back .*Input/output error"):
+            draft.read(0, 1)
     assert names(tmp_path) == []
 
 

@@ -6,6 +6,7 @@ bytes, places that matter, whole pages. Every time it is refused. The one except
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import struct
@@ -655,3 +656,24 @@ def test_damage_ends_the_command_and_nothing_appears(
     assert ran.code == 3
     assert words in ran.stderr
     assert "verified" not in ran.text
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+@pytest.mark.parametrize(("error", "words"), [(errno.EIO, "Input/output error"), (errno.ENOSPC, "No space left")])
+def test_disk_that_fails_beside_the_reading_ends_the_command_and_nothing_appears(
+    snaptool: Snaptool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int, error: int, words: str
+) -> None:
+    source = snaptool.write("source.db", source_file(drops=False))
+    old = snaptool.write("old.yaml", config("aescbc", name="old"))
+    calls = []
+
+    def fsync(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == failing + 1:
+            raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    ran = snaptool("rewrite", source, tmp_path / "new.db", "--config", old, "--decrypt", makes=[])
+    assert ran.code == 1
+    assert words in ran.stderr
+    assert calls

@@ -498,7 +498,7 @@ class ScratchEtcd:
                 if port is None or not any("address already in use" in line for line in error.log):
                     raise
             else:
-                self.endpoint = f"unix://{self.directory / _CLIENT_SOCKET}" if port is None else f"127.0.0.1:{port}"
+                self.endpoint = f"unix://{self._socket()}" if port is None else f"127.0.0.1:{port}"
                 return
         raise EtcdFailed(f"no free port on 127.0.0.1: {_PORT_ATTEMPTS} were taken before etcd could bind them")
 
@@ -543,9 +543,10 @@ class ScratchEtcd:
     def _socket(self) -> str:
         path = str(self.directory / _CLIENT_SOCKET)
         if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH and sys.platform == "linux":
-            # The kernel limits the spelling, not the place: the same socket, reached through a descriptor.
-            self._socket_folder = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            path = f"/proc/self/fd/{self._socket_folder}/{_CLIENT_SOCKET}"
+            # The kernel limits the spelling, not the place: through a descriptor it is the same, for etcdctl too.
+            if self._socket_folder < 0:
+                self._socket_folder = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            path = f"/proc/{os.getpid()}/fd/{self._socket_folder}/{_CLIENT_SOCKET}"
         return path
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import stat
+import subprocess
 from pathlib import Path
 
 import psutil
@@ -67,6 +69,8 @@ def test_long_directory_names_do_not_matter(etcd_binaries: EtcdBinaries, scratch
     deep.mkdir()
     with ScratchEtcd.fresh(binaries=etcd_binaries, parent=deep) as server:
         assert server.client().put(b"k", b"v") == 2
+        ran = subprocess.run(shlex.split(server.etcdctl("get", "k")), capture_output=True, text=True, check=False)
+        assert (ran.returncode, ran.stdout) == (0, "k\nv\n"), ran.stderr
     deep.rmdir()
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import random
 from contextlib import suppress
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snaptool.bolt import Database, DatabaseWriter, PageMap, check
+from snaptool.bolt import Database, DatabaseWriter, LeafChunk, PageMap, check
 from snaptool.bolt.layout import META_SIZE, BadMeta, Meta, PageId, TxId, decode_meta, encode_meta
 from snaptool.errors import SnaptoolError
 from tests.support.bolt import contents, make_database, model_contents, tiny
@@ -135,3 +137,110 @@ def test_carrying_leaves_over_changes_no_record(pairs: dict[bytes, bytes], chunk
     if all(whole):
         # Leaves are filled from the left, so carrying all of them over and writing them anew is the same.
         assert sink.getvalue() == data
+
+
+@given(
+    records,
+    st.lists(st.integers(1, 25), min_size=1, max_size=5),
+    st.lists(st.sampled_from(["one by one", "together", "leaf"]), min_size=1, max_size=6),
+    st.sampled_from([1024, 4096]),
+)
+@settings(max_examples=100, deadline=None)
+def test_records_put_together_make_the_file_that_they_make_one_by_one(
+    pairs: dict[bytes, bytes], parts: list[int], ways: list[str], page_size: int
+) -> None:
+    """Leaves that are carried between them end the leaves before, so both files carry the same ones."""
+    ordered = sorted(pairs.items())
+    leaf = next(
+        Database(make_database({b"key": {b"\xff" * 41: bytes(700)}}, page_size=page_size)).buckets()[b"key"].chunks()
+    )
+    files = []
+    for together in (True, False):
+        sink = io.BytesIO()
+        writer = DatabaseWriter(sink, page_size=page_size)
+        with writer.bucket(b"key") as out:
+            start, turn = 0, 0
+            while start < len(ordered):
+                some = ordered[start : start + parts[turn % len(parts)]]
+                if together and ways[turn % len(ways)] == "together":
+                    sizes = [np.array([len(pair[part]) for pair in some], dtype=np.int64) for part in (0, 1)]
+                    out.put_records(b"".join(key + value for key, value in some), sizes[0], sizes[1])
+                else:
+                    for key, value in some:
+                        out.put(key, value)
+                start, turn = start + len(some), turn + 1
+            if "leaf" in ways and leaf.leaf_page[0]:
+                out.put_leaves(leaf.pages, leaf.leaf_page, leaf.leaf_size)
+        writer.finish()
+        files.append(sink.getvalue())
+    assert files[0] == files[1]
+    found = dict(model_contents(files[0], page_size)[b"key"])
+    found.pop(b"\xff" * 41, None)
+    assert found == pairs
+    assert list(check(files[0])) == []
+
+
+def rows_of(chunk: LeafChunk) -> list[list[tuple[bytes, bytes]]]:
+    """The records of a chunk, leaf by leaf."""
+    return [
+        [(chunk.key(row), chunk.value(row)) for row in range(first, last)]
+        for first, last in pairwise(chunk.leaf_start.tolist())
+    ]
+
+
+@given(st.lists(st.tuples(st.integers(1, 400), st.integers(0, 2500)), min_size=1, max_size=80), st.randoms(), st.data())
+@settings(max_examples=80, deadline=None)
+def test_any_leaves_are_read_as_they_are_among_all(
+    sizes: list[tuple[int, int]], rng: random.Random, data: st.DataObject
+) -> None:
+    """Long keys: trees of up to four levels."""
+    pairs = {b"%03d" % n + b"k" * key: rng.randbytes(value) for n, (key, value) in enumerate(sizes)}
+    file = make_database({b"key": pairs}, page_size=1024)
+    bucket = Database(file).buckets()[b"key"]
+    whole = [(chunk, leaf) for chunk in bucket.chunks(3) for leaf in rows_of(chunk)]
+    assert [record for _, leaf in whole for record in leaf] == sorted(pairs.items())
+    starts = bucket.leaf_starts().tolist()
+    assert starts == [0, *np.cumsum([len(leaf) for _, leaf in whole]).tolist()]
+
+    chosen = sorted(data.draw(st.sets(st.integers(0, len(whole) - 1), min_size=1)))
+    some = bucket.chunk(np.array(chosen))
+    assert rows_of(some) == [whole[number][1] for number in chosen]
+    assert (some.first_leaf, some.first_record, some.total_leaves) == (chosen[0], starts[chosen[0]], len(whole))
+    one_by_one = [next(bucket.chunks(first_leaf=number, last_leaf=number + 1)) for number in chosen]
+    for part in ("leaf_base", "leaf_size", "leaf_page"):
+        assert getattr(some, part).tolist() == [getattr(one, part)[0] for one in one_by_one]
+    assert some.portable().tolist() == [one.portable()[0] for one in one_by_one]
+    assert some.shapes().tolist() == [one.shapes()[0] for one in one_by_one]
+    if bucket.root:
+        ids, leaf_sizes = bucket.leaf_sizes()
+        assert ids[chosen].tolist() == some.leaf_page.tolist()
+        assert leaf_sizes[chosen].tolist() == some.leaf_size.tolist()
+        every = [page + more for page, size in zip(ids, leaf_sizes, strict=True) for more in range(size // 1024)]
+        assert bucket.leaf_pages().tolist() == every
+
+    first, last = chosen[0], chosen[-1] + 1
+    run = list(bucket.chunks(2, first_leaf=first, last_leaf=last))
+    assert [leaf for chunk in run for leaf in rows_of(chunk)] == [leaf for _, leaf in whole[first:last]]
+    assert [chunk.first_record for chunk in run] == [starts[chunk.first_leaf] for chunk in run]
+    assert all(bucket.is_found_by_first_keys(chunk) for chunk in run)
+
+    rows = sorted(data.draw(st.sets(st.integers(0, len(some) - 1)))) if len(some) else []
+    picked = some.pick(np.array(rows, dtype=np.int64))
+    flat = [(number, record) for number, leaf in enumerate(rows_of(some)) for record in leaf]
+    assert rows_of(picked) == [[flat[row][1] for row in rows if flat[row][0] == n] for n in range(len(chosen))]
+
+
+@given(st.integers(0, 3), st.integers(0, 30), st.integers(-3, 3).filter(bool), st.integers(1, 5))
+def test_shape_of_a_leaf_tells_where_its_keys_end(leaf: int, row: int, change: int, other: int) -> None:
+    chunk = next(Database(TREE).buckets()[b"key"].chunks())
+    start, end = chunk.leaf_start[leaf : leaf + 2].tolist()
+    row = start + row % (end - start)
+    key_len, value_len = chunk.key_len.copy(), chunk.value_len.copy()
+    key_len[row] += change
+    value_len[row] -= change
+    shapes = replace(chunk, key_len=key_len, value_len=value_len).shapes()
+    assert np.nonzero(shapes != chunk.shapes())[0].tolist() == [leaf]
+    if row + other < end:  # as much the other way round
+        key_len[row + other] -= change
+        value_len[row + other] += change
+        assert (replace(chunk, key_len=key_len, value_len=value_len).shapes() != chunk.shapes())[leaf]

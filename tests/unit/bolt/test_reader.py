@@ -711,3 +711,33 @@ def test_memory_can_be_let_go_of_while_walking_and_checking(monkeypatch: pytest.
     calls.clear()
     assert list(check(data, lambda: calls.append(1))) == []
     assert len(calls) == walking + 2  # and once for each bucket's records
+
+
+def test_branches_that_lead_by_other_keys_than_the_first_ones_are_seen_at_every_level() -> None:
+    """Such a tree is read well; but bolt would not find the entry of a leaf that it replaces."""
+    records = {b"%05d" % number + b"k" * 200: bytes(600) for number in range(24)}
+    data = make_database({b"key": records}, page_size=1024)
+    bucket = Database(data).buckets()[b"key"]
+    assert all(bucket.is_found_by_first_keys(chunk) for chunk in bucket.chunks(7))
+    pages = [PageHeader.from_buffer_copy(data, at) for at in range(0, len(data), 1024)]
+    upper, refused = 0, 0
+    for header in pages[3:]:
+        if header.flags != PageFlag.BRANCH:
+            continue
+        for number in range(header.count):
+            at = 1024 * header.id + HEADER_SIZE + ELEMENT_SIZE * number
+            position, size, child = struct.unpack_from("<IIQ", data, at)
+            shorter = bytearray(data)
+            shorter[at + 4 : at + 8] = struct.pack("<I", size - 1)
+            try:  # not where it is the first key of a branch: that one may not be below what leads there
+                assert contents(bytes(shorter)) == contents(data)
+            except CorruptPage:
+                assert number == 0
+                refused += 1
+                continue
+            upper += pages[child].flags == PageFlag.BRANCH
+            found = Database(bytes(shorter)).buckets()[b"key"]
+            assert sum(not found.is_found_by_first_keys(chunk) for chunk in found.chunks(1)) == 1
+            assert position
+    assert upper > 1
+    assert refused > 1

@@ -63,7 +63,7 @@ def random_tree(rng: random.Random, records: list[Record]) -> tuple[list[bytes],
         end = 16 + 16 * len(some) + sum(len(key) + len(value) for key, value in some)
         if rng.random() < 0.3 and end < len(image):
             at = rng.randrange(end, len(image))
-            image[at : at + 8] = b"k8s:enc:"[: len(image) - at]
+            image[at : at + 7] = b"GARBAGE"[: len(image) - at]
         children.append((some[0][0], number))
         pages.append(bytes(image))
         number, start = number + len(image) // 1024, start + len(some)
@@ -132,6 +132,7 @@ def check_rewrite(seed: int) -> None:
         value = other.value if decrypt else chain.unseal(other.value, one.key).plaintext
         assert value == plaintexts[key]
         assert other.value.startswith(b"k8s:enc:secretbox:v1:new:") != decrypt
+    assert b"GARB" not in written
     assert written.count(b"k8s:enc:aescbc") == len(lost - gone)
 
 

@@ -10,15 +10,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from snaptool.bolt import PageMap, blocks, spans
+from snaptool.bolt import PageMap, blocks
 from snaptool.etcd.scan import Positions, RecordChunk, hash_spans
 
 _LENGTH_BITS = 20
 _LENGTH_MASK = (1 << _LENGTH_BITS) - 1
 _PART_BITS = 20  # a million records sorted at a time: 40 MB of work space
 
-_COPIED_BYTES = 16 << 20  # keys that are copied out of the file at a time to be compared
+_COMPARED_WORDS = 1 << 21  # of keys that are copied out of the file at a time to be compared
 _STRETCH = 16 << 20  # bytes of the file that may be in memory while they are
+_LONG = 1024  # keys of more bytes are compared one by one, so that a huge one does not make room for itself in each row
 
 _ABSENT, _PUT, _TOMBSTONE = 0, 1, 2
 
@@ -75,34 +76,42 @@ class LiveIndex:
         first, second = order[at], order[at + 1]
         lengths = self._lengths(first)
         different = lengths != self._lengths(second)
-        (rows,) = np.nonzero(~different)
-        for block in blocks((np.cumsum(lengths[rows]), _COPIED_BYTES)):
+        for row in np.nonzero(~different & (lengths > _LONG))[0].tolist():
+            one, other = self._key(first[row]), self._key(second[row])
+            different[row] = one != other
+        (rows,) = np.nonzero(~different & (lengths <= _LONG))
+        width = -(-int(lengths[rows].max(initial=0)) // 8)
+        for block in blocks((np.arange(1, len(rows) + 1), max(_COMPARED_WORDS // max(width, 1), 1))):
             some = rows[block]
-            ends = np.cumsum(lengths[some])
-            unequal = self._copied(first[some], ends) != self._copied(second[some], ends)
-            before = np.concatenate(([0], np.cumsum(unequal)))
-            different[some] = before[ends] != before[ends - lengths[some]]
+            unequal = self._words(first[some], width) ^ self._words(second[some], width)
+            # What stands behind a key does not count: whole words by a mask, bytes of the last one by a shift.
+            left = lengths[some][:, None] - 8 * np.arange(width)
+            unequal >>= (8 * np.clip(8 - left, 0, 7)).astype(np.uint64)
+            different[some] = ((unequal != 0) & (left > 0)).any(axis=1)
         latest[order] = ~joined
         if different.any():
             group = np.cumsum(np.concatenate(([True], ~joined[:-1])))
             for number in np.unique(group[at[different]]).tolist():
                 self._separate(order[slice(*np.searchsorted(group, (number, number + 1)))], latest)
 
-    def _copied(self, records: Positions, ends: Positions) -> NDArray[np.uint8]:
-        """Copy the keys of `records`, back to back, each ending at its one of `ends`.
+    def _words(self, records: Positions, width: int) -> NDArray[np.uint64]:
+        """Copy the first `width` words of the keys of `records`, a row for each; first bytes are highest.
 
         They lie anywhere in the file, so they are taken in the order of the file, and what was touched is let go of.
         """
-        positions, lengths = self._positions(records), np.diff(ends, prepend=0)
-        copied = np.empty(int(ends[-1]), dtype=np.uint8)
+        positions = self._positions(records)
+        words = np.empty((len(records), width), dtype=np.uint64)
         order = np.argsort(positions)
-        for block in blocks((positions[order], _STRETCH), (np.cumsum(lengths[order]), _STRETCH >> 3)):
+        for block in blocks((positions[order], _STRETCH)):
             some = order[block]
-            copied[spans(ends[some] - lengths[some], lengths[some])] = self._pages.bytes[
-                spans(positions[some], lengths[some])
-            ]
+            words[some] = self._pages.words(positions[some][:, None] + 8 * np.arange(width))
             self._pages.let_go()
-        return copied
+        return words
+
+    def _key(self, record: int) -> bytes:
+        row = np.array([record])
+        position, length = int(self._positions(row)[0]), int(self._lengths(row)[0])
+        return self._pages.bytes[position : position + length].tobytes()
 
     def _separate(self, records: Positions, latest: NDArray[np.bool_]) -> None:
         """Tell apart keys that only share a hash."""

@@ -283,6 +283,7 @@ class _Writer:
         while waiting and not waiting[0].answers:
             stretch = waiting.popleft()
             self._write_stretch(out, bucket, stretch)
+            self.job.opened.tend(stretch)
             self.job.progress("writing", stretch.first + len(stretch.whole), bucket.leaf_count)
 
     def _write_stretch(self, out: BucketWriter, bucket: Bucket, stretch: _Stretch) -> None:

@@ -245,11 +245,17 @@ class Draft:
         return mmap.mmap(self._fd, self.size, access=mmap.ACCESS_READ)
 
     def read(self, offset: int, size: int) -> bytes:
-        """Read what was written, past any map. Raises OutputError."""
-        try:
-            return os.pread(self._fd, size, offset)
-        except OSError as error:
-            raise _output_error("read back", self.target, error) from error
+        """Read what was written, past any map: all of it, or OutputError."""
+        parts: list[bytes] = []
+        while size:
+            try:
+                parts.append(os.pread(self._fd, size, offset))
+            except OSError as error:
+                raise _output_error("read back", self.target, error) from error
+            if not parts[-1]:
+                raise OutputError(f"cannot read back {self.target}: it ends at {offset} bytes")
+            offset, size = offset + len(parts[-1]), size - len(parts[-1])
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def publish(self) -> None:
         """Give the file its name. Raises TargetExists if one has appeared meanwhile and may not be replaced."""

@@ -280,10 +280,16 @@ def test_draft_is_read_beside_its_map(tmp_path: Path, monkeypatch: pytest.Monkey
     with Draft(tmp_path / "out.db", force=False) as draft:
         draft.write(b"0123456789")
         draft.flush()
-        assert (draft.read(2, 3), draft.read(8, 100), draft.read(10, 1)) == (b"234", b"89", b"")
+        assert (draft.read(2, 3), draft.read(10, 0)) == (b"234", b"")
+        with pytest.raises(OutputError, match="it ends at 10 bytes"):
+            draft.read(8, 100)
         draft.write(b"abc")
         draft.start_syncing()
-        assert draft.read(8, 100) == b"89abc"
+        assert draft.read(8, 5) == b"89abc"
+        with monkeypatch.context() as some_at_a_time:
+            pread = os.pread
+            some_at_a_time.setattr(os, "pread", lambda fd, size, offset: pread(fd, min(size, 2), offset))
+            assert draft.read(8, 5) == b"89abc"
         monkeypatch.setattr(os, "pread", broken)
         with pytest.raises(OutputError, match=r"cannot read back .*Input/output error"):
             draft.read(0, 1)

@@ -61,7 +61,8 @@ def test_listens_on_private_sockets_and_loopback_only(
             assert server.endpoint == f"127.0.0.1:{port}"
         else:
             assert inet == []
-            assert server.endpoint == f"unix://{server.directory}/client:1"
+            # In a deep directory the endpoint is spelled through a descriptor.
+            assert Path(server.endpoint.removeprefix("unix://")).samefile(server.directory / "client:1")
 
 
 def test_long_directory_names_do_not_matter(etcd_binaries: EtcdBinaries, scratch_parent: Path) -> None:

@@ -15,7 +15,7 @@ from snaptool.etcd.scan import Positions, RecordChunk, hash_spans
 
 _LENGTH_BITS = 20
 _LENGTH_MASK = (1 << _LENGTH_BITS) - 1
-_PART_BITS = 20  # a million records sorted at a time: 40 MB of work space
+_PART_BITS = 19  # half a million records sorted at a time: 20 MB of work space
 
 _COMPARED_WORDS = 1 << 21  # of keys that are copied out of the file at a time to be compared
 _STRETCH = 16 << 20  # bytes of the file that may be in memory while they are
@@ -60,12 +60,18 @@ class LiveIndex:
         latest = np.zeros(len(self._hash), dtype=np.bool_)
         bits = max(len(self._hash) >> _PART_BITS, 1).bit_length() - 1
         for part in range(1 << bits):
-            chosen = self._kind != _ABSENT
-            if bits:
-                chosen &= self._hash >> np.uint64(64 - bits) == part
-            (rows,) = np.nonzero(chosen)
+            found = [self._of_part(part, bits, start) for start in range(0, len(latest), 1 << _PART_BITS)]
+            rows = np.concatenate([np.empty(0, dtype=np.int64), *found])
             self._mark_latest(rows[np.argsort(self._hash[rows], kind="stable")], latest)
         return latest
+
+    def _of_part(self, part: int, bits: int, start: int) -> Positions:
+        """Number the records from `start` on, a part's worth of them, whose hashes begin with the `bits` of `part`."""
+        some = slice(start, start + (1 << _PART_BITS))
+        chosen = self._kind[some] != _ABSENT
+        if bits:
+            chosen &= self._hash[some] >> np.uint64(64 - bits) == part
+        return start + np.nonzero(chosen)[0]
 
     def _mark_latest(self, order: Positions, latest: NDArray[np.bool_]) -> None:
         """Mark the last records of each key among `order`: records by hash, and by number where hashes are equal."""

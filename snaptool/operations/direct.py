@@ -402,10 +402,11 @@ class _Comparison:
         self._starts = job.opened.snapshot.leaf_starts()
         built = ~np.repeat(writer.carried, np.diff(self._starts))
         self._built = built if whole else np.concatenate((built[kept], np.zeros(len(plan.edits.append), np.bool_)))
-        self._expected = source.opened[plan.action[source.opened] < DROP]
-        self._digests = source.digests if whole else source.digests[plan.action[source.opened] < DROP]
-        self._resource = source.resource[self._expected].astype(np.int64)
-        self._opened = self._place(self._expected)
+        staying = plan.action[source.opened] < DROP
+        expected = source.opened if whole else source.opened[staying]
+        self._digests = source.digests if whole else source.digests[staying]
+        self._resource = source.resource[expected]
+        self._opened = expected if whole else self._place(expected)
         self._lost = set(self._place(np.array([value.record for value in source.lost], dtype=np.int64)).tolist())
         added = {int(self._place(np.array([record]))[0]): pair for record, pair in plan.edits.replace.items()}
         first = len(self._action) - len(plan.edits.append)
@@ -424,7 +425,9 @@ class _Comparison:
         if bucket is None or bucket.record_count != len(self._action):
             count = 0 if bucket is None else bucket.record_count
             raise ReadBackFailed(f"{len(self._action)} records were written, {count} were read back")
-        if not np.isin(np.nonzero(sealed)[0], self._opened, assume_unique=True).all():
+        watched = np.zeros(len(sealed), dtype=np.bool_)
+        watched[self._opened] = True
+        if (sealed & ~watched).any():
             raise ReadBackFailed("values were sealed of which the source's plaintext is not known")
         for leaves in bucket.chunks():
             self.sums.add(leaves)
@@ -439,7 +442,9 @@ class _Comparison:
             for row in np.nonzero(action == REPLACE)[0].tolist():
                 if (leaves.key(row), leaves.value(row)) != self._added[first + row]:
                     raise ReadBackFailed(f"record {first + row} of the written file is not the one that was added")
-            yield from make_batches(records, np.arange(len(rows)), self._resource[here], self._job.labels)
+            yield from make_batches(
+                records, np.arange(len(rows)), self._resource[here].astype(np.int64), self._job.labels
+            )
             self._job.progress("verifying", leaves.first_leaf + len(leaves.leaf_page), leaves.total_leaves)
             self._written.database.pages.let_go()
 

@@ -160,13 +160,18 @@ class Way:
     to_key: str
 
 
-def ways_of(swept: Sweep, workshop: Workshop) -> tuple[list[Way], NDArray[np.int64]]:
+def ways_of(swept: Sweep, workshop: Workshop) -> tuple[list[Way], NDArray[np.uint32]]:
     """Return the ways that values go, and for every record the number of its way."""
-    codes = (swept.resource.astype(np.int64) << 32) | (swept.header.astype(np.int64) << 16) | swept.outcome
-    combinations, numbers = np.unique(codes, return_inverse=True)
+    found: set[int] = set()
+    for some in swept.stretches():
+        found.update(np.unique(swept.codes(some)).tolist())
+    combinations = sorted(found)
+    numbers = np.empty(len(swept.resource), dtype=np.uint32)
+    for some in swept.stretches():
+        numbers[some] = np.searchsorted(np.array(combinations, dtype=np.int64), swept.codes(some))
     ways = [
         way(swept.resources[code >> 32], swept.headers[code >> 16 & 0xFFFF], swept.outcomes[code & 0xFFFF], workshop)
-        for code in combinations.tolist()
+        for code in combinations
     ]
     return ways, numbers
 
@@ -197,13 +202,13 @@ def require_cover(ways: Sequence[Way], writing: Keyring) -> None:
 
 
 def changes(
-    swept: Sweep, ways: Sequence[Way], way_of: NDArray[np.int64], gone: NDArray[np.bool_]
+    swept: Sweep, ways: Sequence[Way], way_of: NDArray[np.uint32], gone: NDArray[np.bool_]
 ) -> tuple[ValueChange, ...]:
     """Count values by where they came from and went to."""
-    values = ~swept.tombstone
-    counts = np.bincount(
-        way_of[values] * 4 + gone[values] * 2 + (~swept.live[values]).astype(np.int64), minlength=4 * len(ways)
-    ).reshape(-1, 2, 2)
+    counts = np.zeros((len(ways), 2, 2), dtype=np.int64)
+    for some in swept.stretches():
+        fate = way_of[some].astype(np.int64) * 4 + gone[some] * 2 + ~swept.live[some]
+        counts += np.bincount(fate[~swept.tombstone[some]], minlength=counts.size).reshape(counts.shape)
     rows: Counter[tuple[str, Kind | None, str, Kind | None, str | None, bool]] = Counter()
     for way, by_fate in zip(ways, counts.tolist(), strict=True):
         for deleted, (live, old) in enumerate(by_fate):

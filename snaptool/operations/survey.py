@@ -84,11 +84,13 @@ class CensusRow:
 
 def census(swept: Sweep, *, with_keys: bool) -> tuple[CensusRow, ...]:
     """Count the values of a sweep, ordered by resource, provider and key name."""
-    values = ~swept.tombstone
-    codes = (swept.resource.astype(np.int64) << 32) | (swept.header.astype(np.int64) << 16) | swept.outcome
+    counts: Counter[int] = Counter()
+    for some in swept.stretches():
+        values = ~swept.tombstone[some]
+        found, times = np.unique(swept.codes(some)[values] << 1 | swept.live[some][values], return_counts=True)
+        counts.update(dict(zip(found.tolist(), times.tolist(), strict=True)))
     groups: defaultdict[tuple[int, int], list[tuple[int, int, int]]] = defaultdict(list)
-    found, counts = np.unique(codes[values] << 1 | swept.live[values], return_counts=True)
-    for code, count in zip(found.tolist(), counts.tolist(), strict=True):
+    for code, count in sorted(counts.items()):
         groups[code >> 33, code >> 17 & 0xFFFF].append((code >> 1 & 0xFFFF, code & 1, count))
     rows = [_row(swept, *group, parts, with_keys=with_keys) for group, parts in groups.items()]
     return tuple(sorted(rows, key=lambda row: (row.resource, row.provider, row.key_name)))

@@ -21,6 +21,8 @@ from snaptool.operations.labels import Header, Labels, Resource
 
 Item = TypeVar("Item", bound=np.generic)
 
+_STRETCH = 1 << 19
+
 NOT_OPENED = 0
 """Outcome number of records that nobody tried to open: tombstones, and everything when there are no keys."""
 
@@ -84,6 +86,16 @@ class Sweep:
     digests: NDArray[np.uint8]
     value_bytes: NDArray[np.int64]
     lost: tuple[LostValue, ...]
+
+    def stretches(self) -> Iterator[slice]:
+        """Cut the records into stretches: what is made of all of them at once takes more room than they do."""
+        for start in range(0, len(self.resource), _STRETCH):
+            yield slice(start, start + _STRETCH)
+
+    def codes(self, some: slice) -> NDArray[np.int64]:
+        """Pack resource, header and outcome of some records into one number each: 32, 16 and 16 bits."""
+        high = (self.resource[some].astype(np.int64) << 16) | self.header[some]
+        return (high << 16) | self.outcome[some]
 
 
 def sweep(

@@ -334,9 +334,11 @@ class Walk:
         for _ in range(MAX_DEPTH):
             trail.append(level)
             kinds = _Kinds.unknown(len(level.nodes))
-            for block in blocks((np.arange(1, len(level.nodes) + 1), HEADERS_AT_ONCE)):
+            # Headers that are far apart bring more with them: the system maps files in pieces of up to megabytes.
+            at_once = max(HEADERS_AT_ONCE * len(level.nodes) // self.pages.size, HEADERS_AT_ONCE >> 7)
+            for block in blocks((np.arange(1, len(level.nodes) + 1), at_once)):
                 self._admit(trail, block, kinds)
-                if len(level.nodes) > HEADERS_AT_ONCE:
+                if len(level.nodes) > at_once:
                     self.pages.let_go()
             level = trail[-1] = level.select(kinds.good)
             branch = kinds.branch[kinds.good]

@@ -1,6 +1,10 @@
 """Fixtures for every test: their homes are in tests/support."""
 
+import os
 import signal
+
+# As snaptool sets it; tests may import gRPC first, and commands that run in their process fork workers.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 
 # A run in the background (CI, nohup) has SIGINT ignored and hands that on to every program that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -54,6 +54,9 @@ from snaptool.providers.kms import (
 if TYPE_CHECKING:
     import grpc
 
+# gRPC would take part in every fork, and can wait in it for ever. Worker processes are forked, and never use it.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+
 MAX_PATH_BYTES: Final = 107  # sun_path has 108 bytes with its NUL
 V1_VERSION: Final = "v1beta1"
 V2_VERSIONS: Final = ("v2", "v2beta1")  # what kube-apiserver 1.29 and newer takes

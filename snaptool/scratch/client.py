@@ -9,6 +9,7 @@ Must not know: processes, files, what a value means.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from queue import SimpleQueue
 from typing import Any
@@ -26,6 +27,8 @@ from snaptool.scratch.served import (
     WatchEvent,
 )
 
+# As in `providers.kms_grpc`: gRPC must not take part in forks.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 try:
     # cslab-etcd3 0.12.1, not etcd3 0.12.0: the same client with stubs that load on current protobuf. Those of 0.12.0
     # need the slow pure-Python runtime, which an environment variable chooses for the whole process.

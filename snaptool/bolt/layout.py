@@ -192,10 +192,3 @@ def encode_meta(meta: Meta, page: int) -> bytes:
     )
     body.checksum = fnv1a64(bytes(body)[:-8])
     return (bytes(header) + bytes(body)).ljust(meta.page_size, b"\0")
-
-
-def flag_problem(flags: int) -> str | None:
-    """Say what is wrong with a tree page's flags; None when it is a branch or a leaf."""
-    if flags in {PageFlag.BRANCH, PageFlag.LEAF}:
-        return None
-    return f"flags {flags:#06x} are not those of a branch or a leaf"

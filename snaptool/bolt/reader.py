@@ -17,6 +17,7 @@ from snaptool.bolt.layout import (
     BUCKET_HEADER_SIZE,
     ELEMENT_SIZE,
     HEADER_SIZE,
+    MANY_IDS,
     META_SIZE,
     NO_FREELIST,
     NO_MAGIC,
@@ -286,7 +287,7 @@ def read_freelist(database: Database) -> tuple[NDArray[np.uint64], int, str | No
     if header.id != start or header.flags != PageFlag.FREELIST or start + span > database.high_water_mark:
         return nothing, 0, "its header is not that of a freelist page"
     first, count = base + HEADER_SIZE >> 3, header.count
-    if count == 0xFFFF:
+    if count == MANY_IDS:
         first, count = first + 1, int(pages.u64[first])
     if (first + count) * 8 > base + span * pages.page_size:
         return nothing, span, f"its {count} ids do not fit into it"

@@ -49,7 +49,6 @@ from snaptool.providers.symmetric import open_cbc, open_gcm
 SEED_BYTES: Final = 32
 INFO_BYTES: Final = 32
 NONCE_BYTES: Final = 12
-TAG_BYTES: Final = 16
 DEK_SIZES: Final = (16, 24, 32)
 MAX_KEY_ID_BYTES: Final = 1024  # kmsv2/envelope.go: keyIDMaxSize
 MAX_SOURCE_BYTES: Final = 1024  # kmsv2/envelope.go: encryptedDEKSourceMaxSize

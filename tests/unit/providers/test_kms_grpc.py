@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -231,3 +232,19 @@ def test_missing_grpcio_is_named_with_what_to_install(monkeypatch: pytest.Monkey
         with pytest.raises(GrpcMissing, match="'kp'") as refusal:
             service.status()
     assert "snaptool[kms]" in refusal.value.hint
+
+
+@pytest.mark.parametrize("module", ["snaptool.providers.kms_grpc", "snaptool.scratch.client"])
+def test_grpc_is_told_to_take_no_part_in_forks_before_it_is_imported(module: str) -> None:
+    # Its C core does unless told; a fork after a plugin was asked waited for ever, once in some thousands of tests.
+    script = (
+        "import os, sys\n"
+        "class Watch:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'grpc': print(os.environ.get('GRPC_ENABLE_FORK_SUPPORT'))\n"
+        "sys.meta_path.insert(0, Watch())\n"
+        f"import {module}, grpc"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "GRPC_ENABLE_FORK_SUPPORT"}
+    ran = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert ran.stdout == "false\n"

@@ -7,7 +7,7 @@ RECORDS ?= 200000
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint property soak proof bench samples readme build peers oracles apiserver clean
+.PHONY: help setup demo test check lint property soak proof bench samples docs build peers oracles apiserver clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,8 +58,8 @@ proof: peers apiserver ## a real kube-apiserver on what snaptool wrote: disaster
 samples: setup ## make the sample snapshots anew with a real etcd
 	$(BIN)/python -m samples.make
 
-readme: setup ## write the generated parts of README.md anew
-	$(BIN)/python -m tests.readme
+docs: setup ## write docs/cli.md from the help of every command
+	$(BIN)/python -m tests.docs
 
 build: setup ## the wheel, into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

@@ -1,4 +1,4 @@
-"""Everything that README.md says is run: its sessions, its Python, its generated help."""
+"""What README.md and docs/ say is run: their sessions, their Python, the generated help."""
 
 from __future__ import annotations
 
@@ -14,15 +14,23 @@ from pathlib import Path
 import pytest
 
 from snaptool.cli import exits
-from tests.readme import README, rendered
+from tests.docs import CLI_PAGE, PAGES, ROOT, cli_page
 
-PAGE = README.read_text()
-SESSIONS = re.findall(r"(?s)```console\n(.*?)```", PAGE)
+TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text() for page in PAGES}
+
+
+def blocks(language: str) -> list[object]:
+    """Every block of a language, each with the page and the number that it has there."""
+    return [
+        pytest.param(block, id=f"{name}-{number}")
+        for name, text in TEXTS.items()
+        for number, block in enumerate(re.findall(rf"(?s)```{language}\n(.*?)```", text))
+    ]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    shutil.copytree(README.parent / "samples", tmp_path / "samples")
+    shutil.copytree(ROOT / "samples", tmp_path / "samples")
     return tmp_path
 
 
@@ -43,7 +51,7 @@ def pattern(shown: list[str]) -> str:
     return "".join(lines)
 
 
-@pytest.mark.parametrize("session", SESSIONS, ids=range(len(SESSIONS)))
+@pytest.mark.parametrize("session", blocks("console"))
 def test_sessions_run_and_show_what_the_page_shows(session: str, folder: Path) -> None:
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     for command, shown, code in steps(session):
@@ -56,16 +64,35 @@ def test_sessions_run_and_show_what_the_page_shows(session: str, folder: Path) -
         assert re.fullmatch(pattern(shown), result.stdout), f"{command}\n{result.stdout}"
 
 
-@pytest.mark.parametrize("code", re.findall(r"(?s)```python\n(.*?)```", PAGE))
+@pytest.mark.parametrize("code", blocks("python"))
 def test_python_example_runs(code: str, folder: Path) -> None:
     result = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
     assert result.stdout == "11 True\n"
 
 
-def test_generated_parts_are_up_to_date() -> None:
-    assert rendered(PAGE) == PAGE, "run `make readme`"
+def test_help_of_the_commands_is_up_to_date() -> None:
+    assert CLI_PAGE.read_text() == cli_page(), "run `make docs`"
 
 
-def test_page_names_every_make_target_that_it_mentions() -> None:
-    targets = set(re.findall(r"(?m)^([a-z]+):.*## ", (README.parent / "Makefile").read_text()))
-    assert set(re.findall(r"`make ([a-z ]+)`", PAGE)) <= targets | {"peers oracles"}
+@pytest.mark.parametrize("name", TEXTS)
+def test_pages_name_make_targets_that_exist(name: str) -> None:
+    targets = set(re.findall(r"(?m)^([a-z]+):.*## ", (ROOT / "Makefile").read_text()))
+    assert set(re.findall(r"`make ([a-z ]+)`", TEXTS[name])) <= targets | {"peers oracles"}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_links_lead_to_files_and_headings_that_exist(name: str) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", TEXTS[name]):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, heading = target.partition("#")
+        page = (ROOT / name).parent / path if path else ROOT / name
+        assert page.exists(), f"{name} leads to {target}"
+        if heading:
+            assert heading in anchors(page.read_text()), f"{name} leads to {target}"
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of headings, as GitHub makes them."""
+    headings = re.findall(r"(?m)^#+ (.+)$", text)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -1,8 +1,10 @@
-"""Writes the generated parts of README.md anew: the help of every command. `make readme` runs it, a test compares."""
+"""Pages for users, and the generated one of them: docs/cli.md, the help of every command.
+
+`make docs` writes it, a test compares.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +12,9 @@ import click
 
 from snaptool.cli import cli
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+CLI_PAGE = ROOT / "docs" / "cli.md"
 _WIDTH = 100
 
 
@@ -26,23 +30,11 @@ def helps(command: click.Command, name: str, parent: click.Context | None = None
             yield from helps(below, child, context)
 
 
-def commands() -> str:
-    """The help of snaptool in full, that of each command folded."""
-    (_, first), *others = helps(cli, "snaptool")
-    parts = [f"```text\n{first}\n```\n"]
-    parts += [
-        f"<details><summary><code>{name}</code></summary>\n\n```text\n{text}\n```\n\n</details>\n"
-        for name, text in others
-    ]
-    return "\n".join(parts)
-
-
-def rendered(page: str) -> str:
-    """README.md with its generated part written anew."""
-    return re.sub(
-        r"(?s)(<!-- generated: commands -->\n).*?(<!-- end -->)", lambda match: match[1] + commands() + match[2], page
-    )
+def cli_page() -> str:
+    """docs/cli.md: the help of snaptool, then that of each command."""
+    parts = [f"## {name}\n\n```text\n{text}\n```\n" for name, text in helps(cli, "snaptool")]
+    return "\n".join(["# Commands\n\nGenerated from `--help` by `make docs`.\n", *parts])
 
 
 if __name__ == "__main__":
-    README.write_text(rendered(README.read_text()))
+    CLI_PAGE.write_text(cli_page())

@@ -1,4 +1,4 @@
-"""Who may import whom. This is the architecture, checked; the same picture stands in README.md.
+"""Who may import whom. This is the architecture, checked; the same picture stands in docs/design.md.
 
 cli -> operations -> {etcd -> bolt, bolt, kube, providers, scratch -> files, files}; cli -> files;
 bolt, etcd, kube, providers -> wire; all -> errors. Third-party packages have one home each.

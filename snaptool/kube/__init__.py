@@ -1,8 +1,8 @@
 """What Kubernetes puts in keys and plain values.
 
-`keys` maps registry keys to resources and back, `objects` says what a plaintext is, `decoding` shows it whole,
-`consequences` says what losing an object means. All take bytes or keys and return values; none knows how values are
-encrypted.
+`keys` maps registry keys to resources and back, `names` judges names in configurations, `objects` says what a plaintext
+is, `decoding` shows it whole, `consequences` says what losing an object means. All take bytes, keys or names and return
+values; none knows how values are encrypted.
 """
 
 from snaptool.kube.consequences import consequence
@@ -21,6 +21,7 @@ from snaptool.kube.keys import (
     resolve_type,
     resource_segments,
 )
+from snaptool.kube.names import Misnamed, NameFault, canonical_name, misnamed, unmatched
 from snaptool.kube.objects import Encoding, NotAnObject, ObjectHeader, describe, plausible
 
 __all__ = [
@@ -29,18 +30,23 @@ __all__ = [
     "MAX_RESOURCE_SEGMENTS",
     "RESOURCE_TYPES",
     "Encoding",
+    "Misnamed",
+    "NameFault",
     "NotAnObject",
     "ObjectHeader",
     "ResourceKey",
     "ResourceType",
     "UnknownType",
+    "canonical_name",
     "consequence",
     "decode_object",
     "describe",
     "find_prefixes",
     "key_prefixes",
+    "misnamed",
     "parse_key",
     "plausible",
     "resolve_type",
     "resource_segments",
+    "unmatched",
 ]

@@ -36,7 +36,8 @@ from snaptool.providers import (
     new_config,
     parse_config,
 )
-from snaptool.providers.config import KeyConfig, endpoint_path, endpoint_problem, parse_duration
+from snaptool.providers.config import KeyConfig
+from snaptool.providers.config.go_values import endpoint_path, endpoint_problem, parse_duration
 from snaptool.providers.go_yaml import plain_scalar
 from snaptool.providers.keyring import UnreachableKms
 from snaptool.providers.symmetric import Identity, Key, LocalProvider, open_cbc

@@ -30,7 +30,8 @@ from snaptool.providers import (
     new_config,
     parse_config,
 )
-from snaptool.providers.config import KeyConfig, endpoint_path, endpoint_problem, parse_duration
+from snaptool.providers.config import KeyConfig
+from snaptool.providers.config.go_values import endpoint_path, endpoint_problem, parse_duration
 from snaptool.providers.go_yaml import plain_scalar
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parents[2] / "golden" / "encryption-at-rest.json").read_text())

@@ -1,0 +1,38 @@
+"""EncryptionConfiguration files: read, checked and refused exactly as kube-apiserver reads, checks and refuses them.
+
+`decode` makes typed values of a text, `rules` checks them, `model` is what an accepted configuration says, `advice`
+what is odd about one, and `fresh` writes new ones. The newest rules are the default; `strict=False` are those of 1.13
+to 1.30, which overlooked unknown and repeated fields.
+
+No message holds a secret, or a text that could be one. Texts come in; no file is opened here.
+"""
+
+from snaptool.providers.config.advice import config_warnings
+from snaptool.providers.config.fresh import new_config
+from snaptool.providers.config.model import (
+    BadConfig,
+    ConfigEntry,
+    ConfigProblem,
+    EncryptionConfig,
+    KeyConfig,
+    KeyNameTaken,
+    KmsConfig,
+    LocalConfig,
+    ProviderConfig,
+)
+from snaptool.providers.config.rules import parse_config
+
+__all__ = [
+    "BadConfig",
+    "ConfigEntry",
+    "ConfigProblem",
+    "EncryptionConfig",
+    "KeyConfig",
+    "KeyNameTaken",
+    "KmsConfig",
+    "LocalConfig",
+    "ProviderConfig",
+    "config_warnings",
+    "new_config",
+    "parse_config",
+]

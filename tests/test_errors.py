@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import pkgutil
+import re
+from pathlib import Path
 
 import pytest
 
@@ -65,3 +68,34 @@ def test_table_of_meanings_covers_every_code() -> None:
     assert set(FAMILIES.values()) < set(exits.MEANINGS)
     for code in exits.MEANINGS:
         assert f"{code}  {exits.MEANINGS[code]}" in exits.epilog()
+
+
+def every_code() -> set[str]:
+    """The codes of classes, and those that are given where an error is raised."""
+    kinds = every_error()
+    names = {kind.__name__ for kind in kinds}
+    given = set()
+    for path in Path(snaptool.__path__[0]).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
+                given |= {
+                    word.value.value
+                    for word in node.keywords
+                    if word.arg == "code" and isinstance(word.value, ast.Constant) and isinstance(word.value.value, str)
+                }
+    return {kind.code for kind in kinds} | given | {"wrong_usage", "interrupted", "bug"}
+
+
+def test_documentation_lists_every_code() -> None:
+    section = (Path(__file__).parents[1] / "docs" / "json.md").read_text().partition("## Errors")[2]
+    listed = re.findall(r"(?m)^\| `([a-z0-9_]+)` \|", section.partition("\n## ")[0])
+    assert len(listed) == len(set(listed))
+    assert set(listed) == every_code(), "docs/json.md, section Errors"
+
+
+def test_codes_are_words_of_their_own() -> None:
+    kinds = every_error()
+    assert all(re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)*", kind.code) for kind in kinds)
+    assert len({kind.code for kind in kinds}) == len(kinds)
+    assert errors.InputError("what").code == "bad_input"
+    assert errors.InputError("what", code="its_own", place="file").code == "its_own"

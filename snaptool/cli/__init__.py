@@ -13,7 +13,9 @@ from __future__ import annotations
 import ctypes
 import gc
 import importlib
+import itertools
 import os
+import re
 import signal
 import sys
 import time
@@ -22,6 +24,7 @@ from types import FrameType
 import click
 
 from snaptool.cli import exits
+from snaptool.cli.render import echo, print_json
 from snaptool.errors import SnaptoolError
 
 _COMMANDS = {
@@ -84,19 +87,20 @@ def run(arguments: list[str]) -> int:
         return code if isinstance(code, int) else exits.DONE
     except click.exceptions.Exit as error:
         return error.exit_code
-    except click.UsageError as error:
-        error.show()
-        return exits.USAGE
     except click.ClickException as error:
-        error.show()
-        return exits.FAILED
+        usage = isinstance(error, click.UsageError)
+        _say_usage(error)
+        _print_failure(arguments, "wrong_usage" if usage else "failed", error.format_message())
+        return exits.USAGE if usage else exits.FAILED
     except (KeyboardInterrupt, click.Abort):
         _say("interrupted: nothing was written")
+        _print_failure(arguments, "interrupted", "interrupted: nothing was written")
         return exits.INTERRUPTED
     except SnaptoolError as error:
         _say(f"error: {error}")
         if error.hint:
             _say(f"       {error.hint}")
+        _print_failure(arguments, error.code, str(error), error.hint, error.place)
         return exits.exit_code(error)
     except BrokenPipeError:
         # The reader of our output left, as `| head` does; Python would complain once more at exit.
@@ -104,6 +108,7 @@ def run(arguments: list[str]) -> int:
         return exits.FAILED
     except Exception as error:  # noqa: BLE001 - the boundary: anything that gets here is a bug, and is said to be one
         _say_bug(error)
+        _print_failure(arguments, "bug", f"this is a bug in snaptool: {type(error).__name__}")
         return exits.FAILED
 
 
@@ -143,7 +148,31 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def _say(line: str) -> None:
-    click.echo(f"snaptool: {line}", err=True)
+    echo(f"snaptool: {line}", err=True)
+
+
+def _say_usage(error: click.ClickException) -> None:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if context is not None:
+        for line in context.get_usage().splitlines():
+            echo(line, err=True)
+        echo(f"Try '{context.command_path} --help' for help.", err=True)
+        echo(err=True)
+    echo(f"Error: {error.format_message()}", err=True)
+
+
+def _print_failure(arguments: list[str], code: str, problem: str, remedy: str = "", place: str | None = None) -> None:
+    """Print a failure as the one document that a program which asked for JSON gets."""
+    if wants_json(arguments):
+        print_json({"error": {"code": code, "problem": problem, "remedy": remedy or None, "place": place}})
+
+
+def wants_json(arguments: list[str]) -> bool:
+    """Do the arguments ask for JSON? Looked at by itself: wrong usage is found before options are known."""
+    mine = list(itertools.takewhile(lambda word: word != "--", arguments))
+    pairs = [f"{before}={word}" for before, word in zip(["", *mine], mine, strict=False)]
+    asked = re.compile(r"(-[qv]*o|--output)=json|.*=(-[qv]*ojson|--output=json)", re.DOTALL)
+    return any(map(asked.fullmatch, pairs))
 
 
 def _say_bug(error: BaseException) -> None:
@@ -151,6 +180,6 @@ def _say_bug(error: BaseException) -> None:
 
     # Places only: the message and the arguments of an unforeseen error could hold what must not be printed.
     for frame in traceback.extract_tb(error.__traceback__):
-        click.echo(f"  {frame.filename}:{frame.lineno} in {frame.name}", err=True)
+        echo(f"  {frame.filename}:{frame.lineno} in {frame.name}", err=True)
     _say(f"this is a bug in snaptool: {type(error).__name__}")
     _say("nothing was published; please report the lines above with the command that you ran")

@@ -13,15 +13,16 @@ import click
 from snaptool.cli import exits, options
 from snaptool.cli.render import (
     Terminal,
+    echo,
     print_bytes,
     print_json,
     print_json_members,
     print_sentence,
     print_table,
     print_yaml,
-    show,
 )
 from snaptool.errors import InputError
+from snaptool.text import printable
 
 if TYPE_CHECKING:
     from snaptool.operations.browse import History, HistoryEntry, ListedRecord, Listing, StoredValue, Target
@@ -148,7 +149,7 @@ def list_command(
             print_json_members(_listing_members(rows, snapshot))
         elif output == "name":
             for row in rows:
-                click.echo(_short_name(row))
+                echo(_short_name(row))
         else:
             _print_listing(rows, with_keys=keyring is not None, all_revisions=all_revisions, wide=output == "wide")
         if not len(rows):
@@ -170,13 +171,13 @@ def _list_carved(path: Path, output: str, terminal: Terminal) -> int:
         rows = list(found)
     if output == "name":
         for one in rows:
-            click.echo(show(one.key))
+            echo(printable(one.key))
     elif rows:
         print_table(
             ["KEY", "REVISION", "SIZE", "PROVIDER", "PAGE", "STATE"],
             (
                 [
-                    show(one.key),
+                    printable(one.key),
                     str(one.revision),
                     "deleted" if one.deleted else one.size,
                     "" if one.deleted else one.header.provider,
@@ -194,7 +195,7 @@ def _list_carved(path: Path, output: str, terminal: Terminal) -> int:
 
 def _carved_document(one: CarvedRecord) -> dict[str, Any]:
     return {
-        "key": show(one.key),
+        "key": printable(one.key),
         "revision": one.revision.main,
         "sub": one.revision.sub,
         "deleted": one.deleted,
@@ -245,13 +246,9 @@ def _short_name(row: ListedRecord) -> str:
 
     kind = next((known for known in RESOURCE_TYPES if known.group_resource == row.resource), None)
     if kind is None or not kind.kind:
-        return f"{row.resource}/{_safe(row.name)}"
+        return f"{row.resource}/{row.name}"
     group = f".{kind.group}" if kind.group else ""
-    return f"{kind.kind.lower()}{group}/{_safe(row.name)}"
-
-
-def _safe(text: str) -> str:
-    return show(text.encode(errors="surrogateescape"))
+    return f"{kind.kind.lower()}{group}/{row.name}"
 
 
 def _print_listing(rows: Listing, *, with_keys: bool, all_revisions: bool, wide: bool) -> None:
@@ -267,8 +264,9 @@ def _print_listing(rows: Listing, *, with_keys: bool, all_revisions: bool, wide:
         if wide:
             headings, right = [*headings, "VERSION", "ETCD KEY"], right + "r"
         if rows.selection.kind is None:
-            separator = "\n" if number else ""
-            click.echo(f"{separator}{_safe(resource)}")
+            if number:
+                echo()
+            echo(resource)
         cells = (
             _listed_cells(row, headings, reasons, only_current=not all_revisions)
             for row in itertools.chain([first], group)
@@ -286,11 +284,11 @@ def _listed_cells(
         why = (row.reason, server_message(row.outcome))
         reasons[why] = reasons.get(why, 0) + 1
     cells: dict[str, object] = {
-        "NAMESPACE": _safe(row.namespace),
-        "NAME": _safe(row.name),
+        "NAMESPACE": row.namespace,
+        "NAME": row.name,
         "REVISION": str(row.revision),
         "PROVIDER": None if row.deleted else row.header.provider,
-        "KEY": _safe(row.key_name) or None,
+        "KEY": row.key_name or None,
         "SIZE": None if row.deleted else row.size,
         "STATE": _state(row, only_current=only_current),
         "VERSION": row.version or None,
@@ -312,8 +310,8 @@ def _state(row: ListedRecord | HistoryEntry, *, only_current: bool = False) -> s
 
 def _print_reasons(reasons: dict[tuple[str, str], int]) -> None:
     for (sentence, server), count in reasons.items():
-        click.echo()
-        print_sentence(f"{count:,} lost: {_safe(sentence)}")
+        echo()
+        print_sentence(f"{count:,} lost: {sentence}")
         print_sentence(f"    kube-apiserver says: {server}")
 
 
@@ -368,7 +366,7 @@ def get_command(
         found = open_found(opened, value, keyring, prefixes=prefixes)
     by = ""
     if found.outcome.position and configs:
-        by = f", opened by {found.outcome.kind} {_safe(found.outcome.key_name)} of {configs[found.outcome.position[0]]}"
+        by = f", opened by {found.outcome.kind} {found.outcome.key_name} of {configs[found.outcome.position[0]]}"
     terminal.note(_where(value) + (by if value.stored is not found.plaintext else ", in clear"))
     if found.notice:
         terminal.note(found.notice)
@@ -386,11 +384,11 @@ def _object(value: StoredValue, plaintext: bytes) -> dict[str, Any]:
     try:
         return decode_object(plaintext)
     except NotAnObject as error:
-        raise InputError(f"{show(value.key)}: {error}", hint="-o value shows it as it is") from error
+        raise InputError(f"{printable(value.key)}: {error}", hint="-o value shows it as it is") from error
 
 
 def _where(value: StoredValue) -> str:
-    return f"{show(value.key)} at revision {value.revision}, {'the current' if value.live else 'an old'} value"
+    return f"{printable(value.key)} at revision {value.revision}, {'the current' if value.live else 'an old'} value"
 
 
 def _tell_namespace(target: Target, terminal: Terminal) -> None:
@@ -485,14 +483,16 @@ def _print_history(found: History) -> None:
     from snaptool.operations.reasons import server_message
 
     compacted = f"compacted at {found.compacted_revision:,}" if found.compacted_revision else "never compacted"
-    click.echo(f"{show(found.key)}\nthe store is at revision {found.revision:,}, {compacted}\n")
+    echo(printable(found.key))
+    echo(f"the store is at revision {found.revision:,}, {compacted}")
+    echo()
     rows = [
         [
             str(entry.revision),
             "delete" if entry.deleted else "put",
             entry.version or None,
             None if entry.header is None else entry.header.provider,
-            _safe(entry.key_name) or None,
+            entry.key_name or None,
             None if entry.deleted else entry.size,
             None if entry.digest is None else entry.digest.hex()[:_SHOWN_DIGITS],
             _state(entry),
@@ -624,21 +624,19 @@ def _print_diff(found: Diff) -> None:
             headings, right = ["NAMESPACE", "NAME", "REVISION", "STORED UNDER"], "  r"
             if change in {"changed", "undecided"}:
                 headings, right = ["NAMESPACE", "NAME", "REV A", "REV B", "A UNDER", "B UNDER"], "  rr"
-            click.echo(f"{change} {_safe(resource)}")
+            echo(f"{change} {resource}")
             print_table(headings, (_difference_cells(one) for one in group), right=right)
-            click.echo()
+            echo()
     reasons: dict[tuple[str, str], int] = {}
     for one in found.undecided:
         for side, value in (("A", one.a), ("B", one.b)):
             if value is not None and value.reason and len(reasons) < _SHOWN_REASONS:
                 reasons[side, value.reason] = reasons.get((side, value.reason), 0) + 1
     for (side, sentence), count in reasons.items():
-        print_sentence(f"{count:,} undecided, not opened in {side}: {_safe(sentence)}")
+        print_sentence(f"{count:,} undecided, not opened in {side}: {sentence}")
     for way in found.recoded():
         origin, target = f"{way.from_header.provider} {way.from_key}", f"{way.to_header.provider} {way.to_key}"
-        print_sentence(
-            f"{way.count:,} {way.resource} re-encrypted only: {_safe(origin.rstrip())} to {_safe(target.rstrip())}"
-        )
+        print_sentence(f"{way.count:,} {way.resource} re-encrypted only: {origin.rstrip()} to {target.rstrip()}")
     counts = ", ".join(f"{len(ones):,} {name}" for name, ones in ways)
     print_sentence(f"{found.same:,} stored alike, {len(found.re_encrypted):,} re-encrypted only, {counts}")
 
@@ -646,12 +644,12 @@ def _print_diff(found: Diff) -> None:
 def _difference_cells(one: Difference) -> list[object]:
     values = [value for value in (one.a, one.b) if value is not None]
     return [
-        _safe(one.namespace) or None,
-        _safe(one.name),
+        one.namespace or None,
+        one.name,
         *(str(value.revision) for value in values),
         *(_under(value) for value in values),
     ]
 
 
 def _under(value: DiffValue) -> str:
-    return f"{value.header.provider} {_safe(value.key_name)}".rstrip()
+    return f"{value.header.provider} {value.key_name}".rstrip()

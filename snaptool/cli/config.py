@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from snaptool.cli import exits, options
-from snaptool.cli.render import Terminal, print_json, print_table
+from snaptool.cli.render import Terminal, echo, print_json, print_table, print_text
 
 
 @click.group("config")
@@ -57,7 +57,7 @@ def new_command(
         kind=Kind(provider), key_name=key_name, secret=os.urandom(32), resources=list(resources), keep=old
     )
     if target is None:
-        click.echo(text, nl=False)
+        print_text(text)
     else:
         write_private(target, text, force=force)
         terminal.note(f"wrote {target}: keep a copy in a safe place, nothing else opens what it seals")
@@ -94,7 +94,7 @@ def check_command(file: str, output: str, *, automatic_reload: bool, lenient: bo
     else:
         print_table(["RESOURCE", "PROVIDERS (the first writes)"], rows)
         for warning in warnings:
-            click.echo(f"warning: {warning}")
+            echo(f"warning: {warning}")
     return exits.DONE
 
 

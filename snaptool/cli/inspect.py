@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snaptool.cli import exits, options
-from snaptool.cli.render import Terminal, print_json, print_table, size_text
+from snaptool.cli.render import Terminal, echo, print_json, print_table, size_text
 
 if TYPE_CHECKING:
     from snaptool.operations.keys import KmsOptions
@@ -112,17 +112,17 @@ def finding_document(finding: Finding) -> dict[str, Any]:
 def _print(result: Survey, configs: Sequence[str]) -> None:
     file, etcd = result.file, result.etcd
     trailer = {"ok": "SHA-256 right", "missing": "no SHA-256 (a copied db)", "wrong": "SHA-256 WRONG"}[file.trailer]
-    click.echo(
+    echo(
         f"{file.path}: {size_text(file.size)}, {file.high_water_mark:,} pages of {size_text(file.page_size)}, "
         f"{file.free_pages:,} free; {trailer}"
     )
     compacted = f"compacted at {etcd.compacted_revision:,}" if etcd.compacted_revision else "never compacted"
-    click.echo(
+    echo(
         f"etcd {etcd.storage_version or etcd.version_hint}: revision {etcd.revision:,}, {compacted}; "
         f"{etcd.keys:,} keys in {etcd.records:,} records ({etcd.tombstones:,} tombstones), {etcd.leases:,} leases; "
         f"status hash {etcd.hash:x}"
     )
-    click.echo()
+    echo()
     headings, right = ["RESOURCE", "PROVIDER", "KEY", "LIVE", "OLD", "SIZE"], "   rrr"
     with_keys = any(row.opens is not None for row in result.census)
     if with_keys:
@@ -144,11 +144,11 @@ def _print(result: Survey, configs: Sequence[str]) -> None:
 def print_findings(findings: Sequence[Finding]) -> None:
     """Print findings, each with its remedy below it."""
     for finding in findings:
-        click.echo()
-        click.echo(
+        echo()
+        echo(
             f"{finding.code}: {finding.place}: {finding.problem}"
             if finding.place
             else f"{finding.code}: {finding.problem}"
         )
         if finding.remedy:
-            click.echo(f"    {finding.remedy}")
+            echo(f"    {finding.remedy}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snaptool.cli import exits, options
-from snaptool.cli.render import Terminal, print_json, print_table
+from snaptool.cli.render import Terminal, echo, print_json, print_table
 
 if TYPE_CHECKING:
     from snaptool.operations.keys import KmsOptions
@@ -91,7 +91,7 @@ def _check_document(check: ServiceCheck) -> dict[str, Any]:
 
 def _print_checks(checks: tuple[ServiceCheck, ...]) -> None:
     for check in checks:
-        click.echo(f"{check.provider} (KMS {check.api}): {'usable' if _usable(check) else 'NOT USABLE'}")
+        echo(f"{check.provider} (KMS {check.api}): {'usable' if _usable(check) else 'NOT USABLE'}")
         facts = {
             "version": check.version,
             "healthz": check.healthz,
@@ -102,13 +102,13 @@ def _print_checks(checks: tuple[ServiceCheck, ...]) -> None:
         }
         for name, fact in facts.items():
             if fact:
-                click.echo(f"  {name}: {fact}")
+                echo(f"  {name}: {fact}")
         for problem in check.problems:
-            click.echo(f"  problem: {problem}")
+            echo(f"  problem: {problem}")
         if check.error is not None:
-            click.echo(f"  error: {check.error}")
+            echo(f"  error: {check.error}")
             if check.error.hint:
-                click.echo(f"         {check.error.hint}")
+                echo(f"         {check.error.hint}")
 
 
 @kms_command.command("plan")

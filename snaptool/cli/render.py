@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import itertools
-import re
+import json
 import shutil
 import signal
 import sys
@@ -14,6 +15,7 @@ from typing import Any, Self
 import click
 
 from snaptool.errors import InputError
+from snaptool.text import document, is_fit, printable
 
 _UNITS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
@@ -28,12 +30,12 @@ class Terminal:
     def note(self, sentence: str) -> None:
         """Say something about the run, unless asked to be quiet."""
         if not self.quiet:
-            click.echo(f"snaptool: {sentence}", err=True)
+            echo(f"snaptool: {sentence}", err=True)
 
     def detail(self, sentence: str) -> None:
         """Say something that only `-v` wants to know."""
         if self.verbose:
-            click.echo(f"snaptool: {sentence}", err=True)
+            echo(f"snaptool: {sentence}", err=True)
 
     def progress(self) -> Progress:
         """Return the callback that operations report to; draws on a terminal only."""
@@ -82,9 +84,35 @@ class Progress:
         self.close()
 
 
-def print_json(document: Any) -> None:
+def echo(line: str = "", *, err: bool = False) -> None:
+    """Print one line to stdout, or to stderr: the one way to the terminal for sentences and tables.
+
+    Whatever foreign names are in it, it stays one line and commands no terminal: `snaptool.text.printable`.
+    """
+    click.echo(printable(line), err=err)
+
+
+def print_text(text: str) -> None:
+    """Print a document as it is; JSON and YAML have escapes of their own, which are used where one was forgotten."""
+    click.echo((text if is_fit(text) else document(text)).removesuffix("\n"))
+
+
+def print_json(content: Any) -> None:
     """Print one JSON document. Bytes are shown as text where they are UTF-8 and escaped where they are not."""
-    click.echo(json_text(document))
+    _print_part(json_text(content) + "\n")
+
+
+def _print_part(text: str) -> None:
+    click.echo(text if _shows_unicode() else _in_ascii(text), nl=False)
+
+
+def _shows_unicode() -> bool:
+    return codecs.lookup(sys.stdout.encoding or "ascii").name.startswith("utf-")
+
+
+def _in_ascii(text: str) -> str:
+    """Write every other character of a JSON document as an escape: stdout cannot take it."""
+    return "".join(char if char.isascii() else json.dumps(char)[1:-1] for char in text)
 
 
 def print_json_members(members: Iterable[tuple[str, Any]]) -> None:
@@ -95,32 +123,25 @@ def print_json_members(members: Iterable[tuple[str, Any]]) -> None:
     before = "{"
     for name, value in members:
         if isinstance(value, Iterator):
-            click.echo(f"{before}\n  {json_text(name)}: [", nl=False)
+            _print_part(f"{before}\n  {json_text(name)}: [")
             between = ""
             for row in value:
-                click.echo(f"{between}\n{textwrap.indent(json_text(row), '    ')}", nl=False)
+                _print_part(f"{between}\n{textwrap.indent(json_text(row), '    ')}")
                 between = ","
-            click.echo("\n  ]" if between else "]", nl=False)
+            _print_part("\n  ]" if between else "]")
         else:
             indented = textwrap.indent(json_text(value), "  ").lstrip()
-            click.echo(f"{before}\n  {json_text(name)}: {indented}", nl=False)
+            _print_part(f"{before}\n  {json_text(name)}: {indented}")
         before = ","
-    click.echo("\n}")
-
-
-# JSON lets these stand, and terminals obey them or show text in another order.
-_UNPRINTABLE = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069]")
+    _print_part("\n}\n")
 
 
 def json_text(value: Any) -> str:
     """Write a JSON document that a terminal shows as it is."""
-    import json
-
-    text = json.dumps(value, indent=2, ensure_ascii=False, default=_plain)
-    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return document(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
 
 
-def print_yaml(document: Any) -> None:
+def print_yaml(content: Any) -> None:
     """Print one YAML document, in order, texts of several lines as blocks."""
     import yaml
 
@@ -132,17 +153,17 @@ def print_yaml(document: Any) -> None:
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
 
     Dumper.add_representer(str, represent_text)
-    text = yaml.dump(document, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=sys.maxsize)
-    if _UNPRINTABLE.search(text):
-        text = yaml.dump(document, Dumper=Dumper, sort_keys=False, allow_unicode=False, width=sys.maxsize)
-    click.echo(text, nl=False)
+    text = yaml.dump(content, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=sys.maxsize)
+    if not is_fit(text) or not _shows_unicode():
+        text = yaml.dump(content, Dumper=Dumper, sort_keys=False, allow_unicode=False, width=sys.maxsize)
+    print_text(text)
 
 
 def print_bytes(content: bytes) -> None:
     """Write bytes as they are. Raises InputError when they are no text and stdout is a terminal."""
     if sys.stdout.isatty():
         text = content.decode(errors="replace")
-        if not all(char.isprintable() or char in "\n\t" for char in text) or "\ufffd" in text:
+        if not is_fit(text) or "\ufffd" in text:
             raise InputError(
                 "what you asked for is binary, and a terminal would obey what is in it",
                 hint="redirect it to a file, or pipe it into `xxd`",
@@ -152,18 +173,10 @@ def print_bytes(content: bytes) -> None:
 
 def _plain(value: object) -> object:
     if isinstance(value, bytes):
-        return show(value)
+        return printable(value)
     if hasattr(value, "__fspath__"):
         return str(value)
     raise TypeError(f"no JSON form for {type(value).__name__}")
-
-
-def show(key: bytes) -> str:
-    """Show a key: UTF-8 as it is, control characters and stray bytes escaped, so that no key can command a terminal."""
-    text = key.decode(errors="backslashreplace")
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def print_table(
@@ -185,7 +198,8 @@ def print_table(
                 for index, (text, width) in enumerate(zip(row, widths, strict=True))
             ]
             lines.append(indent + "  ".join(parts).rstrip())
-        click.echo("\n".join(lines))
+        for line in lines:
+            echo(line)
         cells = _cells(remaining)
 
 
@@ -193,8 +207,10 @@ def print_sentence(sentence: str, *, hanging: str = "    ") -> None:
     """Print a sentence that may be long: on a terminal broken between words, later lines indented by `hanging`."""
     if sys.stdout.isatty():
         width = shutil.get_terminal_size().columns
-        sentence = click.wrap_text(sentence, width, subsequent_indent=hanging)
-    click.echo(sentence)
+        for line in click.wrap_text(printable(sentence), width, subsequent_indent=hanging).split("\n"):
+            echo(line)
+    else:
+        echo(sentence)
 
 
 _BLOCK_ROWS = 500
@@ -206,12 +222,12 @@ def _cells(rows: Iterator[Sequence[object]]) -> list[list[str]]:
 
 def _cell(value: object) -> str:
     if isinstance(value, bytes):
-        return show(value)
+        return printable(value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
-    return "-" if value is None else str(value)
+    return "-" if value is None else printable(str(value))
 
 
 def size_text(size_bytes: int) -> str:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snaptool.cli import exits, options
-from snaptool.cli.render import Terminal, json_text, print_json, print_table, show, size_text
+from snaptool.cli.render import Terminal, echo, json_text, print_json, print_table, size_text
 from snaptool.errors import InputError, OutputError, SnaptoolError
+from snaptool.text import printable, quoted
 
 if TYPE_CHECKING:
     from snaptool.files import Draft, Source
@@ -209,7 +210,7 @@ def _salvage_document(saved: SalvageReport) -> dict[str, Any]:
             "stale": saved.stale,
         },
         "doubtful": [
-            {"key": show(one.key), "revision": one.revision.main, "sub": one.revision.sub, "page": one.page}
+            {"key": printable(one.key), "revision": one.revision.main, "sub": one.revision.sub, "page": one.page}
             for one in saved.doubtful
         ],
         "missing": list(saved.missing),
@@ -220,23 +221,23 @@ def _salvage_document(saved: SalvageReport) -> dict[str, Any]:
 
 def _print_salvage(saved: SalvageReport) -> None:
     for sentence in saved.missing[:_SHOWN_LOST]:
-        click.echo(f"missing or not proven: {sentence}")
+        echo(f"missing or not proven: {sentence}")
     if len(saved.missing) > _SHOWN_LOST:
-        click.echo(f"... and {len(saved.missing) - _SHOWN_LOST:,} more; -o json lists all of them")
+        echo(f"... and {len(saved.missing) - _SHOWN_LOST:,} more; -o json lists all of them")
     for one in saved.doubtful[:_SHOWN_LOST]:
-        click.echo(f"left out, several records differ: {show(one.key)}, revision {one.revision}, page {one.page}")
+        echo(f"left out, several records differ: {printable(one.key)}, revision {one.revision}, page {one.page}")
     if len(saved.doubtful) > _SHOWN_LOST:
-        click.echo(f"... and {len(saved.doubtful) - _SHOWN_LOST:,} more; -o json lists all of them")
-    click.echo(f"{saved.records:,} records: {saved.records - saved.carved:,} from the tree, {saved.carved:,} carved")
+        echo(f"... and {len(saved.doubtful) - _SHOWN_LOST:,} more; -o json lists all of them")
+    echo(f"{saved.records:,} records: {saved.records - saved.carved:,} from the tree, {saved.carved:,} carved")
     if saved.uncertain:
-        click.echo(f"  {saved.uncertain:,} of the carved ones are older than the compaction: a deletion may be lost")
+        echo(f"  {saved.uncertain:,} of the carved ones are older than the compaction: a deletion may be lost")
     if saved.dangling_leases:
-        click.echo(f"  {saved.dangling_leases:,} keys name a lease that is lost: they will never expire")
-    click.echo(f"{saved.stale:,} stale records in {saved.carved_pages:,} free pages left out")
+        echo(f"  {saved.dangling_leases:,} keys name a lease that is lost: they will never expire")
+    echo(f"{saved.stale:,} stale records in {saved.carved_pages:,} free pages left out")
     if saved.intact:
-        click.echo("the tree of the source has no fault: nothing is missing")
-    click.echo(f"{saved.target.path}: {size_text(saved.target.size)}, read back and checked")
-    click.echo(f"  status hash {saved.target.hash:x}, revision {saved.target.revision:,}, sha256 {saved.target.sha256}")
+        echo("the tree of the source has no fault: nothing is missing")
+    echo(f"{saved.target.path}: {size_text(saved.target.size)}, read back and checked")
+    echo(f"  status hash {saved.target.hash:x}, revision {saved.target.revision:,}, sha256 {saved.target.sha256}")
 
 
 def _begin_report(
@@ -296,7 +297,7 @@ def document(result: RewriteReport) -> dict[str, Any]:
         ],
         "undecryptable": [
             {
-                "key": show(lost.key),
+                "key": printable(lost.key),
                 "revision": lost.revision.main,
                 "live": lost.live,
                 "provider": lost.header.kind,
@@ -309,7 +310,7 @@ def document(result: RewriteReport) -> dict[str, Any]:
         ],
         "deleted": [
             {
-                "key": show(deletion.key),
+                "key": printable(deletion.key),
                 "resource": deletion.resource,
                 "whole": deletion.whole,
                 "revisions": list(deletion.revisions),
@@ -338,36 +339,34 @@ def _print(result: RewriteReport, target: Path, new_config: str | None) -> None:
     if result.lost:
         _print_lost(result)
     if result.stopped:
-        click.echo(f"\n{len(result.lost):,} values do not open, so nothing was written.")
-        click.echo(
-            "  another key:  add its configuration with a further --config; `snaptool inspect` shows what opens what"
-        )
-        click.echo("  no key:       --undecryptable delete drops these keys, --undecryptable keep leaves their bytes")
+        echo()
+        echo(f"{len(result.lost):,} values do not open, so nothing was written.")
+        echo("  another key:  add its configuration with a further --config; `snaptool inspect` shows what opens what")
+        echo("  no key:       --undecryptable delete drops these keys, --undecryptable keep leaves their bytes")
         return
     _print_changes(result)
     for deletion in result.deletions:
         what = "deleted" if deletion.whole else "history cut"
-        click.echo(f"{what}: {show(deletion.key)} ({len(deletion.revisions)} revisions): {deletion.reason}")
-        click.echo(f"    {deletion.consequence}")
+        echo(f"{what}: {printable(deletion.key)} ({len(deletion.revisions)} revisions): {deletion.reason}")
+        echo(f"    {deletion.consequence}")
     counts = result.records
     what = "live keys" if result.engine == "etcd" else "records"
-    click.echo(
-        f"\n{counts.total:,} {what}: {counts.copied:,} copied, {counts.rewritten:,} rewritten, "
+    echo()
+    echo(
+        f"{counts.total:,} {what}: {counts.copied:,} copied, {counts.rewritten:,} rewritten, "
         f"{counts.deleted:,} deleted; {result.seconds:.1f} s"
     )
     if result.engine == "etcd":
-        click.echo(
-            "written through a scratch etcd, which keeps live values only: old revisions are not in the new file"
-        )
+        echo("written through a scratch etcd, which keeps live values only: old revisions are not in the new file")
     if result.target is None:
-        click.echo("dry run: nothing was written")
+        echo("dry run: nothing was written")
         return
-    click.echo(f"{result.target.path}: {size_text(result.target.size)}, read back and verified")
-    click.echo(
+    echo(f"{result.target.path}: {size_text(result.target.size)}, read back and verified")
+    echo(
         f"  status hash {result.target.hash:x}, HashKV {result.target.hashkv}, revision {result.target.revision:,}"
         + (f" (source: {result.source.revision:,})" if result.engine == "etcd" else "")
     )
-    click.echo(f"  sha256 {result.target.sha256}")
+    echo(f"  sha256 {result.target.sha256}")
     _print_next_steps(result, target, new_config)
 
 
@@ -388,7 +387,7 @@ def _print_lost(result: RewriteReport) -> None:
         right=" r",
     )
     if len(result.lost) > _SHOWN_LOST:
-        click.echo(f"... and {len(result.lost) - _SHOWN_LOST:,} more; -o json lists all of them")
+        echo(f"... and {len(result.lost) - _SHOWN_LOST:,} more; -o json lists all of them")
 
 
 def _print_changes(result: RewriteReport) -> None:
@@ -410,11 +409,12 @@ def _key(kind: str | None, name: str) -> str:
 
 
 def _print_next_steps(result: RewriteReport, target: Path, new_config: str | None) -> None:
-    click.echo("\nnext:")
-    click.echo("  restore it on every member, each with its own --name and peer URLs (etcd 3.6 and newer: etcdutl):")
-    click.echo(f"    etcdutl snapshot restore {target} --data-dir NEW-DATA-DIR")
-    click.echo("    with etcd 3.4.27, 3.5.10 and newer add: --bump-revision 1000000000 --mark-compacted")
+    echo()
+    echo("next:")
+    echo("  restore it on every member, each with its own --name and peer URLs (etcd 3.6 and newer: etcdutl):")
+    echo(f"    etcdutl snapshot restore {quoted(target)} --data-dir NEW-DATA-DIR")
+    echo("    with etcd 3.4.27, 3.5.10 and newer add: --bump-revision 1000000000 --mark-compacted")
     if new_config is not None:
-        click.echo(f"  start every API server with --encryption-provider-config {new_config}")
+        echo(f"  start every API server with --encryption-provider-config {quoted(new_config)}")
     elif any(change.to_kind == "identity" for change in result.values):
-        click.echo("  start the API servers without encryption for these resources; the old keys are needed no more")
+        echo("  start the API servers without encryption for these resources; the old keys are needed no more")

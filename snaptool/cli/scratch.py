@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from snaptool.cli import exits, options
-from snaptool.cli.render import Terminal
+from snaptool.cli.render import Terminal, echo
 
 
 @click.command("scratch", context_settings={"ignore_unknown_options": True})
@@ -51,8 +51,8 @@ def scratch_command(
         with serve_copy(opened, binaries, skip_hash_check=skip_hash_check, tcp=tcp) as server:
             if command:
                 return subprocess.run(command, env=os.environ | server.environment(), check=False).returncode
-            click.echo(f"{binaries} serves a copy of {opened.path} at {server.endpoint}")
-            click.echo(f"    {server.etcdctl('get', '/', '--prefix', '--keys-only')}")
+            echo(f"{binaries} serves a copy of {opened.path} at {server.endpoint}")
+            echo(f"    {server.etcdctl('get', '/', '--prefix', '--keys-only')}")
             terminal.note("Ctrl-C ends it and removes the copy")
             try:
                 while True:

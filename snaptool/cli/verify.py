@@ -9,7 +9,7 @@ import click
 
 from snaptool.cli import exits, options
 from snaptool.cli.inspect import finding_document, print_findings
-from snaptool.cli.render import Terminal, print_json
+from snaptool.cli.render import Terminal, echo, print_json
 
 if TYPE_CHECKING:
     from snaptool.operations.keys import KmsOptions
@@ -83,7 +83,7 @@ def verify_command(
         )
     else:
         print_findings(result.findings)
-        click.echo(
+        echo(
             f"{result.path}: {result.records:,} records, {result.opened:,} encrypted values opened, "
             f"{len(result.findings):,} findings"
         )

@@ -34,6 +34,7 @@ from snaptool.operations.opening import OpenedSnapshot, found_prefixes
 from snaptool.operations.reasons import explain, server_message
 from snaptool.operations.sweep import NOTHING_TRIED, Progress, make_batches, no_progress
 from snaptool.providers import Chain, Keyring, Kind, Reason
+from snaptool.text import printable
 
 Rows = NDArray[np.int64]
 
@@ -56,16 +57,10 @@ class ValueLost(ProviderError):
         hint = "give the EncryptionConfiguration of its cluster with --config; -o stored shows the bytes as they are"
         if with_config:
             hint = f"kube-apiserver says: {server_message(outcome)}; another --config may hold the key that fits"
-        super().__init__(f"{shown(value.key)} at revision {value.revision} does not open: {sentence}", hint=hint)
+        super().__init__(f"{printable(value.key)} at revision {value.revision} does not open: {sentence}", hint=hint)
         self.key = value.key
         self.revision = value.revision
         self.reasons = outcome.reasons
-
-
-def shown(key: bytes) -> str:
-    """Show a key in a message, whatever bytes it is made of."""
-    text = key.decode(errors="backslashreplace")
-    return text if text.isprintable() else repr(text)
 
 
 # --- which keys -----------------------------------------------------------------------------------------------------
@@ -216,7 +211,7 @@ class Listing:
             key=key,
             resource=parsed.group_resource if parsed else "(other)",
             namespace=(parsed.namespace or "") if parsed else "",
-            name=parsed.name if parsed else shown(key),
+            name=parsed.name if parsed else printable(key),
             revision=Revision(cells["main"], cells["sub"]),
             version=cells["version"],
             live=bool(cells["live"]),
@@ -436,7 +431,7 @@ def parse_target(words: Sequence[str], namespace: str | None = None) -> Target:
         kind_word, slash, name = words[0].partition("/")
         if not (kind_word and slash and name):
             key = words[0].encode(errors="surrogateescape")
-            return Target(said=shown(key), key=key)
+            return Target(said=printable(key), key=key)
         words = (kind_word, name)
     if len(words) != 2:
         raise InputError("say one key, or a type and a name", hint="for example: secrets my-secret -n my-namespace")
@@ -484,19 +479,19 @@ def find_value(
     snapshot = opened.snapshot
     if revision is not None and revision > snapshot.current_revision:
         problem = f"the snapshot ends at revision {snapshot.current_revision}, before {revision}"
-        raise NoSuchKey(shown(key), problem, hint="without --revision you get the current value")
+        raise NoSuchKey(printable(key), problem, hint="without --revision you get the current value")
     until = [record for record in records if revision is None or record.revision.main <= revision]
     if not until:
         problem = f"its oldest record is of revision {records[0].revision}, after {revision}"
         if snapshot.compacted_revision:
             problem += f"; the store was compacted at {snapshot.compacted_revision}"
-        raise NoSuchKey(shown(key), problem, hint="`snaptool history` lists what is stored")
+        raise NoSuchKey(printable(key), problem, hint="`snaptool history` lists what is stored")
     record = until[-1]
     if record.tombstone:
         hint = "nothing older is stored"
         if len(until) > 1:
             hint = f"its value before that: --revision {until[-2].revision.main}"
-        raise NoSuchKey(shown(key), f"it was deleted at revision {record.revision}", hint=hint)
+        raise NoSuchKey(printable(key), f"it was deleted at revision {record.revision}", hint=hint)
     return _stored_value(snapshot, record, live=record is records[-1])
 
 
@@ -591,8 +586,8 @@ class _Origins:
                 self._tries_left -= 1
                 if open_value(self.chain, value.stored, key)[0].opened:
                     return (
-                        f"the key fits, but the value was moved here from {shown(key)}, and its encryption is bound "
-                        "to that etcd key"
+                        f"the key fits, but the value was moved here from {printable(key)}, and its encryption is "
+                        "bound to that etcd key"
                     )
         return explain(outcome, value.header)
 

@@ -60,7 +60,9 @@ def test_json_means_the_same_and_shows_nothing_unprintable(value: object) -> Non
     assert is_fit(text)
 
 
-@pytest.mark.parametrize("name", ["a b", "a'b", "a\x1b[31m'\\b", "-x.db", "\u202e\nrm -rf", "\udcff\udc80", "$(id)", "7\x01" + "1"])
+@pytest.mark.parametrize(
+    "name", ["a b", "a'b", "a\x1b[31m'\\b", "-x.db", "\u202e\nrm -rf", "\udcff\udc80", "$(id)", "7\x01" + "1"]
+)
 def test_a_shell_reads_the_very_path_from_what_is_printed(name: str) -> None:
     word = quoted(name)
     assert word.isprintable()

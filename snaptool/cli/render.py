@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import itertools
-import json
 import shutil
 import signal
 import sys
@@ -112,6 +111,8 @@ def _shows_unicode() -> bool:
 
 def _in_ascii(text: str) -> str:
     """Write every other character of a JSON document as an escape: stdout cannot take it."""
+    import json
+
     return "".join(char if char.isascii() else json.dumps(char)[1:-1] for char in text)
 
 
@@ -138,6 +139,8 @@ def print_json_members(members: Iterable[tuple[str, Any]]) -> None:
 
 def json_text(value: Any) -> str:
     """Write a JSON document that a terminal shows as it is."""
+    import json
+
     return document(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
 
 

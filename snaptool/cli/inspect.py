@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snaptool.cli import exits, options
+from snaptool.cli.findings import finding_document, lost_document, print_findings
 from snaptool.cli.render import Terminal, echo, print_json, print_table, size_text
 
 if TYPE_CHECKING:
     from snaptool.operations.keys import KmsOptions
-    from snaptool.operations.survey import Finding, Survey
+    from snaptool.operations.survey import Survey
 
 
 @click.command("inspect")
@@ -100,13 +101,9 @@ def document(result: Survey, configs: Sequence[str] = ()) -> dict[str, Any]:
             }
             for row in result.census
         ],
-        "findings": [finding_document(finding) for finding in result.findings],
+        "lost": [lost_document(value) for value in result.lost],
+        "findings": [finding_document(found) for found in result.findings],
     }
-
-
-def finding_document(finding: Finding) -> dict[str, Any]:
-    """Return the JSON form of a finding."""
-    return {"code": finding.code, "place": finding.place, "problem": finding.problem, "remedy": finding.remedy}
 
 
 def _print(result: Survey, configs: Sequence[str]) -> None:
@@ -139,16 +136,3 @@ def _print(result: Survey, configs: Sequence[str]) -> None:
         rows.append(cells)
     print_table(headings, rows, right=right)
     print_findings(result.findings)
-
-
-def print_findings(findings: Sequence[Finding]) -> None:
-    """Print findings, each with its remedy below it."""
-    for finding in findings:
-        echo()
-        echo(
-            f"{finding.code}: {finding.place}: {finding.problem}"
-            if finding.place
-            else f"{finding.code}: {finding.problem}"
-        )
-        if finding.remedy:
-            echo(f"    {finding.remedy}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snaptool.cli import exits, options
+from snaptool.cli.findings import lost_document
 from snaptool.cli.render import Terminal, echo, json_text, print_json, print_table, size_text
 from snaptool.errors import InputError, OutputError, SnaptoolError
 from snaptool.text import printable, quoted
@@ -295,19 +296,7 @@ def document(result: RewriteReport) -> dict[str, Any]:
             }
             for change in result.values
         ],
-        "undecryptable": [
-            {
-                "key": printable(lost.key),
-                "revision": lost.revision.main,
-                "live": lost.live,
-                "provider": lost.header.kind,
-                "key_name": lost.header.name,
-                "reason": lost.outcome.reasons[0],
-                "reasons": list(lost.outcome.reasons),
-                "server_error": lost.outcome.server_error,
-            }
-            for lost in result.lost
-        ],
+        "undecryptable": [lost_document(lost) for lost in result.lost],
         "deleted": [
             {
                 "key": printable(deletion.key),

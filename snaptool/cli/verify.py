@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from snaptool.cli import exits, options
-from snaptool.cli.inspect import finding_document, print_findings
+from snaptool.cli.findings import count_findings, finding_document, lost_document, print_findings
 from snaptool.cli.render import Terminal, echo, print_json
 
 if TYPE_CHECKING:
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 @click.option("--boot", is_flag=True, help="Boot a copy with a real etcd too, and compare all that it serves.")
 @options.etcd_option
 @click.option("--live-only", is_flag=True, help="Leave out values that are only old revisions.")
+@click.option(
+    "--fail-on",
+    type=click.Choice(["error", "warning", "note"]),
+    default="warning",
+    show_default=True,
+    help="Exit with 3 when there is a finding as bad as that.",
+)
 @options.prefix_option
 @options.jobs_option
 @options.kms_options
@@ -38,13 +45,17 @@ def verify_command(
     *,
     live_only: bool,
     boot: bool,
+    fail_on: str,
 ) -> int:
-    """Check a snapshot from its pages to its values, and list what is wrong, where, and what helps.
+    """Check a snapshot from its pages to its values; report problems, where they are and how to fix them.
 
-    With --config every value is opened too. Exit code 3 when there are findings, 4 when the database itself is broken:
-    made for cron. Of an etcd data directory the db is checked, and with --boot also what only the WAL holds.
+    With --config every value is opened too. Findings are errors (a restore or a list would fail, data is lost, or a
+    value that should be encrypted is not), warnings, or notes (normal states). Exit code 4 when the tree, the records
+    or the trailer are damaged, else 3 from --fail-on on, else 0, with -q without any output: suited to cron. Of an
+    etcd data directory the db is checked, and with --boot also what only the WAL holds.
     """
     from snaptool.operations.boot import replayed
+    from snaptool.operations.findings import Severity
     from snaptool.operations.keys import keyring_for_reading
     from snaptool.operations.opening import open_snapshot
     from snaptool.operations.verify import verify
@@ -71,6 +82,7 @@ def verify_command(
             boot_with=etcd,
             progress=progress,
         )
+    failed = result.damaged or keys.outage is not None or result.reaches(Severity(fail_on))
     if output == "json":
         print_json(
             {
@@ -78,17 +90,18 @@ def verify_command(
                 "records": result.records,
                 "opened": result.opened,
                 "damaged": result.damaged,
-                "findings": [finding_document(finding) for finding in result.findings],
+                "lost": [lost_document(value) for value in result.lost],
+                "findings": [finding_document(found) for found in result.findings],
             }
         )
-    else:
+    elif failed or not terminal.quiet:
         print_findings(result.findings)
         echo(
             f"{result.path}: {result.records:,} records, {result.opened:,} encrypted values opened, "
-            f"{len(result.findings):,} findings"
+            f"{count_findings(result.findings)}"
         )
     if result.damaged:
         return exits.DAMAGED
     if keys.outage is not None:
         return exits.KEY_SERVICE
-    return exits.FINDINGS if result.findings else exits.DONE
+    return exits.FINDINGS if failed else exits.DONE

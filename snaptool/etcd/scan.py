@@ -49,13 +49,13 @@ Words = NDArray[np.uint64]
 class RecordFault(StrEnum):
     """What can be wrong with a record of bucket `key`. The values are finding codes."""
 
-    BAD_REVISION = "bad-revision"
+    BAD_REVISION = "bad_revision"
     """Its key is not a revision; a server of 3.6 or newer panics at it, older ones at the first read."""
-    REVISION_ZERO = "revision-zero"
+    REVISION_ZERO = "revision_zero"
     """A revision of main 0, which servers overlook: the key does not exist for them."""
-    REVISION_TWICE = "revision-twice"
+    REVISION_TWICE = "revision_twice"
     """Two records of one (main, sub). If they are of one user key, servers panic."""
-    BAD_RECORD = "bad-record"
+    BAD_RECORD = "bad_record"
     """Its value is not a KeyValue message; servers do not start."""
 
 

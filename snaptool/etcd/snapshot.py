@@ -95,11 +95,11 @@ def split_trailer(buffer: bytes | mmap | memoryview) -> tuple[memoryview, bytes 
 class FindingCode(StrEnum):
     """What `Snapshot.findings` and `Snapshot.dangling_leases` can find; records of bucket `key` have RecordFault."""
 
-    MISSING_META = "missing-meta"
-    BAD_RECORD = "bad-record"
+    MISSING_META = "missing_meta"
+    BAD_RECORD = "bad_record"
     ALARM = "alarm"
-    AUTH_ENABLED = "auth-enabled"
-    DANGLING_LEASE = "dangling-lease"
+    AUTH_ENABLED = "auth_enabled"
+    DANGLING_LEASE = "dangling_lease"
 
 
 @dataclass(frozen=True, slots=True)

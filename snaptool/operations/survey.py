@@ -8,23 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from snaptool.etcd import Finding as EtcdFinding
 from snaptool.etcd import Snapshot, Trailer
 from snaptool.operations.crypto import SystemRandomness, Work, Workshop
+from snaptool.operations.findings import Finding, finding, from_etcd, grouped
 from snaptool.operations.labels import Labels
 from snaptool.operations.opening import OpenedSnapshot, found_prefixes
 from snaptool.operations.sweep import LostValue, Progress, Sweep, no_progress, sweep
 from snaptool.providers import Keyring, Reason
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """Something that should not be so. `code` for scripts, `place` and `problem` for people, `remedy`: what to do."""
-
-    code: str
-    place: str
-    problem: str
-    remedy: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,13 +151,13 @@ def survey(
         swept = sweep(snapshot, labels, workshop, observers=[opened.tend, sums.add], progress=progress)
         trailer = digests.trailer()
     findings = [trailer_finding(opened)] if trailer is Trailer.WRONG else []
-    findings += [from_etcd(finding) for finding in snapshot.findings()]
+    findings += [from_etcd(found) for found in snapshot.findings()]
     return Survey(
         file=_file_facts(opened, trailer),
         etcd=_etcd_facts(snapshot, swept, snapshot.status_hash(sums)),
         census=census(swept, with_keys=keyring is not None),
         lost=swept.lost,
-        findings=tuple(findings),
+        findings=grouped(findings),
     )
 
 
@@ -201,14 +191,9 @@ def _etcd_facts(snapshot: Snapshot, swept: Sweep, status_hash: int) -> EtcdFacts
 
 def trailer_finding(opened: OpenedSnapshot) -> Finding:
     """Say that the trailer is wrong."""
-    return Finding(
-        code="wrong-trailer",
-        place=f"the last 32 bytes of {opened.source.path}",
-        problem="they are not the SHA-256 of the bytes before them: the file was cut or altered, or its copy was",
-        remedy="compare it with another copy; `snaptool repair` writes the same records with a right SHA-256",
+    return finding(
+        "wrong_trailer",
+        f"the last 32 bytes of {opened.source.path}",
+        "they are not the SHA-256 of the bytes before them: the file was cut or altered, or its copy was",
+        "compare it with another copy; `snaptool repair` writes the same records with a right SHA-256",
     )
-
-
-def from_etcd(finding: EtcdFinding) -> Finding:
-    """Say what the etcd package found in the words of this one."""
-    return Finding(code=finding.code, place=finding.place, problem=finding.problem, remedy=finding.hint)

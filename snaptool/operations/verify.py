@@ -1,7 +1,7 @@
 """Every check there is, as a list of findings: pages, trailer, records, leases, and with keys every value.
 
 Nothing here stops at the first fault. What cannot be judged because something below it is broken is left out, and the
-broken thing is what is told.
+broken thing is what is reported.
 """
 
 from __future__ import annotations
@@ -16,12 +16,22 @@ from numpy.typing import NDArray
 from snaptool.bolt import Problem, check
 from snaptool.etcd import RecordProblem, Snapshot, Trailer
 from snaptool.operations.boot import boot_check
-from snaptool.operations.crypto import SystemRandomness, Work, Workshop
-from snaptool.operations.labels import Labels
+from snaptool.operations.crypto import Outcome, SystemRandomness, Work, Workshop
+from snaptool.operations.findings import (
+    DAMAGE,
+    PLACES_NAMED,
+    SEVERITIES,
+    Finding,
+    Severity,
+    finding,
+    from_etcd,
+    grouped,
+)
+from snaptool.operations.labels import Header, Labels
 from snaptool.operations.opening import OpenedSnapshot, found_prefixes
 from snaptool.operations.reasons import explain, server_message
-from snaptool.operations.survey import Finding, from_etcd, trailer_finding
-from snaptool.operations.sweep import Progress, Sweep, no_progress, sweep
+from snaptool.operations.survey import trailer_finding
+from snaptool.operations.sweep import LostValue, Progress, Sweep, no_progress, sweep
 from snaptool.providers import Keyring, Kind
 from snaptool.scratch import Difference, EtcdBinaries
 
@@ -30,13 +40,25 @@ _MOST_PROBLEMS = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """What the checks found. `damaged`: the database itself is broken, so that its records were not looked at."""
+    """What the checks found: `findings`, one for each kind, worst first. `opened`: encrypted values that opened.
+
+    `records` is 0 where the tree is broken: they were not looked at then. `lost`: the values that do not open.
+    """
 
     path: str
     findings: tuple[Finding, ...]
-    damaged: bool
     records: int
     opened: int
+    lost: tuple[LostValue, ...] = ()
+
+    @property
+    def damaged(self) -> bool:
+        """Tree, records or trailer of the file are damaged."""
+        return any(found.code in DAMAGE for found in self.findings)
+
+    def reaches(self, threshold: Severity) -> bool:
+        """Is any finding as bad as `threshold`?"""
+        return any(found.severity.reaches(threshold) for found in self.findings)
 
 
 def verify(
@@ -58,12 +80,12 @@ def verify(
     work = Work(str(opened.source.path), opened.source.size, keyring or Keyring(()), Keyring(()), SystemRandomness())
     with Workshop(work, opened.source.buffer, jobs=jobs if keyring else 1) as workshop, opened.digests() as digests:
         findings = [_from_bolt(problem) for problem in check(opened.database_bytes, opened.source.release_memory)]
-        damaged = any(finding.code == BAD_PAGE for finding in findings)
+        broken_tree = any(found.code == BAD_PAGE for found in findings)
         if digests.trailer() is Trailer.WRONG:
             findings.append(trailer_finding(opened))
         swept: Sweep | None = None
-        if not damaged:
-            findings += [from_etcd(finding) for finding in snapshot.findings()]
+        if not broken_tree:
+            findings += [from_etcd(found) for found in snapshot.findings()]
             broken = list(_broken_records(snapshot))
             findings += broken
             if not broken:
@@ -79,28 +101,28 @@ def verify(
                     step="opening",
                 )
                 findings += _value_findings(swept, live_only=live_only)
-    if boot_with is not None and not damaged:
+    if boot_with is not None and not broken_tree:
         report = boot_check(snapshot, opened.source.path, binaries=boot_with)
         findings += [_from_boot(difference, report.etcd) for difference in report.differences]
     return Verification(
         path=str(opened.path),
-        findings=tuple(findings),
-        damaged=damaged,
-        records=0 if damaged else snapshot.record_count,
+        findings=grouped(findings),
+        records=0 if broken_tree else snapshot.record_count,
         opened=0 if swept is None else _count_opened(swept),
+        lost=() if swept is None else tuple(value for value in swept.lost if value.live or not live_only),
     )
 
 
 def _from_boot(difference: Difference, etcd: str) -> Finding:
-    return Finding(
-        code="boot",
-        place=difference.place or "the whole store",
-        problem=f"{etcd} serves something else: {difference}",
-        remedy="this should not happen; please report it with the versions of etcd and snaptool",
+    return finding(
+        "boot",
+        difference.place or "the whole store",
+        f"{etcd} serves something else: {difference}",
+        "this should not happen; please report it with the versions of etcd and snaptool",
     )
 
 
-BAD_PAGE, BAD_META = "bad-page", "bad-meta"
+BAD_PAGE, BAD_META = "bad_page", "bad_meta"
 
 
 def _from_bolt(problem: Problem) -> Finding:
@@ -108,9 +130,9 @@ def _from_bolt(problem: Problem) -> Finding:
     place = f"page {problem.page}" + (f" (reached by {way})" if len(problem.path) > 1 else "")
     if "meta cannot be used" in problem.problem:
         remedy = "the other meta is used, as etcd does; `snaptool repair` writes a file with both"
-        return Finding(code=BAD_META, place=place, problem=problem.problem, remedy=remedy)
+        return finding(BAD_META, place, problem.problem, remedy)
     remedy = "use another snapshot if there is one; `snaptool repair --salvage` saves what can be saved"
-    return Finding(code=BAD_PAGE, place=place, problem=problem.problem, remedy=remedy)
+    return finding(BAD_PAGE, place, problem.problem, remedy)
 
 
 def _broken_records(snapshot: Snapshot) -> Iterator[Finding]:
@@ -123,11 +145,11 @@ def _broken_records(snapshot: Snapshot) -> Iterator[Finding]:
     for _ in snapshot.records(take):
         pass
     for problem in problems:
-        yield Finding(
-            code=problem.fault,
-            place=f"record {problem.record} (key {problem.key[:40].hex()}, page {problem.page})",
-            problem=problem.problem,
-            remedy="etcd may refuse to start with it; use another snapshot, or `snaptool repair --salvage`",
+        yield finding(
+            problem.fault,
+            f"record {problem.record} (key {problem.key[:40].hex()}, page {problem.page})",
+            problem.problem,
+            "etcd may refuse to start with it; use another snapshot, or `snaptool repair --salvage`",
         )
 
 
@@ -140,26 +162,49 @@ def _leftovers(snapshot: Snapshot) -> Iterator[Finding]:
         if any(mark in database.page_bytes(page) for mark in (b"k8s:enc:", b"k8s\0"))
     ]
     if marked:
-        pages = ", ".join(str(page) for page in marked[:20]) + (", ..." if len(marked) > 20 else "")
+        places = tuple(f"page {page}" for page in marked[:PLACES_NAMED])
         yield Finding(
             code="leftovers",
-            place=f"{len(marked)} free pages: {pages}",
-            problem="they hold values that are no longer part of the store, in clear or under old keys",
-            remedy="`snaptool repair` or `snaptool rewrite` writes a file without them",
+            severity=Severity.NOTE,
+            places=places,
+            problem="free pages hold values that are no longer part of the store, in plaintext or under old keys; "
+            "a running etcd leaves such pages behind",
+            remedy="nothing has to be done; `snaptool repair` and `snaptool rewrite` write files without them",
+            count=len(marked),
         )
 
 
 def _value_findings(swept: Sweep, *, live_only: bool) -> Iterator[Finding]:
+    kinds: dict[tuple[bool, Outcome, Header], list[LostValue]] = {}
     for value in swept.lost:
         if value.live or not live_only:
-            age = "current" if value.live else "old"
-            yield Finding(
-                code=value.outcome.reasons[0],
-                place=f"{value.key.decode(errors='backslashreplace')} at revision {value.revision.main}",
-                problem=f"the {age} value does not open: {explain(value.outcome, value.header)}; "
-                f"kube-apiserver says: {server_message(value.outcome)}",
-                remedy="add the configuration with its key, or drop it with `rewrite --undecryptable delete`",
-            )
+            kinds.setdefault((value.live, value.outcome, value.header), []).append(value)
+    for (live, outcome, header), values in kinds.items():
+        yield Finding(
+            code=outcome.reasons[0],
+            severity=Severity.ERROR if live else Severity.WARNING,
+            places=tuple(map(_place, values[:PLACES_NAMED])),
+            problem=f"{_values(len(values), live=live)} not open: {explain(outcome, header)}; "
+            f"kube-apiserver says: {server_message(outcome)}",
+            remedy="if another configuration has the key, add it with a further --config; if none has, "
+            f"`snaptool rewrite --undecryptable delete` drops what is lost: all {len(swept.lost):,} lost values",
+            count=len(values),
+        )
+    yield from _under_other_keys(swept, live_only=live_only)
+
+
+def _place(value: LostValue) -> str:
+    return f"{value.key.decode(errors='backslashreplace')} at revision {value.revision.main}"
+
+
+def _values(count: int, *, live: bool) -> str:
+    """Begin a sentence about so many values: `the current value does`, `3 old values do`."""
+    age = "current" if live else "old"
+    return f"the {age} value does" if count == 1 else f"{count:,} {age} values do"
+
+
+def _under_other_keys(swept: Sweep, *, live_only: bool) -> Iterator[Finding]:
+    """Find values that open, but not under the key that writes, and those in plaintext although configured."""
     counts: Counter[tuple[str, str, str, bool]] = Counter()
     for number, outcome in enumerate(swept.outcomes):
         chosen = swept.outcome == number
@@ -171,12 +216,17 @@ def _value_findings(swept: Sweep, *, live_only: bool) -> Iterator[Finding]:
             resource, header = swept.resources[code[0]], swept.headers[code[1]]
             counts[resource.name, header.provider, header.name, outcome.kind is Kind.IDENTITY] += count
     for (place, provider, name, plain), count in sorted(counts.items()):
-        problem = "in clear" if plain else f"under {provider} {name}, which is not the key that writes"
+        values = f"{count:,} {'value is' if count == 1 else 'values are'}"
+        finding_code, problem = "stale", f"{values} under {provider} {name}, not under the key that writes"
+        if plain:
+            finding_code, problem = "plaintext", f"{values} in plaintext, and configured to be encrypted"
         yield Finding(
-            code="plaintext" if plain else "stale",
-            place=place,
-            problem=f"{count} values are {problem}",
+            code=finding_code,
+            severity=SEVERITIES[finding_code],
+            places=(place,),
+            problem=problem,
             remedy="`snaptool rewrite`, or an update of each object through the API, brings them under the first key",
+            count=count,
         )
 
 

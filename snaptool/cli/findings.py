@@ -1,0 +1,67 @@
+"""Findings and lost values in text and JSON: the same for every command, and cut to what a screen holds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from snaptool.cli.render import echo, print_sentence
+from snaptool.text import printable
+
+if TYPE_CHECKING:
+    from snaptool.operations.findings import Finding
+    from snaptool.operations.sweep import LostValue
+
+_SHOWN_PLACES = 5
+
+
+def finding_document(found: Finding) -> dict[str, Any]:
+    """Return the JSON form of a finding."""
+    return {
+        "code": found.code,
+        "severity": found.severity,
+        "count": found.count,
+        "place": found.place,
+        "places": list(found.places),
+        "problem": found.problem,
+        "remedy": found.remedy,
+    }
+
+
+def lost_document(lost: LostValue) -> dict[str, Any]:
+    """Return the JSON form of a value that does not open."""
+    return {
+        "key": printable(lost.key),
+        "revision": lost.revision.main,
+        "live": lost.live,
+        "provider": lost.header.provider,
+        "key_name": lost.header.name,
+        "reason": lost.outcome.reasons[0],
+        "reasons": list(lost.outcome.reasons),
+        "server_error": lost.outcome.server_error,
+    }
+
+
+def print_findings(findings: Sequence[Finding]) -> None:
+    """Print findings, each with its first places and its remedy below it."""
+    for found in findings:
+        echo()
+        head, problem = f"{found.severity}: {found.code}", found.problem
+        if len(found.places) == 1:
+            print_sentence(f"{head}: {found.place}: {problem}")
+        else:
+            print_sentence(f"{head}: {problem}")
+            for place in found.places[:_SHOWN_PLACES]:
+                echo(f"    {place}")
+            if found.count > _SHOWN_PLACES:
+                echo(f"    ... {found.count:,} in all")
+        if found.remedy:
+            print_sentence(f"    {found.remedy}")
+
+
+def count_findings(findings: Sequence[Finding]) -> str:
+    """Count findings by severity, in words."""
+    counts = Counter(found.severity for found in findings)
+    words = [f"{count:,} {severity}{'s' if count > 1 else ''}" for severity, count in sorted(counts.items())]
+    return ", ".join(words) or "0 findings"

@@ -36,7 +36,6 @@ _ORDER = {severity: number for number, severity in enumerate(Severity)}
 
 SEVERITIES: dict[str, Severity] = {
     "bad_page": Severity.ERROR,
-    "bad_meta": Severity.ERROR,
     "wrong_trailer": Severity.ERROR,
     "cut_trailer": Severity.ERROR,
     "bad_record": Severity.ERROR,
@@ -46,6 +45,7 @@ SEVERITIES: dict[str, Severity] = {
     "missing_meta": Severity.ERROR,
     "boot": Severity.ERROR,
     "plaintext": Severity.ERROR,
+    "bad_meta": Severity.WARNING,
     "alarm": Severity.WARNING,
     "dangling_lease": Severity.WARNING,
     "stale": Severity.WARNING,
@@ -60,7 +60,6 @@ These two have the codes of `Reason` and of `kube.Fault`; current values are err
 DAMAGE = frozenset(
     {
         "bad_page",
-        "bad_meta",
         "wrong_trailer",
         "cut_trailer",
         "bad_record",

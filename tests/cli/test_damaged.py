@@ -67,7 +67,7 @@ def test_verify_of_a_broken_file_lists_findings_with_places(snaptool: Snaptool, 
         assert ran.stderr.startswith("snaptool: error: ")
         return
     assert ran.json["damaged"] is True
-    bad = [finding for finding in ran.json["findings"] if finding["code"] == "bad-page"]
+    bad = [finding for finding in ran.json["findings"] if finding["code"] == "bad_page"]
     assert bad
     assert all(finding["place"] and finding["problem"] and finding["remedy"] for finding in bad)
 
@@ -101,7 +101,7 @@ def test_readable_variant_is_rewritten_and_inspected_as_if_whole(snaptool: Snapt
 def test_meta_that_is_not_used_is_a_finding_of_verify(snaptool: Snaptool, name: str) -> None:
     ran = snaptool("verify", snaptool.write("damaged.db", damaged(name)), "-o", "json")
     assert ran.code == 3
-    (finding,) = [finding for finding in ran.json["findings"] if finding["code"] == "bad-meta"]
+    (finding,) = [finding for finding in ran.json["findings"] if finding["code"] == "bad_meta"]
     assert finding["place"] == ("page 1" if name == "meta1_checksum_flip" else "page 0")
 
 
@@ -109,11 +109,11 @@ def test_wrong_trailer_is_told_by_each_command_in_its_way(snaptool: Snaptool, tm
     source, target = snaptool.write("damaged.db", damaged("trailer_flip")), tmp_path / "new.db"
     inspected = snaptool("inspect", source, "-o", "json")
     assert (inspected.code, inspected.json["file"]["trailer"]) == (3, "wrong")
-    assert [finding["code"] for finding in inspected.json["findings"]] == ["wrong-trailer"]
+    assert [finding["code"] for finding in inspected.json["findings"]] == ["wrong_trailer"]
     assert "SHA-256 WRONG" in snaptool("inspect", source).stdout
     verified = snaptool("verify", source, "-o", "json")
-    assert verified.code == 3
-    assert "wrong-trailer" in [finding["code"] for finding in verified.json["findings"]]
+    assert verified.code == 4
+    assert "wrong_trailer" in [finding["code"] for finding in verified.json["findings"]]
     refused = snaptool("rewrite", source, target, "--config", SAMPLES / "aescbc.yaml", "--decrypt")
     assert refused.code == 4
     assert snaptool("repair", source, target, makes=[target]).code == 0

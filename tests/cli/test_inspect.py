@@ -115,11 +115,37 @@ def test_verify_finds_lost_values_by_place_and_counts_only_what_opened(snaptool:
     arguments: list[str | Path] = [snaptool.sample("lost-key.db"), "--config", SAMPLES / "lost-key.yaml", "-o", "json"]
     ran = snaptool("verify", *arguments)
     assert ran.code == 3
-    lost = [finding["place"] for finding in ran.json["findings"] if finding["code"] == "unknown_key_name"]
-    assert lost == [f"{NEVER} at revision 19", f"{SINCE} at revision 20", f"{LAST} at revision 38"]
+    lost = {found["severity"]: found for found in ran.json["findings"] if found["code"] == "unknown_key_name"}
+    assert lost["error"]["places"] == [f"{NEVER} at revision 19", f"{LAST} at revision 38"]
+    assert lost["warning"]["places"] == [f"{SINCE} at revision 20"]
+    assert [value["revision"] for value in ran.json["lost"]] == [19, 20, 38]
     assert ran.json["opened"] == 12
     live = snaptool("verify", *arguments, "--live-only")
-    assert len([code for code in codes(live) if code == "unknown_key_name"]) == 2
+    assert [found["count"] for found in live.json["findings"] if found["code"] == "unknown_key_name"] == [2]
+    assert [value["revision"] for value in live.json["lost"]] == [19, 38]
+
+
+NIGHTLY = [Path("nightly.db"), Path("enc.yaml")]
+
+
+def test_verify_of_a_healthy_nightly_snapshot_is_silent_in_cron(snaptool: Snaptool) -> None:
+    source, keys = (snaptool.sample(f"cases/nightly/{name}", str(name)) for name in NIGHTLY)
+    ran = snaptool("verify", source, "--config", keys, "-o", "json")
+    assert ran.code == 0
+    assert [(found["code"], found["severity"], found["count"]) for found in ran.json["findings"]] == [
+        ("leftovers", "note", 24)
+    ]
+    quiet = snaptool("verify", source, "--config", keys, "-q")
+    assert (quiet.code, quiet.text) == (0, "")
+    assert snaptool("verify", source, "--config", keys, "-q", "--fail-on", "note").code == 3
+
+
+@pytest.mark.parametrize(("threshold", "code"), [("error", 0), ("warning", 3), ("note", 3)])
+def test_verify_fails_from_the_severity_that_was_asked_for(snaptool: Snaptool, threshold: str, code: int) -> None:
+    both: list[str | Path] = ["--config", SAMPLES / "lost-key.yaml", "--config", SAMPLES / "found-key.yaml"]
+    ran = snaptool("verify", snaptool.sample("lost-key.db"), *both, "--fail-on", threshold, "-q")
+    assert ran.code == code
+    assert bool(ran.stdout) == bool(code)
 
 
 def test_verify_finds_stale_values_and_plaintext(snaptool: Snaptool) -> None:

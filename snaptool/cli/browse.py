@@ -60,10 +60,10 @@ def _asking(configs: Sequence[str], kms: KmsOptions) -> Iterator[tuple[Keyring |
             raise failure from lost
 
 
-def _open(path: Path, terminal: Terminal) -> OpenedSnapshot:
+def _open(path: Path, prefixes: tuple[str, ...], terminal: Terminal) -> OpenedSnapshot:
     from snaptool.operations.opening import open_snapshot
 
-    opened = open_snapshot(path)
+    opened = open_snapshot(path, prefixes=prefixes)
     for notice in opened.notices:
         terminal.note(notice)
     return opened
@@ -126,10 +126,8 @@ def list_command(
     if lost and not configs:
         raise click.UsageError("--lost needs --config: without keys no value opens")
     read_with = options.load_configs(configs)
-    with terminal.progress() as progress, _open(snapshot, terminal) as opened:
-        keys = keyring_for_reading(
-            opened, read_with, kms, skip_hash_check=skip_hash_check, prefixes=prefixes, progress=progress
-        )
+    with terminal.progress() as progress, _open(snapshot, prefixes, terminal) as opened:
+        keys = keyring_for_reading(opened, read_with, kms, skip_hash_check=skip_hash_check, progress=progress)
         options.note_key_problems(terminal, keys)
         keyring = keys.keyring if configs else None
         rows = listing(
@@ -139,7 +137,6 @@ def list_command(
             keyring,
             all_revisions=all_revisions,
             lost=lost,
-            prefixes=prefixes,
             skip_hash_check=skip_hash_check,
             jobs=jobs,
             progress=progress,
@@ -356,14 +353,17 @@ def get_command(
     from snaptool.operations.browse import find_value, open_found, parse_target
 
     target = parse_target(words, namespace)
-    with _open(snapshot, terminal) as opened, _asking(() if output == "stored" else configs, kms) as (keyring, _):
+    with (
+        _open(snapshot, prefixes, terminal) as opened,
+        _asking(() if output == "stored" else configs, kms) as (keyring, _),
+    ):
         _tell_namespace(target, terminal)
-        value = find_value(opened, target, revision, prefixes=prefixes, skip_hash_check=skip_hash_check)
+        value = find_value(opened, target, revision, skip_hash_check=skip_hash_check)
         if output == "stored":
             terminal.note(_where(value))
             print_bytes(value.stored)
             return exits.DONE
-        found = open_found(opened, value, keyring, prefixes=prefixes)
+        found = open_found(opened, value, keyring)
     by = ""
     if found.outcome.position and configs:
         by = f", opened by {found.outcome.kind} {found.outcome.key_name} of {configs[found.outcome.position[0]]}"
@@ -434,9 +434,9 @@ def history_command(
     from snaptool.operations.browse import history, parse_target
 
     target = parse_target(words, namespace)
-    with _open(snapshot, terminal) as opened, _asking(configs, kms) as (keyring, asking):
+    with _open(snapshot, prefixes, terminal) as opened, _asking(configs, kms) as (keyring, asking):
         _tell_namespace(target, terminal)
-        found = history(opened, target, keyring, prefixes=prefixes, skip_hash_check=skip_hash_check)
+        found = history(opened, target, keyring, skip_hash_check=skip_hash_check)
     failures = [failure for keys in asking for failure in keys.failures]
     for failure in failures[:1]:
         terminal.note(str(failure))
@@ -552,18 +552,21 @@ def diff_command(
     if [*config_as, *config_bs].count("-") > 1:
         raise InputError("stdin can be read once only", hint="put the second configuration into a file")
     read_a, read_b = options.load_configs(config_as), options.load_configs(config_bs)
-    with terminal.progress() as progress, _open(a, terminal) as opened_a, _open(b, terminal) as opened_b:
+    with (
+        terminal.progress() as progress,
+        _open(a, prefixes, terminal) as opened_a,
+        _open(b, prefixes, terminal) as opened_b,
+    ):
         if not skip_hash_check and kms_configs([*read_a, *read_b]):
             for opened in (opened_a, opened_b):  # before any key service is asked
                 opened.require_right_trailer()
-        keys_a = keyring_for_reading(opened_a, read_a, kms, prefixes=prefixes, progress=progress)
-        keys_b = keyring_for_reading(opened_b, read_b, kms, prefixes=prefixes, progress=progress)
+        keys_a = keyring_for_reading(opened_a, read_a, kms, progress=progress)
+        keys_b = keyring_for_reading(opened_b, read_b, kms, progress=progress)
         for keys in (keys_a, keys_b):
             options.note_key_problems(terminal, keys)
         found = diff(
             DiffSide(opened_a, keys_a.keyring if config_as else None),
             DiffSide(opened_b, keys_b.keyring if config_bs else None),
-            prefixes=prefixes,
             skip_hash_check=skip_hash_check,
             jobs=jobs,
             progress=progress,

@@ -43,12 +43,12 @@ def inspect_command(
     from snaptool.operations.survey import survey
 
     read_with = options.load_configs(configs)
-    with terminal.progress() as progress, open_snapshot(snapshot) as opened:
+    with terminal.progress() as progress, open_snapshot(snapshot, prefixes=prefixes) as opened:
         for notice in opened.notices:
             terminal.note(notice)
-        keys = keyring_for_reading(opened, read_with, kms, prefixes=prefixes, progress=progress)
+        keys = keyring_for_reading(opened, read_with, kms, progress=progress)
         options.note_key_problems(terminal, keys)
-        result = survey(opened, keys.keyring if configs else None, prefixes=prefixes, jobs=jobs, progress=progress)
+        result = survey(opened, keys.keyring if configs else None, jobs=jobs, progress=progress)
     if output == "json":
         print_json(document(result, configs))
     else:

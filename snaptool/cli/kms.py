@@ -145,14 +145,13 @@ def plan_command(
     written = [new_config] if new_config is not None else []
     options.refuse_stdin_twice([*configs, *written])
     old, new = options.load_configs(configs), options.load_configs(written)
-    with terminal.progress() as progress, open_snapshot(snapshot) as opened:
+    with terminal.progress() as progress, open_snapshot(snapshot, prefixes=prefixes) as opened:
         plans = plan_calls(
             opened,
             old,
             new,
             kms,
             rewrap=rewrap,
-            prefixes=prefixes,
             skip_hash_check=skip_hash_check,
             progress=progress,
         )

@@ -114,7 +114,7 @@ def rewrite_command(
     lost = Undecryptable(undecryptable)
     etcd = find_etcd(etcd_bin) if boot_check or engine_name == "etcd" else None
     by_etcd = etcd if engine_name == "etcd" else None
-    with terminal.progress() as progress, open_snapshot(source) as found:
+    with terminal.progress() as progress, open_snapshot(source, prefixes=prefixes) as found:
         if not dry_run:
             check_target(target, force=force, source=found.source)  # before an etcd is booted or a key service asked
         with (
@@ -130,7 +130,6 @@ def rewrite_command(
                 allow_uncovered=allow_uncovered or engine_name == "etcd",
                 skip_hash_check=skip_hash_check,
                 rewrap=rewrap,
-                prefixes=prefixes,
                 progress=progress,
             ) as keys,
         ):
@@ -146,7 +145,6 @@ def rewrite_command(
                 allow_uncovered=allow_uncovered,
                 compact=compact,
                 skip_hash_check=skip_hash_check,
-                prefixes=prefixes,
                 jobs=1 if kms.v1_dek_per_object else jobs,
             )
             result = rewrite(

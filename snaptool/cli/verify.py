@@ -65,19 +65,18 @@ def verify_command(
     etcd = find_etcd(etcd_bin) if boot else None
     with (
         terminal.progress() as progress,
-        open_snapshot(snapshot) as found,
+        open_snapshot(snapshot, prefixes=prefixes) as found,
         replayed(found, etcd, progress=progress) as opened,
     ):
         for notice in opened.notices:
             terminal.note(notice)
-        keys = keyring_for_reading(opened, read_with, kms, prefixes=prefixes, progress=progress)
+        keys = keyring_for_reading(opened, read_with, kms, progress=progress)
         options.note_key_problems(terminal, keys)
         keyring = keys.keyring if configs else None
         result = verify(
             opened,
             keyring,
             live_only=live_only,
-            prefixes=prefixes,
             jobs=jobs,
             boot_with=etcd,
             progress=progress,

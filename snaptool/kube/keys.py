@@ -18,6 +18,7 @@ provider, no file.
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -327,10 +328,15 @@ def resource_segments(first: str | bytes) -> int:
     return 2 if "." in first else _PATH_LENGTHS.get(first, 1)
 
 
+def normal_prefix(prefix: str) -> str:
+    """Return a prefix as kube-apiserver reads it, `path.Join("/", prefix)`; empty for the root."""
+    return posixpath.normpath("/" + prefix.lstrip("/")).rstrip("/")
+
+
 @lru_cache(maxsize=64)
 def _normal_prefixes(prefixes: tuple[str, ...]) -> tuple[tuple[bytes, str], ...]:
-    """Each prefix as kube-apiserver uses it, as the bytes with the slash behind it; longer ones first."""
-    normal = {"/" + prefix.strip("/") if prefix.strip("/") else "" for prefix in prefixes}
+    """Each prefix as the bytes with the slash behind it; longer ones first."""
+    normal = {normal_prefix(prefix) for prefix in prefixes}
     return tuple(
         (f"{text}/".encode(errors="surrogateescape"), text)
         for text in sorted(normal, key=lambda text: (-len(text), text))
@@ -377,46 +383,6 @@ def _parse_below(key: bytes, prefix: str, segments: list[str]) -> ResourceKey:
         name="/".join(rest[1:] if in_namespace else rest),
         encryptable=not never,
     )
-
-
-def find_prefixes(keys: Iterable[bytes]) -> tuple[str, ...]:
-    """Find the prefixes that a cluster uses from a sample of its keys.
-
-    Those of `DEFAULT_PREFIXES` that occur. When none does: whatever stands before a known resource's path, shortest
-    first, so that a custom resource which is called like a built-in one does not count as a prefix of its own.
-    """
-    found = set()
-    others = set()
-    for key in keys:
-        usual = next((prefix for prefix in DEFAULT_PREFIXES if key.startswith(f"{prefix}/".encode())), None)
-        if usual is not None:
-            found.add(usual)
-        elif not found:
-            before = _before_known_path(key)
-            if before is not None:
-                others.add(before)
-    if found:
-        return tuple(prefix for prefix in DEFAULT_PREFIXES if prefix in found)
-    outermost: list[str] = []
-    for prefix in sorted(others, key=lambda text: (len(text), text)):
-        if not any(f"{prefix}/".startswith(f"{outer}/") for outer in outermost):
-            outermost.append(prefix)
-    return tuple(outermost)
-
-
-def _before_known_path(key: bytes) -> str | None:
-    try:
-        segments = key.decode().split("/")
-    except UnicodeDecodeError:
-        return None
-    if segments[0]:
-        return None  # the API server's prefixes all begin with a slash
-    # Bounded: nobody nests a prefix deeper, and a hostile key may consist of slashes.
-    for index in range(1, min(len(segments) - 1, 16)):
-        count = resource_segments(segments[index])
-        if "/".join(segments[index : index + count]) in _BY_PATH and len(segments) > index + count:
-            return "/".join(segments[:index])
-    return None
 
 
 _VERSION = pattern(r"v[0-9]+(?:(?:alpha|beta)[0-9]+)?\.(?P<group>.+)")

@@ -193,6 +193,11 @@ def _readings(name: str) -> Iterator[tuple[str, str]]:
     yield labels[0], ".".join(labels[1:])
 
 
+def is_plural_of(plural: str, kind: str) -> bool:
+    """May objects of a kind be those of a resource of that name, as English makes plurals?"""
+    return plural == kind.lower() or plural in _plurals(kind.lower())
+
+
 def _plurals(word: str) -> tuple[str, ...]:
     """Return the plurals that a word may have, the likeliest first."""
     if word.endswith("y"):

@@ -110,7 +110,9 @@ def replayed(
             snapshot = Snapshot(source.buffer, source.release_memory)
             if snapshot.check_trailer() is not Trailer.OK:
                 raise ScratchError("what etcd streamed as its snapshot is cut, or altered on its way")
-            yield OpenedSnapshot(source, snapshot, tuple(notices), stated_path=directory)
+            yield OpenedSnapshot(
+                source, snapshot, tuple(notices), stated_path=directory, given_prefixes=opened.given_prefixes
+            )
 
 
 def scratch_file(parent: Path | None = None) -> Draft:

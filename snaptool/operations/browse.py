@@ -30,7 +30,7 @@ from snaptool.operations.crypto import (
     plaintext_digest,
 )
 from snaptool.operations.labels import Header, Labels, header_of, resource_of
-from snaptool.operations.opening import OpenedSnapshot, found_prefixes
+from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.reasons import explain, server_message
 from snaptool.operations.sweep import NOTHING_TRIED, Progress, make_batches, no_progress
 from snaptool.providers import Chain, Keyring, Kind, Reason
@@ -272,7 +272,6 @@ def listing(
     *,
     all_revisions: bool = False,
     lost: bool = False,
-    prefixes: tuple[str, ...] = (),
     skip_hash_check: bool = False,
     jobs: int = 1,
     progress: Progress = no_progress,
@@ -283,15 +282,14 @@ def listing(
     UnknownType, WrongTrailer, and the FormatErrors of a damaged file.
     """
     snapshot = opened.snapshot
-    prefixes = prefixes or found_prefixes(snapshot)
-    selection = select(word, namespace, prefixes)
+    selection = select(word, namespace, opened.prefixes)
     with contextlib.ExitStack() as stack:
         workshop = None
         if keyring is not None:
             work = Work(str(opened.source.path), opened.source.size, keyring, keyring, SystemRandomness())
             workshop = stack.enter_context(Workshop(work, opened.source.buffer, jobs=jobs))
         digests = stack.enter_context(opened.digests())
-        collected = _Collected(snapshot, Labels(prefixes), workshop)
+        collected = _Collected(snapshot, Labels(opened.prefixes), workshop)
         # An old value that is lost stops a rewrite as well, so that they are counted even where they are not shown.
         collected.run(selection, opened.tend, progress, every=all_revisions or lost)
         if not skip_hash_check:
@@ -468,14 +466,13 @@ def find_value(
     target: Target,
     revision: int | None = None,
     *,
-    prefixes: tuple[str, ...] = (),
     skip_hash_check: bool = False,
 ) -> StoredValue:
     """Find the current value of a key, or the one that a client got at `revision`.
 
     Raises NoSuchKey, WrongTrailer, and the FormatErrors of a damaged file.
     """
-    key, records = _find(opened, target, prefixes, skip_hash_check=skip_hash_check)
+    key, records = _find(opened, target, skip_hash_check=skip_hash_check)
     snapshot = opened.snapshot
     if revision is not None and revision > snapshot.current_revision:
         problem = f"the snapshot ends at revision {snapshot.current_revision}, before {revision}"
@@ -507,20 +504,17 @@ def _stored_value(snapshot: Snapshot, record: StoredRecord, *, live: bool) -> St
     )
 
 
-def _find(
-    opened: OpenedSnapshot, target: Target, prefixes: tuple[str, ...], *, skip_hash_check: bool
-) -> tuple[bytes, list[StoredRecord]]:
+def _find(opened: OpenedSnapshot, target: Target, *, skip_hash_check: bool) -> tuple[bytes, list[StoredRecord]]:
     snapshot = opened.snapshot
     with opened.digests() as digests:
-        prefixes = prefixes or found_prefixes(snapshot)
-        keys = target.keys(prefixes)
+        keys = target.keys(opened.prefixes)
         histories = snapshot.history_of(keys)
         if not skip_hash_check:
             digests.require_right_trailer()
     for key in keys:
         if key in histories:
             return key, histories[key]
-    raise NoSuchKey(target.said, "there is no such key", hint=_where_else(snapshot, target, prefixes))
+    raise NoSuchKey(target.said, "there is no such key", hint=_where_else(snapshot, target, opened.prefixes))
 
 
 _NAMED_PLACES = 5
@@ -546,11 +540,9 @@ def _where_else(snapshot: Snapshot, target: Target, prefixes: Sequence[str]) -> 
     return f"one of that name is in namespace {', '.join([*places][:_NAMED_PLACES])}{more}: say -n"
 
 
-def open_found(
-    opened: OpenedSnapshot, value: StoredValue, keyring: Keyring | None, *, prefixes: tuple[str, ...] = ()
-) -> OpenedValue:
+def open_found(opened: OpenedSnapshot, value: StoredValue, keyring: Keyring | None) -> OpenedValue:
     """Open a value that was found. What is stored in clear is shown whatever the keyring says. Raises ValueLost."""
-    prefixes = prefixes or found_prefixes(opened.snapshot)
+    prefixes = opened.prefixes
     chain = (keyring or Keyring()).chain_for(resource_of(value.key, prefixes).group_resource)
     outcome, plaintext = open_value(chain, value.stored, value.key)
     if value.header.kind is Kind.IDENTITY:
@@ -654,12 +646,11 @@ def history(
     target: Target,
     keyring: Keyring | None = None,
     *,
-    prefixes: tuple[str, ...] = (),
     skip_hash_check: bool = False,
 ) -> History:
     """Tell the history of a key. Without a keyring plaintext alone is digested. Raises as `find_value`."""
-    prefixes = prefixes or found_prefixes(opened.snapshot)
-    key, records = _find(opened, target, prefixes, skip_hash_check=skip_hash_check)
+    prefixes = opened.prefixes
+    key, records = _find(opened, target, skip_hash_check=skip_hash_check)
     snapshot = opened.snapshot
     origins = None
     if keyring is not None:

@@ -34,7 +34,7 @@ from snaptool.operations.crypto import (
     plaintext_digest,
 )
 from snaptool.operations.labels import Header, Labels
-from snaptool.operations.opening import OpenedSnapshot, found_prefixes
+from snaptool.operations.opening import NoKeyUnderPrefix, OpenedSnapshot
 from snaptool.operations.reasons import explain
 from snaptool.operations.sweep import Progress, no_progress
 from snaptool.providers import Keyring
@@ -162,15 +162,17 @@ def diff(
     a: DiffSide,
     b: DiffSide,
     *,
-    prefixes: tuple[str, ...] = (),
     skip_hash_check: bool = False,
     jobs: int = 1,
     progress: Progress = no_progress,
 ) -> Diff:
     """Compare the current values of two snapshots. Raises WrongTrailer, and the FormatErrors of damaged files."""
+    empty = set(a.opened.prefix_facts.empty) & set(b.opened.prefix_facts.empty)
+    if empty:
+        raise NoKeyUnderPrefix(a.opened.source.path, a.opened.prefix_facts)
     with ExitStack() as stack:
         digests = [stack.enter_context(side.opened.digests()) for side in (a, b)]
-        side_a, side_b = _Side(a, prefixes, progress, "reading A"), _Side(b, prefixes, progress, "reading B")
+        side_a, side_b = _Side(a, progress, "reading A"), _Side(b, progress, "reading B")
         if not skip_hash_check:
             for digest in digests:
                 digest.require_right_trailer()
@@ -198,11 +200,11 @@ class _Pairs:
 class _Side:
     """The live records of a snapshot as columns, sorted by key, and what came of opening some of them."""
 
-    def __init__(self, side: DiffSide, prefixes: tuple[str, ...], progress: Progress, step: str) -> None:
+    def __init__(self, side: DiffSide, progress: Progress, step: str) -> None:
         self._side = side
         snapshot = side.opened.snapshot
         self.buffer: mmap | bytes = side.opened.source.buffer
-        self.labels = Labels(prefixes or found_prefixes(snapshot))
+        self.labels = Labels(side.opened.prefix_facts.taken)
         live = snapshot.live_mask()
         parts: dict[str, list[Rows]] = {name: [] for name in _COLUMNS}
         for chunk in snapshot.records():

@@ -28,7 +28,7 @@ from snaptool.etcd.scan import Report, refuse
 from snaptool.kube import plausible
 from snaptool.operations.crypto import Rewraps
 from snaptool.operations.labels import Header, Labels, Resource
-from snaptool.operations.opening import OpenedSnapshot, WrongTrailer, found_prefixes
+from snaptool.operations.opening import OpenedSnapshot, WrongTrailer
 from snaptool.operations.plan import UncoveredResources, Undecryptable
 from snaptool.operations.sweep import Progress, no_progress
 from snaptool.providers import Chain, EncryptionConfig, Keyring, Kind, KmsConfig, NoKeyFits, Provider, Reason
@@ -191,7 +191,7 @@ def check_plugins(
     kms = kms_configs(configs)
     samples: dict[KmsConfig, WrappedSource] = {}
     if sample is not None:
-        collected = _collect(sample, kms, (), no_progress, skip_hash_check=skip_hash_check)
+        collected = _collect(sample, kms, no_progress, skip_hash_check=skip_hash_check)
         for config in kms:
             sources = collected.sources(config)
             if len(sources):
@@ -226,7 +226,6 @@ class _Collected:
 def _collect(
     opened: OpenedSnapshot,
     kms: Sequence[KmsConfig],
-    prefixes: tuple[str, ...],
     progress: Progress,
     report: Report = refuse,
     *,
@@ -235,11 +234,11 @@ def _collect(
     """Pass over all records. `skip_hash_check`: a wrong trailer does not matter to the job."""
     if not skip_hash_check and opened.snapshot.trailer is not None:
         with opened.digests() as digests:  # beside the pass, so that it costs no time
-            collected = _collect(opened, kms, prefixes, progress, report)
+            collected = _collect(opened, kms, progress, report)
             digests.require_right_trailer()
             return collected
     collector = SourceCollector((Api(config.api_version), config.name) for config in kms)
-    labels = Labels(prefixes or found_prefixes(opened.snapshot))
+    labels = Labels(opened.prefixes)
     values: Counter[tuple[int, int]] = Counter()
     for chunk in opened.snapshot.records(report):
         opened.tend(chunk)
@@ -277,7 +276,6 @@ def keyring_for_reading(
     options: KmsOptions = NO_KMS_OPTIONS,
     *,
     skip_hash_check: bool = True,
-    prefixes: tuple[str, ...] = (),
     progress: Progress = no_progress,
 ) -> Unwrapped:
     """Make a keyring that opens every value of a snapshot, asking each KMS plugin once for every distinct wrapped key.
@@ -292,7 +290,7 @@ def keyring_for_reading(
     if not kms:
         return Unwrapped(Keyring(configs, plausible=plausible))
     try:
-        collected = _collect(opened, kms, prefixes, progress, lambda _: None, skip_hash_check=skip_hash_check)
+        collected = _collect(opened, kms, progress, lambda _: None, skip_hash_check=skip_hash_check)
     except WrongTrailer:
         raise
     except FormatError:
@@ -418,7 +416,7 @@ def exported_keys(
     Raises WrongTrailer, unless told to `skip_hash_check`.
     """
     kms = kms_configs(configs)
-    collected = _collect(opened, kms, (), progress, skip_hash_check=skip_hash_check)
+    collected = _collect(opened, kms, progress, skip_hash_check=skip_hash_check)
     with _Services(options) as services:
         unwrapped, keys_of = _unwrap(configs, collected, services, options, progress)
     pairs: list[tuple[WrappedSource, bytes]] = []
@@ -458,7 +456,6 @@ def keys_for_rewriting(
     allow_uncovered: bool = False,
     skip_hash_check: bool = False,
     rewrap: bool = False,
-    prefixes: tuple[str, ...] = (),
     progress: Progress = no_progress,
 ) -> Iterator[RewriteKeys]:
     """Get all keys that a rewrite needs: unwrap the old ones, then make and prove those to write with.
@@ -474,7 +471,7 @@ def keys_for_rewriting(
     if not (old_kms or new_kms):
         yield RewriteKeys(Unwrapped(Keyring(old, plausible=plausible)), Keyring(new, plausible=plausible))
         return
-    collected = _collect(opened, old_kms, prefixes, progress, skip_hash_check=skip_hash_check)
+    collected = _collect(opened, old_kms, progress, skip_hash_check=skip_hash_check)
     if new and not allow_uncovered and undecryptable is Undecryptable.STOP:
         _require_cover(collected, old, new)
     with _Services(options) as services, ExitStack() as stack:
@@ -619,7 +616,6 @@ def plan_calls(
     options: KmsOptions = NO_KMS_OPTIONS,
     *,
     rewrap: bool = False,
-    prefixes: tuple[str, ...] = (),
     skip_hash_check: bool = False,
     progress: Progress = no_progress,
 ) -> tuple[CallPlan, ...]:
@@ -627,7 +623,7 @@ def plan_calls(
 
     Raises WrongTrailer, unless told to `skip_hash_check`.
     """
-    collected = _collect(opened, kms_configs(old), prefixes, progress, skip_hash_check=skip_hash_check)
+    collected = _collect(opened, kms_configs(old), progress, skip_hash_check=skip_hash_check)
     loads = _loads(collected, new)
     rewrapped = {config.kind for config in kms_configs(new) if rewrap and loads.get((config.kind, config.name))}
     plans = []

@@ -113,7 +113,8 @@ class Labels:
     def __init__(self, prefixes: Sequence[str]) -> None:
         self.resources: list[Resource] = [NOT_KUBERNETES]
         self.headers: list[Header] = [PLAIN]
-        self.prefixes = tuple(prefixes)
+        # A key under nested prefixes is of the longest.
+        self.prefixes = tuple(sorted(prefixes, key=lambda prefix: (-len(prefix), prefix)))
         self._resource_of: dict[Resource, int] = {NOT_KUBERNETES: 0}
         self._header_of: dict[Header, int] = {PLAIN: 0}
         self._known_segments: dict[bytes, int] = {}
@@ -126,13 +127,13 @@ class Labels:
         undecided = np.ones(len(numbers), dtype=np.bool_)
         for prefix in self.prefixes:
             head = prefix.encode() + b"/"
-            (rows,) = np.nonzero(undecided & _starts_with(chunk.buffer, chunk.key_pos, chunk.key_len, head))
+            (rows,) = np.nonzero(undecided & starts_with(chunk.buffer, chunk.key_pos, chunk.key_len, head))
             undecided[rows] = False
             numbers[rows] = self._below(chunk.buffer, chunk.key_pos[rows], chunk.key_len[rows], head)
         (rows,) = np.nonzero(undecided)
         if len(rows):
             compactor = chunk.key_len[rows] == len(COMPACT_REVISION_KEY)
-            compactor &= _starts_with(chunk.buffer, chunk.key_pos[rows], chunk.key_len[rows], COMPACT_REVISION_KEY)
+            compactor &= starts_with(chunk.buffer, chunk.key_pos[rows], chunk.key_len[rows], COMPACT_REVISION_KEY)
             numbers[rows[compactor]] = self._learn_path(COMPACT_REVISION_KEY)
         return numbers
 
@@ -164,7 +165,7 @@ class Labels:
     def header_numbers(self, chunk: RecordChunk) -> NDArray[np.int64]:
         """Number, for every record, what stands in front of its value: an index into `headers`."""
         numbers = np.zeros(len(chunk.key_pos), dtype=np.int64)
-        (rows,) = np.nonzero(_starts_with(chunk.buffer, chunk.value_pos, chunk.value_len, ENCRYPTED))
+        (rows,) = np.nonzero(starts_with(chunk.buffer, chunk.value_pos, chunk.value_len, ENCRYPTED))
         if len(rows):
             values, lengths = chunk.value_pos[rows], chunk.value_len[rows]
             ends, lengths = np.zeros(len(rows), dtype=np.int64), np.minimum(lengths, LONGEST_HEADER)
@@ -206,7 +207,8 @@ def _number(
     return found
 
 
-def _starts_with(buffer: NDArray[np.uint8], starts: Positions, lengths: Positions, text: bytes) -> NDArray[np.bool_]:
+def starts_with(buffer: NDArray[np.uint8], starts: Positions, lengths: Positions, text: bytes) -> NDArray[np.bool_]:
+    """Which byte strings of `buffer` begin with `text`."""
     result: NDArray[np.bool_] = lengths >= len(text)
     (rows,) = np.nonzero(result)
     at = starts[rows]

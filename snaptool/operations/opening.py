@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,14 +14,26 @@ from typing import Self
 from snaptool.errors import FormatError, InputError
 from snaptool.etcd import Snapshot, Trailer
 from snaptool.files import Source
-from snaptool.kube import DEFAULT_PREFIXES, find_prefixes
+from snaptool.kube import normal_prefix, prefix_text
+from snaptool.operations.prefixes import PrefixFacts, find_prefixes
 
 _HASH_BLOCK = 2 << 20
-_KEYS_LOOKED_AT = 10_000
 
 
 class WrongTrailer(FormatError):
     """The SHA-256 behind the database is not the one of its bytes."""
+
+
+class NoKeyUnderPrefix(InputError):
+    """A prefix was given under which no key of the snapshot lies."""
+
+    def __init__(self, path: Path, facts: PrefixFacts) -> None:
+        given = ", ".join(map(prefix_text, facts.empty))
+        found = ", ".join(map(prefix_text, facts.found))
+        hint = f"the prefixes found in it: {found}" if found else "none was found in it either"
+        super().__init__(f"{path}: no key lies under --etcd-prefix {given}", hint=hint)
+        self.prefixes = facts.empty
+        self.found = facts.found
 
 
 def wrong_trailer(path: Path) -> WrongTrailer:
@@ -38,6 +50,7 @@ class OpenedSnapshot:
 
     `data_directory`: the etcd data directory that it was found in, if that has a WAL, which may hold newer writes than
     `snapshot`; `operations.boot.replayed` brings them in. `stated_path`: what reports call it, if not by its path.
+    `given_prefixes`: the API servers' `--etcd-prefix` as the user said it; none: they are found.
     """
 
     source: Source
@@ -45,6 +58,23 @@ class OpenedSnapshot:
     notices: tuple[str, ...] = ()
     data_directory: Path | None = None
     stated_path: Path | None = None
+    given_prefixes: tuple[str, ...] = ()
+    _facts: list[PrefixFacts] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    @property
+    def prefix_facts(self) -> PrefixFacts:
+        """What the keys say of the API servers' prefixes: found by one pass over them, the first time it is asked."""
+        if not self._facts:
+            given = tuple(dict.fromkeys(map(normal_prefix, self.given_prefixes)))
+            self._facts.append(find_prefixes(self.snapshot, given, self.tend))
+        return self._facts[0]
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """Under which prefixes keys are Kubernetes': those given, else those found. Raises NoKeyUnderPrefix."""
+        if self.prefix_facts.empty:
+            raise NoKeyUnderPrefix(self.source.path, self.prefix_facts)
+        return self.prefix_facts.taken
 
     @property
     def path(self) -> Path:
@@ -136,9 +166,10 @@ class Digests:
         return self._file_digest.hex()
 
 
-def open_snapshot(path: Path | str) -> OpenedSnapshot:
+def open_snapshot(path: Path | str, *, prefixes: Sequence[str] = ()) -> OpenedSnapshot:
     """Open a snapshot file, a `member/snap/db`, or an etcd data directory, read-only.
 
+    `prefixes`: the API servers' `--etcd-prefix`, where they are not to be found from the keys.
     Raises InputError when there is nothing to open, FormatError when it is no bolt file or its metas are broken.
     """
     path = Path(path)
@@ -149,7 +180,8 @@ def open_snapshot(path: Path | str) -> OpenedSnapshot:
         path, notices = in_data_directory(path)
     source = Source(path)
     try:
-        return OpenedSnapshot(source, Snapshot(source.buffer, source.release_memory), notices, directory)
+        snapshot = Snapshot(source.buffer, source.release_memory)
+        return OpenedSnapshot(source, snapshot, notices, directory, given_prefixes=tuple(prefixes))
     except BaseException:
         source.close()
         raise
@@ -175,11 +207,3 @@ def in_data_directory(directory: Path) -> tuple[Path, tuple[str, ...]]:
 def has_wal(directory: Path) -> bool:
     """Say whether a data directory has a write-ahead log."""
     return any((directory / "member" / "wal").glob("*.wal"))
-
-
-def found_prefixes(snapshot: Snapshot) -> tuple[str, ...]:
-    """Find the `--etcd-prefix` of the API servers from the first keys of a snapshot; the usual one if none shows."""
-    for chunk in snapshot.records():
-        found = find_prefixes(chunk.user_key(row) for row in range(min(len(chunk), _KEYS_LOOKED_AT)))
-        return found or DEFAULT_PREFIXES
-    return DEFAULT_PREFIXES

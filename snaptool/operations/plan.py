@@ -77,7 +77,6 @@ class RewriteRequest:
     allow_uncovered: bool = False
     compact: bool = False
     skip_hash_check: bool = False
-    prefixes: tuple[str, ...] = ()
     jobs: int = 1
     randomness: Randomness = field(default_factory=SystemRandomness)
     rewraps: Rewraps = field(default_factory=Rewraps)

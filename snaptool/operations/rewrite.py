@@ -34,7 +34,7 @@ from snaptool.operations.crypto import (
 )
 from snaptool.operations.direct import DirectEngine
 from snaptool.operations.labels import Labels
-from snaptool.operations.opening import OpenedSnapshot, found_prefixes
+from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.plan import (
     Deletion,
     Job,
@@ -128,7 +128,7 @@ def rewrite(
     if target is not None:
         check_target(target, force=force, source=opened.source)
     snapshot = opened.snapshot
-    labels = Labels(request.prefixes or found_prefixes(snapshot))
+    labels = Labels(opened.prefixes)
     writing = Keyring(()) if request.decrypt else request.writing
     reading = request.reading or Keyring(())
     work = Work(str(opened.source.path), opened.source.size, reading, writing, request.randomness, request.rewraps)

@@ -12,7 +12,7 @@ from snaptool.etcd import Snapshot, Trailer
 from snaptool.operations.crypto import SystemRandomness, Work, Workshop
 from snaptool.operations.findings import Finding, finding, from_etcd, grouped
 from snaptool.operations.labels import Labels
-from snaptool.operations.opening import OpenedSnapshot, found_prefixes
+from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.sweep import LostValue, Progress, Sweep, no_progress, sweep
 from snaptool.providers import Keyring, Reason
 
@@ -131,7 +131,6 @@ def survey(
     opened: OpenedSnapshot,
     keyring: Keyring | None = None,
     *,
-    prefixes: tuple[str, ...] = (),
     jobs: int = 1,
     progress: Progress = no_progress,
 ) -> Survey:
@@ -140,7 +139,7 @@ def survey(
     Raises CorruptPage, BadRevision and BadRecord for a damaged file; a wrong trailer is a finding.
     """
     snapshot = opened.snapshot
-    labels = Labels(prefixes or found_prefixes(snapshot))
+    labels = Labels(opened.prefixes)
     sums = snapshot.new_sums()
     with contextlib.ExitStack() as stack:
         workshop = None

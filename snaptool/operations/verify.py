@@ -28,7 +28,7 @@ from snaptool.operations.findings import (
     grouped,
 )
 from snaptool.operations.labels import Header, Labels
-from snaptool.operations.opening import OpenedSnapshot, found_prefixes
+from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.reasons import explain, server_message
 from snaptool.operations.survey import trailer_finding
 from snaptool.operations.sweep import LostValue, Progress, Sweep, no_progress, sweep
@@ -66,7 +66,6 @@ def verify(
     keyring: Keyring | None = None,
     *,
     live_only: bool = False,
-    prefixes: tuple[str, ...] = (),
     jobs: int = 1,
     boot_with: EtcdBinaries | None = None,
     progress: Progress = no_progress,
@@ -91,7 +90,7 @@ def verify(
             if not broken:
                 findings += [from_etcd(dangling.finding()) for dangling in snapshot.dangling_leases()]
                 findings += _leftovers(snapshot)
-                labels = Labels(prefixes or found_prefixes(snapshot))
+                labels = Labels(opened.prefixes)
                 swept = sweep(
                     snapshot,
                     labels,

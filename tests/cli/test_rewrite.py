@@ -644,13 +644,27 @@ def test_jobs_do_not_change_the_result(snaptool: Snaptool, tmp_path: Path) -> No
     assert snaptool("rewrite", source, tmp_path / "3.db", "--jobs", "0").code == 2
 
 
-def test_prefix_that_is_not_there_finds_no_kubernetes(snaptool: Snaptool, target: Path) -> None:
+@pytest.mark.parametrize("command", ["rewrite", "inspect", "verify", "list"])
+@pytest.mark.parametrize("prefix", ["/other", "", "/registry/secrets/default"])
+def test_a_prefix_under_which_no_key_of_kubernetes_lies_is_refused_and_the_found_one_named(
+    snaptool: Snaptool, target: Path, command: str, prefix: str
+) -> None:
     source = snaptool.sample("aescbc-cluster.db")
-    ran = snaptool(
-        *("rewrite", source, target, "--config", SAMPLES / "aescbc.yaml", "--decrypt", "--dry-run", "-o", "json"),
-        *("--etcd-prefix", "/other"),
-    )
-    assert {change["resource"] for change in ran.json["values"]} <= {"(other)", "compact_rev_key"}
+    more: list[str | Path] = [target, "--decrypt"] if command == "rewrite" else []
+    ran = snaptool(command, source, *more, "--config", SAMPLES / "aescbc.yaml", "--etcd-prefix", prefix)
+    assert ran.code == 2
+    assert f"no key lies under --etcd-prefix {prefix or '/'}" in ran.stderr
+    assert "/registry" in ran.stderr.splitlines()[-1]
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("prefix", ["/registry", "/registry/", "registry", "//registry", "/registry/."])
+def test_a_given_prefix_is_read_as_the_api_server_reads_it(snaptool: Snaptool, target: Path, prefix: str) -> None:
+    source = snaptool.sample("aescbc-cluster.db")
+    words = ("--config", SAMPLES / "aescbc.yaml", "--new-config", SAMPLES / "secretbox.yaml", "--etcd-prefix", prefix)
+    ran = snaptool("rewrite", source, target, *words, "-o", "json", makes=[target])
+    assert ran.json["records"]["rewritten"] > 10
+    assert b"k8s:enc:aescbc" not in target.read_bytes()
 
 
 def test_source_of_a_failed_run_is_as_it_was(snaptool: Snaptool, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from snaptool.kube import (
     consequence,
     decode_object,
     describe,
-    find_prefixes,
     key_prefixes,
+    normal_prefix,
     parse_key,
     plausible,
     resource_segments,
@@ -58,7 +58,7 @@ def test_the_place_of_an_object_parses_back_to_it(kind: ResourceType, namespace:
     found = parse_key(place, [prefix])
     assert found is not None
     in_namespace = kind.namespaced is not False
-    assert (found.prefix, found.group_resource) == (prefix, kind.group_resource)
+    assert (found.prefix, found.group_resource) == (normal_prefix(prefix), kind.group_resource)
     assert (found.namespace, found.name) == (namespace if in_namespace else None, name)
     assert found.encryptable
 
@@ -97,18 +97,6 @@ def test_one_key_answers_for_all_that_share_its_deciding_segments(key: bytes, ta
         found.group,
         found.encryptable,
     )
-
-
-@given(st.lists(hostile_keys, max_size=20))
-def test_found_prefixes_hold_at_least_one_key_each(keys: list[bytes]) -> None:
-    for prefix in find_prefixes(keys):
-        assert any(key.startswith(f"{prefix}/".encode()) for key in keys)
-
-
-@given(prefixes, st.lists(st.sampled_from(RESOURCE_TYPES), min_size=1, max_size=5))
-def test_the_prefix_of_a_cluster_is_found(prefix: str, kinds: list[ResourceType]) -> None:
-    sample = [place for kind in kinds for place in key_prefixes(kind, "default", "x", prefix=prefix)]
-    assert find_prefixes(sample) == (prefix,)
 
 
 @st.composite

@@ -5,7 +5,6 @@ from snaptool.kube import (
     RESOURCE_TYPES,
     ResourceKey,
     UnknownType,
-    find_prefixes,
     key_prefixes,
     parse_key,
     resolve_type,
@@ -202,7 +201,9 @@ def test_odd_keys_keep_their_resource(key: bytes, namespace: str | None, name: s
     assert bytes(found) == key
 
 
-@pytest.mark.parametrize("spelling", ["mine/prod", "/mine/prod", "/mine/prod/"])
+@pytest.mark.parametrize(
+    "spelling", ["mine/prod", "/mine/prod", "/mine/prod/", "//mine/prod", "/mine/./prod", "x/../mine//prod"]
+)
 def test_a_prefix_may_be_spelled_as_the_flag_allows(spelling: str) -> None:
     found = parsed(b"/mine/prod/secrets/ns/s", spelling)
     assert (found.prefix, found.group_resource) == ("/mine/prod", "secrets")
@@ -211,23 +212,6 @@ def test_a_prefix_may_be_spelled_as_the_flag_allows(spelling: str) -> None:
 def test_the_longer_prefix_wins_and_an_empty_one_is_the_root() -> None:
     assert parsed(b"/a/b/secrets/ns/s", "/a", "/a/b").prefix == "/a/b"
     assert parsed(b"/secrets/ns/s", "").group_resource == "secrets"
-
-
-# -- prefixes from a sample ------------------------------------------------------------------------------------------
-
-
-def test_usual_prefixes_are_found_in_the_order_of_the_defaults() -> None:
-    sample = [b"compact_rev_key", b"/openshift.io/routes/ns/r", b"/kubernetes.io/secrets/ns/s", b"/other/x"]
-    assert find_prefixes(sample) == ("/kubernetes.io", "/openshift.io")
-
-
-def test_an_unusual_prefix_is_found_before_known_resources() -> None:
-    sample = [b"/mine/prod/foo.example/secrets/ns/s", b"/mine/prod/minions/n1", b"/mine/prod/services/specs/ns/s"]
-    assert find_prefixes(sample) == ("/mine/prod",)
-
-
-def test_no_prefix_is_found_where_nothing_is_kubernetes() -> None:
-    assert find_prefixes([b"", b"compact_rev_key", b"\xff/secrets/x", b"/" * 10_000, b"/a/b/c"]) == ()
 
 
 # -- kubectl's words -------------------------------------------------------------------------------------------------

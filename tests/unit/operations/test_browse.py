@@ -117,7 +117,8 @@ def test_a_namespace_selects_with_a_type_and_without() -> None:
 def test_a_namespace_is_told_from_an_object_of_that_name(tmp_path: Path) -> None:
     cluster_scoped = b"/registry/minions/shop/x"  # an odd key: Nodes are in no namespace
     keys = (b"/registry/namespaces/shop", b"/registry/pods/shop/x", b"/registry/pods/y/shop", cluster_scoped)
-    with open_snapshot(write_history(tmp_path / "db", [(key, OBJECT) for key in keys])) as opened:
+    namespace = OBJECT.replace(b"Secret", b"Namespace")
+    with open_snapshot(write_history(tmp_path / "db", [(key, namespace) for key in keys])) as opened:
         assert [row.key for row in listing(opened, None, "shop")] == [b"/registry/pods/shop/x"]
 
 

@@ -91,6 +91,7 @@ def _open(path: Path, prefixes: tuple[str, ...], terminal: Terminal) -> OpenedSn
 @options.hash_option
 @options.prefix_option
 @options.jobs_option
+@options.kms_lost_option
 @options.kms_options
 @options.output_option("text", "wide", "name", "json")
 @options.terminal_options

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @options.config_option()
 @options.prefix_option
 @options.jobs_option
+@options.kms_lost_option
 @options.kms_options
 @options.output_option()
 @options.terminal_options

@@ -12,9 +12,10 @@ from snaptool.cli.render import Terminal, echo, print_json, print_table
 
 if TYPE_CHECKING:
     from snaptool.operations.keys import KmsOptions
-    from snaptool.providers.kms_keys import CallPlan, ServiceCheck
-
-_GUESSED_SECONDS = 0.02  # a call to a cloud takes 5 to 50 ms: spec/kms.md 2.4
+    from snaptool.providers.kms import KmsError
+    from snaptool.providers.kms_keys import ServiceCheck
+    from snaptool.providers.kms_sources import CallPlan
+    from snaptool.providers.kms_unwrapping import FailedSources
 
 
 @click.group("kms")
@@ -71,21 +72,30 @@ def _usable(check: ServiceCheck) -> bool:
 
 
 def _check_document(check: ServiceCheck) -> dict[str, Any]:
-    error = check.error
     return {
-        "provider": check.provider,
-        "api": check.api,
+        "provider": f"kms/{check.api}",
+        "key_name": check.provider,
         "usable": _usable(check),
-        "version": check.version,
-        "healthz": check.healthz,
-        "key_id_hash": check.key_id_hash,
-        "plugin": check.plugin,
+        "version": check.version or None,
+        "healthz": check.healthz or None,
+        "key_id_hash": check.key_id_hash or None,
+        "plugin": check.plugin or None,
         "round_trip": check.round_trip,
         "problems": list(check.problems),
         "milliseconds": {question: round(1000 * seconds, 1) for question, seconds in check.seconds.items()},
-        "error": None
-        if error is None
-        else {"category": error.category, "message": str(error), "detail": error.detail, "hint": error.hint},
+        "error": None if check.error is None else _error_document(check.error),
+    }
+
+
+def _error_document(error: KmsError) -> dict[str, Any]:
+    """Return an error as every failure is told, and why the service did not deliver."""
+    return {
+        "code": error.code,
+        "problem": str(error),
+        "remedy": error.hint or None,
+        "place": error.place,
+        "category": error.category,
+        "detail": error.detail or None,
     }
 
 
@@ -116,9 +126,6 @@ def _print_checks(checks: tuple[ServiceCheck, ...]) -> None:
 @options.config_option()
 @click.option("--new-config", metavar="FILE", help="EncryptionConfiguration that a rewrite would write with.")
 @click.option("--rewrap", is_flag=True, help="Plan a `rewrite --rewrap`.")
-@click.option(
-    "--latency", metavar="SECONDS", type=float, default=_GUESSED_SECONDS, show_default=True, help="Of a call."
-)
 @options.prefix_option
 @options.hash_option
 @options.dek_per_object_option
@@ -129,7 +136,6 @@ def plan_command(
     snapshot: Path,
     configs: tuple[str, ...],
     new_config: str | None,
-    latency: float,
     prefixes: tuple[str, ...],
     kms: KmsOptions,
     output: str,
@@ -156,7 +162,7 @@ def plan_command(
             progress=progress,
         )
     if output == "json":
-        print_json({"plans": [_plan_document(plan, latency, kms.concurrency) for plan in plans]})
+        print_json({"plans": [_plan_document(plan) for plan in plans]})
         return exits.DONE
     rows = [
         [
@@ -166,23 +172,21 @@ def plan_command(
             plan.objects,
             plan.sources,
             ", ".join(f"{count:,} {method}" for method, count in plan.calls.items()) or "none",
-            f"{plan.seconds(latency, kms.concurrency):.1f} s",
         ]
         for plan in plans
     ]
-    print_table(["PROVIDER", "API", "TO", "VALUES", "WRAPPED KEYS", "CALLS", "TIME"], rows, right="   rr r")
+    print_table(["PROVIDER", "API", "TO", "VALUES", "WRAPPED KEYS", "CALLS"], rows, right="   rr")
     return exits.DONE
 
 
-def _plan_document(plan: CallPlan, latency: float, concurrency: int | None) -> dict[str, Any]:
+def _plan_document(plan: CallPlan) -> dict[str, Any]:
     return {
-        "provider": plan.provider,
-        "api": plan.api,
+        "provider": f"kms/{plan.api}",
+        "key_name": plan.provider,
         "purpose": plan.purpose,
         "values": plan.objects,
         "wrapped_keys": plan.sources,
         "calls": dict(plan.calls),
-        "seconds": round(plan.seconds(latency, concurrency), 3),
     }
 
 
@@ -193,13 +197,16 @@ def _plan_document(plan: CallPlan, latency: float, concurrency: int | None) -> d
 @click.option("--yes-write-keys", is_flag=True, help="Required: FILE will open these values for whoever has it.")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @options.hash_option
+@options.kms_lost_option
 @options.kms_options
+@options.output_option()
 @options.terminal_options
 def export_command(
     snapshot: Path,
     target: Path,
     configs: tuple[str, ...],
     kms: KmsOptions,
+    output: str,
     terminal: Terminal,
     *,
     yes_write_keys: bool,
@@ -208,7 +215,7 @@ def export_command(
 ) -> int:
     """Unwrap every key of a snapshot and write them to FILE, mode 0600: what --dek-file reads when the KMS is gone.
 
-    Nothing is written unless every key was unwrapped.
+    A key is written when it opened a value. Nothing is written unless every one did, or is given up by --kms-lost.
     """
     from snaptool.files import check_target, write_private
     from snaptool.operations.keys import exported_keys
@@ -220,9 +227,22 @@ def export_command(
     with terminal.progress() as progress, open_snapshot(snapshot) as opened:
         check_target(target, force=force, source=opened.source)
         text, unwrapped = exported_keys(opened, read_with, kms, skip_hash_check=skip_hash_check, progress=progress)
-    for problem in unwrapped.problems:
-        raise problem.error
     write_private(target, text, force=force)
-    saved = sum(len(answer.keys) for answer in unwrapped.answers)
+    saved = sum(len(answer.keys) - len(answer.unproven) for answer in unwrapped.answers)
+    options.note_key_problems(terminal, unwrapped)
+    if output == "json":
+        given_up = [_failed_document(failed) for failed in unwrapped.given_up]
+        print_json({"path": str(target), "keys": saved, "given_up": given_up})
     terminal.note(f"wrote {saved:,} keys to {target}: it opens what they encrypt, without any KMS; keep it as safe")
     return exits.DONE
+
+
+def _failed_document(failed: FailedSources) -> dict[str, Any]:
+    return {
+        "provider": f"kms/{failed.api}",
+        "key_name": failed.provider,
+        "key_id_hash": failed.key_id_hash or None,
+        "category": failed.category,
+        "wrapped_keys": failed.sources,
+        "values": failed.objects,
+    }

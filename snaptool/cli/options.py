@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
+import re
+import stat
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,13 +19,15 @@ from snaptool.errors import InputError
 if TYPE_CHECKING:
     from snaptool.operations.keys import Unwrapped
     from snaptool.providers import EncryptionConfig
-    from snaptool.providers.kms_saved import SavedKeks, SavedKeys
+    from snaptool.providers.kms_saved import SavedKeys
+    from snaptool.providers.kms_unwrapping import GivenUp
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 _LARGEST_CONFIG = 16 << 20
+_LARGEST_KEY_FILE = 256 << 20  # a million data keys take half of it
 
 
 def terminal_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -129,7 +133,7 @@ def kms_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "dek_files",
         metavar="FILE",
         multiple=True,
-        help="Keys saved by `kms export-deks`, or KEKs of a local plugin; tried before a plugin is asked; repeatable.",
+        help="Keys saved by `kms export-deks`; tried before a plugin is asked; may be repeated.",
     )
     @functools.wraps(command)
     def wrapped(
@@ -149,7 +153,8 @@ def kms_options(command: Callable[..., Any]) -> Callable[..., Any]:
             rate=kms_rate,
             timeout=kms_timeout,
             v1_dek_per_object=kwargs.pop("kms_v1_dek_per_object", False),
-            saved=tuple(map(_read_key_file, dek_files)),
+            saved=tuple(_read_key_file(path, Terminal(quiet=kwargs.get("quiet", False))) for path in dek_files),
+            given_up=tuple(_given_up(word) for word in kwargs.pop("kms_lost", ())),
         )
         return command(*args, kms=kms, **kwargs)
 
@@ -165,6 +170,30 @@ def dek_per_object_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def kms_lost_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--kms-lost`; stands above `kms_options`, which takes it in."""
+    return click.option(
+        "--kms-lost",
+        metavar="NAME[=sha256:KEYID]",
+        multiple=True,
+        help="Your word that keys are gone for good: what KMS provider NAME refuses now, all or under one key id, "
+        "counts as lost; may be repeated.",
+    )(command)
+
+
+def _given_up(word: str) -> GivenUp:
+    from snaptool.providers.kms_unwrapping import GivenUp
+
+    name, marked, digits = word.rpartition("=sha256:")
+    if not marked:
+        return GivenUp(word)
+    if not name or not re.fullmatch("[0-9a-f]{64}", digits):
+        raise click.BadParameter(
+            f"{word!r}: a key id is `sha256:` and 64 hex digits, as messages print it", param_hint="--kms-lost"
+        )
+    return GivenUp(name, f"sha256:{digits}")
+
+
 def _kms_endpoints(pairs: Sequence[str]) -> dict[str, str]:
     """Read NAME=URL; names of KMS v1 providers may hold colons, no name holds `=unix:`."""
     endpoints = {}
@@ -176,19 +205,43 @@ def _kms_endpoints(pairs: Sequence[str]) -> dict[str, str]:
     return endpoints
 
 
-def _read_key_file(path: str) -> SavedKeys | SavedKeks:
+def _read_key_file(path: str, terminal: Terminal) -> SavedKeys:
     from snaptool.providers.kms_saved import BadKeyFile, read_key_file
 
+    hint = "name a file written by `snaptool kms export-deks`"
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        content, mode = _read_bounded(path, _LARGEST_KEY_FILE)
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}", hint="check the path and its permissions") from error
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not a text", hint="name a file written by `snaptool kms export-deks`") from None
+        raise InputError(
+            f"cannot read {path}: {error.strerror}", hint="check the path and its permissions", place=path
+        ) from error
+    except ValueError as error:
+        raise BadKeyFile(f"{path}: {error}", hint=hint, place=path) from None
+    if stat.S_ISREG(mode) and mode & 0o044:
+        terminal.note(f"{path} can be read by others (mode {stat.S_IMODE(mode):04o}), and opens values without any KMS")
     try:
-        return read_key_file(text)
+        return read_key_file(content.decode())
+    except UnicodeDecodeError:
+        raise BadKeyFile(f"{path}: not a text", hint=hint, place=path) from None
     except BadKeyFile as error:
-        raise BadKeyFile(f"{path}: {error}", hint="name a file written by `snaptool kms export-deks`") from error
+        raise BadKeyFile(f"{path}: {error}", hint=hint, place=path) from error
+
+
+def _read_bounded(path: str, limit: int) -> tuple[bytes, int]:
+    """Read a file, or a pipe that has a writer (`<(…)` of a shell), and its mode.
+
+    Raises OSError, and ValueError with what is wrong for a device and for more than `limit` bytes.
+    """
+    # O_NONBLOCK: opening a pipe that nobody writes to would wait for ever.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        os.set_blocking(file.fileno(), True)
+        mode = os.fstat(file.fileno()).st_mode
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+            raise ValueError("a device, not a file")
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"larger than {limit >> 20} MiB")
+    return content, mode
 
 
 def note_key_problems(terminal: Terminal, unwrapped: Unwrapped) -> None:
@@ -198,6 +251,8 @@ def note_key_problems(terminal: Terminal, unwrapped: Unwrapped) -> None:
             f"KMS provider {answer.provider!r} ({answer.api}): {answer.sources:,} wrapped keys of {answer.objects:,} "
             f"values, {answer.asked:,} asked for, {answer.known:,} from files; {answer.seconds:.1f} s"
         )
+    for failed in unwrapped.given_up:
+        terminal.note(f"KMS provider {failed.provider!r}: given up, by --kms-lost: {failed}")
     for problem in unwrapped.problems:
         terminal.note(str(problem.error))
         if problem.error.hint:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 )
 @options.prefix_option
 @options.jobs_option
+@options.kms_lost_option
 @options.kms_options
 @options.output_option()
 @options.terminal_options
@@ -76,6 +77,7 @@ def verify_command(
         result = verify(
             opened,
             keyring,
+            remedy=keys.remedy,
             live_only=live_only,
             jobs=jobs,
             boot_with=etcd,

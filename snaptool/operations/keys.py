@@ -6,7 +6,9 @@ unwrapped once, fresh keys to write with are made and proved, and the connection
 never a connection: what a job asks of a plugin does not depend on the number of values or of workers.
 
 `keyring_for_reading` is for jobs that open everything, `asking_keyring` for those that look at a few values, and
-`keys_for_rewriting` for the job that writes. A plugin that fails does not always end a job: see `KeyProblem`.
+`keys_for_rewriting` for the job that writes. What a plugin refuses or answers wrongly, also when asked again, is a
+`KeyProblem`: readers go on without these values and say so, a rewrite ends. Only the operator's word
+(`KmsOptions.given_up`) makes them lost.
 
 Source: spec/kms.md 2.4 and 6. Nothing here knows a cipher or a socket.
 """
@@ -17,27 +19,36 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
-import numpy as np
-
 from snaptool.errors import FormatError, InputError
-from snaptool.etcd import decode_key_value
-from snaptool.etcd.scan import Report, refuse
 from snaptool.kube import plausible
 from snaptool.operations.crypto import Rewraps
-from snaptool.operations.labels import Header, Labels, Resource
+from snaptool.operations.labels import Header
 from snaptool.operations.opening import OpenedSnapshot, WrongTrailer
 from snaptool.operations.plan import UncoveredResources, Undecryptable
 from snaptool.operations.sweep import Progress, no_progress
-from snaptool.providers import Chain, EncryptionConfig, Keyring, Kind, KmsConfig, NoKeyFits, Provider, Reason
+from snaptool.operations.wrapped import Collected, collect
+from snaptool.providers import (
+    Chain,
+    EncryptionConfig,
+    Entropy,
+    KeyDoesNotFit,
+    Keyring,
+    Kind,
+    KmsConfig,
+    NoKeyFits,
+    Opened,
+    Provider,
+    Reason,
+)
 from snaptool.providers.kms import (
     Api,
     AskingKeys,
     Category,
     KeySource,
-    KmsAnsweredWrongly,
     KmsError,
     KmsService,
     KmsV1Provider,
@@ -46,39 +57,37 @@ from snaptool.providers.kms import (
     WrappedSource,
     WriteKey,
     WriteKeys,
+    decode_envelope,
 )
-from snaptool.providers.kms_grpc import DEFAULT_TIMEOUT_SECONDS, GrpcKms, Pace, parse_endpoint
+from snaptool.providers.kms_grpc import DEFAULT_TIMEOUT_SECONDS, GrpcKms, Pace, Retry, parse_endpoint
 from snaptool.providers.kms_keys import (
-    CONCURRENCY,
-    CallPlan,
     FreshWriteKeys,
     Rewrapping,
     ServiceCheck,
-    SourceCollector,
-    Sources,
-    Unwrapping,
     check_service,
     make_write_key,
     make_write_keys,
+    rewrap_sources,
+)
+from snaptool.providers.kms_saved import SavedKeys, write_key_file
+from snaptool.providers.kms_sources import (
+    CONCURRENCY,
+    CallPlan,
     plan_reading,
     plan_rewrapping,
     plan_writing,
-    rewrap_sources,
+)
+from snaptool.providers.kms_unwrapping import (
+    FailedSources,
+    GivenUp,
+    Unwrapping,
+    failure_error,
+    give_up_hint,
+    joined_keys,
+    proved_keys,
     unwrap_sources,
     unwrapped_pairs,
 )
-from snaptool.providers.kms_saved import SavedKeks, SavedKeys, write_key_file
-
-_LENGTH_BITS: Final = 26  # of a place: records of up to 64 MiB in files of up to 256 GiB
-_PLACE_BITS: Final = 64
-
-_OF_SINGLE_VALUES: Final = frozenset(
-    {Category.KEY_UNKNOWN, Category.BAD_CIPHERTEXT, Category.BAD_ANSWER, Category.NOT_ASKED}
-)
-
-
-class PlaceTooFar(InputError):
-    """A record lies behind what the places of KMS values can name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +96,7 @@ class KmsOptions:
 
     `concurrency`: calls in flight for each provider; `rate`: calls a second; `timeout`: seconds for one call, by
     default the configured ones but 10 at least. `saved`: keys from files, looked at before a plugin is asked.
+    `given_up`: the operator's words that keys are gone for good.
     """
 
     endpoints: Mapping[str, str] = field(default_factory=dict)
@@ -94,7 +104,8 @@ class KmsOptions:
     rate: float | None = None
     timeout: float | None = None
     v1_dek_per_object: bool = False
-    saved: tuple[SavedKeys | SavedKeks, ...] = field(default=(), repr=False)
+    saved: tuple[SavedKeys, ...] = field(default=(), repr=False)
+    given_up: tuple[GivenUp, ...] = ()
 
 
 NO_KMS_OPTIONS: Final = KmsOptions()
@@ -102,28 +113,47 @@ NO_KMS_OPTIONS: Final = KmsOptions()
 
 @dataclass(frozen=True, slots=True)
 class KeyProblem:
-    """What one provider could not unwrap, as one error for all of it.
+    """What one provider refused or answered wrongly, also when asked again, and nobody gave up: one error for all.
 
-    `outage`: the service failed, or nothing at all came of it, so that the values may well open another time. If not,
-    it works, and has no key for some of the values: those are lost, like others without a key.
+    `remedy`: how to have the values back, and the options that give up these and no more.
     """
 
+    kind: Kind
+    name: str
     error: KmsError
-    outage: bool
+    failures: tuple[FailedSources, ...]
+
+    @property
+    def remedy(self) -> str:
+        """What to do about values of this provider."""
+        return f"enable the keys in the KMS again, or {give_up_hint(self.failures)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Unwrapped:
-    """A keyring that opens what could be unwrapped, what came of each provider, and what went wrong."""
+    """A keyring that opens what could be unwrapped, what came of each provider, and what went wrong.
+
+    `given_up`: what failed and is lost by the operator's word.
+    """
 
     keyring: Keyring
     answers: tuple[Unwrapping, ...] = ()
     problems: tuple[KeyProblem, ...] = ()
+    given_up: tuple[FailedSources, ...] = ()
 
     @property
     def outage(self) -> KmsError | None:
         """The first error of a service that failed."""
-        return next((problem.error for problem in self.problems if problem.outage), None)
+        return next((problem.error for problem in self.problems), None)
+
+    def remedy(self, header: Header, reason: Reason) -> str:
+        """Say what helps for a value that does not open because of a key service; empty for any other value."""
+        for problem in self.problems:
+            mine = (problem.kind, problem.name) == (header.kind, header.name)
+            answered_wrongly = any(failed.category is Category.BAD_ANSWER for failed in problem.failures)
+            if mine and (answered_wrongly or reason is Reason.KMS_UNWRAP_FAILED):
+                return problem.remedy
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +177,9 @@ def kms_configs(configs: Sequence[EncryptionConfig]) -> tuple[KmsConfig, ...]:
 class _Services:
     """The plugins of a job. Nothing is connected to before it is asked; leaving the block closes all."""
 
-    def __init__(self, options: KmsOptions) -> None:
+    def __init__(self, options: KmsOptions, retry: Retry | None = None) -> None:
         self._options = options
+        self._retry = retry
         self._made: dict[KmsConfig, GrpcKms] = {}
 
     def of(self, config: KmsConfig) -> GrpcKms:
@@ -159,6 +190,7 @@ class _Services:
                 Api(config.api_version),
                 parse_endpoint(options.endpoints.get(config.name, config.endpoint)),
                 timeout=options.timeout or max(config.timeout, DEFAULT_TIMEOUT_SECONDS),
+                retry=self._retry,
                 pace=Pace(options.rate),
             )
         return self._made[config]
@@ -191,80 +223,16 @@ def check_plugins(
     kms = kms_configs(configs)
     samples: dict[KmsConfig, WrappedSource] = {}
     if sample is not None:
-        collected = _collect(sample, kms, no_progress, skip_hash_check=skip_hash_check)
+        collected = collect(sample, kms, no_progress, skip_hash_check=skip_hash_check)
         for config in kms:
             sources = collected.sources(config)
             if len(sources):
                 samples[config] = sources.fetch(sources.most_used()[0], collected.fetch)
-    with _Services(options) as services:
+    # Who asks how a plugin is wants to know soon.
+    with _Services(options, Retry(tries=2)) as services:
         return tuple(
             check_service(services.of(config), decrypt_only=decrypt_only, sample=samples.get(config)) for config in kms
         )
-
-
-# --- what is in the snapshot ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Collected:
-    """What one pass met: wrapped keys, and how many values of which resource stand under which header."""
-
-    opened: OpenedSnapshot
-    collector: SourceCollector
-    values: Counter[tuple[Resource, Header]]
-
-    def sources(self, config: KmsConfig) -> Sources:
-        return self.collector.sources(Api(config.api_version), config.name)
-
-    def fetch(self, place: int) -> tuple[bytes, bytes]:
-        """Bring back the etcd key and the stored value at a place."""
-        start, size = place >> _LENGTH_BITS, place & ((1 << _LENGTH_BITS) - 1)
-        record = decode_key_value(bytes(self.opened.database_bytes[start : start + size]))
-        return record.key, record.value
-
-
-def _collect(
-    opened: OpenedSnapshot,
-    kms: Sequence[KmsConfig],
-    progress: Progress,
-    report: Report = refuse,
-    *,
-    skip_hash_check: bool = True,
-) -> _Collected:
-    """Pass over all records. `skip_hash_check`: a wrong trailer does not matter to the job."""
-    if not skip_hash_check and opened.snapshot.trailer is not None:
-        with opened.digests() as digests:  # beside the pass, so that it costs no time
-            collected = _collect(opened, kms, progress, report)
-            digests.require_right_trailer()
-            return collected
-    collector = SourceCollector((Api(config.api_version), config.name) for config in kms)
-    labels = Labels(opened.prefixes)
-    values: Counter[tuple[int, int]] = Counter()
-    for chunk in opened.snapshot.records(report):
-        opened.tend(chunk)
-        resource, header = labels.resource_numbers(chunk), labels.header_numbers(chunk)
-        stored = ~chunk.tombstone & chunk.readable
-        codes, counts = np.unique((resource[stored] << 32) | header[stored], return_counts=True)
-        for code, count in zip(codes.tolist(), counts.tolist(), strict=True):
-            values[code >> 32, code & 0xFFFFFFFF] += count
-        wrapped = np.array([known.kind in (Kind.KMS_V1, Kind.KMS_V2) for known in labels.headers])
-        (rows,) = np.nonzero(stored & wrapped[header])
-        for row, start, size, value, value_size in zip(
-            rows.tolist(),
-            chunk.leaves.value_pos[rows].tolist(),
-            chunk.leaves.value_len[rows].tolist(),
-            chunk.value_pos[rows].tolist(),
-            chunk.value_len[rows].tolist(),
-            strict=True,
-        ):
-            if size >> _LENGTH_BITS or start >> (_PLACE_BITS - _LENGTH_BITS):
-                raise PlaceTooFar(
-                    f"record {chunk.first_record + row} of {size} bytes at offset {start} is out of reach"
-                )
-            collector.add(bytes(chunk.buffer.data[value : value + value_size]), start << _LENGTH_BITS | size)
-        progress("wrapped keys", chunk.first_leaf + len(chunk.leaf_page), chunk.total_leaves)
-    named = Counter({(labels.resources[one], labels.headers[other]): count for (one, other), count in values.items()})
-    return _Collected(opened, collector, named)
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
@@ -284,13 +252,14 @@ def keyring_for_reading(
     not unwrapped is lost to this keyring for the reason `kms_unwrap_failed`. Nor for a damaged file: whoever reads its
     values next says so, and says where. A v2 plugin that unwrapped something is also asked which key is current: values
     under another one are stale. With `skip_hash_check` false a wrong trailer is refused before any plugin is asked.
-    Raises BadEndpoint, GrpcMissing, WrongTrailer.
+    Raises BadEndpoint, GrpcMissing, NothingGivenUp, WrongTrailer.
     """
     kms = kms_configs(configs)
+    _require_names(options.given_up, kms)
     if not kms:
         return Unwrapped(Keyring(configs, plausible=plausible))
     try:
-        collected = _collect(opened, kms, progress, lambda _: None, skip_hash_check=skip_hash_check)
+        collected = collect(opened, kms, progress, lambda _: None, skip_hash_check=skip_hash_check)
     except WrongTrailer:
         raise
     except FormatError:
@@ -302,7 +271,7 @@ def keyring_for_reading(
 
 def _unwrap(
     configs: Sequence[EncryptionConfig],
-    collected: _Collected,
+    collected: Collected,
     services: _Services,
     options: KmsOptions,
     progress: Progress,
@@ -319,43 +288,85 @@ def _unwrap(
     providers: dict[KmsConfig, Provider] = {}
     answers: list[Unwrapping] = []
     problems: list[KeyProblem] = []
+    given_up: list[FailedSources] = []
     keys_of: dict[tuple[str, str], UnwrappedKeys] = {}
     for name, same in by_name.items():
         sources = collected.sources(same[0])
-        keys = UnwrappedKeys()
-        if len(sources):
-            found = unwrap_sources(
-                sources,
-                [services.of(config) for config in same],
-                collected.fetch,
-                known=options.saved,
-                concurrency=options.concurrency,
-                plausible=plausible,
-                progress=lambda done, total: progress("unwrapping keys", done, total),
-            )
-            for config, answer in zip(same, found, strict=True):
-                keys = _joined(keys, answer.keys, sources)
-                works = judge and answer.asked and len(answer.keys)
-                providers[config] = _reader(config, keys, _current_key_id(services.of(config)) if works else "")
-            answers += found
-            problems += _problem(found, keys)
-        providers |= {config: _reader(config, keys) for config in same if config not in providers}
-        keys_of[name] = keys
+        if not len(sources):
+            providers |= {config: _reader(config, UnwrappedKeys()) for config in same}
+            keys_of[name] = UnwrappedKeys()
+            continue
+        found = unwrap_sources(
+            sources,
+            [services.of(config) for config in same],
+            collected.fetch,
+            known=options.saved,
+            every_place=partial(collected.every_place, same[0]),
+            insist=any(word.name == same[0].name for word in options.given_up),
+            concurrency=options.concurrency,
+            plausible=plausible,
+            progress=lambda done, total: progress("unwrapping keys", done, total),
+        )
+        keys = joined_keys(found)
+        for config, answer in zip(same, found, strict=True):
+            works = judge and answer.asked and len(answer.keys)
+            providers[config] = _reader(config, keys, _current_key_id(services.of(config)) if works else "")
+        answers += found
+        _require_key_ids(options.given_up, same[0], found)
+        gone, problem = _sorted_out(options.given_up, same[0], found)
+        given_up += gone
+        problems += [problem] if problem is not None else []
+        keys_of[name] = UnwrappedKeys.pack(proved_keys(found))
     keyring = Keyring(configs, plausible=plausible, kms=providers.__getitem__)
-    return Unwrapped(keyring, tuple(answers), tuple(problems)), keys_of
+    return Unwrapped(keyring, tuple(answers), tuple(problems), tuple(given_up)), keys_of
 
 
-def _joined(keys: UnwrappedKeys, more: UnwrappedKeys, sources: Sources) -> UnwrappedKeys:
-    """Join what services of one name gave; the later one was asked where the earlier had nothing that opens."""
-    if not len(keys):
-        return more
-    found = {}
-    for cache_key in sources.cache_keys():
-        key = more.find(cache_key)
-        key = keys.find(cache_key) if key is None else key
-        if key is not None:
-            found[cache_key] = key
-    return UnwrappedKeys.pack(sorted(found.items()), more.failed)
+class NothingGivenUp(InputError):
+    """What is given up is not there: no such KMS provider, or no value under that key id."""
+
+
+def _require_names(given_up: Sequence[GivenUp], kms: Sequence[KmsConfig]) -> None:
+    """Refuse a word about a provider that no configuration has. Raises NothingGivenUp."""
+    names = sorted({config.name for config in kms})
+    for word in given_up:
+        apis = {config.api_version for config in kms if config.name == word.name}
+        if not apis:
+            known = ", ".join(map(repr, names))
+            raise NothingGivenUp(
+                f"--kms-lost {word}: the configuration has no KMS provider of the name {word.name!r}",
+                hint=f"its KMS providers are {known}" if names else "it has no KMS provider at all",
+            )
+        if word.key_id_hash and apis == {Api.V1.value}:
+            raise NothingGivenUp(
+                f"--kms-lost {word}: values of KMS v1 do not say which key id they are under",
+                hint=f"{GivenUp(word.name).option} gives up all that the provider refuses",
+            )
+
+
+def _require_key_ids(given_up: Sequence[GivenUp], config: KmsConfig, answers: Sequence[Unwrapping]) -> None:
+    """Refuse a word about a key id that no value of the provider is under. Raises NothingGivenUp."""
+    there = frozenset().union(*(answer.key_id_hashes for answer in answers))
+    for word in given_up:
+        if word.name == config.name and word.key_id_hash and config.api_version != Api.V1:
+            if word.key_id_hash in there:
+                continue
+            raise NothingGivenUp(
+                f"--kms-lost {word}: no value of {word.name!r} is under this key id",
+                hint="without the option, the command says under which key ids values are refused",
+            )
+
+
+def _sorted_out(
+    given_up: Sequence[GivenUp], config: KmsConfig, answers: Sequence[Unwrapping]
+) -> tuple[list[FailedSources], KeyProblem | None]:
+    """Tell what is given up from what is a problem."""
+    failures, twice = answers[-1].failures, any(answer.twice for answer in answers)
+    gone = [failed for failed in failures if any(word.covers(failed) for word in given_up)]
+    left = tuple(failed for failed in failures if failed not in gone)
+    error = failure_error(left, answers[0].objects, twice=twice)
+    if error is None:
+        return gone, None
+    return gone, KeyProblem(config.kind, config.name, error, left)
 
 
 def _reader(config: KmsConfig, keys: KeySource, current_key_id: str = "") -> Provider:
@@ -373,16 +384,6 @@ def _current_key_id(service: KmsService) -> str:
         return ""  # reading does not need it
 
 
-def _problem(answers: Sequence[Unwrapping], keys: UnwrappedKeys) -> Iterator[KeyProblem]:
-    last = answers[-1].error()
-    if last is None:
-        return
-    failed = [answer for answer in answers if {group.category for group in answer.failures} - _OF_SINGLE_VALUES]
-    error = failed[0].error() if failed else last
-    nothing_came = not len(keys) or isinstance(last, KmsAnsweredWrongly)
-    yield KeyProblem(error or last, outage=bool(failed) or nothing_came)
-
-
 @contextmanager
 def asking_keyring(
     configs: Sequence[EncryptionConfig], options: KmsOptions = NO_KMS_OPTIONS
@@ -397,10 +398,42 @@ def asking_keyring(
         def provider(config: KmsConfig) -> Provider:
             keys = AskingKeys(services.of(config), options.saved)
             asking.append(keys)
-            return _reader(config, keys)
+            return _SecondLook(_reader(config, keys), keys, Api(config.api_version))
 
         made = {config: provider(config) for config in kms_configs(configs)}
         yield Keyring(configs, plausible=plausible, kms=made.__getitem__), asking
+
+
+@dataclass(frozen=True, slots=True)
+class _SecondLook:
+    """A provider that has its key asked for once more where it does not open the value: a Provider."""
+
+    reader: Provider
+    keys: AskingKeys = field(repr=False)
+    api: Api
+
+    @property
+    def kind(self) -> Kind:
+        return self.reader.kind
+
+    @property
+    def prefix(self) -> bytes:
+        return self.reader.prefix
+
+    @property
+    def write_key(self) -> str:
+        return self.reader.write_key
+
+    def unseal(self, payload: bytes, context: bytes) -> Opened:
+        try:
+            return self.reader.unseal(payload, context)
+        except KeyDoesNotFit:
+            if not self.keys.doubt(decode_envelope(self.api, self.reader.write_key, payload).source):
+                raise
+        return self.reader.unseal(payload, context)
+
+    def seal(self, plaintext: bytes, context: bytes, entropy: Entropy) -> bytes:
+        return self.reader.seal(plaintext, context, entropy)
 
 
 def exported_keys(
@@ -413,12 +446,16 @@ def exported_keys(
 ) -> tuple[str, Unwrapped]:
     """Unwrap every wrapped key of a snapshot and return the text of a file that holds them, for `KmsOptions.saved`.
 
-    Raises WrongTrailer, unless told to `skip_hash_check`.
+    Only keys that opened a value are in it. Raises KmsError for those that are neither proved nor given up, and
+    WrongTrailer, unless told to `skip_hash_check`.
     """
     kms = kms_configs(configs)
-    collected = _collect(opened, kms, progress, skip_hash_check=skip_hash_check)
+    _require_names(options.given_up, kms)
+    collected = collect(opened, kms, progress, skip_hash_check=skip_hash_check)
     with _Services(options) as services:
         unwrapped, keys_of = _unwrap(configs, collected, services, options, progress)
+    if unwrapped.outage is not None:
+        raise unwrapped.outage
     pairs: list[tuple[WrappedSource, bytes]] = []
     for (api, name), keys in keys_of.items():
         pairs += unwrapped_pairs(collected.collector.sources(Api(api), name), keys, collected.fetch)
@@ -460,24 +497,25 @@ def keys_for_rewriting(
 ) -> Iterator[RewriteKeys]:
     """Get all keys that a rewrite needs: unwrap the old ones, then make and prove those to write with.
 
-    A service that fails ends the job, unless `undecryptable` says keep: what it did not unwrap is not lost for good, so
-    nothing is deleted for it. `rewrap`: values under a KMS
-    provider get the same keys under a new wrapping where the API stays the same. The keys are good within the block:
-    with `v1_dek_per_object`, plugins are asked while values are sealed, which only this process can do. Raises KmsError
-    for a service that fails, InputError for a bad endpoint, and before any plugin is asked WrongTrailer and
-    UncoveredResources, as the rewrite itself would.
+    A service that refuses or answers wrongly ends the job, whatever `undecryptable` says: what it did not unwrap is not
+    lost until the operator says so (`KmsOptions.given_up`). `rewrap`: values under a KMS provider get the same keys
+    under a new wrapping where the API stays the same. The keys are good within the block: with `v1_dek_per_object`,
+    plugins are asked while values are sealed, which only this process can do. Raises KmsError for a service that fails,
+    InputError for a bad endpoint, NothingGivenUp, and before any plugin is asked WrongTrailer and UncoveredResources,
+    as the rewrite itself would.
     """
     old_kms, new_kms = kms_configs(old), kms_configs(new)
+    _require_names(options.given_up, old_kms)
     if not (old_kms or new_kms):
         yield RewriteKeys(Unwrapped(Keyring(old, plausible=plausible)), Keyring(new, plausible=plausible))
         return
-    collected = _collect(opened, old_kms, progress, skip_hash_check=skip_hash_check)
+    collected = collect(opened, old_kms, progress, skip_hash_check=skip_hash_check)
     if new and not allow_uncovered and undecryptable is Undecryptable.STOP:
         _require_cover(collected, old, new)
     with _Services(options) as services, ExitStack() as stack:
         reading, keys_of = _unwrap(old, collected, services, options, progress)
-        if reading.outage is not None and undecryptable is not Undecryptable.KEEP:
-            raise _ended(reading.outage, undecryptable)
+        if reading.outage is not None:
+            raise reading.outage
         writing = _Writing(
             collected, _loads(collected, new), keys_of if rewrap else {}, services, options, progress, stack
         )
@@ -488,7 +526,7 @@ def keys_for_rewriting(
         yield RewriteKeys(reading, keyring, Rewraps(writing.rewrappings))
 
 
-def _require_cover(collected: _Collected, old: Sequence[EncryptionConfig], new: Sequence[EncryptionConfig]) -> None:
+def _require_cover(collected: Collected, old: Sequence[EncryptionConfig], new: Sequence[EncryptionConfig]) -> None:
     """Refuse encrypted values without an entry in `new` whose key `old` has, by its name. Raises UncoveredResources.
 
     Only those that open would be written in clear, and whether they do is not known yet. But if they do not, a job that
@@ -515,14 +553,7 @@ def _has_key(chain: Chain, header: Header) -> bool:
     return True
 
 
-def _ended(outage: KmsError, undecryptable: Undecryptable) -> KmsError:
-    if undecryptable is Undecryptable.DELETE:
-        more = "nothing is deleted for a service that may answer another time; if it never will, leave this provider "
-        outage.hint = "; ".join(filter(None, [outage.hint, more + "out of --config"]))
-    return outage
-
-
-def _loads(collected: _Collected, new: Sequence[EncryptionConfig]) -> dict[tuple[Kind, str], Counter[Kind | None]]:
+def _loads(collected: Collected, new: Sequence[EncryptionConfig]) -> dict[tuple[Kind, str], Counter[Kind | None]]:
     """Count, for each provider and name that will write, the values that it gets, by the kind they are under now."""
     shape = Keyring(new)
     loads: dict[tuple[Kind, str], Counter[Kind | None]] = {}
@@ -541,7 +572,7 @@ class _Writing:
 
     def __init__(
         self,
-        collected: _Collected,
+        collected: Collected,
         loads: Mapping[tuple[Kind, str], Counter[Kind | None]],
         rewrap: Mapping[tuple[str, str], UnwrappedKeys],
         services: _Services,
@@ -623,7 +654,7 @@ def plan_calls(
 
     Raises WrongTrailer, unless told to `skip_hash_check`.
     """
-    collected = _collect(opened, kms_configs(old), progress, skip_hash_check=skip_hash_check)
+    collected = collect(opened, kms_configs(old), progress, skip_hash_check=skip_hash_check)
     loads = _loads(collected, new)
     rewrapped = {config.kind for config in kms_configs(new) if rewrap and loads.get((config.kind, config.name))}
     plans = []

@@ -7,7 +7,7 @@ broken thing is what is reported.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,10 +32,18 @@ from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.reasons import explain, server_message
 from snaptool.operations.survey import trailer_finding
 from snaptool.operations.sweep import LostValue, Progress, Sweep, no_progress, sweep
-from snaptool.providers import Keyring, Kind
+from snaptool.providers import Keyring, Kind, Reason
 from snaptool.scratch import Difference, EtcdBinaries
 
 _MOST_PROBLEMS = 1000
+
+Remedy = Callable[[Header, Reason], str]
+"""What helps for a value under a header that does not open for a reason; empty where nothing special does."""
+
+
+def no_remedy(header: Header, reason: Reason) -> str:  # noqa: ARG001 - the signature of every Remedy
+    """Know nothing special."""
+    return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +73,7 @@ def verify(
     opened: OpenedSnapshot,
     keyring: Keyring | None = None,
     *,
+    remedy: Remedy = no_remedy,
     live_only: bool = False,
     jobs: int = 1,
     boot_with: EtcdBinaries | None = None,
@@ -72,8 +81,8 @@ def verify(
 ) -> Verification:
     """Check a snapshot from its pages to its values. `live_only`: leave out what concerns older revisions alone.
 
-    `boot_with`: also boot a copy with that etcd, and compare what it serves. Raises ScratchError when etcd does not
-    start.
+    `remedy`: what helps for values that a key service did not open. `boot_with`: also boot a copy with that etcd, and
+    compare what it serves. Raises ScratchError when etcd does not start.
     """
     snapshot = opened.snapshot
     work = Work(str(opened.source.path), opened.source.size, keyring or Keyring(()), Keyring(()), SystemRandomness())
@@ -99,7 +108,7 @@ def verify(
                     progress=progress,
                     step="opening",
                 )
-                findings += _value_findings(swept, live_only=live_only)
+                findings += _value_findings(swept, remedy, live_only=live_only)
     if boot_with is not None and not broken_tree:
         report = boot_check(snapshot, opened.source.path, binaries=boot_with)
         findings += [_from_boot(difference, report.etcd) for difference in report.differences]
@@ -173,7 +182,7 @@ def _leftovers(snapshot: Snapshot) -> Iterator[Finding]:
         )
 
 
-def _value_findings(swept: Sweep, *, live_only: bool) -> Iterator[Finding]:
+def _value_findings(swept: Sweep, remedy: Remedy, *, live_only: bool) -> Iterator[Finding]:
     kinds: dict[tuple[bool, Outcome, Header], list[LostValue]] = {}
     for value in swept.lost:
         if value.live or not live_only:
@@ -185,7 +194,8 @@ def _value_findings(swept: Sweep, *, live_only: bool) -> Iterator[Finding]:
             places=tuple(map(_place, values[:PLACES_NAMED])),
             problem=f"{_values(len(values), live=live)} not open: {explain(outcome, header)}; "
             f"kube-apiserver says: {server_message(outcome)}",
-            remedy="if another configuration has the key, add it with a further --config; if none has, "
+            remedy=remedy(header, outcome.reasons[0])
+            or "if another configuration has the key, add it with a further --config; if none has, "
             f"`snaptool rewrite --undecryptable delete` drops what is lost: all {len(swept.lost):,} lost values",
             count=len(values),
         )

@@ -31,9 +31,10 @@ import hmac
 import re
 import struct
 import threading
+import time
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from functools import lru_cache
@@ -55,7 +56,6 @@ MAX_SOURCE_BYTES: Final = 1024  # kmsv2/envelope.go: encryptedDEKSourceMaxSize
 MAX_ANNOTATION_BYTES: Final = 32 * 1024  # kmsv2/envelope.go: annotationsMaxSize
 MAX_V1_SOURCE_BYTES: Final = 0xFFFF  # the length prefix has 16 bits
 OBJECTS_PER_V1_DEK: Final = 1 << 20  # ours: AES-GCM with random nonces would allow 2^32
-TEST_PLUGIN_ANNOTATION: Final = "version.testkms.snaptool.example"  # spec/kms.md 5
 _REMEMBERED_TAIL_BYTES: Final = 4096  # bounds the memory of decode_v2; real plugins stay below 1 KiB
 _DATA, _KEY_ID, _SOURCE, _ANNOTATIONS, _TYPE = 1, 2, 3, 4, 5
 _LABEL = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
@@ -82,13 +82,15 @@ class SourceType(IntEnum):
 
 
 class Category(StrEnum):
-    """Why a key service did not deliver: spec/kms.md 1.8, and four of our own for what needs no error code."""
+    """Why a key service did not deliver: spec/kms.md 1.8, and five of our own."""
 
     UNREACHABLE = "unreachable"
     SOCKET_PERMISSION = "socket_permission"
     NOT_A_PLUGIN = "not_a_plugin"
     WRONG_API = "wrong_api"
     TIMEOUT = "timeout"
+    UNAVAILABLE = "unavailable"
+    """The service is there, and says that it cannot serve now, or ends the connection."""
     KEY_DISABLED = "key_disabled"
     KEY_UNKNOWN = "key_unknown"
     ACCESS_DENIED = "access_denied"
@@ -102,7 +104,10 @@ class Category(StrEnum):
 
 
 class KmsError(KeyServiceError):
-    """A key service did not do what it was asked. `detail`: the service's own words, cut and made printable."""
+    """A key service did not do what it was asked.
+
+    `detail`: its status code and those of its words that cannot carry a secret.
+    """
 
     def __init__(
         self,
@@ -410,11 +415,16 @@ def _encode_tail(source: WrappedSource) -> bytes:
 def reveals(text: bytes, secret: bytes) -> bool:
     """Does `text` hold `secret` as it is, in hex or in base64 (either alphabet, at any of the three alignments)?
 
-    Asked of what a plugin returns for a fresh key, and of every text that goes into a message.
+    Backwards too, and whatever stands between hex digits. Asked of what a plugin returns for a fresh key.
     """
     if len(secret) < 8:  # shorter ones turn up by chance
         return False
-    if secret in text or secret.hex().encode() in text.lower():
+    digits = re.sub(rb"(?:0x|[^0-9a-f])+", b"", text.lower())
+    return any(_reveals(text, digits, one) for one in (secret, secret[::-1]))
+
+
+def _reveals(text: bytes, digits: bytes, secret: bytes) -> bool:
+    if secret in text or secret.hex().encode() in digits:
         return True
     unified = text.translate(bytes.maketrans(b"-_", b"+/"))
     for lead in range(3):
@@ -473,9 +483,11 @@ class ServiceStatus:
 
 
 class KmsService(Protocol):
-    """A key service: three questions, and an end. The gRPC client, a local key file and doubles in tests are this.
+    """A key service: three questions, and an end. The gRPC client is this, and whatever else unwraps keys.
 
-    All raise KmsError, and KmsError alone, when the service does not deliver. Calls may come from several threads.
+    All raise KmsError, and KmsError alone, when the service does not deliver; its category decides who asks again and
+    when asking ends. Retries of what may pass by itself are the service's own business. Calls may come from several
+    threads. Nothing here is believed at once: see `kms_unwrapping`.
     """
 
     @property
@@ -545,6 +557,13 @@ class UnwrappedKeys:
             return None
         return self.keys[ends[index - 1] if index else 0 : ends[index]]
 
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield cache key and key of every source that is here, ascending."""
+        start = 0
+        for index, end in enumerate(self.ends):
+            yield self.digests[32 * index : 32 * index + 32], self.keys[start:end]
+            start = end
+
     def candidates(self, source: WrappedSource) -> Sequence[bytes]:
         """Return the one key of `source`. Raises UnwrapFailed."""
         key = self.find(source.cache_key)
@@ -557,13 +576,22 @@ class AskingKeys:
     """Asks a key service when a key is first needed, and remembers both answers and refusals.
 
     For a handful of values (`get`, `history`). It holds a connection, so it does not go to another process.
-    `known` is looked at before the service is asked.
+    `known` is looked at before the service is asked. A refusal is asked about a second time, later and over a new
+    connection; `doubt` does the same for a key that opened nothing.
     """
 
-    def __init__(self, service: KmsService, known: Sequence[KeySource] = ()) -> None:
+    def __init__(
+        self,
+        service: KmsService,
+        known: Sequence[KeySource] = (),
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._service = service
         self._known = tuple(known)
+        self._sleep = sleep
         self._answers: dict[bytes, bytes | KmsError] = {}
+        self._doubted: set[bytes] = set()
         self._lock = threading.Lock()
 
     @property
@@ -581,14 +609,40 @@ class AskingKeys:
         with self._lock:
             answer = self._answers.get(source.cache_key)
             if answer is None:
-                try:
-                    answer = self._service.unwrap(source)
-                except KmsError as error:
-                    answer = error
+                answer = self._ask(source)
+                if isinstance(answer, KmsError) and answer.category not in (
+                    Category.UNREACHABLE,
+                    Category.SOCKET_PERMISSION,
+                ):
+                    answer = self._ask_again(source)
                 self._answers[source.cache_key] = answer
         if isinstance(answer, KmsError):
             raise UnwrapFailed(source.provider, answer.category, answer) from answer
         return (answer,)
+
+    def doubt(self, source: WrappedSource) -> bool:
+        """Ask once more for a key that opened nothing. Returns whether another answer came."""
+        with self._lock:
+            before = self._answers.get(source.cache_key)
+            if not isinstance(before, bytes) or source.cache_key in self._doubted:
+                return False
+            self._doubted.add(source.cache_key)
+            answer = self._ask_again(source)
+            if answer == before or isinstance(answer, KmsError):
+                return False
+            self._answers[source.cache_key] = answer
+            return True
+
+    def _ask(self, source: WrappedSource) -> bytes | KmsError:
+        try:
+            return self._service.unwrap(source)
+        except KmsError as error:
+            return error
+
+    def _ask_again(self, source: WrappedSource) -> bytes | KmsError:
+        self._service.close()
+        self._sleep(1.0)
+        return self._ask(source)
 
 
 def key_size_problem(source: WrappedSource, key: bytes) -> Reason | None:

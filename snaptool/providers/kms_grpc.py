@@ -5,11 +5,13 @@ written and read by the table `SCHEMA` and `snaptool.wire`: generated stubs woul
 grpcio itself needs none. kube-apiserver waits for a plugin to become ready and so turns every mistake into a bare
 "deadline exceeded"; here nothing waits. Before the first call the socket is connected to once, plainly, so that the
 operating system says what is wrong, and calls fail at once where nothing answers. Only what may pass by itself is
-tried again (`Retry`): a plugin that answered before and is gone, a deadline, throttling.
+tried again (`Retry`): a plugin that answered before and is gone, a deadline, throttling. gRPC's own deadline is kept
+by its own threads, which a flood of frames keeps busy; so every call has a deadline of ours on top (`_bounded`).
 
 gRPC status codes say little: the plugins of the three large clouds answer UNKNOWN and a text for everything. So
-`classify` goes by code first and by known words second. grpcio is imported when the first channel is made, and nowhere
-else in snaptool. What this module must not know: envelopes, objects, and what its answers are used for.
+`classify` goes by code first and by known words second. A plugin's words may carry what it was sent, in any coding: of
+them only what `known_words` knows is shown, and nothing after Encrypt. grpcio is imported when the first channel is
+made, and nowhere else in snaptool. What this module must not know: envelopes, objects, and what answers are used for.
 
 Source: spec/kms.md 1 and 6; kubernetes/kms pkg/util/util.go (endpoints), apiserver kmsv2/grpc_service.go.
 """
@@ -48,8 +50,8 @@ from snaptool.providers.kms import (
     decode_map_entry,
     encode_map_entry,
     key_id_problem,
-    reveals,
 )
+from snaptool.providers.kms_words import HINTS, classify, known_version, known_words
 
 if TYPE_CHECKING:
     import grpc
@@ -61,6 +63,9 @@ MAX_PATH_BYTES: Final = 107  # sun_path has 108 bytes with its NUL
 V1_VERSION: Final = "v1beta1"
 V2_VERSIONS: Final = ("v2", "v2beta1")  # what kube-apiserver 1.29 and newer takes
 DEFAULT_TIMEOUT_SECONDS: Final = 10.0  # nobody waits on an API request here: spec/kms.md 6
+
+_PROBE_SECONDS: Final = 1.0
+_PROBE_PAUSE_SECONDS: Final = 0.05
 
 _Answer = TypeVar("_Answer")
 _log = logging.getLogger(__name__)
@@ -211,77 +216,9 @@ def decode_message(name: str, encoded: bytes) -> Message:
     return Message(texts, blobs, maps)
 
 
-# -- error categories
-
-_BY_CODE: Final = {
-    "DEADLINE_EXCEEDED": Category.TIMEOUT,
-    "UNIMPLEMENTED": Category.WRONG_API,
-    "FAILED_PRECONDITION": Category.KEY_DISABLED,
-    "NOT_FOUND": Category.KEY_UNKNOWN,
-    "PERMISSION_DENIED": Category.ACCESS_DENIED,
-    "UNAUTHENTICATED": Category.ACCESS_DENIED,
-    "INVALID_ARGUMENT": Category.BAD_CIPHERTEXT,
-    "DATA_LOSS": Category.BAD_CIPHERTEXT,
-    "RESOURCE_EXHAUSTED": Category.THROTTLED,
-}
-
-# In this order: a disabled Azure key answers 403 as well, a disabled Google key 400.
-_BY_WORDS: Final = (
-    (
-        Category.KEY_DISABLED,
-        "DisabledException|KMSInvalidStateException|is not enabled|KeyDisabled|disabled key|pending deletion",
-    ),
-    (
-        Category.KEY_UNKNOWN,
-        "NotFoundException|KeyUnavailableException|does not match expected key id|Error 404|KeyNotFound",
-    ),
-    (
-        Category.ACCESS_DENIED,
-        "AccessDenied|Error 403|StatusCode=403|Forbidden|permission denied|ExpiredToken",
-    ),
-    (
-        Category.BAD_CIPHERTEXT,
-        "InvalidCiphertext|Error 400.*Decryption failed|message authentication failed|BadParameter",
-    ),
-    (Category.THROTTLED, "Throttl|LimitExceeded|Error 429|StatusCode=429|TooManyRequests"),
-    (Category.TIMEOUT, "deadline exceeded|context deadline"),
-)
-
-RETRIED: Final = frozenset({Category.UNREACHABLE, Category.TIMEOUT, Category.THROTTLED})
-
-
-def classify(code: str, text: str) -> Category:
-    """Return the category of a failed call by its gRPC code (by name) and, under UNKNOWN, by the words in its text."""
-    if code == "UNAVAILABLE":
-        if "Permission denied" in text:
-            return Category.SOCKET_PERMISSION
-        if re.search("HTTP/?[12]", text):
-            return Category.NOT_A_PLUGIN
-        return Category.UNREACHABLE
-    if code != "UNKNOWN":
-        return _BY_CODE.get(code, Category.OTHER)
-    for category, words in _BY_WORDS:
-        if re.search(words, text, re.IGNORECASE | re.DOTALL):
-            return category
-    return Category.OTHER
-
-
-_HINTS: Final = {
-    Category.TIMEOUT: "give the plugin more time with --kms-timeout, or look at why it is slow",
-    Category.KEY_DISABLED: "the data is intact: enable the key again, or cancel its deletion, and start over",
-    Category.KEY_UNKNOWN: "start a plugin that has the key of these values (Azure: one with the old --key-version)",
-    Category.ACCESS_DENIED: (
-        "the plugin's account needs decrypt, and encrypt for writing: AWS kms:Decrypt, kms:Encrypt; "
-        "Google cloudkms.cryptoKeyVersions.useToDecrypt, useToEncrypt; Azure keys/decrypt, keys/encrypt"
-    ),
-    Category.BAD_CIPHERTEXT: (
-        "if this hits every value, look at the plugin's key, region and (AWS) encryption context before the data"
-    ),
-    Category.THROTTLED: "the service's quota is used up: lower --kms-rate or --kms-concurrency, or run again later",
-}
-
-
 # -- pace and patience
+
+RETRIED: Final = frozenset({Category.UNREACHABLE, Category.UNAVAILABLE, Category.TIMEOUT, Category.THROTTLED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,10 +289,15 @@ class Traffic:
 
 # -- the client
 
+MAX_ANSWER_BYTES: Final = 4 << 20  # grpc's default, and so kube-apiserver's: spec/kms.md 1.4
+GRACE_SECONDS: Final = 0.5
+"""How long after gRPC's own deadline ours ends the call."""
+
 _CHANNEL_OPTIONS: Final = (
     # grpcio's default is the escaped path, which upsets strict servers.
     ("grpc.default_authority", "localhost"),
     ("grpc.enable_retries", 0),
+    ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2000),
     # A new channel starts without another one's back-off.
@@ -390,6 +332,7 @@ class GrpcKms:
         self._version_lock = threading.Lock()
         self._channel: grpc.Channel | None = None
         self._answered = False
+        self._answered_methods: set[str] = set()
         self._closings = 0
         self._version_checked = False
         self._first_status_version = ""
@@ -425,12 +368,20 @@ class GrpcKms:
         """
         endpoint = self._endpoint
         address = b"\0" + os.fsencode(endpoint.address) if endpoint.abstract else os.fsencode(endpoint.address)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(1.0)
-            try:
-                connection.connect(address)
-            except OSError as error:
-                raise self._no_connection(error) from error
+        give_up = time.monotonic() + _PROBE_SECONDS
+        while True:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+                connection.setblocking(False)
+                try:
+                    connection.connect(address)
+                except BlockingIOError as error:  # the queue of connections is full: unix(7), EAGAIN
+                    if time.monotonic() > give_up:
+                        raise self._no_connection(error) from error
+                except OSError as error:
+                    raise self._no_connection(error) from error
+                else:
+                    return
+            time.sleep(_PROBE_PAUSE_SECONDS)
 
     def _no_connection(self, error: OSError) -> KmsUnreachable:
         place, name = self._endpoint.place, errno.errorcode.get(error.errno or 0, "no answer")
@@ -443,6 +394,10 @@ class GrpcKms:
             category = Category.SOCKET_PERMISSION
             problem = f"no permission to connect to {place} as uid {os.geteuid()}: {_permissions(Path(place))}"
             hint = "run as a user who may use the socket; snaptool changes no permissions"
+        elif error.errno == errno.EAGAIN:
+            category = Category.TIMEOUT
+            problem = f"the plugin at {place} takes no connection: its queue is full"
+            hint = f"the plugin is busy or stuck: look at its log or start it again, {other}"
         elif self._endpoint.abstract:
             problem = f"nothing listens on the abstract socket {place}"
             hint = f"abstract sockets are seen in their own network namespace only: run there, {other}"
@@ -462,23 +417,23 @@ class GrpcKms:
         """Ask Decrypt for the key of `source`: exactly the stored bytes, key id and annotations. Raises KmsError."""
         if self._api is Api.V1:
             request: dict[str, Value] = {"version": V1_VERSION, "cipher": source.source}
-            return self._ask("Decrypt", request, (source.source,)).blobs["plain"]
+            return self._ask("Decrypt", request).blobs["plain"]
         request = {
             "ciphertext": source.source,
             "uid": str(uuid.uuid4()),
             "key_id": source.key_id,
             "annotations": dict(source.annotations),
         }
-        return self._ask("Decrypt", request, (source.source,)).blobs["plaintext"]
+        return self._ask("Decrypt", request).blobs["plaintext"]
 
     def wrap(self, key: bytes) -> WrappedSource:
         """Ask Encrypt to wrap `key`: a DEK for v1, a seed for v2. Raises KmsError."""
         if self._api is Api.V1:
-            answer = self._ask("Encrypt", {"version": V1_VERSION, "plain": key}, (key,))
+            answer = self._ask("Encrypt", {"version": V1_VERSION, "plain": key})
             return WrappedSource(
                 provider=self._provider, api=Api.V1, source_type=SourceType.AES_GCM_KEY, source=answer.blobs["cipher"]
             )
-        answer = self._ask("Encrypt", {"plaintext": key, "uid": str(uuid.uuid4())}, (key,))
+        answer = self._ask("Encrypt", {"plaintext": key, "uid": str(uuid.uuid4())})
         return WrappedSource(
             provider=self._provider,
             api=Api.V2,
@@ -494,20 +449,21 @@ class GrpcKms:
             with self._version_lock:
                 self._version_checked = False
             return ServiceStatus(version=self._with_retries(self._check_version), healthz="", key_id="")
-        texts = self._ask("Status", {}, ()).texts
+        texts = self._ask("Status", {}).texts
         version, healthz, key_id = texts["version"], texts["healthz"], texts["key_id"]
         problems = []
         if healthz != "ok":
-            problems.append(f"healthz is {_printable(healthz)!r}, not 'ok'")
+            problems.append(f"healthz is {known_words(healthz) or 'another text'!r}, not 'ok'")
         with self._lock:
             first = self._first_status_version = self._first_status_version or version
         if version not in V2_VERSIONS:
-            problems.append(f"version is {_printable(version)!r}, not one of {', '.join(V2_VERSIONS)}")
+            problems.append(f"version is {known_version(version)!r}, not one of {', '.join(V2_VERSIONS)}")
         elif version != first:
-            problems.append(f"version changed from {_printable(first)!r} to {_printable(version)!r}")
+            problems.append(f"version changed from {known_version(first)!r} to {known_version(version)!r}")
         if key_id_problem(key_id):
             problems.append(f"key_id has {len(key_id.encode())} bytes, not 1 to 1024")
-        return ServiceStatus(version, healthz, key_id, tuple(problems))
+        shown = healthz if healthz == "ok" else known_words(healthz)
+        return ServiceStatus(known_version(version), shown, key_id, tuple(problems))
 
     def close(self) -> None:
         """Cancel outstanding calls and close the connection. The next call opens a new one."""
@@ -518,17 +474,17 @@ class GrpcKms:
         with self._version_lock:
             self._version_checked = False
         if channel is not None:
-            channel.close()
+            _close(channel)
 
     # -- one call, with patience
 
-    def _ask(self, method: str, request: Mapping[str, Value], secrets: tuple[bytes, ...]) -> Message:
-        """Make one call of this API. `secrets`: bytes that an error text is not allowed to show."""
+    def _ask(self, method: str, request: Mapping[str, Value]) -> Message:
+        """Make one call of this API."""
 
         def attempt(deadline: float) -> Message:
             if self._api is Api.V1:
                 self._check_version(deadline)
-            return self._call(method, request, secrets, deadline)
+            return self._call(method, request, deadline)
 
         return self._with_retries(attempt)
 
@@ -570,21 +526,21 @@ class GrpcKms:
         with self._version_lock:
             if self._version_checked:
                 return V1_VERSION
-            version = self._call("Version", {"version": V1_VERSION}, (), deadline).texts["version"]
+            version = self._call("Version", {"version": V1_VERSION}, deadline).texts["version"]
             if version != V1_VERSION:
                 raise KmsAnsweredWrongly(
-                    f"KMS provider {self._provider!r} speaks version {_printable(version)!r}, not {V1_VERSION!r}",
+                    f"KMS provider {self._provider!r} speaks version {known_version(version)!r}, not {V1_VERSION!r}",
                     provider=self._provider,
                     category=Category.WRONG_API,
                 )
             self._version_checked = True
             return version
 
-    def _call(self, method: str, request: Mapping[str, Value], secrets: tuple[bytes, ...], deadline: float) -> Message:
+    def _call(self, method: str, request: Mapping[str, Value], deadline: float) -> Message:
         package = _PACKAGE[self._api]
         name = f"{package}.{method}"
         answer = self._send(
-            f"/{package}.KeyManagementService/{method}", encode_message(f"{name}Request", request), secrets, deadline
+            f"/{package}.KeyManagementService/{method}", encode_message(f"{name}Request", request), deadline
         )
         try:
             return decode_message(f"{name}Response", answer)
@@ -596,23 +552,35 @@ class GrpcKms:
                 detail=error.problem,
             ) from error
 
-    def _send(self, path: str, request: bytes, secrets: tuple[bytes, ...], deadline: float) -> bytes:
+    def _send(self, path: str, request: bytes, deadline: float) -> bytes:
         channel = self._open_channel()
         import grpc  # noqa: PLC0415 - loaded only when a plugin is talked to; _open_channel said so if it is missing
 
+        method = path.rpartition("/")[2]
         with self._lock:
-            self._calls[path.rpartition("/")[2]] += 1
+            self._calls[method] += 1
         try:
-            send: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path)
-            answer = send(request, timeout=max(0.0, deadline - time.monotonic()), wait_for_ready=False)
+            answer = _bounded(channel, path, request, max(0.0, deadline - time.monotonic()))
         except grpc.RpcError as error:
             # Not "from error": its text may show what was sent.
-            raise self._failed(path, error.code().name, error.details() or "", secrets) from None
-        except ValueError as error:
-            # grpcio: the channel was closed under a call that was about to start.
-            raise self._failed(path, "CANCELLED", "the connection was closed", ()) from error
+            raise self._failed(path, error.code().name, error.details() or "") from None
+        except (TimeoutError, grpc.FutureTimeoutError):
+            self._give_up(channel)
+            raise self._failed(path, "DEADLINE_EXCEEDED", "") from None
+        except (ValueError, grpc.FutureCancelledError) as error:
+            # grpcio: the channel was closed under a call, or before it could start.
+            raise self._failed(path, "CANCELLED", "the connection was closed") from error
         self._answered = True
+        self._answered_methods.add(method)
         return answer
+
+    def _give_up(self, channel: grpc.Channel) -> None:
+        """Leave a connection whose own threads do not keep a deadline; the next call opens another one."""
+        with self._lock:
+            if self._channel is channel:
+                self._channel = None
+                self._answered = False
+        _close(channel)
 
     def _open_channel(self) -> grpc.Channel:
         try:
@@ -627,12 +595,23 @@ class GrpcKms:
                 self._channel = grpc.insecure_channel(self._endpoint.target, options=_CHANNEL_OPTIONS)
             return self._channel
 
-    def _failed(self, path: str, code: str, text: str, secrets: tuple[bytes, ...]) -> KmsError:
+    def _failed(self, path: str, code: str, text: str) -> KmsError:
         category = classify(code, text)
         method = path.rpartition("/")[2]
-        detail = _printable(text)
-        if any(reveals(text.encode(errors="replace"), secret) for secret in secrets):
-            detail = "(text withheld: it shows what was sent)"
+        # After Encrypt the plugin knows a key that nobody else does.
+        words = known_words(text) if method != "Encrypt" else ""
+        detail = f"{code}: {words}" if words else code
+        if code == "UNAVAILABLE":
+            try:
+                self.probe()
+            except KmsUnreachable as unreachable:
+                return unreachable
+            if category is not Category.NOT_A_PLUGIN or self._answered_methods:
+                category = Category.UNAVAILABLE
+        elif category is Category.WRONG_API and method in self._answered_methods:
+            category = Category.OTHER
+        elif category is Category.BAD_ANSWER:
+            detail = f"the answer to {method} is larger than {MAX_ANSWER_BYTES >> 20} MiB, or its metadata than 8 KiB"
         name = f"KMS provider {self._provider!r}"
         place = self._endpoint.place
         if category is Category.WRONG_API:
@@ -642,14 +621,15 @@ class GrpcKms:
             message = f"{name}: something answers at {place}, but it is not a gRPC KMS plugin"
             hint = f"give --kms-endpoint {self._provider}=unix:///PATH of the plugin's socket"
             return KmsUnreachable(message, provider=self._provider, category=category, detail=detail, hint=hint)
-        hint = _HINTS.get(category, "")
+        hint = HINTS.get(category, "")
         if category is Category.TIMEOUT and code == "DEADLINE_EXCEEDED":
             message = f"{name}: no answer to {method} within {self._timeout:g} s"
             return KmsUnreachable(message, provider=self._provider, category=category, detail=detail, hint=hint)
-        message = f"{name}: {method} failed: {category} ({code}: {detail})"
-        if category in (Category.UNREACHABLE, Category.SOCKET_PERMISSION, Category.TIMEOUT):
+        message = f"{name}: {method} failed: {category} ({detail})"
+        if category in (Category.UNAVAILABLE, Category.TIMEOUT):
             return KmsUnreachable(message, provider=self._provider, category=category, detail=detail, hint=hint)
-        return KmsRefused(message, provider=self._provider, category=category, detail=detail, hint=hint)
+        kind = KmsAnsweredWrongly if category is Category.BAD_ANSWER else KmsRefused
+        return kind(message, provider=self._provider, category=category, detail=detail, hint=hint)
 
     def _mismatch(self) -> tuple[str, str]:
         """Something speaks gRPC and not this API: find out which of the others it speaks."""
@@ -667,9 +647,8 @@ class GrpcKms:
         for api, (path, request) in questions.items():
             if api != self._api:
                 try:
-                    send: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path)
-                    send(request, timeout=min(self._timeout, 3.0), wait_for_ready=False)
-                except grpc.RpcError:
+                    _bounded(channel, path, request, min(self._timeout, 3.0))
+                except (grpc.RpcError, grpc.FutureTimeoutError, grpc.FutureCancelledError, ValueError):
                     continue
                 place = self._endpoint.place
                 return (
@@ -682,10 +661,23 @@ class GrpcKms:
         )
 
 
-def _printable(text: str) -> str:
-    """Make a plugin's words safe for one line of a message."""
-    shown = "".join(char if char.isprintable() else " " for char in text)
-    return shown if len(shown) <= 300 else shown[:300] + "…"
+def _bounded(channel: grpc.Channel, path: str, request: bytes, seconds: float) -> bytes:
+    """Make one call that ends in time whatever the connection is flooded with. Raises what grpcio raises."""
+    send: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path)
+    call = send.future(request, timeout=seconds, wait_for_ready=False)
+    try:
+        answer: bytes = call.result(timeout=seconds + GRACE_SECONDS)
+    except BaseException:
+        call.cancel()
+        raise
+    return answer
+
+
+def _close(channel: grpc.Channel) -> None:
+    """Close a channel, and wait for that only as long as a healthy one takes: a flooded one may never come to it."""
+    closing = threading.Thread(target=channel.close, name="snaptool-kms-close", daemon=True)
+    closing.start()
+    closing.join(GRACE_SECONDS)
 
 
 def _is_socket(path: Path) -> bool:

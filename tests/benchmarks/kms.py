@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from snaptool.providers.kms import Api, KmsV2Provider, UnwrappedKeys
 from snaptool.providers.kms_grpc import GrpcKms, parse_endpoint
-from snaptool.providers.kms_keys import make_write_key, unwrap_sources
+from snaptool.providers.kms_keys import make_write_key
+from snaptool.providers.kms_unwrapping import unwrap_sources
 from tests.support.kms_plugin import kms_plugin
 from tests.support.kms_values import Store, local_keks
 

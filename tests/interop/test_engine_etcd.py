@@ -25,13 +25,13 @@ from snaptool.operations.plan import RewriteRequest, UncoveredResources, Undecry
 from snaptool.operations.rewrite import DIRECT, Engine, RewriteReport, rewrite
 from snaptool.providers import Keyring, parse_config
 from snaptool.providers.kms import Api, decode_v2
-from snaptool.providers.kms_saved import SavedKeks
 from snaptool.scratch import AuthEnabled, EtcdBinaries, ScratchEtcd, ServedKey
 from tests.support.cli import Snaptool
 from tests.support.etcd import saved
 from tests.support.kms_plugin import kms_plugin
 from tests.support.kms_snapshots import configuration, database, kms_entry, opened_by, sealed, stored_values
 from tests.support.kms_values import Form
+from tests.support.local_keks import SavedKeks
 from tests.support.snapshots import Mix, config, write_snapshot
 
 SAMPLES = Path(__file__).parents[2] / "samples"

@@ -10,8 +10,8 @@ from snaptool.etcd import BUCKETS, KeyValue, decode_key_value, decode_revision_k
 from snaptool.operations.opening import open_snapshot
 from snaptool.providers import GroupResource, Keyring, KmsConfig, Provider, parse_config
 from snaptool.providers.kms import Api, KmsV1Provider, KmsV2Provider, WrappedSource
-from snaptool.providers.kms_saved import SavedKeks
 from tests.support.kms_values import Form, local_keks, stored_value
+from tests.support.local_keks import SavedKeks
 from tests.support.snapshots import envelope, revision
 
 KEKS = SavedKeks({"kek-1": b"\x11" * 32, "kek-2": b"\x22" * 32}, "kek-1")

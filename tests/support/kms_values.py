@@ -28,8 +28,8 @@ from snaptool.providers.kms import (
     WriteKey,
     encode_envelope,
 )
-from snaptool.providers.kms_keys import SourceCollector, Sources
-from snaptool.providers.kms_saved import LocalKeks
+from snaptool.providers.kms_sources import SourceCollector, Sources
+from tests.support.local_keks import LocalKeks
 
 KMS_VECTORS: dict[str, Any] = json.loads((Path(__file__).parent.parent / "golden" / "kms.json").read_text())
 

@@ -23,11 +23,11 @@ from snaptool.providers.kms_grpc import (
     Pace,
     Retry,
     Value,
-    classify,
     decode_message,
     encode_message,
     parse_endpoint,
 )
+from snaptool.providers.kms_words import classify
 
 REPOSITORY = Path(__file__).parents[3]
 KMS: dict[str, Any] = json.loads((Path(__file__).parents[2] / "golden" / "kms.json").read_text())
@@ -208,13 +208,20 @@ def test_reveals_finds_a_key_in_every_form_and_at_every_alignment() -> None:
             assert reveals(b"answer: " + form, secret)
     assert reveals(secret.hex().upper().encode(), secret)
     assert not reveals(b"a text about nothing", secret)
-    assert not reveals(base64.b64encode(secret[::-1]), secret)
+    for form in (
+        secret[::-1],
+        base64.b64encode(secret[::-1]),
+        secret.hex(":").encode(),
+        secret[::-1].hex(" ").encode(),
+    ):
+        assert reveals(b"answer: " + form, secret)
+    assert not reveals(base64.b64encode(bytes(one ^ 1 for one in secret)), secret)
 
 
 def test_grpcio_is_not_imported_until_a_plugin_is_talked_to() -> None:
     script = (
         "import sys\n"
-        "from snaptool.providers import kms, kms_keys, kms_grpc\n"
+        "from snaptool.providers import kms, kms_keys, kms_unwrapping, kms_grpc\n"
         "service = kms_grpc.GrpcKms('kp', kms.Api.V2, kms_grpc.parse_endpoint('unix:///nowhere/kms.sock'))\n"
         "try: service.status()\n"
         "except kms.KmsUnreachable: pass\n"

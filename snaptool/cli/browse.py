@@ -45,12 +45,14 @@ def _examples(*lines: str) -> str:
 
 
 @contextmanager
-def _asking(configs: Sequence[str], kms: KmsOptions) -> Iterator[tuple[Keyring | None, Sequence[AskingKeys]]]:
+def _asking(
+    configs: Sequence[str], kms: KmsOptions, terminal: Terminal
+) -> Iterator[tuple[Keyring | None, Sequence[AskingKeys]]]:
     """Keys for the few values that the block opens. A value that is lost because of a KMS plugin raises its error."""
     from snaptool.operations.browse import ValueLost
     from snaptool.operations.keys import asking_keyring
 
-    with asking_keyring(options.load_configs(configs), kms) as (keyring, asking):
+    with asking_keyring(options.load_configs(configs, terminal), kms) as (keyring, asking):
         try:
             yield keyring if configs else None, asking
         except ValueLost as lost:
@@ -126,7 +128,7 @@ def list_command(
         return _list_carved(snapshot, output, terminal)
     if lost and not configs:
         raise click.UsageError("--lost needs --config: without keys no value opens")
-    read_with = options.load_configs(configs)
+    read_with = options.load_configs(configs, terminal)
     with terminal.progress() as progress, _open(snapshot, prefixes, terminal) as opened:
         keys = keyring_for_reading(opened, read_with, kms, skip_hash_check=skip_hash_check, progress=progress)
         options.note_key_problems(terminal, keys)
@@ -356,7 +358,7 @@ def get_command(
     target = parse_target(words, namespace)
     with (
         _open(snapshot, prefixes, terminal) as opened,
-        _asking(() if output == "stored" else configs, kms) as (keyring, _),
+        _asking(() if output == "stored" else configs, kms, terminal) as (keyring, _),
     ):
         _tell_namespace(target, terminal)
         value = find_value(opened, target, revision, skip_hash_check=skip_hash_check)
@@ -435,7 +437,7 @@ def history_command(
     from snaptool.operations.browse import history, parse_target
 
     target = parse_target(words, namespace)
-    with _open(snapshot, prefixes, terminal) as opened, _asking(configs, kms) as (keyring, asking):
+    with _open(snapshot, prefixes, terminal) as opened, _asking(configs, kms, terminal) as (keyring, asking):
         _tell_namespace(target, terminal)
         found = history(opened, target, keyring, skip_hash_check=skip_hash_check)
     failures = [failure for keys in asking for failure in keys.failures]
@@ -552,7 +554,7 @@ def diff_command(
 
     if [*config_as, *config_bs].count("-") > 1:
         raise InputError("stdin can be read once only", hint="put the second configuration into a file")
-    read_a, read_b = options.load_configs(config_as), options.load_configs(config_bs)
+    read_a, read_b = options.load_configs(config_as, terminal), options.load_configs(config_bs, terminal)
     with (
         terminal.progress() as progress,
         _open(a, prefixes, terminal) as opened_a,

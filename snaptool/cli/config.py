@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from snaptool.cli import exits, options
 from snaptool.cli.render import Terminal, echo, print_json, print_table, print_text
+from snaptool.errors import InputError
+
+if TYPE_CHECKING:
+    from snaptool.providers import EncryptionConfig
+    from snaptool.providers.config import ProviderConfig
+
+_KEYS_SHOWN = 8
+_NAMES_JUDGED = 200
 
 
 @click.group("config")
@@ -30,12 +42,21 @@ def config_command() -> None:
     "resources",
     metavar="NAME",
     multiple=True,
-    default=["secrets"],
-    show_default=True,
-    help="Resource to encrypt, as in the file: secrets, deployments.apps, *.*; may be repeated.",
+    help="Resource to encrypt, as in the file: secrets, deployments.apps, *.*; may be repeated.  "
+    "[default: those of --keep, else secrets]",
 )
-@click.option("--keep", metavar="OLD", help="Configuration whose providers are appended: old values still open.")
+@click.option(
+    "--keep",
+    metavar="OLD",
+    help="Take over the resources and providers of this configuration: each entry gets the new key first.",
+)
 @click.option("-f", "--file", "target", metavar="FILE", type=click.Path(path_type=Path), help="Write there, mode 0600.")
+@click.option(
+    "--final",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write the same with the new key alone there: for the proof, and for the day when the old keys go.",
+)
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @options.terminal_options
 def new_command(
@@ -44,63 +65,165 @@ def new_command(
     resources: tuple[str, ...],
     keep: str | None,
     target: Path | None,
+    final: Path | None,
     terminal: Terminal,
     *,
     force: bool,
 ) -> int:
     """Print a fresh configuration with a random key, or write it to a file."""
-    from snaptool.files import write_private
-    from snaptool.providers import Kind, new_config
+    from snaptool.providers import Kind, final_config, new_config
 
-    old = options.load_configs([keep])[0] if keep is not None else None
+    if final is not None and keep is None:
+        raise click.UsageError("--final leaves the old keys out, and there are none without --keep")
+    old = options.load_configs([keep], terminal, one_each=True)[0] if keep is not None else None
+    _check_targets([target, final], keep, force=force)
+    if old is not None and old.platform == "talos" and key_name is None:
+        # Talos gives its two keys these names, and serves no third one: spec/containers.md, B4.
+        key_name = {"secretbox": "key2", "aescbc": "key1"}.get(provider)
     text = new_config(
-        kind=Kind(provider), key_name=key_name, secret=os.urandom(32), resources=list(resources), keep=old
+        kind=Kind(provider),
+        key_name=key_name,
+        secret=os.urandom(32),
+        resources=_resources(resources, old, terminal),
+        keep=old,
     )
+    pairs = [(target, text), (final, final_config(text) if final is not None else "")]
+    _write_all([(path, content) for path, content in pairs if path is not None], force=force)
     if target is None:
         print_text(text)
     else:
-        write_private(target, text, force=force)
         terminal.note(f"wrote {target}: keep a copy in a safe place, nothing else opens what it seals")
+    if final is not None:
+        terminal.note(f"wrote {final}: the new key alone; older backups still need the old keys")
     return exits.DONE
+
+
+def _resources(named: Sequence[str], old: EncryptionConfig | None, terminal: Terminal) -> list[str]:
+    """Choose what the new key encrypts. Raises InputError where the old configuration encrypts more than is named."""
+    from snaptool.kube.names import canonical_name, matches
+
+    if old is None:
+        return list(named) or ["secrets"]
+    plain = [entry for entry in old.entries if {provider.kind for provider in entry.providers} == {"identity"}]
+    kept = [name for entry in old.entries if entry not in plain for name in entry.resources]
+    left_out = [name for name in kept if named and not any(matches(one, name) for one in named)]
+    if left_out:
+        raise InputError(
+            f"the old configuration encrypts more than --resource names: {', '.join(left_out)}",
+            hint="leave --resource out to take over all of them, or name these too",
+        )
+    for entry in plain:
+        terminal.note(f"never encrypted by the old configuration, nor by the new one: {', '.join(entry.resources)}")
+    return list(dict.fromkeys(canonical_name(name) for name in [*named, *kept])) or ["secrets"]
+
+
+def _check_targets(targets: Sequence[Path | None], keep: str | None, *, force: bool) -> None:
+    from snaptool.files import check_target
+
+    paths = [path for path in targets if path is not None]
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise InputError("--file and --final name the same file", hint="name two files")
+    for path in paths:
+        if keep not in {None, "-"} and path.exists() and path.samefile(str(keep)):
+            raise InputError(
+                f"{path} is the old configuration", hint="name another file; what is read is never written"
+            )
+        check_target(path, force=force)
+
+
+def _write_all(files: Sequence[tuple[Path, str]], *, force: bool) -> None:
+    """Write every file before the first gets its name."""
+    from snaptool.files import Draft
+
+    with ExitStack() as stack:
+        drafts = [(stack.enter_context(Draft(path, force=force)), text) for path, text in files]
+        for draft, text in drafts:
+            draft.write(text.encode())
+            draft.sync()
+        for draft, _ in drafts:
+            draft.publish()
 
 
 @config_command.command("check")
 @click.argument("file", metavar="FILE")
 @click.option("--automatic-reload", is_flag=True, help="The API servers reload the file by themselves.")
-@click.option("--before-1.31", "lenient", is_flag=True, help="By the rules before 1.31: unknown fields are overlooked.")
+@click.option("--before-1.31", "lenient", is_flag=True, help="Apply the rules of Kubernetes before 1.31.")
 @options.output_option()
-def check_command(file: str, output: str, *, automatic_reload: bool, lenient: bool) -> int:
-    """Check a configuration as kube-apiserver does, and show what it does to each resource."""
-    from snaptool.providers import BadConfig, KmsConfig, config_warnings, parse_config
+@options.terminal_options
+def check_command(file: str, output: str, terminal: Terminal, *, automatic_reload: bool, lenient: bool) -> int:
+    """Check a configuration as kube-apiserver does, and show what it does to each resource.
 
+    FILE may be one that holds a configuration, for instance a Secret manifest or a machine configuration of Talos.
+    """
+    from snaptool.providers import BadConfig, read_configs
+
+    name = "stdin" if file == "-" else file
     try:
-        config = parse_config(
-            options.read_config(file), name=file, strict=not lenient, automatic_reload=automatic_reload
+        found = read_configs(
+            options.read_config(file), name=name, strict=not lenient, automatic_reload=automatic_reload
         )
     except BadConfig as error:
         if output != "json":
             raise
-        problems = [{"path": one.path, "code": one.code, "message": one.message} for one in error.problems]
-        print_json({"file": file, "accepted": False, "stage": error.stage, "problems": problems})
+        print_json(
+            {
+                "file": file,
+                "accepted": False,
+                "stage": error.stage,
+                "problems": [asdict(problem) for problem in error.problems],
+            }
+        )
         return exits.USAGE
-    rows = [
-        (name, ", ".join(_provider(provider, KmsConfig) for provider in entry.providers))
-        for entry in config.entries
-        for name in entry.resources
-    ]
-    warnings = list(config_warnings(config))
+    held = [config for config in found.configs if config.name != name]
     if output == "json":
-        print_json({"file": file, "accepted": True, "resources": dict(rows), "warnings": warnings})
-    else:
-        print_table(["RESOURCE", "PROVIDERS (the first writes)"], rows)
-        for warning in warnings:
+        rows = {resource: providers for config in found.configs for resource, providers in _rows(config)}
+        warnings = [warning for config in found.configs for warning in _warnings(config)]
+        print_json(
+            {
+                "file": file,
+                "accepted": True,
+                "held": [config.name for config in held],
+                "resources": rows,
+                "warnings": [*warnings, *found.notes],
+            }
+        )
+        return exits.DONE
+    for note in found.notes:
+        terminal.note(note)
+    for config in found.configs:
+        if held:
+            echo(f"{config.name}:")
+        print_table(["RESOURCE", "PROVIDERS (the first writes)"], _rows(config))
+        for warning in _warnings(config):
             echo(f"warning: {warning}")
     return exits.DONE
 
 
-def _provider(provider: object, kms: type) -> str:
-    kind = getattr(provider, "kind", "")
-    if isinstance(provider, kms):
-        return f"{kind}:{getattr(provider, 'name', '')}"
-    keys = "/".join(key.name for key in getattr(provider, "keys", ()))
-    return f"{kind}:{keys}" if keys else str(kind)
+def _rows(config: EncryptionConfig) -> list[tuple[str, str]]:
+    return [
+        (name, ", ".join(_provider(provider) for provider in entry.providers))
+        for entry in config.entries
+        for name in entry.resources
+    ]
+
+
+def _warnings(config: EncryptionConfig) -> Iterator[str]:
+    from snaptool.kube import misnamed
+    from snaptool.providers import config_warnings
+
+    for index, entry in enumerate(config.entries):
+        for name in entry.resources[:_NAMES_JUDGED]:
+            wrong = misnamed(name)
+            if wrong is not None:
+                yield f"resources[{index}]: {name!r}: {wrong.problem}" + (f"; {wrong.question}" if wrong.meant else "")
+    yield from config_warnings(config)
+
+
+def _provider(provider: ProviderConfig) -> str:
+    from snaptool.providers import KmsConfig
+
+    if isinstance(provider, KmsConfig):
+        return f"{provider.kind}:{provider.name}"
+    names = [key.name for key in provider.keys]
+    more = f"/… ({len(names) - _KEYS_SHOWN:,} more)" if len(names) > _KEYS_SHOWN else ""
+    return f"{provider.kind}:{'/'.join(names[:_KEYS_SHOWN])}{more}" if names else str(provider.kind)

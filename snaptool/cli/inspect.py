@@ -43,7 +43,7 @@ def inspect_command(
     from snaptool.operations.opening import open_snapshot
     from snaptool.operations.survey import survey
 
-    read_with = options.load_configs(configs)
+    read_with = options.load_configs(configs, terminal)
     with terminal.progress() as progress, open_snapshot(snapshot, prefixes=prefixes) as opened:
         for notice in opened.notices:
             terminal.note(notice)

@@ -50,7 +50,7 @@ def check_command(
     from snaptool.operations.keys import check_plugins
     from snaptool.operations.opening import open_snapshot
 
-    read_with = options.load_configs(configs)
+    read_with = options.load_configs(configs, terminal)
     if sample is None:
         checks = check_plugins(read_with, kms, decrypt_only=decrypt_only)
     else:
@@ -150,7 +150,10 @@ def plan_command(
 
     written = [new_config] if new_config is not None else []
     options.refuse_stdin_twice([*configs, *written])
-    old, new = options.load_configs(configs), options.load_configs(written)
+    old, new = (
+        options.load_configs(configs, terminal),
+        options.load_configs(written, terminal, strict=True, one_each=True),
+    )
     with terminal.progress() as progress, open_snapshot(snapshot, prefixes=prefixes) as opened:
         plans = plan_calls(
             opened,
@@ -223,7 +226,7 @@ def export_command(
 
     if not yes_write_keys:
         raise click.UsageError("FILE will hold the keys themselves, in clear: say --yes-write-keys if you want that")
-    read_with = options.load_configs(configs)
+    read_with = options.load_configs(configs, terminal)
     with terminal.progress() as progress, open_snapshot(snapshot) as opened:
         check_target(target, force=force, source=opened.source)
         text, unwrapped = exported_keys(opened, read_with, kms, skip_hash_check=skip_hash_check, progress=progress)

@@ -50,12 +50,15 @@ def snapshot_argument(name: str = "snapshot", metavar: str = "SNAPSHOT") -> Deco
 def config_option(flag: str = "--config", help_text: str = "", *, required: bool = False) -> Decorator:
     """Add the repeatable EncryptionConfiguration to read with."""
     return click.option(
+        *(["-c"] if flag == "--config" else []),
         flag,
         flag.lstrip("-").replace("-", "_") + "s",
         metavar="FILE",
         multiple=True,
         required=required,
-        help=help_text or "EncryptionConfiguration to read with; may be repeated, tried in order; - is stdin.",
+        help=help_text
+        or "EncryptionConfiguration to read with, or a file that holds one (Secret, RKE state, Talos machine "
+        "configuration …); may be repeated, tried in order; - is stdin.",
     )
 
 
@@ -269,12 +272,34 @@ def etcd_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-def load_configs(paths: Sequence[str]) -> tuple[EncryptionConfig, ...]:
-    """Read and check EncryptionConfiguration files in the order given; `-` is stdin, once."""
-    from snaptool.providers import parse_config
+def load_configs(
+    paths: Sequence[str], terminal: Terminal, *, strict: bool = False, one_each: bool = False
+) -> tuple[EncryptionConfig, ...]:
+    """Read and check EncryptionConfiguration files, and files that hold some, in the order given; `-` is stdin, once.
+
+    What is not `strict` is read as servers before 1.31 read it, and notes say what newer ones refuse. `one_each`: a
+    file that holds several is refused.
+    """
+    from snaptool.providers import read_configs
 
     refuse_stdin_twice(paths)
-    return tuple(parse_config(read_config(path), name="stdin" if path == "-" else path) for path in paths)
+    loaded: list[EncryptionConfig] = []
+    for path in paths:
+        name = "stdin" if path == "-" else path
+        found = read_configs(read_config(path), name=name, strict=strict)
+        if one_each and len(found.configs) > 1:
+            places = "; ".join(config.name for config in found.configs)
+            raise InputError(
+                f"{path} holds {len(found.configs)} configurations, and one is needed: {places}",
+                hint="put the one that is meant into a file of its own",
+            )
+        for config in found.configs:
+            if config.name != name:
+                terminal.note(f"{config.name}: a configuration was taken")
+        for note in found.notes:
+            terminal.note(note)
+        loaded += found.configs
+    return tuple(loaded)
 
 
 def refuse_stdin_twice(paths: Sequence[str]) -> None:
@@ -284,13 +309,24 @@ def refuse_stdin_twice(paths: Sequence[str]) -> None:
 
 
 def read_config(path: str) -> bytes:
-    """Read a configuration file; `-` is stdin. Raises InputError."""
+    """Read a configuration file; `-` is stdin. Raises InputError, also for one of a size that none has."""
     if path == "-":
-        return sys.stdin.buffer.read(_LARGEST_CONFIG)
-    try:
-        with Path(path).open("rb") as file:
-            return file.read(_LARGEST_CONFIG)
-    except OSError as error:
+        content = sys.stdin.buffer.read(_LARGEST_CONFIG + 1)
+    else:
+        try:
+            with Path(path).open("rb") as file:
+                content = file.read(_LARGEST_CONFIG + 1)
+        except OSError as error:
+            raise InputError(
+                f"cannot read configuration {path}: {error.strerror}", hint="check the path and its permissions"
+            ) from error
+    if len(content) > _LARGEST_CONFIG:
+        from snaptool.providers import recognise_bytes
+
+        known = recognise_bytes(content)
+        what = f"{path} is {known.what}" if known else f"{path} has more than {_LARGEST_CONFIG >> 20} MiB"
         raise InputError(
-            f"cannot read configuration {path}: {error.strerror}", hint="check the path and its permissions"
-        ) from error
+            f"{what}, not a configuration",
+            hint=known.remedy if known else "give the file that kube-apiserver names in --encryption-provider-config",
+        )
+    return content

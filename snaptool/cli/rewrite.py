@@ -111,7 +111,10 @@ def rewrite_command(
         raise click.UsageError("--boot-check boots the new file, and --dry-run makes none")
     written = [new_config] if new_config is not None else []
     options.refuse_stdin_twice([*configs, *written])
-    old, new = options.load_configs(configs), options.load_configs(written)
+    old, new = (
+        options.load_configs(configs, terminal),
+        options.load_configs(written, terminal, strict=True, one_each=True),
+    )
     lost = Undecryptable(undecryptable)
     etcd = find_etcd(etcd_bin) if boot_check or engine_name == "etcd" else None
     by_etcd = etcd if engine_name == "etcd" else None

@@ -62,7 +62,7 @@ def verify_command(
     from snaptool.operations.verify import verify
     from snaptool.scratch import find_etcd
 
-    read_with = options.load_configs(configs)
+    read_with = options.load_configs(configs, terminal)
     etcd = find_etcd(etcd_bin) if boot else None
     with (
         terminal.progress() as progress,

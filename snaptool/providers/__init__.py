@@ -17,9 +17,13 @@ from snaptool.providers.config import (
     KeyNameTaken,
     KmsConfig,
     LocalConfig,
+    ReadConfigs,
     config_warnings,
+    final_config,
     new_config,
     parse_config,
+    read_configs,
+    recognise_bytes,
 )
 from snaptool.providers.keyring import SERVER_TEXTS, Chain, GroupResource, Keyring, NoKeyFits, Opening, Unsealed
 from snaptool.providers.provider import Entropies, Entropy, KeyDoesNotFit, Kind, Opened, Plausible, Provider, Reason
@@ -45,9 +49,13 @@ __all__ = [
     "Opening",
     "Plausible",
     "Provider",
+    "ReadConfigs",
     "Reason",
     "Unsealed",
     "config_warnings",
+    "final_config",
     "new_config",
     "parse_config",
+    "read_configs",
+    "recognise_bytes",
 ]

@@ -13,7 +13,8 @@ from __future__ import annotations
 import base64
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import yaml
@@ -25,7 +26,17 @@ _INT64 = range(-(1 << 63), 1 << 63)
 
 
 class NotGoYaml(Exception):
-    """go-yaml or the conversion to JSON refuses the document."""
+    """go-yaml or the conversion to JSON refuses the document.
+
+    `line` and `column` count from 1, and are None where nothing is known.
+    """
+
+    def __init__(self, message: str, *, mark: Any = None) -> None:
+        place = f" (line {mark.line + 1}, character {mark.column + 1})" if mark else ""
+        super().__init__(message + place)
+        self.message = message
+        self.line: int | None = mark.line + 1 if mark else None
+        self.column: int | None = mark.column + 1 if mark else None
 
 
 class Map(Protocol):
@@ -65,7 +76,7 @@ class _Loader(_Composing):  # type: ignore[misc] # the C loader where libyaml is
             self.anchors.pop(event.anchor, None)
         plain = isinstance(event, yaml.ScalarEvent) and not event.style
         if plain and parent is not None and parent.flow_style and "?" in event.value:
-            raise NotGoYaml(f"a text with a question mark needs quotes (line {event.start_mark.line + 1})")
+            raise NotGoYaml("a text with a question mark needs quotes", mark=event.start_mark)
         return super().compose_node(parent, index)
 
     def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
@@ -77,6 +88,56 @@ class _Loader(_Composing):  # type: ignore[misc] # the C loader where libyaml is
 
 def parse(data: bytes, new_map: Callable[[], Map]) -> Any:
     """Return the first document: scalars, lists, and what `new_map` makes for mappings. Raises NotGoYaml."""
+    return next(documents(data, new_map), None)
+
+
+def documents(data: bytes, new_map: Callable[[], Map]) -> Iterator[Any]:
+    """Yield the documents one after the other, as `parse` returns the first. Raises NotGoYaml, where one fails."""
+    for node, text, stand_in in _nodes(data):
+        yield _Tree(text, stand_in, new_map).value(node, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a value stands, counted from 1, and what is written there; `text` is None for lists and mappings."""
+
+    line: int
+    column: int
+    text: str | None = None
+
+
+class Locator:
+    """Finds where values of the first document stand; finds nothing in what is no YAML."""
+
+    def __init__(self, data: bytes) -> None:
+        try:
+            self._root = next(_nodes(data), (None, "", ""))[0]
+        except NotGoYaml:
+            self._root = None
+
+    def find(self, path: Sequence[str | int], *, key: bool = False) -> Place | None:
+        """Find a value, or the last `key` that names it, or as much of the way as there is."""
+        if self._root is None:
+            return None
+        node = found = self._root
+        for number, step in enumerate(path):
+            if isinstance(node, yaml.MappingNode):
+                pair = next((pair for pair in reversed(node.value) if pair[0].value == step), None)
+                if pair is None:
+                    break
+                node = pair[1]
+                empty = node.start_mark.index == node.end_mark.index
+                found = pair[0] if empty or (key and number == len(path) - 1) else node
+            elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+                node = found = node.value[step]
+            else:
+                break
+        text = found.value if isinstance(found, yaml.ScalarNode) else None
+        return Place(found.start_mark.line + 1, found.start_mark.column + 1, text)
+
+
+def _nodes(data: bytes) -> Iterator[tuple[Any, str, str]]:
+    """Compose the documents: each node with the text that it is from, and what stands there for byte order marks."""
     loader = None
     try:
         text = data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
@@ -84,14 +145,16 @@ def parse(data: bytes, new_map: Callable[[], Map]) -> Any:
         stand_in = next((char for char in map(chr, range(0xE000, 0xF900)) if char not in text), "\ufeff")
         text = text.replace("\ufeff", stand_in)
         loader = _Loader(text)
-        node = loader.get_node() if loader.check_node() else None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        raise NotGoYaml("not valid YAML" + (f" at line {mark.line + 1}" if mark else "")) from None
+        while loader.check_node():
+            yield loader.get_node(), text, stand_in
+    except UnicodeDecodeError as error:
+        before = data[: error.start]
+        raise NotGoYaml(f"byte {error.start + 1} is not UTF-8 (line {before.count(10) + 1})") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise NotGoYaml("not valid YAML", mark=getattr(error, "problem_mark", None)) from None
     finally:
         if loader is not None:
             loader.dispose()
-    return _Tree(text, stand_in, new_map).value(node, 0) if node is not None else None
 
 
 _ESCAPED_SLASH = re.compile(r"(?:[^\\]|\\[^/])*+\\/", re.DOTALL)
@@ -135,9 +198,9 @@ class _Tree:
     def _resolved(self, node: yaml.ScalarNode) -> Any:
         written = self._text[node.start_mark.index : node.end_mark.index]
         if node.style == '"' and _ESCAPED_SLASH.match(written):
-            raise NotGoYaml(f"YAML 1.1 has no escape for a slash (line {node.start_mark.line + 1})")
+            raise NotGoYaml("YAML 1.1 has no escape for a slash", mark=node.start_mark)
         if self._text.startswith(",", node.end_mark.index) and _TAG_ALONE.fullmatch(written):
-            raise NotGoYaml(f"the comma is part of the tag before it (line {node.start_mark.line + 1})")
+            raise NotGoYaml("the comma is part of the tag before it", mark=node.start_mark)
         value = node.value.replace(self._stand_in, "\ufeff")
         if node.tag == _PLAIN and _TAG_OF_NO_NAME.match(written):
             return value
@@ -159,7 +222,7 @@ class _Tree:
         for source in sources:
             self._values += 1
             if not isinstance(source, yaml.MappingNode) or depth > _DEEPEST_TREE or self._values > _LARGEST_TREE:
-                raise NotGoYaml(f"a merge needs a mapping (line {node.start_mark.line + 1})")
+                raise NotGoYaml("a merge needs a mapping", mark=node.start_mark)
             self._fill(made, source, depth)
 
     def _key(self, node: yaml.Node) -> str:
@@ -170,7 +233,7 @@ class _Tree:
             return "true" if key else "false"
         if isinstance(key, int | float):
             return f"{key:g}" if isinstance(key, float) else str(key)
-        raise NotGoYaml(f"a key must be a text (line {node.start_mark.line + 1})")
+        raise NotGoYaml("a key must be a text", mark=node.start_mark)
 
 
 def _scalar(tag: str, text: str) -> Any:

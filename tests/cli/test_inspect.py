@@ -88,7 +88,8 @@ def test_bad_configuration_is_named_by_path(snaptool: Snaptool, command: str) ->
     bad = snaptool.write("bad.yaml", config("secretbox", secret=base64.b64encode(bytes(20)).decode()))
     ran = snaptool(command, snaptool.sample("aescbc-cluster.db"), "--config", bad)
     assert ran.code == 2
-    assert f"{bad}: resources[0].providers[0].secretbox.keys[0].secret: " in ran.stderr
+    assert f"{bad}: line 6, character " in ran.stderr
+    assert "resources[0].providers[0].secretbox.keys[0].secret: " in ran.stderr
 
 
 def test_inspect_reads_configurations_from_stdin(snaptool: Snaptool) -> None:

@@ -603,7 +603,8 @@ def test_bad_configuration_is_named_by_file_and_path(snaptool: Snaptool, target:
         *(word for pair in options.items() for word in pair),
     )
     assert ran.code == 2
-    assert f"{bad}: resources[0].providers[0].aesgcm.keys[0].secret: " in ran.stderr
+    assert f"{bad}: line 6, character " in ran.stderr
+    assert "resources[0].providers[0].aesgcm.keys[0].secret: " in ran.stderr
 
 
 def test_missing_configuration_is_named(snaptool: Snaptool, target: Path, tmp_path: Path) -> None:

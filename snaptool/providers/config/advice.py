@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
-from itertools import combinations
 
 from snaptool.providers.config.go_values import endpoint_path
 from snaptool.providers.config.model import (
@@ -13,7 +11,6 @@ from snaptool.providers.config.model import (
     KmsConfig,
     LocalConfig,
     ProviderConfig,
-    split_resource,
 )
 from snaptool.providers.provider import Kind
 
@@ -21,17 +18,12 @@ from snaptool.providers.provider import Kind
 def config_warnings(config: EncryptionConfig) -> Iterator[str]:
     """Yield what an accepted configuration makes one wonder about. Never holds a secret."""
     secrets: dict[bytes, str] = {}
+    ambiguous = _entries_with_ambiguous_keys(config)
     for index, entry in enumerate(config.entries):
         path, kinds = f"resources[{index}]", [provider.kind for provider in entry.providers]
-        for name in entry.resources:
-            if not _NAME_OF_A_RESOURCE.fullmatch(name) or _VERSION.fullmatch(split_resource(name)[1]):
-                yield f"{path}: no resource is called {name!r}; write it as plural.group, with no version and no slash"
         if kinds[0] in _WARNED_WRITERS:
             yield f"{path}: {_WARNED_WRITERS[kinds[0]]}"
-        # The providers of a resource are those of all entries that name it.
-        names = set(entry.group_resources)
-        chain = [one for other in config.entries if names & set(other.group_resources) for one in other.providers]
-        if _one_reads_for_another(keys_of(chain, Kind.AESCBC)):
+        if index in ambiguous:
             yield f"{path}: two aescbc keys fit one name, and the wrong one may read garbage without an error"
         if Kind.IDENTITY not in kinds:
             yield f"{path}: there is no identity, so values that are still in clear cannot be read"
@@ -49,8 +41,6 @@ def config_warnings(config: EncryptionConfig) -> Iterator[str]:
                     yield f"{path}: keys {other!r} and {key.name!r} are the same key under two names"
 
 
-_NAME_OF_A_RESOURCE = re.compile(r"(?:\*|[a-z0-9-]+)(?:\.(?:\*|[a-z0-9.-]*))?")
-_VERSION = re.compile(r"v[0-9]+(?:(?:alpha|beta)[0-9]+)?")
 # The number is that of the table of providers in kubernetes/website, tasks/administer-cluster/encrypt-data.
 _WARNED_WRITERS = {
     Kind.IDENTITY: "identity comes first, so new values are written in clear",
@@ -59,8 +49,32 @@ _WARNED_WRITERS = {
 }
 
 
+def _entries_with_ambiguous_keys(config: EncryptionConfig) -> set[int]:
+    """Find the entries of resources among whose aescbc keys one is tried for what another sealed."""
+    # The providers of a resource are those of all entries that name it.
+    entries_of: dict[tuple[str, str], list[int]] = {}
+    for index, entry in enumerate(config.entries):
+        for group_resource in entry.group_resources:
+            entries_of.setdefault(group_resource, []).append(index)
+    found: set[int] = set()
+    for indices in {tuple(dict.fromkeys(indices)) for indices in entries_of.values()}:
+        chain = [provider for index in indices for provider in config.entries[index].providers]
+        if _one_reads_for_another(keys_of(chain, Kind.AESCBC)):
+            found.update(indices)
+    return found
+
+
 def _one_reads_for_another(keys: Iterable[KeyConfig]) -> bool:
-    return any(one.secret != other.secret and fits_for(one.name, other.name) for one, other in combinations(keys, 2))
+    # In sorted order a name is followed at once by all names that it fits for, and those on the stack fit for each
+    # other: as long as none was found, they have one secret.
+    stack: list[tuple[str, bytes]] = []
+    for name, secret in sorted((f"{key.name}:", key.secret) for key in keys):
+        while stack and not name.startswith(stack[-1][0]):
+            stack.pop()
+        if stack and stack[-1][1] != secret:
+            return True
+        stack.append((name, secret))
+    return False
 
 
 def fits_for(name: str, other: str) -> bool:

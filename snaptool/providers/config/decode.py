@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -21,9 +22,11 @@ _INT32 = range(-(1 << 31), 1 << 31)
 class Refused(Exception):
     """Ends decoding; never leaves this package."""
 
-    def __init__(self, code: str, message: str, path: str = "") -> None:
+    def __init__(
+        self, code: str, message: str, path: str = "", *, line: int | None = None, column: int | None = None
+    ) -> None:
         super().__init__(message)
-        self.problems = [ConfigProblem(path, code, message)]
+        self.problems = [ConfigProblem(path, code, message, line, column)]
 
 
 class TreeMap(dict[str, Any]):
@@ -54,7 +57,25 @@ def parse_text(data: bytes) -> Any:
     try:
         return go_yaml.parse(data, TreeMap)
     except go_yaml.NotGoYaml as error:
-        raise Refused("syntax", str(error)) from None
+        raise Refused("syntax", error.message, line=error.line, column=error.column) from None
+
+
+def parse_documents(data: bytes) -> Iterator[Any]:
+    """Yield the trees of all documents. API servers look at the first alone. Raises Refused, where one fails."""
+    if data.decode(errors="replace").lstrip().startswith("{"):
+        try:
+            yield _parse_json(data)
+        except Refused:
+            if b"\n---" not in data:
+                raise
+        else:
+            return
+    from snaptool.providers import go_yaml  # noqa: PLC0415 - as above
+
+    try:
+        yield from go_yaml.documents(data, TreeMap)
+    except go_yaml.NotGoYaml as error:
+        raise Refused("syntax", error.message, line=error.line, column=error.column) from None
 
 
 def _parse_json(data: bytes) -> Any:
@@ -70,9 +91,8 @@ def _parse_json(data: bytes) -> Any:
     try:
         return json.loads(data.decode(), object_pairs_hook=mapping, parse_constant=constant, parse_int=_json_int)
     except (ValueError, RecursionError) as error:
-        # The parser's own message quotes nothing, but its position is all that is needed.
-        place = f" at line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise Refused("syntax", f"not valid JSON{place}") from None
+        place = (error.lineno, error.colno) if isinstance(error, json.JSONDecodeError) else (None, None)
+        raise Refused("syntax", "not valid JSON", line=place[0], column=place[1]) from None
 
 
 def _whole_characters(text: str) -> str:
@@ -177,14 +197,14 @@ class _Decoder:
         return entries
 
     def _refuse_unknown_and_repeated(self) -> None:
-        found = [
-            Refused(code, f"{what}: {', '.join(dict.fromkeys(names[:5]))}")
-            for code, what, names in (
-                ("strict_unknown_field", "unknown fields", self._unknown),
-                ("strict_duplicate_key", "fields set twice", self._repeated),
-            )
-            if names
-        ]
+        found = []
+        for code, what, names in (
+            ("strict_unknown_field", "unknown field", self._unknown),
+            ("strict_duplicate_key", "field set twice", self._repeated),
+        ):
+            first, *others = dict.fromkeys(names[:5]) if names else [""]
+            if first:
+                found.append(Refused(code, f"{what}{'; also ' * bool(others)}{', '.join(others)}", first))
         for refused in found[1:]:
             found[0].problems += refused.problems
         if found:

@@ -68,6 +68,24 @@ def new_config(
             chain.append({"identity": {}})
         entries.append({"resources": names, "providers": chain})
     entries.sort(key=lambda entry: _breadth(entry["resources"][0]))
+    return _text_of(entries)
+
+
+def final_config(text: str) -> str:
+    """Write the configuration `new_config` made without the old keys: the first provider of each entry, and identity.
+
+    For the proof that nothing else is needed, and for the day when no server and no backup needs the old keys.
+    """
+    entries = []
+    for entry in parse_config(text.encode(), name="new configuration").entries:
+        chain = [_as_tree(entry.providers[0])]
+        if {"identity": {}} not in chain:
+            chain.append({"identity": {}})
+        entries.append({"resources": list(entry.resources), "providers": chain})
+    return _text_of(entries)
+
+
+def _text_of(entries: list[dict[str, Any]]) -> str:
     document = {
         "apiVersion": "apiserver.config.k8s.io/v1",
         "kind": "EncryptionConfiguration",

@@ -18,14 +18,22 @@ LOCAL_PROVIDERS: Final = {"aesgcm": Kind.AESGCM, "aescbc": Kind.AESCBC, "secretb
 
 @dataclass(frozen=True, slots=True)
 class ConfigProblem:
-    """A broken rule. `path`: where, as `resources[0].providers[1].aescbc.keys[0].secret`; `code`: spec section 5."""
+    """A broken rule. `path`: where, as `resources[0].providers[1].aescbc.keys[0].secret`; `code`: spec section 5.
+
+    `line` and `column` count from 1, and are None where the text has no such place. `remedy`: the edit or the command
+    that helps; empty where the rule says it all.
+    """
 
     path: str
     code: str
     message: str
+    line: int | None = None
+    column: int | None = None
+    remedy: str = ""
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.message}" if self.path else self.message
+        place = f"line {self.line}, character {self.column}" if self.column else f"line {self.line}"
+        return ": ".join(part for part in (place if self.line else "", self.path, self.message) if part)
 
 
 class BadConfig(InputError):
@@ -33,9 +41,10 @@ class BadConfig(InputError):
 
     def __init__(self, name: str, stage: str, problems: Sequence[ConfigProblem]) -> None:
         listed = "; ".join(str(problem) for problem in problems)
+        remedies = dict.fromkeys(problem.remedy for problem in problems if problem.remedy)
         super().__init__(
             f"{name or 'configuration'}: {listed}",
-            hint="kube-apiserver refuses it too; `snaptool config check FILE` shows the same list",
+            hint="; ".join(remedies) or "kube-apiserver refuses it too; correct what is named",
         )
         self.stage = stage
         self.problems = tuple(problems)
@@ -103,10 +112,14 @@ class ConfigEntry:
 
 @dataclass(frozen=True, slots=True)
 class EncryptionConfig:
-    """A configuration that kube-apiserver accepts. `name`: where it came from, for messages."""
+    """A configuration that kube-apiserver accepts. `name`: where it came from, for messages.
+
+    `platform`: whose rules made it of keys alone, for instance `talos`; else empty.
+    """
 
     name: str
     entries: tuple[ConfigEntry, ...]
+    platform: str = ""
 
 
 def split_resource(name: str) -> tuple[str, str]:

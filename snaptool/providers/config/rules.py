@@ -182,6 +182,16 @@ def parse_config(
     the API server reloads the file, which forbids KMS v1 providers of one name. Raises BadConfig.
     """
     try:
+        return _read(data, name=name, strict=strict, kmsv1=kmsv1, automatic_reload=automatic_reload)
+    except BadConfig as refused:
+        # A refusal is rare; what it takes to explain one is loaded then.
+        from snaptool.providers.config.explain import explained  # noqa: PLC0415
+
+        raise BadConfig(name, refused.stage, explained(data, refused.problems, name)) from refused
+
+
+def _read(data: bytes, *, name: str, strict: bool, kmsv1: bool, automatic_reload: bool) -> EncryptionConfig:
+    try:
         tree = parse_text(data)
     except Refused as error:
         raise BadConfig(name, "decode", error.problems) from error

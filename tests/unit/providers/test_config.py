@@ -633,8 +633,6 @@ def test_long_endpoints_and_blanks_before_json_are_judged_quickly_and_as_by_go()
 @pytest.mark.parametrize(
     ("names", "provider", "told"),
     [
-        ("secrets.v1", "secretbox: {keys: [{name: a, secret: S}]}", "no version"),
-        ("secrets/status", "secretbox: {keys: [{name: a, secret: S}]}", "no slash"),
         ("secrets", "aesgcm: {keys: [{name: a, secret: S}]}", "200,000"),
         ("secrets", 'kms: {name: a, apiVersion: v2, endpoint: "unix:rel"}', "no path"),
     ],

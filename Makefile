@@ -7,7 +7,7 @@ RECORDS ?= 200000
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint property soak proof bench samples docs build peers oracles apiserver clean
+.PHONY: help setup demo test check lint property soak proof bench samples docs build kinds peers oracles apiserver clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ apiserver: setup ## a whole kube-apiserver, built from source (Go; many minutes)
 
 proof: peers apiserver ## a real kube-apiserver on what snaptool wrote: disaster, migration, informers
 	$(BIN)/python -m pytest -q -m proof tests/proof
+
+kinds: setup ## make the table of kinds anew from the published API modules (Go's module proxy)
+	$(BIN)/python -m tests.generators.kinds
 
 samples: setup ## make the sample snapshots anew with a real etcd
 	$(BIN)/python -m samples.make

@@ -62,12 +62,18 @@ def fields(message: bytes) -> Iterator[Field]:
     """Yield the fields of `message` in order. Raises BadMessage at the first byte that breaks the format."""
     offset = 0
     while offset < len(message):
-        number, wire_type, body = _read_tag(message, offset)
-        if wire_type == END_GROUP:
-            raise BadMessage("a group ends that never began", offset)
-        value, end = _read_value(message, number, wire_type, body, depth=0)
-        yield Field(number, wire_type, value, offset, end)
-        offset = end
+        found = field_at(message, offset)
+        yield found
+        offset = found.end
+
+
+def field_at(message: bytes, offset: int) -> Field:
+    """Read the one field that stands at `offset`, however long `message` goes on. Raises BadMessage."""
+    number, wire_type, body = _read_tag(message, offset)
+    if wire_type == END_GROUP:
+        raise BadMessage("a group ends that never began", offset)
+    value, end = _read_value(message, number, wire_type, body, depth=0)
+    return Field(number, wire_type, value, offset, end)
 
 
 def _read_tag(message: bytes, offset: int) -> tuple[int, int, int]:

@@ -17,9 +17,9 @@ from snaptool.cli.render import (
     print_bytes,
     print_json,
     print_json_members,
+    print_object,
     print_sentence,
     print_table,
-    print_yaml,
 )
 from snaptool.errors import InputError
 from snaptool.text import printable
@@ -376,16 +376,16 @@ def get_command(
     if output == "value":
         print_bytes(found.plaintext)
     else:
-        document = _object(value, found.plaintext)
-        (print_json if output == "json" else print_yaml)(document)
+        print_object(_object(value, found.plaintext), output)
     return exits.DONE
 
 
 def _object(value: StoredValue, plaintext: bytes) -> dict[str, Any]:
-    from snaptool.kube import NotAnObject, decode_object
+    from snaptool.kube import NotAnObject
+    from snaptool.kube.kinds import as_served, decode_object, without_managed_fields
 
     try:
-        return decode_object(plaintext)
+        return without_managed_fields(as_served(decode_object(plaintext).shown(), value.revision.main))
     except NotAnObject as error:
         raise InputError(f"{printable(value.key)}: {error}", hint="-o value shows it as it is") from error
 

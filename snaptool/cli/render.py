@@ -144,22 +144,18 @@ def json_text(value: Any) -> str:
     return document(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
 
 
-def print_yaml(content: Any) -> None:
-    """Print one YAML document, in order, texts of several lines as blocks."""
-    import yaml
+def print_object(tree: dict[str, Any], output: str) -> None:
+    """Print a Kubernetes object as `yaml` or `json`: byte for byte as kubectl does, and for a terminal more escaped."""
+    from snaptool.kube.kinds import json_text as object_json
+    from snaptool.kube.kinds import yaml_text
 
-    class Dumper(yaml.SafeDumper):
-        def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML's signature
-            return True
-
-    def represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
-
-    Dumper.add_representer(str, represent_text)
-    text = yaml.dump(content, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=sys.maxsize)
-    if not is_fit(text) or not _shows_unicode():
-        text = yaml.dump(content, Dumper=Dumper, sort_keys=False, allow_unicode=False, width=sys.maxsize)
-    print_text(text)
+    if not sys.stdout.isatty():
+        click.echo((object_json(tree) if output == "json" else yaml_text(tree)).encode(), nl=False)
+    elif output == "json":
+        _print_part(document(object_json(tree)))
+    else:
+        unicode = _shows_unicode()
+        click.echo(yaml_text(tree, fit=lambda text: is_fit(text) and (unicode or text.isascii())), nl=False)
 
 
 def print_bytes(content: bytes) -> None:

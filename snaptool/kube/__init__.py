@@ -1,12 +1,11 @@
 """What Kubernetes puts in keys and plain values.
 
 `keys` maps registry keys to resources and back, `names` judges names in configurations, `objects` says what a plaintext
-is, `decoding` shows it whole, `consequences` says what losing an object means. All take bytes, keys or names and return
-values; none knows how values are encrypted.
+is, `kinds` decodes and prints it, `consequences` says what losing an object means. All take bytes, keys or names and
+return values; none knows how values are encrypted.
 """
 
 from snaptool.kube.consequences import consequence
-from snaptool.kube.decoding import decode_object
 from snaptool.kube.keys import (
     COMPACT_REVISION_KEY,
     DEFAULT_PREFIXES,
@@ -53,7 +52,6 @@ __all__ = [
     "canonical_name",
     "consequence",
     "decode_envelope",
-    "decode_object",
     "describe",
     "is_plural_of",
     "key_prefixes",

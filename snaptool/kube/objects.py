@@ -11,7 +11,7 @@ be valid UTF-8 without control characters, CBOR be well-formed, and all of them 
 also notices much of the damage inside of a right object, but it does not promise to.
 
 This module knows no key, no cipher and no file. CBOR is read as far as its header, since no CBOR library is among our
-dependencies and the encoding is an alpha feature; `snaptool.kube.decoding` shows whole objects.
+dependencies and the encoding is an alpha feature; `snaptool.kube.kinds` reads whole objects.
 
 Source: kubernetes/apimachinery pkg/runtime/generated.proto, pkg/apis/meta/v1/generated.proto, and
 pkg/runtime/serializer/{protobuf,cbor} (eed236ce).

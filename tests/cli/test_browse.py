@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -152,7 +153,7 @@ def test_get_shows_a_secret_as_yaml(snaptool: Snaptool) -> None:
     ran = snaptool("get", LOST, "secret", "smtp", "-n", "shop", "--config", LOST_KEYS, shows_secrets=True)
     assert ran.code == 0
     found = yaml.safe_load(ran.stdout)
-    assert list(found) == ["apiVersion", "kind", "metadata", "data", "type"]
+    assert list(found) == ["apiVersion", "data", "kind", "metadata", "type"]
     assert (found["metadata"]["name"], found["data"]["username"], found["type"]) == ("smtp", "c210cA==", "Opaque")
     assert ran.stderr == (
         "snaptool: /registry/secrets/shop/smtp at revision 29, the current value, "
@@ -219,38 +220,49 @@ def test_what_is_not_there_exits_2_with_advice(snaptool: Snaptool, words: tuple[
     assert said in ran.stderr
 
 
-@pytest.mark.parametrize(("output", "code"), [("stored", 2), ("value", 2), ("yaml", 0)])
-def test_a_terminal_gets_no_binary(output: str, code: int) -> None:
+def on_a_terminal(*arguments: str | Path) -> tuple[subprocess.CompletedProcess[bytes], str]:
+    """Run a command whose stdout is a terminal; return how it ended and what the terminal got."""
     leader, follower = pty.openpty()
     try:
-        arguments = ["get", str(MIXED), "secret/queue", "-n", "shop", "--config", str(MIXED_KEYS), "-o", output]
-        ran = subprocess.run(
-            [sys.executable, "-m", "snaptool", *arguments], stdout=follower, stderr=subprocess.PIPE, check=False
-        )
+        words = [sys.executable, "-m", "snaptool", *map(str, arguments)]
+        ran = subprocess.run(words, stdout=follower, stderr=subprocess.PIPE, check=False)
         os.write(follower, b"$")
-        shown = os.read(leader, 1 << 16)
+        shown = os.read(leader, 1 << 16).decode()
     finally:
         os.close(leader)
         os.close(follower)
+    return ran, shown.removesuffix("$").replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize(("output", "code"), [("stored", 2), ("value", 2), ("yaml", 0)])
+def test_a_terminal_gets_no_binary(output: str, code: int) -> None:
+    ran, shown = on_a_terminal("get", MIXED, "secret/queue", "-n", "shop", "--config", MIXED_KEYS, "-o", output)
     assert ran.returncode == code
     if code:
-        assert shown == b"$"
+        assert shown == ""
         assert b"is binary" in ran.stderr
         assert b"redirect it to a file" in ran.stderr
     else:
-        assert shown.startswith(b"apiVersion: v1\r\n")
+        assert shown.startswith("apiVersion: v1\n")
 
 
-def test_text_that_a_terminal_would_obey_is_escaped(snaptool: Snaptool) -> None:
+@pytest.mark.parametrize("output", ["yaml", "json"])
+def test_text_that_a_terminal_would_obey_is_escaped_there_and_is_kubectls_in_a_pipe(
+    snaptool: Snaptool, output: str
+) -> None:
     text = "\x9b31m right \u202e left"
     content = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "n"}, "data": {"a": text}}
     plaintext = json.dumps(content, ensure_ascii=False).encode()
     path = write_history(snaptool.folder / "db", [(b"/registry/configmaps/default/n", plaintext)])
-    for output in ("yaml", "json"):
-        ran = snaptool("get", path, "cm", "n", "-o", output)
-        assert "\x9b" not in ran.stdout
-        assert "\u202e" not in ran.stdout
-        assert yaml.safe_load(ran.stdout)["data"] == {"a": text}
+    ran, shown = on_a_terminal("get", path, "cm", "n", "-o", output)
+    assert ran.returncode == 0
+    assert "\x9b" not in shown
+    assert "\u202e" not in shown
+    piped = snaptool("get", path, "cm", "n", "-o", output).stdout
+    assert "\u202e" in piped
+    for printed in (shown, piped):
+        read = yaml.safe_load if output == "yaml" else json.loads
+        assert read(printed)["data"] == {"a": text}
 
 
 def test_keys_that_a_terminal_would_obey_are_escaped(snaptool: Snaptool) -> None:

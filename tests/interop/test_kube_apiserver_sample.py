@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from snaptool.etcd import decode_key_value
-from snaptool.kube import decode_object, parse_key, plausible
+from snaptool.kube import parse_key, plausible
+from snaptool.kube.kinds import decode_object
 from snaptool.operations.opening import open_snapshot
 from snaptool.operations.plan import RewriteRequest, Undecryptable
 from snaptool.operations.rewrite import rewrite
@@ -63,7 +64,7 @@ def as_read(snapshot: Path, keys: Keyring) -> dict[bytes, tuple[int, dict[str, A
                 if not chunk.tombstone[index]:
                     chain: Chain = keys.chain_for(GroupResource(name.resource, name.group))
                     plaintext = chain.unseal(record.value, record.key).plaintext
-                    found[record.key] = int(chunk.main[index]), decode_object(plaintext)
+                    found[record.key] = int(chunk.main[index]), decode_object(plaintext).shown()
     return found
 
 

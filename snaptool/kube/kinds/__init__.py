@@ -1,0 +1,36 @@
+"""Every kind that Kubernetes stored, decoded and printed as kubectl prints it.
+
+`decode_object` turns a stored plaintext into plain values, `as_served` adds what an API server adds when it reads,
+`json_text` and `yaml_text` print. The trees are dicts, lists, texts, numbers, truth values and None, in no particular
+order: the printers sort.
+"""
+
+from snaptool.kube.kinds.crds import CRD_KIND, CRD_V1, crd_to_v1, is_stored_crd, pruned, pruning_schema
+from snaptool.kube.kinds.printing import json_text, yaml_text
+from snaptool.kube.kinds.reader import UNKNOWN, Decoded, Plain, UnknownField, decode_object
+from snaptool.kube.kinds.served import as_served, list_of, without_managed_fields
+from snaptool.kube.kinds.table import FieldType, fields_of, known_kinds, list_keys, message_of
+
+__all__ = [
+    "CRD_KIND",
+    "CRD_V1",
+    "UNKNOWN",
+    "Decoded",
+    "FieldType",
+    "Plain",
+    "UnknownField",
+    "as_served",
+    "crd_to_v1",
+    "decode_object",
+    "fields_of",
+    "is_stored_crd",
+    "json_text",
+    "known_kinds",
+    "list_keys",
+    "list_of",
+    "message_of",
+    "pruned",
+    "pruning_schema",
+    "without_managed_fields",
+    "yaml_text",
+]

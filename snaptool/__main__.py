@@ -4,7 +4,10 @@ from __future__ import annotations
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line. Signals wait until there is somebody to answer them."""
+    from snaptool import signals  # noqa: PLC0415 - the first of all
+
+    signals.block()
     from snaptool.cli import main as cli_main  # noqa: PLC0415
 
     cli_main()

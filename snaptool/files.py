@@ -1,40 +1,77 @@
 """Files: sources that are never changed, targets that appear whole or not at all.
 
-A source is opened read-only and mapped; nothing here can write to it. A draft is a new file without a name
-(`O_TMPFILE`, where the system has it): it gets its name by one `link` or `rename` after it was written, synced, read
-back and accepted, so that a crash or a kill leaves no trace. Elsewhere a sibling temporary file stands in and is
-removed on every way out that the process survives.
+A source is opened read-only, once, and mapped; every later look at it, also in worker processes, goes through the
+descriptor or the map, never through its name. A draft is a new file without a name (`O_TMPFILE`, where the system has
+it): it gets its name by one `link` or `rename` after it was written, synced, read back and accepted, so that a crash or
+a kill leaves no trace. Elsewhere a sibling temporary file stands in and is removed on every way out that the process
+survives. From the moment the name exists nothing that fails takes that back: see `snaptool.signals`.
 
-Knows paths and bytes; knows no format. A mapping that loses its file's end raises SIGBUS, which no Python code can
-catch: `Source.check_unchanged` asks before each stretch of work, and `snaptool.cli` has the last resort.
+What may be replaced is one rule, `check_target`: a regular file, that the user allows to be replaced, and that the run
+does not read. Knows paths and bytes; knows no format.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import mmap
 import os
 import queue
 import secrets
 import stat
+import sys
 import threading
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
+from snaptool import signals
 from snaptool.errors import FormatError, InputError, OutputError
+from snaptool.inputs import Inputs, TargetIsRead, advice, notice, of_run, why
+from snaptool.lost_pages import Guarded, guard
 
 _BLOCKS_IN_FLIGHT = 4
 _SYNC_BYTES = 64 << 20
+_COPY_BYTES = 4 << 20
 
 
 class SourceChanged(FormatError):
     """The source was cut, grown or rewritten while it was read."""
 
 
+def source_changed(path: Path, how: str = "") -> SourceChanged:
+    """Make the error that says so."""
+    return SourceChanged(
+        f"{path} changed while it was read{how}",
+        hint="wait until whatever writes it is done, or work on a copy, then run the command again",
+        place=str(path),
+    )
+
+
 class TargetExists(InputError):
     """The target is there already."""
+
+
+class TargetIsNoFile(InputError):
+    """The target is a directory, a device, a pipe, a socket, or a link that leads nowhere: nothing to be replaced."""
+
+
+# --- sources --------------------------------------------------------------------------------------------------------
+
+
+class Mapped(Protocol):
+    """A file that was opened and mapped, as workers get it: nobody opens it again."""
+
+    @property
+    def buffer(self) -> mmap.mmap | bytes:
+        """Its bytes."""
+
+    def fileno(self) -> int:
+        """Return its descriptor."""
+
+    def check_unchanged(self) -> None:
+        """Raise SourceChanged where it is no longer what it was when it was mapped."""
 
 
 class Source:
@@ -45,17 +82,35 @@ class Source:
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not block
         except OSError as error:
-            raise InputError(f"cannot read {path}: {_why(error)}", hint=_advice(error)) from error
+            raise InputError(
+                f"cannot read {path}: {why(error)}", hint=advice(error), code="cannot_read", place=str(path)
+            ) from error
         self._opened_as = os.fstat(self._fd)
         self.size = self._opened_as.st_size
         if not stat.S_ISREG(self._opened_as.st_mode):
             self.close()
-            raise InputError(f"{path} is not a regular file", hint="name a snapshot file or an etcd data directory")
+            raise InputError(
+                f"{path} is not a regular file",
+                hint="name a snapshot file or an etcd data directory",
+                code="not_a_regular_file",
+                place=str(path),
+            )
+        self.inputs = Inputs()
+        self._protect(self.inputs)
+        if (run := of_run()) is not None:
+            self._protect(run)
+        self._guarded = Guarded(0, 0)
         self.buffer: mmap.mmap | bytes = self._map() if self.size else b""
+
+    def _protect(self, inputs: Inputs) -> None:
+        inputs.add(self._opened_as, str(self.path))
+        real = Path(os.path.realpath(self.path))
+        if real.parts[-3:] == ("member", "snap", "db"):
+            inputs.add_data_directory(real.parents[1])
 
     def _map(self) -> mmap.mmap:
         try:
-            return mmap.mmap(self._fd, self.size, access=mmap.ACCESS_READ)
+            mapped = mmap.mmap(self._fd, self.size, access=mmap.ACCESS_READ)
         except ValueError:
             # Python refuses a map longer than the file, which was as long as that a moment ago.
             try:
@@ -65,25 +120,22 @@ class Source:
             raise
         except OSError as error:
             self.close()
-            raise InputError(f"cannot map {self.path}: {_why(error)}", hint="copy it to another file system") from error
+            raise InputError(f"cannot map {self.path}: {why(error)}", hint="copy it to another file system") from error
+        self._guarded = guard(mapped)
+        return mapped
 
     def read(self, offset: int, size: int) -> bytes:
         """Read bytes past the map; fewer where the file ends."""
         return os.pread(self._fd, size, offset)
 
-    def check_unchanged(self) -> None:
-        """Raise SourceChanged if size or modification time are no longer what they were when the file was opened."""
-        now = os.fstat(self._fd)
-        if (now.st_size, now.st_mtime_ns) != (self.size, self._opened_as.st_mtime_ns):
-            raise SourceChanged(
-                f"{self.path} changed while it was read: {self.size} bytes then, {now.st_size} now",
-                hint="wait until whatever writes it is done, or work on a copy, then run the command again",
-            )
+    def fileno(self) -> int:
+        """Return the descriptor, which workers inherit."""
+        return self._fd
 
-    def release_memory(self) -> None:
-        """Let the pages read so far go; they are read again when touched. Keeps memory flat on large files."""
-        if isinstance(self.buffer, mmap.mmap):
-            release_memory(self.buffer)
+    @property
+    def readable_path(self) -> Path:
+        """A path under which this process can open the very file again, whatever has become of its name."""
+        return Path(f"/proc/self/fd/{self._fd}") if sys.platform == "linux" else self.path
 
     def is_same_file(self, other: Path) -> bool:
         """Is `other` this file, by device and inode and not by spelling?"""
@@ -91,6 +143,23 @@ class Source:
             return os.path.samestat(self._opened_as, other.stat())
         except OSError:
             return False
+
+    def check_unchanged(self) -> None:
+        """Raise SourceChanged if the file is no longer what it was when it was opened.
+
+        Size, modification time, and the time that a file system keeps for itself (ctime), which nobody can put back.
+        The latter also tells that a name was given or taken away; where the number of names says so, that is all right:
+        the file that was opened is the file that is read.
+        """
+        now, then = os.fstat(self._fd), self._opened_as
+        same = (now.st_size, now.st_mtime_ns) == (self.size, then.st_mtime_ns)
+        if self._guarded.torn or not same or (now.st_ctime_ns != then.st_ctime_ns and now.st_nlink == then.st_nlink):
+            raise source_changed(self.path, f": {self.size} bytes then, {now.st_size} now")
+
+    def release_memory(self) -> None:
+        """Let the pages read so far go; they are read again when touched. Keeps memory flat on large files."""
+        if isinstance(self.buffer, mmap.mmap):
+            release_memory(self.buffer)
 
     def close(self) -> None:
         """Close the file. Views into `buffer` may outlive this; the map itself goes with the last of them."""
@@ -104,7 +173,14 @@ class Source:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            if self._guarded.torn and (error is None or isinstance(error, FormatError)):
+                self.check_unchanged()  # what was found wrong, or right, was found in zeros
+        finally:
+            self.close()
+
+
+# --- targets --------------------------------------------------------------------------------------------------------
 
 
 class Draft:
@@ -119,6 +195,7 @@ class Draft:
         self.size = 0
         self._force = force
         self._position = 0
+        self.published = False
         self._temporary: Path | None = None
         self._fd = self._open()
         self._failure: OSError | None = None
@@ -132,21 +209,20 @@ class Draft:
     def _open(self) -> int:
         folder = self.target.parent
         if hasattr(os, "O_TMPFILE"):
-            # Some file systems have no unnamed files: EOPNOTSUPP, or EISDIR from kernels that do not know the flag.
-            try:
-                return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            except OSError as error:
-                if error.errno not in {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL}:
-                    raise _output_error("create a file in", folder, error) from error
-        self._temporary = self._sibling()
+            # Many file systems have no unnamed files, and say so in many ways; a named one tells what is wrong.
+            with contextlib.suppress(OSError):
+                return _private(os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600), self.target)
+        self._temporary = _sibling(folder)
+        return self._open_temporary(self._temporary)
+
+    def _open_temporary(self, temporary: Path) -> int:
+        signals.unwanted(temporary)
         try:
-            return os.open(self._temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            return _private(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600), self.target)
         except OSError as error:
             self._temporary = None
-            raise _output_error("create a file in", folder, error) from error
-
-    def _sibling(self) -> Path:
-        return self.target.with_name(f".{self.target.name}.{secrets.token_hex(6)}.part")
+            signals.wanted(temporary)
+            raise _output_error("create a file in", self.target.parent, error) from error
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Write at the position and move it. `data` must not change afterwards. Raises OutputError on a full disk."""
@@ -236,13 +312,13 @@ class Draft:
 
     @property
     def readable_path(self) -> str:
-        """A path under which other processes of this user can open the file before it has a name."""
-        return f"/proc/{os.getpid()}/fd/{self._fd}" if self._temporary is None else str(self._temporary)
+        """A path under which this process can open the file before it has a name."""
+        return f"/proc/self/fd/{self._fd}" if self._temporary is None else str(self._temporary)
 
-    def read_back(self) -> mmap.mmap:
+    def read_back(self) -> WrittenMap:
         """Map what was written, read-only."""
         self.flush()
-        return mmap.mmap(self._fd, self.size, access=mmap.ACCESS_READ)
+        return WrittenMap(self._fd, self.size, self.target)
 
     def read(self, offset: int, size: int) -> bytes:
         """Read what was written, past any map: all of it, or OutputError."""
@@ -258,18 +334,40 @@ class Draft:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def publish(self) -> None:
-        """Give the file its name. Raises TargetExists if one has appeared meanwhile and may not be replaced."""
+        """Give the file its name. Raises TargetExists if one has appeared meanwhile and may not be replaced.
+
+        When this returns, the file is there for good: a directory that cannot be synced is worth a notice, no error.
+        """
         self.sync()
         try:
-            if self._temporary is not None:
-                self._name_temporary(self._temporary)
-            else:
-                self._name_unnamed()
-            _sync_folder(self.target.parent)
+            check_target(self.target, force=self._force)
+            if not self._name():
+                self._copy_to_temporary()
+                self._name()
         except FileExistsError as error:
             raise _exists(self.target) from error
         except OSError as error:
             raise _output_error("name", self.target, error) from error
+        try:
+            _sync_folder(self.target.parent)
+        except OSError as error:
+            notice(f"{self.target} was written, but its directory cannot be synced ({why(error)})")
+
+    def _name(self) -> bool:
+        """Give it its name, or say that this file system cannot name what has no name yet."""
+        with signals.no_return():
+            if self._temporary is not None:
+                self._name_temporary(self._temporary)
+            else:
+                try:
+                    self._name_unnamed()
+                except FileExistsError:
+                    raise
+                except OSError:
+                    return False
+            signals.written(self.target)
+            self.published = True
+        return True
 
     def _name_unnamed(self) -> None:
         try:
@@ -278,9 +376,11 @@ class Draft:
             if not self._force:
                 raise
             # An existing file is replaced by rename, and a rename needs a name to start from.
-            self._temporary = self._sibling()
-            self._link_unnamed(self._temporary)
-            self._name_temporary(self._temporary)
+            temporary = _sibling(self.target.parent)
+            signals.unwanted(temporary)
+            self._link_unnamed(temporary)
+            self._temporary = temporary
+            self._name_temporary(temporary)
 
     def _link_unnamed(self, name: Path) -> None:
         # open(2), O_TMPFILE: linkat with AT_SYMLINK_FOLLOW. Python calls plain link, which does not follow, unless a
@@ -291,9 +391,27 @@ class Draft:
         if self._force:
             temporary.replace(self.target)
         else:
-            os.link(temporary, self.target)
-            temporary.unlink()
+            _rename_new(temporary, self.target)
         self._temporary = None
+        signals.wanted(temporary)
+
+    def _copy_to_temporary(self) -> None:
+        """Move to a file with a name, where one without cannot get one (no links, no /proc), and compare the two."""
+        unnamed, temporary = self._fd, _sibling(self.target.parent)
+        copy = self._open_temporary(temporary)
+        self._fd, self._temporary = copy, temporary
+        try:
+            for offset in range(0, self.size, _COPY_BYTES):
+                at, block = offset, memoryview(os.pread(unnamed, _COPY_BYTES, offset))
+                while block:
+                    count = os.pwrite(copy, block, at)
+                    at, block = at + count, block[count:]
+            os.fsync(copy)
+            for offset in range(0, self.size, _COPY_BYTES):
+                if os.pread(unnamed, _COPY_BYTES, offset) != os.pread(copy, _COPY_BYTES, offset):
+                    raise OutputError(f"cannot write {self.target}: a copy of it is not the same")
+        finally:
+            os.close(unnamed)
 
     def discard(self) -> None:
         """Close, and leave nothing behind unless `publish` has succeeded."""
@@ -307,6 +425,8 @@ class Draft:
         if self._temporary is not None:
             with contextlib.suppress(OSError):
                 self._temporary.unlink()
+            signals.wanted(self._temporary)
+            self._temporary = None
 
     def __enter__(self) -> Self:
         return self
@@ -317,6 +437,28 @@ class Draft:
         self.discard()
 
 
+class WrittenMap:
+    """What was written, mapped read-only, before it has a name. As a `Mapped`, workers can read it."""
+
+    def __init__(self, fd: int, size: int, target: Path) -> None:
+        self._fd, self._size, self._target = fd, size, target
+        self.buffer = mmap.mmap(fd, size, access=mmap.ACCESS_READ)
+        self._guarded = guard(self.buffer)
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._fd
+
+    def check_unchanged(self) -> None:
+        """Raise OutputError where somebody has cut it: it has a name on file systems without unnamed files."""
+        if self._guarded.torn or os.fstat(self._fd).st_size < self._size:
+            raise OutputError(f"cannot read back {self._target}: it was cut by something else")
+
+    def release_memory(self) -> None:
+        """Let its pages go."""
+        release_memory(self.buffer)
+
+
 def release_memory(mapped: mmap.mmap) -> None:
     """Let the pages of a read-only map go that were read so far; the file still has them."""
     if hasattr(mmap, "MADV_DONTNEED"):
@@ -324,17 +466,151 @@ def release_memory(mapped: mmap.mmap) -> None:
 
 
 def check_target(target: Path, *, force: bool, source: Source | None = None) -> None:
-    """Refuse a target that may not be written: the source itself, an existing file without `force`, a directory."""
-    if source is not None and source.is_same_file(target):
+    """Refuse a target that may not be written, before any work: the one rule for every file that a run makes.
+
+    Never, `force` or not: what the run reads or belongs to it, and what is no regular file. Without `force`: what is
+    there. Further a name that is too long, and a directory that is not there, closed, or not writable. Raises
+    InputError and its leaves; OutputError for a directory in which nothing can be written.
+    """
+    try:
+        _check_folder(target)
+        if source is not None and source.is_same_file(target):
+            raise TargetIsRead(
+                f"source and target are the same file: {target}",
+                hint="choose another target; the source is never changed",
+            )
+        known = of_run()
+        for inputs in ([known] if known else []) + ([source.inputs] if source is not None else []):
+            inputs.refuse(target)
+        found = target.lstat()
+    except FileNotFoundError:
+        found = None
+    except OSError as error:
         raise InputError(
-            f"source and target are the same file: {target}", hint="name another target; the source is never changed"
+            f"cannot look at target {target}: {why(error)}", hint=advice(error), code="cannot_look_at_target"
+        ) from error
+    if found is not None:
+        _check_replaceable(target, found, force=force)
+    if not os.access(target.parent, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        with contextlib.suppress(OSError):
+            if os.statvfs(target.parent).f_flag & os.ST_RDONLY:
+                denied = PermissionError(errno.EROFS, os.strerror(errno.EROFS))
+        raise _output_error("create a file in", target.parent, denied)
+
+
+def _check_folder(target: Path) -> None:
+    folder = target.parent
+    try:
+        is_folder = stat.S_ISDIR(folder.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        is_folder = False
+    if not is_folder:
+        raise InputError(
+            f"there is no directory {folder}", hint="create it, or choose another target", code="no_directory"
         )
-    if target.is_dir():
-        raise InputError(f"target {target} is a directory", hint="name a file in it")
-    if (target.exists() or target.is_symlink()) and not force:
+    size, most = len(os.fsencode(target.name)), os.pathconf(folder, "PC_NAME_MAX")
+    if size > most:
+        raise InputError(
+            f"the name of target {target} has {size} bytes, and its file system takes {most}",
+            hint="choose a shorter name",
+            code="name_too_long",
+        )
+
+
+def _check_replaceable(target: Path, found: os.stat_result, *, force: bool) -> None:
+    kind = found.st_mode
+    if stat.S_ISLNK(kind):
+        try:
+            kind = target.stat().st_mode
+        except OSError:
+            raise TargetIsNoFile(
+                f"target {target} is a symbolic link that leads nowhere", hint="remove it, or choose another target"
+            ) from None
+    if stat.S_ISDIR(kind):
+        raise TargetIsNoFile(f"target {target} is a directory", hint="name a file in it")
+    if not stat.S_ISREG(kind):
+        raise TargetIsNoFile(
+            f"target {target} is {_KINDS.get(stat.S_IFMT(kind), 'no regular file')}",
+            hint="choose another target; only regular files are replaced",
+        )
+    if not force:
         raise _exists(target)
-    if not target.parent.is_dir():
-        raise InputError(f"there is no directory {target.parent}", hint="create it, or name another target")
+
+
+_KINDS = {
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def require_room(target: Path, size: int) -> None:
+    """Refuse to begin where `size` bytes, which the result has at least, do not fit. Raises OutputError."""
+    try:
+        found = os.statvfs(target.parent)
+    except OSError:
+        return
+    if found.f_blocks and found.f_bavail * found.f_frsize < size:
+        room = found.f_bavail * found.f_frsize
+        raise OutputError(
+            f"no room for {target}: it needs at least {size:,} bytes, and its disk has {room:,}",
+            hint="free space on that disk, or choose a target on another one",
+            code="no_room",
+        )
+
+
+def _private(fd: int, target: Path) -> int:
+    """Give a new file mode 0600 whatever the umask says; notice where its file system keeps no modes."""
+    try:
+        os.fchmod(fd, 0o600)
+        open_to_others = stat.S_IMODE(os.fstat(fd).st_mode) & 0o077
+    except OSError:
+        open_to_others = stat.S_IMODE(os.fstat(fd).st_mode) & 0o077
+    if open_to_others:
+        notice(f"{target} can be read by other users: its file system keeps no permissions")
+    return fd
+
+
+def _sibling(folder: Path) -> Path:
+    """Return a name for a temporary file; short, so that every name that fits a target has a sibling."""
+    return folder / f".snaptool-{secrets.token_hex(6)}.part"
+
+
+def _rename_new(old: Path, new: Path) -> None:
+    """Rename a file to a name that is not taken; FileExistsError otherwise.
+
+    Three ways, as file systems have different ones: a rename that replaces nothing (Linux 3.15, not everywhere), a
+    second link, and, where neither is, an empty file of that name which only one can create, and which is replaced.
+    """
+    number = _rename_noreplace(old, new)
+    if number == 0:
+        return
+    if number == errno.EEXIST:
+        raise FileExistsError(number, os.strerror(number), str(new))
+    try:
+        os.link(old, new)
+    except FileExistsError:
+        raise
+    except OSError:
+        os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        try:
+            old.replace(new)
+        except OSError:
+            new.unlink()
+            raise
+    else:
+        old.unlink()
+
+
+def _rename_noreplace(old: Path, new: Path) -> int:
+    """Call renameat2 with RENAME_NOREPLACE; return 0 or the error's number. Source: rename(2)."""
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is None:
+        return errno.ENOSYS
+    here = -100  # AT_FDCWD
+    return ctypes.get_errno() if call(here, os.fsencode(old), here, os.fsencode(new), 1) else 0
 
 
 def write_private(target: Path, text: str, *, force: bool) -> None:
@@ -345,25 +621,16 @@ def write_private(target: Path, text: str, *, force: bool) -> None:
 
 
 def _exists(target: Path) -> TargetExists:
-    return TargetExists(f"target {target} exists already", hint="name another target, or say --force to replace it")
+    return TargetExists(
+        f"target {target} already exists",
+        hint="choose another target, or use --force to replace it",
+        place=str(target),
+    )
 
 
 def _output_error(verb: str, path: Path, error: OSError) -> OutputError:
-    return OutputError(f"cannot {verb} {path}: {_why(error)}", hint=_advice(error))
-
-
-def _why(error: OSError) -> str:
-    return error.strerror or type(error).__name__
-
-
-def _advice(error: OSError) -> str:
-    advice = {
-        errno.ENOSPC: "free space on that disk, or name a target on another one",
-        errno.EDQUOT: "free space within your quota, or name a target on another disk",
-        errno.EACCES: "check the permissions of the file and its directories",
-        errno.ENOENT: "check the spelling of the path",
-    }
-    return advice.get(error.errno or 0, "")
+    code = "no_room" if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
+    return OutputError(f"cannot {verb} {path}: {why(error)}", hint=advice(error), code=code, place=str(path))
 
 
 def _sync_folder(folder: Path) -> None:

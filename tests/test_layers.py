@@ -1,6 +1,7 @@
 """Who may import whom. This is the architecture, checked; the same picture stands in docs/design.md.
 
-cli -> operations -> {etcd -> bolt, bolt, kube, providers, scratch -> files, files}; cli -> files;
+cli -> operations -> {etcd -> bolt, bolt, kube, providers, scratch -> files, files}; cli -> files, signals;
+files -> {inputs, signals, lost_pages}; signals, inputs, lost_pages -> errors alone;
 bolt, etcd, kube, providers -> wire; all -> errors, text. Third-party packages have one home each.
 """
 
@@ -19,15 +20,18 @@ ALLOWED = {
     "errors": set(),
     "text": set(),
     "wire": {"errors"},
-    "files": {"errors", "text"},
+    "signals": set(),
+    "lost_pages": set(),
+    "inputs": {"errors"},
+    "files": {"errors", "inputs", "lost_pages", "signals"},
     "bolt": {"errors"},
     "etcd": {"errors", "text", "wire", "bolt"},
     "kube": {"errors", "text", "wire"},
     "providers": {"errors", "text", "wire"},
     "scratch": {"errors", "text", "files"},
-    "operations": {"errors", "text", "files", "bolt", "etcd", "kube", "providers", "scratch"},
-    "cli": {"errors", "text", "files", "operations", "providers", "kube", "scratch"},
-    "__main__": {"cli"},
+    "operations": {"errors", "inputs", "signals", "text", "files", "bolt", "etcd", "kube", "providers", "scratch"},
+    "cli": {"errors", "inputs", "signals", "text", "files", "operations", "providers", "kube", "scratch"},
+    "__main__": {"cli", "signals"},
     "": {"errors", "operations", "providers", "etcd", "files"},
 }
 """Package -> packages of snaptool that it may import. The empty name is the package root."""

@@ -10,22 +10,27 @@ Command modules import what they need when they run, so that `--help` stays fast
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import gc
 import importlib
+import io
 import itertools
 import os
 import re
-import signal
 import sys
-import time
-from types import FrameType
+from functools import partial
+from typing import TextIO
 
 import click
 
+from snaptool import signals
 from snaptool.cli import exits
-from snaptool.cli.render import echo, print_json
+from snaptool.cli.outside import from_outside
+from snaptool.cli.render import OutputFailed, echo, json_text, print_json, printed
+from snaptool.cli.render import begin as begin_output
 from snaptool.errors import SnaptoolError
+from snaptool.inputs import remembering_inputs
+from snaptool.text import printable
 
 _COMMANDS = {
     "inspect": "inspect",
@@ -75,13 +80,44 @@ def main() -> None:
     # numpy starts a thread per processor for matrices, of which there are none here; and before workers are forked.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     gc.set_threshold(50_000, 20, 20)  # what imports and records make is not in cycles: looking there takes a tenth
-    _answer_lost_pages()
-    sys.exit(run(sys.argv[1:]))
+    arguments = sys.argv[1:]
+    _fill_closed_streams()
+    signals.leave_no_core()
+    signals.install(partial(_say_interrupted, arguments))
+    code = run(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # What they still hold would be lost, and complained about, at exit, where nobody could answer any more.
+        if stream is not None and not _flushed(stream):
+            code = _after_output_failed(code)
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(code)
+
+
+def _fill_closed_streams() -> None:
+    """Open what the caller has closed of the first three descriptors: a file would take the number, and the words."""
+    with contextlib.suppress(OSError):
+        while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
+            pass
+        os.close(opened)
 
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    signals.begin()
+    begin_output()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    with remembering_inputs() as inputs:
+        code = _run(arguments)
+        if not _asks_for(arguments, "q", "--quiet"):
+            for sentence in inputs.notices:
+                _say(sentence)
+    return code
+
+
+def _run(arguments: list[str]) -> int:
     try:
         code = cli.main(arguments, prog_name="snaptool", standalone_mode=False)
         return code if isinstance(code, int) else exits.DONE
@@ -93,58 +129,69 @@ def run(arguments: list[str]) -> int:
         _print_failure(arguments, "wrong_usage" if usage else "failed", error.format_message())
         return exits.USAGE if usage else exits.FAILED
     except (KeyboardInterrupt, click.Abort):
-        _say("interrupted: nothing was written")
-        _print_failure(arguments, "interrupted", "interrupted: nothing was written")
+        _say(_interrupted(signals.all_written()))
+        _print_failure(arguments, "interrupted", _interrupted(signals.all_written()))
         return exits.INTERRUPTED
     except SnaptoolError as error:
-        _say(f"error: {error}")
-        if error.hint:
-            _say(f"       {error.hint}")
-        _print_failure(arguments, error.code, str(error), error.hint, error.place)
-        return exits.exit_code(error)
+        return _fail(arguments, error)
+    except OutputFailed as error:
+        # The reader of our output left, as `| head` does, or the disk that it goes to is full.
+        if not error.reader_left:
+            _say(f"error: cannot print to stdout: {error}")
+        _say_written()
+        return _after_output_failed(exits.DONE)
     except BrokenPipeError:
-        # The reader of our output left, as `| head` does; Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return exits.FAILED
+        return _after_output_failed(exits.DONE)  # click prints help by itself
+    except (OSError, MemoryError, RuntimeError) as error:
+        outside = from_outside(error)
+        if outside is not None:
+            return _fail(arguments, outside)
+        return _fail_by_bug(arguments, error)
     except Exception as error:  # noqa: BLE001 - the boundary: anything that gets here is a bug, and is said to be one
-        _say_bug(error)
-        _print_failure(arguments, "bug", f"this is a bug in snaptool: {type(error).__name__}")
-        return exits.FAILED
+        return _fail_by_bug(arguments, error)
 
 
-_on_lost_page: object = None
+def _fail(arguments: list[str], error: SnaptoolError) -> int:
+    _say(f"error: {error}")
+    if error.hint:
+        _say(f"       {error.hint}")
+    _say_written()
+    _print_failure(arguments, error.code, str(error), error.hint, error.place)
+    return exits.exit_code(error)
 
 
-def _answer_lost_pages() -> None:
-    """End with a sentence when a mapped file loses its end, instead of being killed by SIGBUS.
-
-    The kernel sends the signal to the thread that touched the lost page, inside an instruction that would fault again
-    at once: Python's own handlers run later, which is never. So this one is C's, made by ctypes, and does not return.
-    Workers inherit it and end in silence; the parent tells what happened. An unnamed draft vanishes with its process.
-    Source: mmap(2), signal(7), signal-safety(7).
-    """
-    global _on_lost_page  # noqa: PLW0603 - C code must find the function for as long as the process lives
-    main_process = os.getpid()
-    libc = ctypes.CDLL(None)
-
-    said: list[bool] = []
-
-    def end(_number: int) -> None:
-        if os.getpid() == main_process:
-            if said:
-                time.sleep(60)  # another thread is about to end the process
-            said.append(True)
-            os.write(2, b"snaptool: error: a file was cut while it was read; nothing was published\n")
-        os._exit(exits.DAMAGED)
-
-    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)
-    libc.signal.argtypes, libc.signal.restype = [ctypes.c_int, handler], ctypes.c_void_p
-    _on_lost_page = handler(end)
-    libc.signal(signal.SIGBUS, _on_lost_page)
+def _fail_by_bug(arguments: list[str], error: Exception) -> int:
+    _say_bug(error)
+    _print_failure(arguments, "bug", f"this is a bug in snaptool: {type(error).__name__}")
+    return exits.FAILED
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def _after_output_failed(code: int) -> int:
+    """What was written is there, whatever became of the words about it; without that, the words were the result."""
+    return code if signals.all_written() or code != exits.DONE else exits.FAILED
+
+
+def _flushed(stream: TextIO) -> bool:
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _interrupted(written: tuple[str, ...]) -> str:
+    if not written:
+        return "interrupted: nothing was written"
+    return f"interrupted, but {' and '.join(written)} {'was' if len(written) == 1 else 'were'} written, complete"
+
+
+def _say_interrupted(arguments: list[str], written: tuple[str, ...]) -> None:
+    """Say how a signal ended the run, by plain writes: it may have come in the middle of a print."""
+    sentence = printable(_interrupted(written))
+    os.write(2, f"snaptool: {sentence}\n".encode(errors="replace"))
+    if wants_json(arguments) and not printed():
+        document = {"code": "interrupted", "problem": sentence, "remedy": None, "place": None}
+        os.write(1, json_text({"error": document}).encode() + b"\n")
 
 
 def _say(line: str) -> None:
@@ -163,8 +210,9 @@ def _say_usage(error: click.ClickException) -> None:
 
 def _print_failure(arguments: list[str], code: str, problem: str, remedy: str = "", place: str | None = None) -> None:
     """Print a failure as the one document that a program which asked for JSON gets."""
-    if wants_json(arguments):
-        print_json({"error": {"code": code, "problem": problem, "remedy": remedy or None, "place": place}})
+    if wants_json(arguments) and not printed():
+        with contextlib.suppress(OutputFailed):
+            print_json({"error": {"code": code, "problem": problem, "remedy": remedy or None, "place": place}})
 
 
 def wants_json(arguments: list[str]) -> bool:
@@ -175,6 +223,11 @@ def wants_json(arguments: list[str]) -> bool:
     return any(map(asked.fullmatch, pairs))
 
 
+def _asks_for(arguments: list[str], letter: str, word: str) -> bool:
+    mine = itertools.takewhile(lambda argument: argument != "--", arguments)
+    return any(one == word or re.fullmatch(rf"-[qv]*{letter}[qv]*", one) for one in mine)
+
+
 def _say_bug(error: BaseException) -> None:
     import traceback
 
@@ -182,4 +235,12 @@ def _say_bug(error: BaseException) -> None:
     for frame in traceback.extract_tb(error.__traceback__):
         echo(f"  {frame.filename}:{frame.lineno} in {frame.name}", err=True)
     _say(f"this is a bug in snaptool: {type(error).__name__}")
-    _say("nothing was published; please report the lines above with the command that you ran")
+    if not _say_written():
+        _say("nothing was published")
+    _say("please report the lines above with the command that you ran")
+
+
+def _say_written() -> bool:
+    for name in signals.all_written():
+        _say(f"{name} was written, complete, before that")
+    return bool(signals.all_written())

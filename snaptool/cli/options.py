@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import re
-import stat
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -15,6 +13,7 @@ import click
 
 from snaptool.cli.render import Terminal
 from snaptool.errors import InputError
+from snaptool.inputs import InputTooLarge, read_input
 
 if TYPE_CHECKING:
     from snaptool.operations.keys import Unwrapped
@@ -156,7 +155,7 @@ def kms_options(command: Callable[..., Any]) -> Callable[..., Any]:
             rate=kms_rate,
             timeout=kms_timeout,
             v1_dek_per_object=kwargs.pop("kms_v1_dek_per_object", False),
-            saved=tuple(_read_key_file(path, Terminal(quiet=kwargs.get("quiet", False))) for path in dek_files),
+            saved=tuple(_read_key_file(path) for path in dek_files),
             given_up=tuple(_given_up(word) for word in kwargs.pop("kms_lost", ())),
         )
         return command(*args, kms=kms, **kwargs)
@@ -208,43 +207,17 @@ def _kms_endpoints(pairs: Sequence[str]) -> dict[str, str]:
     return endpoints
 
 
-def _read_key_file(path: str, terminal: Terminal) -> SavedKeys:
+def _read_key_file(path: str) -> SavedKeys:
     from snaptool.providers.kms_saved import BadKeyFile, read_key_file
 
     hint = "name a file written by `snaptool kms export-deks`"
-    try:
-        content, mode = _read_bounded(path, _LARGEST_KEY_FILE)
-    except OSError as error:
-        raise InputError(
-            f"cannot read {path}: {error.strerror}", hint="check the path and its permissions", place=path
-        ) from error
-    except ValueError as error:
-        raise BadKeyFile(f"{path}: {error}", hint=hint, place=path) from None
-    if stat.S_ISREG(mode) and mode & 0o044:
-        terminal.note(f"{path} can be read by others (mode {stat.S_IMODE(mode):04o}), and opens values without any KMS")
+    content = read_input(path, _LARGEST_KEY_FILE, "file of keys", secret=True, hint=hint)
     try:
         return read_key_file(content.decode())
     except UnicodeDecodeError:
         raise BadKeyFile(f"{path}: not a text", hint=hint, place=path) from None
     except BadKeyFile as error:
         raise BadKeyFile(f"{path}: {error}", hint=hint, place=path) from error
-
-
-def _read_bounded(path: str, limit: int) -> tuple[bytes, int]:
-    """Read a file, or a pipe that has a writer (`<(…)` of a shell), and its mode.
-
-    Raises OSError, and ValueError with what is wrong for a device and for more than `limit` bytes.
-    """
-    # O_NONBLOCK: opening a pipe that nobody writes to would wait for ever.
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        os.set_blocking(file.fileno(), True)
-        mode = os.fstat(file.fileno()).st_mode
-        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
-            raise ValueError("a device, not a file")
-        content = file.read(limit + 1)
-    if len(content) > limit:
-        raise ValueError(f"larger than {limit >> 20} MiB")
-    return content, mode
 
 
 def note_key_problems(terminal: Terminal, unwrapped: Unwrapped) -> None:
@@ -310,23 +283,15 @@ def refuse_stdin_twice(paths: Sequence[str]) -> None:
 
 def read_config(path: str) -> bytes:
     """Read a configuration file; `-` is stdin. Raises InputError, also for one of a size that none has."""
-    if path == "-":
-        content = sys.stdin.buffer.read(_LARGEST_CONFIG + 1)
-    else:
-        try:
-            with Path(path).open("rb") as file:
-                content = file.read(_LARGEST_CONFIG + 1)
-        except OSError as error:
-            raise InputError(
-                f"cannot read configuration {path}: {error.strerror}", hint="check the path and its permissions"
-            ) from error
-    if len(content) > _LARGEST_CONFIG:
+    try:
+        return read_input(path, _LARGEST_CONFIG, "configuration", secret=b"secret")
+    except InputTooLarge as error:
         from snaptool.providers import recognise_bytes
 
-        known = recognise_bytes(content)
+        known = recognise_bytes(error.beginning)
         what = f"{path} is {known.what}" if known else f"{path} has more than {_LARGEST_CONFIG >> 20} MiB"
-        raise InputError(
+        raise InputTooLarge(
             f"{what}, not a configuration",
             hint=known.remedy if known else "give the file that kube-apiserver names in --encryption-provider-config",
-        )
-    return content
+            beginning=b"",
+        ) from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import itertools
 import shutil
-import signal
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
@@ -38,7 +37,7 @@ class Terminal:
 
     def progress(self) -> Progress:
         """Return the callback that operations report to; draws on a terminal only."""
-        return Progress(shown=not self.quiet and sys.stderr.isatty())
+        return Progress(shown=not self.quiet and sys.stderr is not None and sys.stderr.isatty())
 
 
 class Progress:
@@ -51,11 +50,6 @@ class Progress:
 
     def __call__(self, step: str, done: int, total: int) -> None:
         """Show that `done` of `total` units of `step` are behind us."""
-        if step == "publishing":
-            # All is written and verified, and the name is a matter of milliseconds: an interruption from here on could
-            # only leave a doubt about whether there is a target.
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, signal.SIG_IGN)
         if not self._shown:
             return
         if step != self._step:
@@ -83,17 +77,50 @@ class Progress:
         self.close()
 
 
+class OutputFailed(Exception):
+    """Stdout takes no more. `reader_left`: it is a pipe that nobody reads, as with `| head`."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(error.strerror or type(error).__name__)
+        self.reader_left = isinstance(error, BrokenPipeError)
+
+
+def _write(content: str | bytes, *, err: bool = False) -> None:
+    global _printed  # noqa: PLW0603 - of stdout, of which there is one
+    _printed = _printed or not err
+    try:
+        click.echo(content, nl=False, err=err)
+    except OSError as error:
+        if err:
+            return  # nobody reads it; what the run does is not about that
+        raise OutputFailed(error) from error
+
+
+_printed = False
+
+
+def printed() -> bool:
+    """Say whether anything has gone to stdout: a document about a failure would then be a second one."""
+    return _printed
+
+
+def begin() -> None:
+    """Forget what an earlier run in this process has printed."""
+    global _printed  # noqa: PLW0603 - as above
+    _printed = False
+
+
 def echo(line: str = "", *, err: bool = False) -> None:
     """Print one line to stdout, or to stderr: the one way to the terminal for sentences and tables.
 
     Whatever foreign names are in it, it stays one line and commands no terminal: `snaptool.text.printable`.
     """
-    click.echo(printable(line), err=err)
+    _write(printable(line) + "\n", err=err)
 
 
 def print_text(text: str) -> None:
     """Print a document as it is; JSON and YAML have escapes of their own, which are used where one was forgotten."""
-    click.echo((text if is_fit(text) else document(text)).removesuffix("\n"))
+    _write((text if is_fit(text) else document(text)).removesuffix("\n") + "\n")
 
 
 def print_json(content: Any) -> None:
@@ -102,11 +129,11 @@ def print_json(content: Any) -> None:
 
 
 def _print_part(text: str) -> None:
-    click.echo(text if _shows_unicode() else _in_ascii(text), nl=False)
+    _write(text if _shows_unicode() else _in_ascii(text))
 
 
 def _shows_unicode() -> bool:
-    return codecs.lookup(sys.stdout.encoding or "ascii").name.startswith("utf-")
+    return sys.stdout is None or codecs.lookup(sys.stdout.encoding or "ascii").name.startswith("utf-")
 
 
 def _in_ascii(text: str) -> str:
@@ -160,14 +187,14 @@ def print_object(tree: dict[str, Any], output: str) -> None:
 
 def print_bytes(content: bytes) -> None:
     """Write bytes as they are. Raises InputError when they are no text and stdout is a terminal."""
-    if sys.stdout.isatty():
+    if sys.stdout is not None and sys.stdout.isatty():
         text = content.decode(errors="replace")
         if not is_fit(text) or "\ufffd" in text:
             raise InputError(
                 "what you asked for is binary, and a terminal would obey what is in it",
                 hint="redirect it to a file, or pipe it into `xxd`",
             )
-    click.echo(content, nl=False)
+    _write(content)
 
 
 def _plain(value: object) -> object:
@@ -204,7 +231,7 @@ def print_table(
 
 def print_sentence(sentence: str, *, hanging: str = "    ") -> None:
     """Print a sentence that may be long: on a terminal broken between words, later lines indented by `hanging`."""
-    if sys.stdout.isatty():
+    if sys.stdout is not None and sys.stdout.isatty():
         width = shutil.get_terminal_size().columns
         for line in click.wrap_text(printable(sentence), width, subsequent_indent=hanging).split("\n"):
             echo(line)

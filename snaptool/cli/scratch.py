@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from snaptool import signals
 from snaptool.cli import exits, options
 from snaptool.cli.render import Terminal, echo
 
@@ -50,12 +51,14 @@ def scratch_command(
             terminal.note(notice)
         with serve_copy(opened, binaries, skip_hash_check=skip_hash_check, tcp=tcp) as server:
             if command:
-                return subprocess.run(command, env=os.environ | server.environment(), check=False).returncode
+                with signals.interruptible():
+                    return subprocess.run(command, env=os.environ | server.environment(), check=False).returncode
             echo(f"{binaries} serves a copy of {opened.path} at {server.endpoint}")
             echo(f"    {server.etcdctl('get', '/', '--prefix', '--keys-only')}")
             terminal.note("Ctrl-C ends it and removes the copy")
             try:
-                while True:
-                    server.check_running(3600)
+                with signals.interruptible():
+                    while True:
+                        server.check_running(3600)
             except KeyboardInterrupt:
                 return exits.DONE

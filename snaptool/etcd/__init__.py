@@ -21,6 +21,7 @@ from snaptool.etcd.hashes import (
     Status,
     add_spans,
     server_generation,
+    sum_leaves,
 )
 from snaptool.etcd.records import (
     Alarm,
@@ -97,4 +98,5 @@ __all__ = [
     "scan_records",
     "server_generation",
     "split_trailer",
+    "sum_leaves",
 ]

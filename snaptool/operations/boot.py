@@ -28,6 +28,7 @@ from snaptool.errors import OutputError, ScratchError
 from snaptool.etcd import BUCKETS, Lease, Snapshot, Trailer, server_generation
 from snaptool.etcd.records import encode_lease, encode_lease_key, encode_member_id
 from snaptool.files import Draft, Source
+from snaptool.inputs import Inputs
 from snaptool.operations.opening import OpenedSnapshot, wrong_trailer
 from snaptool.operations.sweep import Progress, no_progress
 from snaptool.scratch import ROOM_HINT, Difference, EtcdBinaries, Expected, ScratchEtcd, ServedKey, engine
@@ -60,7 +61,7 @@ def serve_copy(
         snapshot.status()  # etcd is told not to check, so we do: this reads every page, and raises at what is broken
     refuse_to_lose_keys(snapshot, binaries)
     return ScratchEtcd.restore(
-        opened.source.path, binaries=binaries, skip_hash_check=trailer is not Trailer.OK, tcp=tcp
+        opened.source.readable_path, binaries=binaries, skip_hash_check=trailer is not Trailer.OK, tcp=tcp
     )
 
 
@@ -71,8 +72,9 @@ class _Replayed(Source):
         self._directory = directory
         super().__init__(path)
 
-    def is_same_file(self, other: Path) -> bool:
-        return other.exists() and any(other.samefile(file) for file in (self._directory / "member").rglob("*"))
+    def _protect(self, inputs: Inputs) -> None:
+        super()._protect(inputs)
+        inputs.add_data_directory(self._directory / "member")
 
 
 @contextmanager

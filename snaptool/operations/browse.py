@@ -286,8 +286,8 @@ def listing(
     with contextlib.ExitStack() as stack:
         workshop = None
         if keyring is not None:
-            work = Work(str(opened.source.path), opened.source.size, keyring, keyring, SystemRandomness())
-            workshop = stack.enter_context(Workshop(work, opened.source.buffer, jobs=jobs))
+            work = Work(keyring, keyring, SystemRandomness())
+            workshop = stack.enter_context(Workshop(work, opened.source, jobs=jobs))
         digests = stack.enter_context(opened.digests())
         collected = _Collected(snapshot, Labels(opened.prefixes), workshop)
         # An old value that is lost stops a rewrite as well, so that they are counted even where they are not shown.

@@ -6,7 +6,8 @@ in the order of the batches whatever the number of workers, and with seeded rand
 on its revision only: the same request gives the same file for any `--jobs`.
 
 Workers run ahead of whoever takes the answers, by one chunk of records or so: he has work of his own to do meanwhile.
-They map the file themselves and are started before any other thread exists. They never talk to a key service: wrapped
+They inherit the map of the file that was opened, whatever its name means by then, and are started before any other
+thread exists. They never talk to a key service: wrapped
 keys were unwrapped before. They end with their parent, even when that is killed.
 """
 
@@ -23,13 +24,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from hashlib import blake2b, sha256
 from itertools import cycle
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
-from pathlib import Path
+from multiprocessing.reduction import DupFd
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, overload
@@ -37,10 +38,11 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from snaptool import signals
 from snaptool.bolt import blocks
 from snaptool.errors import SnaptoolError
 from snaptool.etcd import encode_value_field
-from snaptool.files import SourceChanged, release_memory
+from snaptool.files import Mapped, release_memory
 from snaptool.providers import (
     Chain,
     Entropies,
@@ -255,10 +257,8 @@ class Rewraps:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What workers need to know: the file, whose keys read, whose keys write, what is only wrapped anew."""
+    """What workers need to know: whose keys read, whose keys write, what is only wrapped anew."""
 
-    path: str
-    size: int
     reading: Keyring
     writing: Keyring
     randomness: Randomness
@@ -392,15 +392,16 @@ def plaintext_digest(plaintext: bytes) -> bytes:
 class Workshop:
     """Runs batches through `open_batch` or `reseal_batch`, here or in `jobs` worker processes."""
 
-    def __init__(self, work: Work, buffer: mmap.mmap | bytes, *, jobs: int) -> None:
-        self._bench = _Bench(work, buffer)
+    def __init__(self, work: Work, file: Mapped, *, jobs: int) -> None:
+        self._bench = _Bench(work, file.buffer)
+        self._file = file
         self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
         self._workers: list[_Worker] = []
         if jobs > 1:
             # fork, where there is one, starts in milliseconds; nothing has started a thread yet.
             method = "fork" if sys.platform == "linux" else "spawn"
             context = multiprocessing.get_context(method)
-            self._workers = [_Worker(context, work, self._tasks) for _ in range(jobs)]
+            self._workers = [_Worker(context, work, file, self._tasks) for _ in range(jobs)]
             for worker in self._workers:
                 worker.begin()
 
@@ -459,16 +460,8 @@ class Workshop:
                 first, future = waiting.popleft()
                 yield first, future.result()
         except WorkerDied:
-            self._check_size()
+            self._file.check_unchanged()  # a worker that found less than it should have says so by ending
             raise
-
-    def _check_size(self) -> None:
-        work = self._bench.work
-        if (now := Path(work.path).stat().st_size) < work.size:
-            raise SourceChanged(
-                f"{work.path} was cut while it was read: {work.size} bytes then, {now} now",
-                hint="work on a copy that nothing else writes to, then run the command again",
-            )
 
     def close(self) -> None:
         """End the workers, without waiting for work that nobody wants any more."""
@@ -521,12 +514,13 @@ class _Worker:
     pipe, and so does everything where processes are not forked.
     """
 
-    def __init__(self, context: BaseContext, work: Work, tasks: SimpleQueue[_Task | None]) -> None:
+    def __init__(self, context: BaseContext, work: Work, file: Mapped, tasks: SimpleQueue[_Task | None]) -> None:
         self._pipe, theirs = context.Pipe()
         forked = context.get_start_method() == "fork"
+        here = file if forked else _Handed(file)
         self._shelf = mmap.mmap(-1, _AT_HAND * _SHELF_BYTES) if forked else None
         make: Callable[..., BaseProcess] = context.Process  # type: ignore[attr-defined]  # typeshed: by subclass only
-        self._process = make(target=_serve, args=(theirs, work, self._shelf), daemon=True)
+        self._process = make(target=_serve, args=(theirs, work, here, self._shelf, os.getpid()), daemon=True)
         self._process.start()
         theirs.close()
         self._tasks = tasks
@@ -590,27 +584,54 @@ def _died() -> WorkerDied:
     )
 
 
-def _serve(pipe: Connection, work: Work, shelf: mmap.mmap | None) -> None:
+class _Handed:
+    """A mapped file for a process that is not forked: its descriptor, which is mapped there again."""
+
+    def __init__(self, file: Mapped) -> None:
+        self._descriptor = DupFd(file.fileno())
+        self._size = len(file.buffer)
+
+    @cached_property
+    def buffer(self) -> mmap.mmap | bytes:
+        return mmap.mmap(self.fileno(), self._size, access=mmap.ACCESS_READ)
+
+    @cached_property
+    def _fd(self) -> int:
+        number: int = self._descriptor.detach()
+        return number
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def check_unchanged(self) -> None:
+        if os.fstat(self._fd).st_size < self._size:
+            raise ValueError("cut")
+
+
+def _serve(pipe: Connection, work: Work, file: Mapped, shelf: mmap.mmap | None, parent: int) -> None:
     """Be a worker: answer batches until the pipe or the process ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signals.in_worker()
+    signals.leave_no_core()
     if sys.platform == "linux":
         # prctl(PR_SET_PDEATHSIG, SIGKILL): no worker outlives its parent. Source: prctl(2).
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the kernel was asked
+            os._exit(1)
     try:
-        with Path(work.path).open("rb") as file:
-            buffer = mmap.mmap(file.fileno(), work.size, access=mmap.ACCESS_READ)
+        buffer = file.buffer
         bench = _Bench(work, buffer)
         for place in cycle(range(0, _AT_HAND * _SHELF_BYTES, _SHELF_BYTES)):
             task, batch = pipe.recv()
             answer, failure = _answer(bench, task, batch)
-            release_memory(buffer)
+            file.check_unchanged()  # what was read past the end of a file that was cut is nothing
+            if isinstance(buffer, mmap.mmap):
+                release_memory(buffer)
             if isinstance(answer, Sealed) and shelf is not None and len(answer.data) <= _SHELF_BYTES:
                 shelf[place : place + len(answer.data)] = answer.data
                 answer = _Shelved(len(answer.data), answer.ends, answer.sizes)
             pipe.send((answer, failure))
-    except (OSError, EOFError, ValueError):
-        # The file is gone or shorter, or the parent is: it sees the pipe end and tells what there is to tell.
+    except (SnaptoolError, OSError, EOFError, ValueError):
+        # The file has changed, or the parent is gone: it sees the pipe end and says what there is to say.
         os._exit(1)
 
 

@@ -248,8 +248,8 @@ class _Side:
             return
         source = self._side.opened.source
         keyring = self._side.keyring or Keyring()
-        work = Work(str(source.path), source.size, keyring, keyring, SystemRandomness())
-        with Workshop(work, source.buffer, jobs=jobs) as workshop:
+        work = Work(keyring, keyring, SystemRandomness())
+        with Workshop(work, source, jobs=jobs) as workshop:
             done = 0
             for batch, answer in workshop.opened(self._batches(rows)):
                 numbers = [self._outcomes.setdefault(one, len(self._outcomes)) for one in answer.outcomes]

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain
 from zlib import crc32
 
@@ -43,8 +42,9 @@ from snaptool.etcd import (
     merge,
     replace_value,
     scan_records,
+    sum_leaves,
 )
-from snaptool.files import Draft, release_memory
+from snaptool.files import Draft, source_changed
 from snaptool.operations.crypto import (
     Batch,
     OpenedBatch,
@@ -299,6 +299,19 @@ class _Writer:
                 out.put_leaves(self.job.opened.snapshot.database.pages, ids[here], sizes[here])
             elif built is not None:
                 out.put_records(*built.records(int(leaf[first]), int(leaf[last])))
+        if stretch.leaves is not None:
+            self._require_same(stretch.leaves, stretch.first + np.nonzero(~stretch.whole)[0])
+
+    def _require_same(self, leaves: LeafChunk, numbers: NDArray[np.int64]) -> None:
+        """Raise SourceChanged unless the leaves that were just written from are those that the first pass checked.
+
+        Leaves that are carried over whole are held against the same sums when the new file is read back.
+        """
+        crc, size = sum_leaves(leaves)
+        known = self.job.notes.sums
+        if (crc != known.crc[numbers]).any() or (size != known.size[numbers]).any():
+            self.job.opened.source.check_unchanged()
+            raise source_changed(self.job.opened.path)
 
     def _built(self, stretch: _Stretch) -> _Built:
         """Make the records of leaves that are taken apart, as they go into the new file."""
@@ -367,13 +380,13 @@ def _read_back(draft: Draft, writer: _Writer) -> FileReport:
     job = writer.job
     request = job.request
     keys = Keyring(()) if request.decrypt else request.writing
-    work = Work(draft.readable_path, draft.size, keys, keys, request.randomness)
+    work = Work(keys, keys, request.randomness)
     # Not closed: views into the map may outlive this, in an error that is under way above all.
-    buffer = draft.read_back()
-    written = Snapshot(buffer, partial(release_memory, buffer))
+    file = draft.read_back()
+    written = Snapshot(file.buffer, file.release_memory)
     comparison = _Comparison(writer, written)
     jobs = request.jobs if len(job.swept.opened) else 1
-    with Workshop(work, buffer, jobs=jobs) as workshop, hashing(draft) as digest:
+    with Workshop(work, file, jobs=jobs) as workshop, hashing(draft) as digest:
         for _, answer in workshop.opened(comparison.batches()):
             comparison.take(answer)
         comparison.finish()

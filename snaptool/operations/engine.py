@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import ClassVar
@@ -26,7 +25,7 @@ import numpy as np
 
 from snaptool.errors import ScratchError
 from snaptool.etcd import NO_EDITS, Snapshot, Trailer, server_generation
-from snaptool.files import Draft, release_memory
+from snaptool.files import Draft
 from snaptool.operations.boot import (
     LiveKeys,
     copy_with_leases,
@@ -119,8 +118,8 @@ class EtcdEngine:
                 done = self._rewrite(job, saved)
                 saved.flush()
             # Not closed: views into the map may outlive this, in an error that is under way above all.
-            buffer = saved.read_back()
-            snapshot = Snapshot(buffer, partial(release_memory, buffer))
+            image = saved.read_back()
+            snapshot = Snapshot(image.buffer, image.release_memory)
             if snapshot.check_trailer() is not Trailer.OK:
                 raise ReadBackFailed("what etcd streamed as its snapshot is cut, or altered on its way")
             copy_with_leases(snapshot, recorded(job.opened.snapshot.leases()), draft)
@@ -198,10 +197,10 @@ def _read_back(draft: Draft, job: Job, done: Rewritten) -> FileReport:
     request = job.request
     keys = Keyring(()) if request.decrypt else request.writing
     # Not closed, as above.
-    buffer = draft.read_back()
-    work = Work(draft.readable_path, draft.size, keys, keys, request.randomness)
-    with Workshop(work, buffer, jobs=1) as workshop, hashing(draft) as digest:
-        written = Snapshot(buffer, partial(release_memory, buffer))
+    file = draft.read_back()
+    work = Work(keys, keys, request.randomness)
+    with Workshop(work, file, jobs=1) as workshop, hashing(draft) as digest:
+        written = Snapshot(file.buffer, file.release_memory)
         sums = written.new_sums()
         labels = Labels(job.labels.prefixes)
         swept = sweep(written, labels, None, observers=[sums.add], progress=job.progress, step="verifying")
@@ -216,7 +215,7 @@ def _read_back(draft: Draft, job: Job, done: Rewritten) -> FileReport:
         _compare(job, written, workshop, done)
         if len(written.database.free_pages()):
             raise ReadBackFailed("the written file has free pages")
-        search_leftovers(buffer, written, retired(job.swept, job.plan.action, swept))
+        search_leftovers(file.buffer, written, retired(job.swept, job.plan.action, swept))
         return append_trailer(draft, digest(), written, sums)
 
 

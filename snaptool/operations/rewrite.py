@@ -26,7 +26,7 @@ from snaptool.etcd import (
     RecordChunk,
     Snapshot,
 )
-from snaptool.files import Draft, check_target
+from snaptool.files import Draft, check_target, require_room
 from snaptool.operations.boot import boot_check
 from snaptool.operations.crypto import (
     Work,
@@ -102,6 +102,8 @@ class Engine(Protocol):
         """Do the same work into nothing."""
 
 
+_MOST_SHRINKING = 4096
+
 DIRECT = DirectEngine()
 
 
@@ -131,8 +133,8 @@ def rewrite(
     labels = Labels(opened.prefixes)
     writing = Keyring(()) if request.decrypt else request.writing
     reading = request.reading or Keyring(())
-    work = Work(str(opened.source.path), opened.source.size, reading, writing, request.randomness, request.rewraps)
-    with Workshop(work, opened.source.buffer, jobs=request.jobs) as workshop, opened.digests() as digests:
+    work = Work(reading, writing, request.randomness, request.rewraps)
+    with Workshop(work, opened.source, jobs=request.jobs) as workshop, opened.digests() as digests:
         notes = LeafNotes(snapshot)
         swept = sweep(
             snapshot,
@@ -173,6 +175,9 @@ def rewrite(
         if target is None:
             engine.rehearse(job)
             return replace(report, seconds=time.monotonic() - started)
+        if not plan.counts.deleted:
+            # A value may lose its wrapped key and padding; of a page, at most.
+            require_room(target, int(notes.sums.size.sum()) - _MOST_SHRINKING * plan.counts.rewritten)
         with Draft(target, force=force) as draft:
             written = engine.write(job, draft)
             if boot_with is not None:
@@ -194,7 +199,7 @@ def repair(
 
 def _boot(draft: Draft, binaries: EtcdBinaries) -> None:
     """Boot a copy of the finished file. Raises BootCheckFailed, and ScratchError when etcd does not take it."""
-    report = boot_check(Snapshot(draft.read_back()), Path(draft.readable_path), binaries=binaries)
+    report = boot_check(Snapshot(draft.read_back().buffer), Path(draft.readable_path), binaries=binaries)
     if report.differences:
         first, more = report.differences[0], len(report.differences) - 1
         raise BootCheckFailed(

@@ -158,7 +158,7 @@ def _write(found: Salvage, draft: Draft) -> dict[bytes, str]:
     writer.finish()
     draft.sync()
     whole = hashlib.sha256()
-    image = draft.read_back()
+    image = draft.read_back().buffer
     for start in range(0, len(image), _HASH_BLOCK):
         whole.update(image[start : start + _HASH_BLOCK])
     draft.seek(len(image))
@@ -168,7 +168,7 @@ def _write(found: Salvage, draft: Draft) -> dict[bytes, str]:
 
 
 def _read_back(draft: Draft, expected: dict[bytes, str]) -> tuple[FileReport, int]:
-    image = draft.read_back()
+    image = draft.read_back().buffer
     snapshot = Snapshot(image)
     problem = next(check(image), None)
     if problem is not None:

@@ -144,8 +144,8 @@ def survey(
     with contextlib.ExitStack() as stack:
         workshop = None
         if keyring is not None:
-            work = Work(str(opened.source.path), opened.source.size, keyring, keyring, SystemRandomness())
-            workshop = stack.enter_context(Workshop(work, opened.source.buffer, jobs=jobs))
+            work = Work(keyring, keyring, SystemRandomness())
+            workshop = stack.enter_context(Workshop(work, opened.source, jobs=jobs))
         digests = stack.enter_context(opened.digests())
         swept = sweep(snapshot, labels, workshop, observers=[opened.tend, sums.add], progress=progress)
         trailer = digests.trailer()

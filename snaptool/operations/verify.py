@@ -85,8 +85,8 @@ def verify(
     compare what it serves. Raises ScratchError when etcd does not start.
     """
     snapshot = opened.snapshot
-    work = Work(str(opened.source.path), opened.source.size, keyring or Keyring(()), Keyring(()), SystemRandomness())
-    with Workshop(work, opened.source.buffer, jobs=jobs if keyring else 1) as workshop, opened.digests() as digests:
+    work = Work(keyring or Keyring(()), Keyring(()), SystemRandomness())
+    with Workshop(work, opened.source, jobs=jobs if keyring else 1) as workshop, opened.digests() as digests:
         findings = [_from_bolt(problem) for problem in check(opened.database_bytes, opened.source.release_memory)]
         broken_tree = any(found.code == BAD_PAGE for found in findings)
         if digests.trailer() is Trailer.WRONG:

@@ -317,7 +317,7 @@ def test_report_that_fails_at_last_says_whether_the_target_is_there(
     other.join()
     assert report.read_text() == "mine"
     assert ran.code == (2 if dry else 1)
-    assert f"target {report} exists already" in ran.stderr
+    assert f"target {report} already exists" in ran.stderr
     assert (f"but {target} is published, and verified" in ran.stderr) == (not dry)
 
 

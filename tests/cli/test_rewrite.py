@@ -281,7 +281,7 @@ def test_report_that_exists_is_refused_before_any_work(snaptool: Snaptool, targe
     source = snaptool.sample("aescbc-cluster.db")
     ran = snaptool("rewrite", source, target, "--config", SAMPLES / "aescbc.yaml", "--decrypt", "--report", report)
     assert ran.code == 2
-    assert "exists already" in ran.stderr
+    assert "already exists" in ran.stderr
     assert "--force" in ran.stderr
 
 
@@ -321,8 +321,8 @@ def test_existing_target_is_refused_and_kept(snaptool: Snaptool) -> None:
     assert ran.code == 2
     assert ran.stdout == ""
     assert ran.stderr.splitlines() == [
-        f"snaptool: error: target {target} exists already",
-        "snaptool:        name another target, or say --force to replace it",
+        f"snaptool: error: target {target} already exists",
+        "snaptool:        choose another target, or use --force to replace it",
     ]
 
 

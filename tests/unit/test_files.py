@@ -6,6 +6,7 @@ import errno
 import os
 import random
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 
 from snaptool import files
 from snaptool.errors import InputError, OutputError
-from snaptool.files import Draft, Source, SourceChanged, TargetExists, check_target, write_private
+from snaptool.files import Draft, Source, SourceChanged, TargetExists, TargetIsNoFile, check_target, write_private
 
 
 def names(folder: Path) -> list[str]:
@@ -41,8 +42,7 @@ def test_draft_has_no_name_until_it_is_published(tmp_path: Path) -> None:
         draft.write(b"head")
         draft.sync()
         assert not target.exists()
-        with draft.read_back() as written:
-            assert written[:] == b"head" + b"0" * 96 + b"tail"
+        assert draft.read_back().buffer[:] == b"head" + b"0" * 96 + b"tail"
         draft.publish()
     assert target.read_bytes() == b"head" + b"0" * 96 + b"tail"
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
@@ -61,7 +61,7 @@ def test_draft_that_fails_leaves_nothing(tmp_path: Path) -> None:
 def test_existing_target_is_replaced_only_by_force(tmp_path: Path) -> None:
     target = tmp_path / "out.db"
     target.write_bytes(b"old")
-    with pytest.raises(TargetExists, match="exists already"):
+    with pytest.raises(TargetExists, match="already exists"):
         Draft(target, force=False)
     with Draft(target, force=True) as draft:
         draft.write(b"new")
@@ -94,10 +94,30 @@ def test_source_is_recognised_by_identity_and_not_by_spelling(tmp_path: Path) ->
                 check_target(tmp_path / spelling, force=True, source=source)
 
 
-def test_broken_symlink_counts_as_existing_target(tmp_path: Path) -> None:
-    (tmp_path / "out.db").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(TargetExists):
-        check_target(tmp_path / "out.db", force=False)
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("kind", ["folder", "pipe", "device", "socket", "link to nothing", "link to a pipe", "loop"])
+def test_only_regular_files_are_replaced(tmp_path: Path, kind: str, *, force: bool) -> None:
+    target = tmp_path / "out.db"
+    if kind == "folder":
+        target.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(target)
+    elif kind == "device":
+        target = Path("/dev/null")
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(str(target))
+    elif kind == "link to nothing":
+        target.symlink_to(tmp_path / "nowhere")
+    elif kind == "link to a pipe":
+        os.mkfifo(tmp_path / "pipe")
+        target.symlink_to(tmp_path / "pipe")
+    else:
+        target.symlink_to(target)
+    before = target.lstat()
+    with pytest.raises(TargetIsNoFile):
+        check_target(target, force=force)
+    assert target.lstat() == before
 
 
 def test_only_regular_files_are_sources(tmp_path: Path) -> None:

@@ -75,8 +75,8 @@ def at_work(path: Path, jobs: int) -> Iterator[tuple[Workshop, list[Batch]]]:
             resource, rows = labels.resource_numbers(chunk), np.arange(len(chunk))
             for some in np.array_split(rows, 40):
                 batches += make_batches(chunk, some, resource, labels)
-        work = Work(str(path), opened.source.size, READING, WRITING, SeededRandomness(b"seed"))
-        with Workshop(work, opened.source.buffer, jobs=jobs) as workshop:
+        work = Work(READING, WRITING, SeededRandomness(b"seed"))
+        with Workshop(work, opened.source, jobs=jobs) as workshop:
             yield workshop, batches
 
 

@@ -1,0 +1,168 @@
+"""How a run ends when it is told to: signals, the names that may not stay behind, the point of no return.
+
+A handler raises nothing: an exception that may come out of any line leaves a doubt about every line. It ends the
+process, and that is all there is to clean up: files under work have no name, or one that is listed here and removed
+first; workers and the scratch etcd end with their parent. Two stretches are different, and say so themselves:
+
+- `no_return`: a file is about to get its name. The handler only leaves a flag, which is looked at when the name is
+  there, or is known not to come. From then on the run goes on to its end, whose words and exit code say what is true;
+  a further signal ends it at once, with the same words.
+- `interruptible`: a wait for the user, which a signal ends as KeyboardInterrupt.
+
+Only the command line installs handlers. A library leaves its host's signals alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+
+_FAULTS = {"SIGSEGV", "SIGFPE", "SIGILL", "SIGBUS"}
+"""Raised by the processor: Python's handlers would run after the instruction, which is never."""
+
+_HARMLESS = {"SIGCHLD", "SIGCONT", "SIGURG", "SIGWINCH", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGSTOP", "SIGKILL"}
+
+_ERRORS_INSTEAD = {"SIGPIPE", "SIGXFSZ"}
+"""Python ignores them: a pipe without a reader and a file that may not grow are errors of the call that meets them."""
+
+Words = Callable[[tuple[str, ...]], None]
+"""Says that a signal ends the run, and which files had been written by then."""
+
+
+class _State:
+    """Of the process: there is one, as there is one table of handlers."""
+
+    def __init__(self) -> None:
+        self.process = 0
+        self.say: Words | None = None
+        self.unwanted: set[str] = set()
+        self.written: list[str] = []
+        self.deferring = 0
+        self.interruptible = 0
+        self.pending = 0
+
+
+_state = _State()
+
+
+def ending() -> set[signal.Signals | int]:
+    """Return the signals that end a run: every one that a program can catch and that means an end."""
+    kept = {
+        int(signal.Signals[name])
+        for name in _FAULTS | _HARMLESS | _ERRORS_INSTEAD
+        if name in signal.Signals.__members__
+    }
+    return {number for number in signal.valid_signals() if int(number) not in kept}
+
+
+def block() -> None:
+    """Hold signals back until `install`: nothing that a run does is worth interrupting before."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, ending())
+
+
+def install(say: Words) -> None:
+    """Answer signals from now on; those that the parent chose to ignore (nohup) stay ignored."""
+    _state.process, _state.say = os.getpid(), say
+    for number in ending():
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            with contextlib.suppress(OSError, ValueError):
+                signal.signal(number, _end)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ending())
+
+
+def in_worker() -> None:
+    """Be a process whose parent decides: what a terminal sends to all of them is ignored, the rest ends it."""
+    for number in ending():
+        if signal.getsignal(number) in (_end, signal.default_int_handler):
+            from_terminal = number in {signal.SIGINT, signal.SIGQUIT, signal.SIGHUP}
+            signal.signal(number, signal.SIG_IGN if from_terminal else signal.SIG_DFL)
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    if os.getpid() != _state.process:
+        os._exit(128 + number)
+    first, _state.pending = not _state.pending, number
+    if _state.deferring or (_state.written and first):
+        return
+    if _state.interruptible:
+        _state.pending = 0
+        raise KeyboardInterrupt
+    end(number)
+
+
+def end(number: int) -> None:
+    """End the process as that signal does: nothing but what was published stays."""
+    for name in list(_state.unwanted):
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+    if _state.say is not None:
+        with contextlib.suppress(Exception):
+            _state.say(tuple(_state.written))
+    os._exit(128 + number)
+
+
+@contextlib.contextmanager
+def no_return() -> Iterator[None]:
+    """Give a file its name in here. A signal waits until the block is over; if nothing was written, it ends the run."""
+    _state.deferring += 1
+    try:
+        yield
+    finally:
+        _state.deferring -= 1
+        if _state.pending and not _state.written and not _state.deferring:
+            end(_state.pending)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Wait for the user in here: a signal raises KeyboardInterrupt."""
+    mine = threading.current_thread() is threading.main_thread()
+    _state.interruptible += mine
+    try:
+        yield
+    finally:
+        _state.interruptible -= mine
+
+
+def begin() -> None:
+    """Forget what an earlier run in this process has written."""
+    _state.written.clear()
+    _state.pending = 0
+
+
+def unwanted(name: Path) -> None:
+    """Take note, before it is made, of a file that may not stay when the process ends."""
+    _state.unwanted.add(str(name))
+
+
+def wanted(name: Path) -> None:
+    """Forget a file that is gone, or has become what it was made for."""
+    _state.unwanted.discard(str(name))
+
+
+def written(name: Path) -> None:
+    """Take note that a file that the user asked for is there, whole."""
+    _state.written.append(str(name))
+
+
+def all_written() -> tuple[str, ...]:
+    """Return the files that this run has published so far."""
+    return tuple(_state.written)
+
+
+def leave_no_core() -> None:
+    """Let no core file of this process, which has keys in its memory, be written, nor of a program that it starts.
+
+    The limit does not count where cores go through a pipe, so that the filter of what is in them is emptied too.
+    Source: core(5).
+    """
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    with contextlib.suppress(OSError):
+        Path("/proc/self/coredump_filter").write_text("0")

@@ -26,12 +26,12 @@ class Sink(Protocol):
 
 
 class CallFailed(ScratchError):
-    """etcd answered a call with an error, or not at all. `code` is gRPC's name of it."""
+    """etcd answered a call with an error, or not at all. `status` is gRPC's name of it."""
 
     def __init__(self, call: str, code: str, details: str) -> None:
         super().__init__(f"etcd refused {call}: {details or code}", hint=ROOM_HINT if is_about_room(details) else "")
         self.call = call
-        self.code = code
+        self.status = code
 
 
 class AuthEnabled(ScratchError):

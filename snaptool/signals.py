@@ -19,6 +19,7 @@ import os
 import resource
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -30,6 +31,8 @@ _HARMLESS = {"SIGCHLD", "SIGCONT", "SIGURG", "SIGWINCH", "SIGTSTP", "SIGTTIN", "
 
 _ERRORS_INSTEAD = {"SIGPIPE", "SIGXFSZ"}
 """Python ignores them: a pipe without a reader and a file that may not grow are errors of the call that meets them."""
+
+_HELPERS_END_WITHIN = 10.0  # seconds
 
 Words = Callable[[tuple[str, ...]], None]
 """Says that a signal ends the run, and which files had been written by then."""
@@ -46,6 +49,8 @@ class _State:
         self.deferring = 0
         self.interruptible = 0
         self.pending = 0
+        self.ending = False
+        self.helpers: set[int] = set()
 
 
 _state = _State()
@@ -97,14 +102,42 @@ def _end(number: int, _frame: FrameType | None) -> None:
 
 
 def end(number: int) -> None:
-    """End the process as that signal does: nothing but what was published stays."""
+    """End the process as that signal does: nothing but what was published stays.
+
+    A signal that comes meanwhile does not wait for the helpers, which end by themselves then.
+    """
+    if _state.ending:
+        os._exit(128 + number)
+    _state.ending = True
     for name in list(_state.unwanted):
         with contextlib.suppress(OSError):
             Path(name).unlink()
     if _state.say is not None:
         with contextlib.suppress(Exception):
             _state.say(tuple(_state.written))
+    _end_helpers()
     os._exit(128 + number)
+
+
+def _end_helpers() -> None:
+    for process in _state.helpers:
+        with contextlib.suppress(OSError):
+            os.kill(process, signal.SIGTERM)
+    deadline = time.monotonic() + _HELPERS_END_WITHIN
+    for process in _state.helpers:
+        with contextlib.suppress(OSError):
+            while os.waitpid(process, os.WNOHANG) == (0, 0) and time.monotonic() < deadline:
+                time.sleep(0.01)
+
+
+def helper(process: int) -> None:
+    """Take note of a child that cleans up after itself, given SIGTERM and a moment."""
+    _state.helpers.add(process)
+
+
+def no_helper(process: int) -> None:
+    """Forget a child that has ended."""
+    _state.helpers.discard(process)
 
 
 @contextlib.contextmanager

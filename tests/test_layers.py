@@ -28,7 +28,7 @@ ALLOWED = {
     "etcd": {"errors", "text", "wire", "bolt"},
     "kube": {"errors", "text", "wire"},
     "providers": {"errors", "text", "wire"},
-    "scratch": {"errors", "text", "files"},
+    "scratch": {"errors", "text", "files", "signals"},
     "operations": {"errors", "inputs", "signals", "text", "files", "bolt", "etcd", "kube", "providers", "scratch"},
     "cli": {"errors", "inputs", "signals", "text", "files", "operations", "providers", "kube", "scratch"},
     "__main__": {"cli", "signals"},

@@ -36,6 +36,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from snaptool import signals
 from snaptool.errors import ScratchError
 from snaptool.scratch import keeper
 from snaptool.scratch.served import ROOM_HINT, CallFailed, Drift, is_about_room
@@ -170,6 +171,7 @@ class _Keeper:
             stdout=answers,
             start_new_session=True,
         )
+        signals.helper(self._process.pid)
         os.close(requests)
         os.close(answers)
 
@@ -255,6 +257,7 @@ class _Keeper:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        signals.no_helper(self._process.pid)
         os.close(self._answers)
         if self.directory is not None and self.directory.exists():
             shutil.rmtree(self.directory, ignore_errors=True)

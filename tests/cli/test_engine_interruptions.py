@@ -86,7 +86,7 @@ def assert_ended_by(seen: Seen, number: signal.Signals) -> None:
     if number == signal.SIGKILL:
         assert (seen.code, seen.stdout) == (-signal.SIGKILL, "")
         return
-    assert (seen.code, seen.stdout) == (130, "")
+    assert (seen.code, seen.stdout) == (128 + number, "")
     assert seen.stderr.lstrip("\n") == "snaptool: interrupted: nothing was written\n"  # ^C leaves the line open
 
 

@@ -257,7 +257,7 @@ def test_a_replay_that_is_ended_leaves_nothing(directory: Directory, number: sig
     words = ("verify", "--boot", directory.path, *directory.etcd)
     seen = run_until(directory.folder, *words, moment="EtcdClient.save", action="signal", number=number)
     assert seen.programs == ("etcd",)
-    assert seen.code == (-9 if number == signal.SIGKILL else 130)
+    assert seen.code == (-9 if number == signal.SIGKILL else 128 + number)
     assert eventually(lambda: left_behind(directory.folder) == [])
     assert states(directory.path) == directory.before
 

@@ -111,8 +111,8 @@ def read_input(
     """Read a whole small file, or a pipe that has a writer (`<(…)` of a shell); `-` is stdin.
 
     `what` it is called: `configuration`. `secret`: it holds keys, always or where these bytes are in it; that other
-    users can read it is noticed. Raises InputError; InputTooLarge for more than `limit` bytes: what is cut is not what was
-    meant.
+    users can read it is noticed. Raises InputError; InputTooLarge for more than `limit` bytes: what is cut is not what
+    was meant.
     """
     name = "stdin" if os.fspath(path) == "-" else os.fspath(path)
     try:

@@ -43,6 +43,20 @@ def lost_document(lost: LostValue) -> dict[str, Any]:
     }
 
 
+def undecodable_document(value: LostValue) -> dict[str, Any]:
+    """Return the JSON form of a value that no API server can decode; `provider` and `key_name` are what opens it."""
+    outcome = value.outcome
+    return {
+        "key": printable(value.key),
+        "revision": value.revision.main,
+        "live": value.live,
+        "provider": outcome.kind,
+        "key_name": outcome.key_name or None,
+        "reason": outcome.fault,
+        "headless": outcome.headless,
+    }
+
+
 def print_findings(findings: Sequence[Finding]) -> None:
     """Print findings, each with its first places and its remedy below it."""
     for found in findings:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snaptool.cli import exits, options
-from snaptool.cli.findings import finding_document, lost_document, print_findings
+from snaptool.cli.findings import finding_document, lost_document, print_findings, undecodable_document
+from snaptool.cli.lists import print_lost, print_undecodable
 from snaptool.cli.render import Terminal, echo, print_json, print_table, size_text
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def inspect_command(
         _print(result, configs)
     if keys.outage is not None:
         return exits.KEY_SERVICE
-    return exits.FINDINGS if result.lost or result.file.trailer == "wrong" else exits.DONE
+    return exits.FINDINGS if result.lost or result.undecodable or result.file.trailer == "wrong" else exits.DONE
 
 
 def document(result: Survey, configs: Sequence[str] = ()) -> dict[str, Any]:
@@ -95,6 +96,7 @@ def document(result: Survey, configs: Sequence[str] = ()) -> dict[str, Any]:
                 "opens": row.opens,
                 "lost": row.lost,
                 "lost_by_reason": dict(row.lost_by_reason),
+                "undecodable": row.undecodable,
                 "stale": row.stale,
                 "opened_by": [
                     {"config": configs[number], "key": name, "values": count} for number, name, count in row.opened_by
@@ -103,6 +105,7 @@ def document(result: Survey, configs: Sequence[str] = ()) -> dict[str, Any]:
             for row in result.census
         ],
         "lost": [lost_document(value) for value in result.lost],
+        "undecodable": [undecodable_document(value) for value in result.undecodable],
         "findings": [finding_document(found) for found in result.findings],
     }
 
@@ -125,6 +128,9 @@ def _print(result: Survey, configs: Sequence[str]) -> None:
     with_keys = any(row.opens is not None for row in result.census)
     if with_keys:
         headings, right = [*headings, "OPENS", "LOST", "STALE"], right + "rrr"
+    broken = any(row.undecodable for row in result.census)
+    if broken:
+        headings, right = [*headings, "UNDECODABLE"], right + "r"
     if len(configs) > 1:
         headings.append("OPENED BY")
     rows = []
@@ -132,8 +138,14 @@ def _print(result: Survey, configs: Sequence[str]) -> None:
         cells: list[object] = [row.resource, row.provider, row.key_name, row.live, row.old, size_text(row.size)]
         if with_keys:
             cells += [row.opens, row.lost, row.stale]
+        if broken:
+            cells.append(row.undecodable)
         if len(configs) > 1:
             cells.append(", ".join(f"{configs[number]}:{name}" for number, name, _ in row.opened_by))
         rows.append(cells)
     print_table(headings, rows, right=right)
+    if result.lost or result.undecodable:
+        echo()
+    print_lost(result.lost)
+    print_undecodable(result.undecodable)
     print_findings(result.findings)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snaptool.cli import exits, options
-from snaptool.cli.findings import lost_document
+from snaptool.cli.findings import lost_document, undecodable_document
+from snaptool.cli.lists import print_deletions, print_lost, print_undecodable
 from snaptool.cli.render import Terminal, echo, json_text, print_json, print_table, size_text
 from snaptool.errors import InputError, OutputError, SnaptoolError
 from snaptool.text import printable, quoted
@@ -36,6 +37,15 @@ _SHOWN_LOST = 20
     default="stop",
     show_default=True,
     help="Values that no key opens: list them and write nothing, keep their bytes, or delete their keys.",
+)
+@click.option(
+    "--undecodable",
+    type=click.Choice(["keep", "stop", "delete"]),
+    default="keep",
+    show_default=True,
+    help="What to do with values that open, and that no API server can decode: keep (with a warning: lists of these "
+    "resources fail), stop (list them, write nothing), delete (drop their keys). Ciphertext that only lost its header "
+    "is mended.",
 )
 @click.option("--allow-uncovered", is_flag=True, help="Write in clear what the new configuration has no entry for.")
 @click.option("--rewrap", is_flag=True, help="KMS: wrap the same data keys anew, and leave what they encrypt as it is.")
@@ -67,6 +77,7 @@ def rewrite_command(
     configs: tuple[str, ...],
     new_config: str | None,
     undecryptable: str,
+    undecodable: str,
     report: Path | None,
     prefixes: tuple[str, ...],
     jobs: int,
@@ -99,7 +110,7 @@ def rewrite_command(
     from snaptool.operations.engine import EtcdEngine
     from snaptool.operations.keys import keys_for_rewriting
     from snaptool.operations.opening import open_snapshot
-    from snaptool.operations.plan import RewriteRequest, Undecryptable
+    from snaptool.operations.plan import RewriteRequest, Undecodable, Undecryptable
     from snaptool.operations.rewrite import DIRECT, rewrite
     from snaptool.scratch import find_etcd
 
@@ -146,6 +157,7 @@ def rewrite_command(
                 rewraps=keys.rewraps,
                 decrypt=decrypt,
                 undecryptable=lost,
+                undecodable=Undecodable(undecodable),
                 allow_uncovered=allow_uncovered,
                 compact=compact,
                 skip_hash_check=skip_hash_check,
@@ -299,6 +311,7 @@ def document(result: RewriteReport) -> dict[str, Any]:
             for change in result.values
         ],
         "undecryptable": [lost_document(lost) for lost in result.lost],
+        "undecodable": [undecodable_document(value) for value in result.undecodable],
         "deleted": [
             {
                 "key": printable(deletion.key),
@@ -327,19 +340,14 @@ def _file(facts: FileReport) -> dict[str, Any]:
 
 
 def _print(result: RewriteReport, target: Path, new_config: str | None) -> None:
-    if result.lost:
-        _print_lost(result)
+    print_lost(result.lost)
+    print_undecodable(result.undecodable)
     if result.stopped:
-        echo()
-        echo(f"{len(result.lost):,} values do not open, so nothing was written.")
-        echo("  another key:  add its configuration with a further --config; `snaptool inspect` shows what opens what")
-        echo("  no key:       --undecryptable delete drops these keys, --undecryptable keep leaves their bytes")
+        _print_why_stopped(result)
         return
     _print_changes(result)
-    for deletion in result.deletions:
-        what = "deleted" if deletion.whole else "history cut"
-        echo(f"{what}: {printable(deletion.key)} ({len(deletion.revisions)} revisions): {deletion.reason}")
-        echo(f"    {deletion.consequence}")
+    print_deletions(result.deletions)
+    _print_about_undecodable(result)
     counts = result.records
     what = "live keys" if result.engine == "etcd" else "records"
     echo()
@@ -361,24 +369,38 @@ def _print(result: RewriteReport, target: Path, new_config: str | None) -> None:
     _print_next_steps(result, target, new_config)
 
 
-def _print_lost(result: RewriteReport) -> None:
-    print_table(
-        ["LOST", "REVISION", "LIVE", "PROVIDER", "KEY", "REASON"],
-        (
-            [
-                lost.key,
-                lost.revision.main,
-                lost.live,
-                lost.header.kind,
-                lost.header.name,
-                ", ".join(lost.outcome.reasons),
-            ]
-            for lost in result.lost[:_SHOWN_LOST]
-        ),
-        right=" r",
-    )
-    if len(result.lost) > _SHOWN_LOST:
-        echo(f"... and {len(result.lost) - _SHOWN_LOST:,} more; -o json lists all of them")
+def _print_why_stopped(result: RewriteReport) -> None:
+    from snaptool.operations.plan import Undecodable, Undecryptable
+
+    if result.lost and result.undecryptable is Undecryptable.STOP:
+        echo()
+        echo(f"{_values(len(result.lost))} not open, so nothing was written.")
+        echo("  another key:  add its configuration with a further --config; `snaptool inspect` shows what opens what")
+        echo("  no key:       --undecryptable delete drops these keys, --undecryptable keep leaves their bytes")
+    if result.broken and result.undecodable_choice is Undecodable.STOP:
+        echo()
+        count = f"{len(result.broken):,} {'value' if len(result.broken) == 1 else 'values'}"
+        echo(f"no API server can decode {count}, so nothing was written.")
+        echo("  --undecodable delete drops these keys, --undecodable keep leaves their bytes")
+
+
+def _values(count: int) -> str:
+    return "1 value does" if count == 1 else f"{count:,} values do"
+
+
+def _print_about_undecodable(result: RewriteReport) -> None:
+    from snaptool.operations.plan import Undecodable
+
+    mended = len(result.undecodable) - len(result.broken)
+    if mended:
+        echo(f"{mended:,} of the undecodable values had only lost the header: the object itself is written, mended")
+    if result.broken and result.undecodable_choice is Undecodable.KEEP:
+        current = [value for value in result.broken if value.live]
+        resources = ", ".join(sorted({value.resource.name for value in current}))
+        consequence = f"; lists of {resources} fail on them" if current else ", all of them old revisions"
+        echo(
+            f"warning: {len(result.broken):,} undecodable values are kept{consequence}; --undecodable delete drops them"
+        )
 
 
 def _print_changes(result: RewriteReport) -> None:

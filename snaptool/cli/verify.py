@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from snaptool.cli import exits, options
-from snaptool.cli.findings import count_findings, finding_document, lost_document, print_findings
+from snaptool.cli.findings import count_findings, finding_document, lost_document, print_findings, undecodable_document
 from snaptool.cli.render import Terminal, echo, print_json
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ def verify_command(
                 "opened": result.opened,
                 "damaged": result.damaged,
                 "lost": [lost_document(value) for value in result.lost],
+                "undecodable": [undecodable_document(value) for value in result.undecodable],
                 "findings": [finding_document(found) for found in result.findings],
             }
         )

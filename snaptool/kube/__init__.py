@@ -29,16 +29,21 @@ from snaptool.kube.objects import (
     decode_envelope,
     describe,
     plausible,
+    usual_type,
 )
 from snaptool.kube.prefixes import Judgement, OutsidePrefix, PrefixEvidence, prefix_text
+from snaptool.kube.undecodable import ANY_TYPE, ExpectedType, Fault, expected_type, fault, is_object_of, shows_right_key
 
 __all__ = [
+    "ANY_TYPE",
     "COMPACT_REVISION_KEY",
     "DEFAULT_PREFIXES",
     "MAX_RESOURCE_SEGMENTS",
     "PROTOBUF_MAGIC",
     "RESOURCE_TYPES",
     "Encoding",
+    "ExpectedType",
+    "Fault",
     "Judgement",
     "Misnamed",
     "NameFault",
@@ -53,6 +58,9 @@ __all__ = [
     "consequence",
     "decode_envelope",
     "describe",
+    "expected_type",
+    "fault",
+    "is_object_of",
     "is_plural_of",
     "key_prefixes",
     "misnamed",
@@ -62,5 +70,7 @@ __all__ = [
     "prefix_text",
     "resolve_type",
     "resource_segments",
+    "shows_right_key",
     "unmatched",
+    "usual_type",
 ]

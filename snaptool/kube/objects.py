@@ -93,7 +93,7 @@ def plausible(plaintext: bytes) -> bool:
     Costs microseconds where it is asked most, about every built-in object of an AES-CBC cluster: of those only the
     envelope is looked at. JSON is parsed, some microseconds per KiB.
     """
-    if _is_usual_envelope(plaintext):
+    if usual_type(plaintext) is not None:
         return True
     try:
         encoding = encoding_of(plaintext)
@@ -131,34 +131,39 @@ _USUAL_START = pattern(rb"k8s\x00\n(.)\n(.)([a-z0-9./-]+)\x12(.)([A-Za-z0-9]+)\x
 _USUAL_END = b"\x1a\x00\x22\x00"  # contentEncoding and contentType, empty
 
 
-def _is_usual_envelope(plaintext: bytes) -> bool:
-    """Is the envelope byte for byte what the API server writes, every length in its place? False proves nothing."""
+def usual_type(plaintext: bytes) -> tuple[str, str] | None:
+    """Return apiVersion and kind of an envelope that is byte for byte what the API server writes; None proves nothing.
+
+    Every length is in its place; the object inside is not looked at.
+    """
     if len(plaintext) < 12 or not plaintext.endswith(_USUAL_END):
-        return False
+        return None
     at = 7 + plaintext[5]
-    if not _is_usual_start(plaintext[:at]):
-        return False
+    named = _usual_start(plaintext[:at])
+    if named is None:
+        return None
     # The length of the object, whose last byte is below 0x80; there is one, for the zero at the end is.
     length, shift = plaintext[at] & 0x7F, 7
     while plaintext[at] & 0x80:
         at += 1
         length |= (plaintext[at] & 0x7F) << shift
         shift += 7
-    return shift <= 28 and at + 1 + length + len(_USUAL_END) == len(plaintext)
+    return named if shift <= 28 and at + 1 + length + len(_USUAL_END) == len(plaintext) else None
 
 
 @lru_cache(maxsize=1024)
-def _is_usual_start(start: bytes) -> bool:
-    """Is this magic, type and the tag of the object? There are few types, and many objects of each."""
+def _usual_start(start: bytes) -> tuple[str, str] | None:
+    """Read the type of this magic, type and tag of the object. There are few types, and many objects of each."""
     match = _USUAL_START.fullmatch(start)
     if match is None:
-        return False
+        return None
     type_length, version_length, version, kind_length, kind = match.groups()
-    return (
+    fits = (
         version_length[0] == len(version)
         and kind_length[0] == len(kind)
         and type_length[0] == len(version) + len(kind) + 4 < 0x80
     )
+    return (version.decode(), kind.decode()) if fits else None
 
 
 def decode_envelope(plaintext: bytes) -> Envelope:
@@ -265,6 +270,15 @@ def _cbor_header(plaintext: bytes) -> ObjectHeader:
     if not api_version or not kind:
         raise NotAnObject("the CBOR does not name a type")
     return ObjectHeader(api_version=api_version, kind=kind, namespace=namespace, name=name, encoding=Encoding.CBOR)
+
+
+def check_cbor(plaintext: bytes) -> None:
+    """Raise NotAnObject unless the tag is followed by exactly one whole map."""
+    major, _, _ = _cbor_head(plaintext, len(CBOR_MAGIC))
+    if major != _CBOR_MAP:
+        raise NotAnObject("the CBOR is no map")
+    if _cbor_skip(plaintext, len(CBOR_MAGIC)) != len(plaintext):
+        raise NotAnObject("something follows the CBOR")
 
 
 def _cbor_texts(plaintext: bytes, offset: int) -> dict[str, str | int]:

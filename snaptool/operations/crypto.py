@@ -23,7 +23,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from hashlib import blake2b, sha256
 from itertools import cycle
@@ -43,6 +43,8 @@ from snaptool.bolt import blocks
 from snaptool.errors import SnaptoolError
 from snaptool.etcd import encode_value_field
 from snaptool.files import Mapped, release_memory
+from snaptool.kube import Fault
+from snaptool.operations.judging import Depth, Undecoded, judge
 from snaptool.providers import (
     Chain,
     Entropies,
@@ -89,7 +91,7 @@ class Outcome:
 
     `reasons` is empty when it opened. `kind` and `key_name` tell the key that opened it; `position` tells it from
     others of the same name: configuration, provider, key, counted from 0. For a lost value they are None and empty.
-    `server_error` is what kube-apiserver would print.
+    `server_error` is what kube-apiserver would print. `fault`: it opened, to something that no API server can decode.
     """
 
     opened: bool
@@ -99,6 +101,17 @@ class Outcome:
     stale: bool
     reasons: tuple[Reason, ...] = ()
     server_error: str = ""
+    fault: Fault | None = None
+
+    @property
+    def headless(self) -> bool:
+        """Is it ciphertext that lost its header, and opens without one?"""
+        return self.fault is Fault.HEADLESS
+
+    @property
+    def why(self) -> tuple[str, ...]:
+        """Why it is lost or undecodable, in codes; empty for what is neither."""
+        return self.reasons or (() if self.fault is None else (self.fault,))
 
     @property
     def doubtful(self) -> bool:
@@ -132,13 +145,13 @@ class Batch:
 class OpenedBatch:
     """One `outcome` index into `outcomes` and one row of `digests` (see `plaintext_digest`) per value.
 
-    `lost_keys`: the etcd keys of the values that did not open, by row.
+    `named_keys`: the etcd keys of the values that are lost or undecodable, by row.
     """
 
     outcomes: tuple[Outcome, ...]
     outcome: NDArray[np.int64]
     digests: NDArray[np.uint8]
-    lost_keys: dict[int, bytes]
+    named_keys: dict[int, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,12 +270,16 @@ class Rewraps:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What workers need to know: whose keys read, whose keys write, what is only wrapped anew."""
+    """What workers need to know: whose keys read, whose keys write, what is only wrapped anew.
+
+    `depth`: how closely to look at what values open to; None: not at all.
+    """
 
     reading: Keyring
     writing: Keyring
     randomness: Randomness
     rewraps: Rewraps = field(default_factory=Rewraps)
+    depth: Depth | None = None
 
 
 class _Bench:
@@ -285,6 +302,44 @@ class _Bench:
             keyring = Keyring(()) if resource is None else self.work.writing
             self._writing[resource] = keyring.chain_for(resource)
         return self._writing[resource]
+
+    def open_all(
+        self, batch: Batch, rows: NDArray[np.int64], keys: list[bytes], stored: list[bytes], depth: Depth | None
+    ) -> tuple[list[Opening | NoKeyFits | Undecoded], list[bytes]]:
+        """Open values that one chain reads, each as `Chain.open` does, and judge what comes out."""
+        numbers = batch.resource[rows].tolist()
+        chain = self.reading_chain(batch.resources[numbers[0]])
+        opened, plaintexts = chain.open_many(stored, keys)
+        ways: list[Opening | NoKeyFits | Undecoded] = list(opened)
+        if depth is not None:
+            for row, (number, value, found) in enumerate(
+                zip(numbers, zip(stored, keys, strict=True), zip(opened, plaintexts, strict=True), strict=True)
+            ):
+                ways[row], plaintexts[row] = judge(chain, batch.resources[number], value, found, depth)
+        return ways, plaintexts
+
+    def open_one(
+        self, resource: GroupResource | None, stored: bytes, key: bytes
+    ) -> tuple[Opening | NoKeyFits | Undecoded, bytes]:
+        """Open one value and judge what comes out; no plaintext where none of the keys fits."""
+        chain = self.reading_chain(resource)
+        found: tuple[Opening | NoKeyFits, bytes]
+        try:
+            found = chain.open(stored, key)
+        except NoKeyFits as error:
+            found = error, b""
+        return found if self.work.depth is None else judge(chain, resource, (stored, key), found, self.work.depth)
+
+    def reseal(self, resource: GroupResource | None, stored: bytes, key: bytes, entropy: Entropy) -> bytes:
+        """Return the new stored value of one that is known to open: its key wrapped anew where that is all."""
+        writer, rewraps = self.writing_chain(resource), self.work.rewraps
+        anew = rewraps.rewrap(stored, writer.writer) if rewraps else None
+        if anew is not None:
+            return anew
+        way, plaintext = self.open_one(resource, stored, key)
+        if isinstance(way, NoKeyFits):
+            raise way
+        return writer.seal(plaintext, key, entropy)
 
     def sorted_out(self, batch: Batch) -> Iterator[tuple[Chain, Chain, NDArray[np.int64], list[bytes], list[bytes]]]:
         """Yield the values that the same chains read and write: those chains, rows, etcd keys and stored values."""
@@ -311,25 +366,27 @@ def open_batch(bench: _Bench, batch: Batch) -> OpenedBatch:
     known: dict[Outcome, int] = {}
     numbers = np.zeros(len(batch), dtype=np.int64)
     digests = np.zeros((len(batch), DIGEST_SIZE), dtype=np.uint8)
-    lost_keys: dict[int, bytes] = {}
-    for reader, _, rows, keys, stored in bench.sorted_out(batch):
-        ways, plaintexts = reader.open_many(stored, keys)
+    named_keys: dict[int, bytes] = {}
+    for _, _, rows, keys, stored in bench.sorted_out(batch):
+        ways, plaintexts = bench.open_all(batch, rows, keys, stored, bench.work.depth)
         # Values that opened the same way share an opening: to make an outcome of each costs more than some ciphers do.
         outcome_of = {way: _outcome(way) for way in dict.fromkeys(ways)}
         number_of = {way: known.setdefault(outcome, len(known)) for way, outcome in outcome_of.items()}
         numbers[rows] = [number_of[way] for way in ways]
         digested = b"".join([sha256(plaintext).digest() for plaintext in plaintexts])
         digests[rows] = np.frombuffer(digested, dtype=np.uint8).reshape(len(rows), -1)[:, :DIGEST_SIZE]
-        if not all(outcome.opened for outcome in outcome_of.values()):
+        if any(outcome.why for outcome in outcome_of.values()):
             for row, key, way in zip(rows.tolist(), keys, ways, strict=True):
-                if not outcome_of[way].opened:
-                    lost_keys[row] = key
+                if outcome_of[way].why:
+                    named_keys[row] = key
                 if isinstance(way, NoKeyFits):
                     digests[row] = 0
-    return OpenedBatch(tuple(known), numbers, digests, lost_keys)
+    return OpenedBatch(tuple(known), numbers, digests, named_keys)
 
 
-def _outcome(way: Opening | NoKeyFits) -> Outcome:
+def _outcome(way: Opening | NoKeyFits | Undecoded) -> Outcome:
+    if isinstance(way, Undecoded):
+        return replace(_outcome(way.way), opened=True, reasons=(), fault=way.fault)
     if isinstance(way, NoKeyFits):
         return Outcome(False, None, "", (), stale=False, reasons=way.reasons, server_error=str(way))
     reasons = (Reason.DOUBTFUL_PLAINTEXT,) if way.doubtful else ()
@@ -349,15 +406,18 @@ def reseal_batch(bench: _Bench, batch: Batch) -> Sealed:
     """Seal every value of `batch` with the writing keys, or wrap its key anew; all of them are known to open."""
     sealed = [b""] * len(batch)
     randomness, rewraps = bench.work.randomness, bench.work.rewraps
-    for reader, writer, rows, keys, stored in bench.sorted_out(batch):
+    for _, writer, rows, keys, stored in bench.sorted_out(batch):
         main, sub = batch.main[rows].tolist(), batch.sub[rows].tolist()
         if rewraps:
+            resources = [batch.resources[number] for number in batch.resource[rows].tolist()]
             anew = [
-                _reseal(reader, writer, rewraps, value, key, randomness.for_value(*revision))
-                for value, key, *revision in zip(stored, keys, main, sub, strict=True)
+                bench.reseal(resource, value, key, randomness.for_value(*revision))
+                for resource, value, key, *revision in zip(resources, stored, keys, main, sub, strict=True)
             ]
         else:
-            ways, plaintexts = reader.open_many(stored, keys)
+            # Whether a header is missing shows at the cheap depth, and all else is known by now.
+            depth = None if bench.work.depth is None else Depth.CHEAP
+            ways, plaintexts = bench.open_all(batch, rows, keys, stored, depth)
             for way in dict.fromkeys(ways):
                 if isinstance(way, NoKeyFits):
                     raise way
@@ -375,13 +435,6 @@ def reseal_batch(bench: _Bench, batch: Batch) -> Sealed:
 def _field_head(size: int) -> bytes:
     """Return what stands in front of a value of that size in its field."""
     return encode_value_field(bytes(size))[: -size or None]
-
-
-def _reseal(reader: Chain, writer: Chain, rewraps: Rewraps, stored: bytes, key: bytes, entropy: Entropy) -> bytes:
-    anew = rewraps.rewrap(stored, writer.writer) if rewraps else None
-    if anew is None:
-        anew = writer.seal(reader.open(stored, key)[1], key, entropy)
-    return anew
 
 
 def plaintext_digest(plaintext: bytes) -> bytes:
@@ -405,6 +458,11 @@ class Workshop:
             for worker in self._workers:
                 worker.begin()
 
+    @property
+    def depth(self) -> Depth | None:
+        """How closely values are looked at."""
+        return self._bench.work.depth
+
     def writer(self, resource: GroupResource | None) -> tuple[Kind, str]:
         """Return provider and key name that a value of `resource` is sealed with."""
         return self._bench.writing_chain(resource).writer
@@ -423,13 +481,12 @@ class Workshop:
 
     def open(self, resource: GroupResource | None, stored: bytes, key: bytes) -> tuple[Outcome, bytes | None]:
         """Open one value, here; as `open_value`."""
-        return open_value(self._bench.reading_chain(resource), stored, key)
+        way, plaintext = self._bench.open_one(resource, stored, key)
+        return _outcome(way), None if isinstance(way, NoKeyFits) else plaintext
 
     def reseal(self, resource: GroupResource | None, stored: bytes, key: bytes, revision: tuple[int, int]) -> bytes:
         """Seal one value anew that is known to open, here; `revision` (main, sub) chooses the random bytes."""
-        bench = self._bench
-        reader, writer = bench.reading_chain(resource), bench.writing_chain(resource)
-        return _reseal(reader, writer, bench.work.rewraps, stored, key, bench.work.randomness.for_value(*revision))
+        return self._bench.reseal(resource, stored, key, self._bench.work.randomness.for_value(*revision))
 
     def opened(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, OpenedBatch]]:
         """Yield every batch with what came of opening it, in order."""

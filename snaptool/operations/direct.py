@@ -63,9 +63,9 @@ from snaptool.operations.plan import (
     Plan,
     RecordCounts,
     RewriteRequest,
-    Undecryptable,
     changes,
     deletions,
+    doomed,
     require_cover,
     sealed_anew,
     ways_of,
@@ -76,6 +76,7 @@ from snaptool.operations.sweep import (
 )
 from snaptool.operations.written import FileReport, ReadBackFailed, append_trailer, hashing, is_stale
 from snaptool.providers import Keyring
+from snaptool.text import printable
 
 _PAGES_AT_ONCE = 1024
 
@@ -138,19 +139,18 @@ def _decide(snapshot: Snapshot, swept: Sweep, labels: Labels, workshop: Workshop
             deleted=int(np.count_nonzero(gone)),
         ),
         changes=changes(swept, ways, way_of, gone),
-        deletions=deletions(swept.lost, {*edits.drop.tolist(), *edits.replace}, snapshot, labels.prefixes)
-        if request.undecryptable is Undecryptable.DELETE
-        else (),
+        deletions=deletions(doomed(swept, request), {*edits.drop.tolist(), *edits.replace}, snapshot, labels.prefixes),
         lost=swept.lost,
+        undecodable=swept.undecodable,
     )
 
 
 def _edits(snapshot: Snapshot, swept: Sweep, request: RewriteRequest) -> Edits:
     edits = NO_EDITS
-    if swept.lost and request.undecryptable is Undecryptable.DELETE:
-        lost: dict[bytes, list[int]] = {}
-        for value in swept.lost:
-            lost.setdefault(value.key, []).append(value.record)
+    lost: dict[bytes, list[int]] = {}
+    for value in doomed(swept, request):
+        lost.setdefault(value.key, []).append(value.record)
+    if lost:
         edits = delete_lost(snapshot, lost)
     if request.compact:
         edits = merge(edits, compact(snapshot))
@@ -415,9 +415,11 @@ class _Comparison:
         self._starts = job.opened.snapshot.leaf_starts()
         built = ~np.repeat(writer.carried, np.diff(self._starts))
         self._built = built if whole else np.concatenate((built[kept], np.zeros(len(plan.edits.append), np.bool_)))
-        staying = plan.action[source.opened] < DROP
-        expected = source.opened if whole else source.opened[staying]
-        self._digests = source.digests if whole else source.digests[staying]
+        # Plain values that stay are compared byte by byte, like all else that is not sealed.
+        staying = (source.header[source.opened] != 0) | sealed_anew(plan.action[source.opened])
+        staying &= plan.action[source.opened] < DROP
+        expected = source.opened[staying]
+        self._digests = source.digests[staying]
         self._resource = source.resource[expected]
         self._opened = expected if whole else self._place(expected)
         self._lost = set(self._place(np.array([value.record for value in source.lost], dtype=np.int64)).tolist())
@@ -468,13 +470,16 @@ class _Comparison:
         places = self._opened[here]
         different = (answer.digests != self._digests[here]).any(axis=1)
         not_open = np.array([not outcome.opened for outcome in answer.outcomes], dtype=np.bool_)[answer.outcome]
+        # What equals the source's plaintext is right, whatever it looks like.
+        doubtful = np.array([outcome.doubtful for outcome in answer.outcomes], dtype=np.bool_)[answer.outcome]
+        not_open &= ~doubtful | different
         for row in np.nonzero(different | not_open)[0].tolist():
             place = int(places[row])
             if place in self._lost:
                 continue
             if not_open[row]:
                 reasons = ", ".join(answer.outcomes[answer.outcome[row]].reasons)
-                raise ReadBackFailed(f"{answer.lost_keys[row]!r}, record {place}, does not open: {reasons}")
+                raise ReadBackFailed(f"{printable(answer.named_keys[row])}, record {place}, does not open: {reasons}")
             raise ReadBackFailed(f"record {place} of the written file opens to another plaintext than in the source")
         rewrapped = bool(self._job.request.rewraps)
         stale = np.array([is_stale(outcome, rewrapped=rewrapped) for outcome in answer.outcomes], dtype=np.bool_)

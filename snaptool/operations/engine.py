@@ -45,10 +45,12 @@ from snaptool.operations.plan import (
     Plan,
     RecordCounts,
     RewriteRequest,
+    Undecodable,
     Undecryptable,
     Way,
     changes,
     deletions,
+    doomed,
     require_cover,
     way,
     ways_of,
@@ -65,6 +67,7 @@ from snaptool.operations.written import (
 )
 from snaptool.providers import Keyring
 from snaptool.scratch import SAFE_TTL, Change, EtcdBinaries, Rewritten, ScratchEtcd, ServedKey, engine
+from snaptool.text import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +94,10 @@ class EtcdEngine:
         ways, way_of = ways_of(swept, workshop)
         if not (request.decrypt or request.allow_uncovered):
             require_cover([ways[number] for number in np.unique(way_of[swept.live]).tolist()], request.writing)
-        lost = tuple(value for value in swept.lost if value.live)
-        delete = request.undecryptable is Undecryptable.DELETE
+        gone = tuple(value for value in doomed(swept, request) if value.live)
         action = np.array([way.action for way in ways], dtype=np.uint8)[way_of]
         action[~swept.live] = DROP
-        action[[value.record for value in lost if delete]] = DROP
+        action[[value.record for value in gone]] = DROP
         live = action[swept.live]
         return Plan(
             action=action,
@@ -107,8 +109,9 @@ class EtcdEngine:
                 deleted=int(np.count_nonzero(live == DROP)),
             ),
             changes=changes(swept, ways, way_of, action == DROP),
-            deletions=deletions(lost, range(len(action)), snapshot, labels.prefixes) if delete else (),
-            lost=lost,
+            deletions=deletions(gone, range(len(action)), snapshot, labels.prefixes),
+            lost=tuple(value for value in swept.lost if value.live),
+            undecodable=tuple(value for value in swept.undecodable if value.live),
         )
 
     def write(self, job: Job, draft: Draft) -> FileReport:
@@ -170,19 +173,26 @@ class _Changes:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._delete = job.request.undecryptable is Undecryptable.DELETE
         self._numbers = count()
 
     def __call__(self, page: list[ServedKey]) -> Iterator[Change]:
         for served in page:
             found, _ = _judge(self._job, served)
-            if not found.outcome.opened and self._delete:
+            if _goes(self._job, found):
                 yield Change(served.key, served.mod_revision, None)
             elif found.action == RESEAL:
                 # Clients do not see the second half of a revision; any number that is not repeated will do.
                 revision = served.mod_revision, next(self._numbers)
                 anew = self._job.workshop.reseal(found.resource.group_resource, served.value, served.key, revision)
                 yield Change(served.key, served.mod_revision, anew, served.lease)
+
+
+def _goes(job: Job, found: Way) -> bool:
+    """Does the request delete values of this outcome?"""
+    if not found.outcome.opened:
+        return job.request.undecryptable is Undecryptable.DELETE
+    undecodable = found.outcome.fault is not None and not found.outcome.headless
+    return undecodable and job.request.undecodable is Undecodable.DELETE
 
 
 def _judge(job: Job, served: ServedKey) -> tuple[Way, bytes | None]:
@@ -221,29 +231,32 @@ def _read_back(draft: Draft, job: Job, done: Rewritten) -> FileReport:
 
 def _compare(job: Job, written: Snapshot, workshop: Workshop, done: Rewritten) -> None:
     """Hold every live key of the new file against the source's. `workshop` has the new keys only."""
-    delete = job.request.undecryptable is Undecryptable.DELETE
     theirs = iter(LiveKeys(written))
     for before in LiveKeys(job.opened.snapshot):
         found, plaintext = _judge(job, before)
-        if not found.outcome.opened and delete:
+        if _goes(job, found):
             continue
         after = next(theirs, None)
         if after is None or after.key != before.key:
-            raise ReadBackFailed(f"{min(before.key, after.key if after else before.key)!r} is in one of the files only")
+            raise ReadBackFailed(
+                f"{printable(min(before.key, after.key if after else before.key))} is in one of the files only"
+            )
         if found.action == COPY and after != before:
-            raise ReadBackFailed(f"{before.key!r} is not as it was in the source")
+            raise ReadBackFailed(f"{printable(before.key)} is not as it was in the source")
         if found.action != COPY and not _is_next_version(before, after, done):
-            raise ReadBackFailed(f"{before.key!r} has other numbers or another lease than a rewrite gives it")
+            raise ReadBackFailed(f"{printable(before.key)} has other numbers or another lease than a rewrite gives it")
         if found.outcome.opened:
             outcome, plaintext_now = workshop.open(found.resource.group_resource, after.value, after.key)
-            if not outcome.opened:
-                raise ReadBackFailed(f"{before.key!r} does not open: {', '.join(outcome.reasons)}")
+            if not outcome.opened and not (outcome.doubtful and plaintext_now == plaintext):
+                raise ReadBackFailed(f"{printable(before.key)} does not open: {', '.join(outcome.reasons)}")
             if plaintext_now != plaintext:
-                raise ReadBackFailed(f"{before.key!r} opens to another plaintext than in the source")
+                raise ReadBackFailed(f"{printable(before.key)} opens to another plaintext than in the source")
             if found.action != COPY and is_stale(outcome, rewrapped=bool(job.request.rewraps)):
-                raise ReadBackFailed(f"{before.key!r} is under another key than the new configuration's first one")
+                raise ReadBackFailed(
+                    f"{printable(before.key)} is under another key than the new configuration's first one"
+                )
     if (extra := next(theirs, None)) is not None:
-        raise ReadBackFailed(f"{extra.key!r} should not be in the written file")
+        raise ReadBackFailed(f"{printable(extra.key)} should not be in the written file")
 
 
 def _is_next_version(before: ServedKey, after: ServedKey, done: Rewritten) -> bool:

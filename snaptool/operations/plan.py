@@ -49,6 +49,14 @@ class Undecryptable(StrEnum):
     DELETE = "delete"
 
 
+class Undecodable(StrEnum):
+    """What to do with values that no API server can decode. Those that only lack their header are mended anyway."""
+
+    KEEP = "keep"
+    STOP = "stop"
+    DELETE = "delete"
+
+
 class UncoveredResources(InputError):
     """Encrypted values would become plaintext because the new configuration has no entry for their resource."""
 
@@ -74,6 +82,7 @@ class RewriteRequest:
     writing: Keyring
     decrypt: bool = False
     undecryptable: Undecryptable = Undecryptable.STOP
+    undecodable: Undecodable = Undecodable.KEEP
     allow_uncovered: bool = False
     compact: bool = False
     skip_hash_check: bool = False
@@ -125,7 +134,7 @@ class Deletion:
 class Plan:
     """What happens to every record (`action`), the edits that come with it, and how all that is told.
 
-    `lost`: the values that do not open, as far as they matter to the engine.
+    `lost`: the values that do not open, as far as they matter to the engine; `undecodable` likewise.
     """
 
     action: NDArray[np.uint8]
@@ -134,6 +143,7 @@ class Plan:
     changes: tuple[ValueChange, ...]
     deletions: tuple[Deletion, ...]
     lost: tuple[LostValue, ...]
+    undecodable: tuple[LostValue, ...] = ()
 
     def surviving(self) -> NDArray[np.uint8]:
         """The actions of the new file's records, in its order: what was dropped is not there, what was added is."""
@@ -181,6 +191,8 @@ def way(resource: Resource, header: Header, outcome: Outcome, workshop: Workshop
     if not outcome.opened or outcome is NOTHING_TRIED:
         # Lost values keep their bytes unless the request deletes them; they are never sealed a second time.
         return Way(resource, header, outcome, COPY, header.kind, header.name)
+    if outcome.headless:
+        return Way(resource, header, outcome, RESEAL, kind, key)
     same = (
         kind is Kind.IDENTITY if outcome.kind is Kind.IDENTITY else workshop.is_writer(resource.group_resource, outcome)
     )
@@ -211,7 +223,9 @@ def changes(
     rows: Counter[tuple[str, Kind | None, str, Kind | None, str | None, bool]] = Counter()
     for way, by_fate in zip(ways, counts.tolist(), strict=True):
         for deleted, (live, old) in enumerate(by_fate):
-            from_key = way.outcome.key_name if way.outcome.kind is not None else way.header.name
+            from_key = way.header.name
+            if way.outcome.kind is not None and not way.outcome.headless:
+                from_key = way.outcome.key_name
             to: tuple[Kind | None, str | None] = (None, None) if deleted else (way.to_kind, way.to_key)
             rows[way.resource.name, way.header.kind, from_key, *to, True] += live
             rows[way.resource.name, way.header.kind, from_key, *to, False] += old
@@ -255,11 +269,19 @@ def deletions(
                 resource=lost.resource.name,
                 whole=whole,
                 revisions=revisions,
-                reason=", ".join(lost.outcome.reasons),
+                reason=", ".join(lost.outcome.why),
                 consequence=meaning,
             )
         )
     return tuple(sorted(found, key=lambda deletion: deletion.key))
+
+
+def doomed(swept: Sweep, request: RewriteRequest) -> tuple[LostValue, ...]:
+    """Return the values that the request deletes, ordered by record."""
+    lost = swept.lost if request.undecryptable is Undecryptable.DELETE else ()
+    undecodable = swept.undecodable if request.undecodable is Undecodable.DELETE else ()
+    both = (*lost, *(value for value in undecodable if not value.outcome.headless))
+    return tuple(sorted(both, key=lambda value: value.record))
 
 
 class LeafNotes:

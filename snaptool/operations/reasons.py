@@ -9,16 +9,19 @@ Source: spec/encryption-at-rest.md, 2 and 3.4.
 
 from __future__ import annotations
 
+from snaptool.kube import Fault
 from snaptool.operations.crypto import Outcome
 from snaptool.operations.labels import NO_KEY_NAME, Header
 from snaptool.providers import SERVER_TEXTS, Kind, Reason
 
 
 def explain(outcome: Outcome, header: Header, *, with_config: bool = True) -> str:
-    """Say why a value with `header` in front did not open; nothing for one that did.
+    """Say why a value with `header` in front did not open, or cannot be decoded; nothing for one that is sound.
 
     `with_config`: a configuration was given to read with.
     """
+    if outcome.fault is not None:
+        return _FAULTS[outcome.fault].format(key=f"{outcome.kind} {outcome.key_name}".rstrip())
     if not with_config and outcome.reasons and header.kind is not Kind.IDENTITY:
         return f"it is stored under {_named(header)}, and no configuration was given to open it with"
     return "; ".join(dict.fromkeys(_sentence(reason, header) for reason in outcome.reasons))
@@ -84,4 +87,16 @@ _SENTENCES = {
     Reason.KMSV2_BAD_ANNOTATIONS: _UNREADABLE_KMS + "its annotations break the rules",
     Reason.KMSV2_SEED_TOO_SHORT: "the key service returned a seed that is too short: it unwrapped something else",
     Reason.KMSV2_NO_STATE: "the key service of {key} was never reached, so the provider knows no key",
+}
+
+_FAULTS = {
+    Fault.EMPTY: "it is empty",
+    Fault.NO_OBJECT: "it is no object in any encoding that API servers read",
+    Fault.BAD_ENVELOPE: "its protobuf envelope breaks off or is damaged",
+    Fault.BAD_OBJECT: "its envelope is whole, and the object inside is cut off or damaged",
+    Fault.BAD_JSON: "it is broken JSON",
+    Fault.BAD_CBOR: "it is broken CBOR",
+    Fault.NO_TYPE: "it does not name an apiVersion and a kind",
+    Fault.WRONG_TYPE: "it is an object of another resource, or of a version that no API server has",
+    Fault.HEADLESS: "it is ciphertext that lost its header, and opens under {key} without it",
 }

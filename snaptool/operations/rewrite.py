@@ -33,6 +33,7 @@ from snaptool.operations.crypto import (
     Workshop,
 )
 from snaptool.operations.direct import DirectEngine
+from snaptool.operations.judging import Depth
 from snaptool.operations.labels import Labels
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.plan import (
@@ -42,6 +43,7 @@ from snaptool.operations.plan import (
     Plan,
     RecordCounts,
     RewriteRequest,
+    Undecodable,
     Undecryptable,
     ValueChange,
 )
@@ -63,7 +65,10 @@ class BootCheckFailed(VerificationFailed):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewriteReport:
-    """What was done. `target` is None after a dry run and when `stopped`: values are lost, the request says stop."""
+    """What was done. `target` is None after a dry run and when `stopped`: values are lost, the request says stop.
+
+    `undecodable`: the values that no API server can decode; those of them that are `headless` were mended.
+    """
 
     source: FileReport
     target: FileReport | None
@@ -73,14 +78,22 @@ class RewriteReport:
     values: tuple[ValueChange, ...]
     lost: tuple[LostValue, ...]
     undecryptable: Undecryptable
+    undecodable: tuple[LostValue, ...]
+    undecodable_choice: Undecodable
     deletions: tuple[Deletion, ...]
     verified: bool
     seconds: float
 
     @property
     def stopped(self) -> bool:
-        """Nothing was written, because values are lost and the request says stop."""
-        return bool(self.lost) and self.undecryptable is Undecryptable.STOP
+        """Nothing was written, because values are lost or undecodable and the request says stop."""
+        lost = bool(self.lost) and self.undecryptable is Undecryptable.STOP
+        return lost or (bool(self.broken) and self.undecodable_choice is Undecodable.STOP)
+
+    @property
+    def broken(self) -> tuple[LostValue, ...]:
+        """The undecodable values that nobody can mend."""
+        return tuple(value for value in self.undecodable if not value.outcome.headless)
 
 
 class Engine(Protocol):
@@ -133,7 +146,15 @@ def rewrite(
     labels = Labels(opened.prefixes)
     writing = Keyring(()) if request.decrypt else request.writing
     reading = request.reading or Keyring(())
-    work = Work(reading, writing, request.randomness, request.rewraps)
+    # What is asked to go or to stop the run is what `verify` finds: nothing less will do then.
+    depth = Depth.CHEAP if request.undecodable is Undecodable.KEEP else Depth.FULL
+    work = Work(
+        reading,
+        writing,
+        request.randomness,
+        request.rewraps,
+        None if request.reading is None else depth,
+    )
     with Workshop(work, opened.source, jobs=request.jobs) as workshop, opened.digests() as digests:
         notes = LeafNotes(snapshot)
         swept = sweep(
@@ -156,6 +177,8 @@ def rewrite(
             values=plan.changes,
             lost=plan.lost,
             undecryptable=request.undecryptable,
+            undecodable=plan.undecodable,
+            undecodable_choice=request.undecodable,
             deletions=plan.deletions,
             verified=False,
             seconds=time.monotonic() - started,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
@@ -11,9 +10,10 @@ import numpy as np
 from snaptool.etcd import Snapshot, Trailer
 from snaptool.operations.crypto import SystemRandomness, Work, Workshop
 from snaptool.operations.findings import Finding, finding, from_etcd, grouped
+from snaptool.operations.judging import Depth
 from snaptool.operations.labels import Labels
 from snaptool.operations.opening import OpenedSnapshot
-from snaptool.operations.sweep import LostValue, Progress, Sweep, no_progress, sweep
+from snaptool.operations.sweep import LostValue, Progress, Sweep, encrypted_values, no_progress, nothing, sweep
 from snaptool.providers import Keyring, Reason
 
 
@@ -55,8 +55,8 @@ class CensusRow:
     """Values of one resource under one provider and key.
 
     `live` current values, `old` older revisions, `size` bytes as stored. `opens`, `lost`, `stale` count values and
-    are None when there was no configuration to read with; `lost_by_reason` splits `lost`, `opened_by` what opens
-    under a key: number of the configuration, key name, values.
+    are None when there was no configuration to read with; `undecodable` ones do not count as opening.
+    `lost_by_reason` splits `lost`, `opened_by` what opens under a key: number of the configuration, key name, values.
     """
 
     resource: str
@@ -67,6 +67,7 @@ class CensusRow:
     size: int
     opens: int | None = None
     lost: int | None = None
+    undecodable: int | None = None
     stale: int | None = None
     lost_by_reason: tuple[tuple[Reason, int], ...] = ()
     opened_by: tuple[tuple[int, str, int], ...] = ()
@@ -89,13 +90,16 @@ def census(swept: Sweep, *, with_keys: bool) -> tuple[CensusRow, ...]:
 def _row(swept: Sweep, resource: int, header: int, parts: list[tuple[int, int, int]], *, with_keys: bool) -> CensusRow:
     lost: Counter[Reason] = Counter()
     opened_by: Counter[tuple[int, str]] = Counter()
-    opens = stale = live = total = 0
+    opens = stale = live = total = undecodable = 0
     for number, is_live, count in parts:
         outcome = swept.outcomes[number]
         total += count
         live += count * is_live
         if not outcome.opened:
             lost[outcome.reasons[0]] += count
+            continue
+        if outcome.fault is not None:
+            undecodable += count
             continue
         opens += count
         stale += count * outcome.stale
@@ -110,6 +114,7 @@ def _row(swept: Sweep, resource: int, header: int, parts: list[tuple[int, int, i
         size=int(swept.value_bytes[resource, header]),
         opens=opens if with_keys else None,
         lost=lost.total() if with_keys else None,
+        undecodable=undecodable,
         stale=stale if with_keys else None,
         lost_by_reason=tuple(sorted(lost.items())),
         opened_by=tuple((*by, count) for by, count in sorted(opened_by.items())),
@@ -118,12 +123,16 @@ def _row(swept: Sweep, resource: int, header: int, parts: list[tuple[int, int, i
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
-    """What a snapshot is and holds. `lost`: the values that do not open, empty without keys to read with."""
+    """What a snapshot is and holds. `lost`: the values that do not open, empty without keys to read with.
+
+    `undecodable`: those that no API server can decode; without keys only what is plaintext is looked at.
+    """
 
     file: FileFacts
     etcd: EtcdFacts
     census: tuple[CensusRow, ...]
     lost: tuple[LostValue, ...]
+    undecodable: tuple[LostValue, ...]
     findings: tuple[Finding, ...]
 
 
@@ -141,13 +150,17 @@ def survey(
     snapshot = opened.snapshot
     labels = Labels(opened.prefixes)
     sums = snapshot.new_sums()
-    with contextlib.ExitStack() as stack:
-        workshop = None
-        if keyring is not None:
-            work = Work(keyring, keyring, SystemRandomness())
-            workshop = stack.enter_context(Workshop(work, opened.source, jobs=jobs))
-        digests = stack.enter_context(opened.digests())
-        swept = sweep(snapshot, labels, workshop, observers=[opened.tend, sums.add], progress=progress)
+    keys = keyring or Keyring(())
+    work = Work(keys, keys, SystemRandomness(), depth=Depth.CHEAP)
+    with Workshop(work, opened.source, jobs=jobs) as workshop, opened.digests() as digests:
+        swept = sweep(
+            snapshot,
+            labels,
+            workshop,
+            wanted=nothing if keyring is None else encrypted_values,
+            observers=[opened.tend, sums.add],
+            progress=progress,
+        )
         trailer = digests.trailer()
     findings = [trailer_finding(opened)] if trailer is Trailer.WRONG else []
     findings += [from_etcd(found) for found in snapshot.findings()]
@@ -156,6 +169,7 @@ def survey(
         etcd=_etcd_facts(snapshot, swept, snapshot.status_hash(sums)),
         census=census(swept, with_keys=keyring is not None),
         lost=swept.lost,
+        undecodable=swept.undecodable,
         findings=grouped(findings),
     )
 

@@ -8,7 +8,7 @@ arrays by record number (the position in bucket `key`); a Python object is made 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from snaptool.bolt import LeafChunk
 from snaptool.etcd import RecordChunk, Revision, Snapshot
+from snaptool.kube import ExpectedType, parse_key
 from snaptool.operations.crypto import DIGEST_SIZE, Batch, OpenedBatch, Outcome, Workshop, batches_of
+from snaptool.operations.judging import doubted, expected_of
 from snaptool.operations.labels import Header, Labels, Resource
 
 Item = TypeVar("Item", bound=np.generic)
@@ -50,9 +52,17 @@ def encrypted_values(_chunk: RecordChunk, _resource: NDArray[np.int64], header: 
     return wanted
 
 
+def nothing(_chunk: RecordChunk, _resource: NDArray[np.int64], header: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Want no value: there are no keys."""
+    return np.zeros(len(header), dtype=np.bool_)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LostValue:
-    """A value that does not open. `record` is its number; `live`: it is the current value of its key."""
+    """A value that does not open, or that no API server can decode: see its `outcome`.
+
+    `record` is its number; `live`: it is the current value of its key.
+    """
 
     record: int
     key: bytes
@@ -86,6 +96,7 @@ class Sweep:
     digests: NDArray[np.uint8]
     value_bytes: NDArray[np.int64]
     lost: tuple[LostValue, ...]
+    undecodable: tuple[LostValue, ...] = ()
 
     def stretches(self) -> Iterator[slice]:
         """Cut the records into stretches: what is made of all of them at once takes more room than they do."""
@@ -110,8 +121,8 @@ def sweep(
 ) -> Sweep:
     """Pass over every record once, in order.
 
-    `workshop` opens the values that `wanted` picks; without one nothing is opened. `observers` see the leaves of
-    every chunk as it goes by.
+    `workshop` opens the values that `wanted` picks, and plain ones that it has to judge; without one nothing is
+    opened. `observers` see the leaves of every chunk as it goes by.
     """
     notes = _Notes(labels, workshop)
 
@@ -123,7 +134,10 @@ def sweep(
             progress(step, chunk.first_leaf + len(chunk.leaf_page), chunk.total_leaves)
             if workshop is None:
                 continue
-            (rows,) = np.nonzero(wanted(chunk, resource, header) & ~chunk.tombstone)
+            chosen = wanted(chunk, resource, header) & ~chunk.tombstone
+            if workshop.depth is not None:
+                chosen |= doubted(chunk, resource, header, notes.expected(), workshop.depth)
+            (rows,) = np.nonzero(chosen)
             yield from make_batches(chunk, rows, resource, labels)
 
     if workshop is None:
@@ -169,7 +183,8 @@ class _Notes:
         self._plain_outcome: list[int] = []
         self._answered: list[tuple[NDArray[np.int64], NDArray[np.uint16]]] = []
         self._digests: list[NDArray[np.uint8]] = []
-        self._lost: list[tuple[int, bytes, Revision, int]] = []
+        self._named: dict[int, tuple[bytes, Revision, int]] = {}
+        self._expected: list[ExpectedType | None] = []
 
     def take(self, chunk: RecordChunk) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         resource = self._labels.resource_numbers(chunk)
@@ -181,6 +196,12 @@ class _Notes:
         self._count_bytes(resource, header, chunk.value_len)
         self._judge_plaintext(chunk, resource, header)
         return resource, header
+
+    def expected(self) -> list[ExpectedType | None]:
+        """What values have to be, by number of their resource."""
+        known = self._labels.resources[len(self._expected) :]
+        self._expected += [expected_of(one.group_resource) for one in known]
+        return self._expected
 
     def _count_bytes(self, resource: NDArray[np.int64], header: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
         shape = (len(self._labels.resources), len(self._labels.headers))
@@ -200,20 +221,29 @@ class _Notes:
         for row in np.nonzero((header == 0) & ~chunk.tombstone & refused[resource])[0].tolist():
             key = chunk.buffer[chunk.key_pos[row] : chunk.key_pos[row] + chunk.key_len[row]].tobytes()
             revision = Revision(int(chunk.main[row]), int(chunk.sub[row]))
-            self._lost.append((chunk.first_record + row, key, revision, self._plain_outcome[resource[row]]))
+            self._named[chunk.first_record + row] = key, revision, self._plain_outcome[resource[row]]
 
     def _number_of(self, outcome: Outcome) -> int:
         return self._outcomes.setdefault(outcome, len(self._outcomes))
 
     def take_answer(self, batch: Batch, answer: OpenedBatch) -> None:
         numbers = np.array([self._number_of(outcome) for outcome in answer.outcomes], dtype=np.uint16)
-        self._answered.append((batch.record, numbers[answer.outcome]))
+        found = numbers[answer.outcome]
+        self._answered.append((batch.record, found))
         self._digests.append(answer.digests)
-        lost = np.array([not outcome.opened for outcome in answer.outcomes])
-        for row in np.nonzero(lost[answer.outcome])[0].tolist():
+        named = np.array([bool(outcome.why) for outcome in answer.outcomes])
+        for row in np.nonzero(named[answer.outcome])[0].tolist():
             revision = Revision(int(batch.main[row]), int(batch.sub[row]))
-            key = answer.lost_keys[row]
-            self._lost.append((int(batch.record[row]), key, revision, int(numbers[answer.outcome[row]])))
+            key, outcome = answer.named_keys[row], answer.outcomes[answer.outcome[row]]
+            if outcome.fault is not None and not outcome.headless and not self._is_listed(key):
+                found[row] = self._number_of(replace(outcome, fault=None))
+                continue
+            self._named[int(batch.record[row])] = key, revision, int(found[row])
+
+    def _is_listed(self, key: bytes) -> bool:
+        """Is a key one of those that a list of its resource reads? The path of the resource alone is not."""
+        parsed = parse_key(key, self._labels.prefixes)
+        return parsed is not None and bool(parsed.name)
 
     def finish(self, live: NDArray[np.bool_]) -> Sweep:
         resource, header = _joined(self._resource, np.uint32), _joined(self._header, np.uint16)
@@ -225,6 +255,18 @@ class _Notes:
         for records, numbers in self._answered:
             outcome[records] = numbers
         resources, headers, outcomes = tuple(self._labels.resources), tuple(self._labels.headers), tuple(self._outcomes)
+        named = [
+            LostValue(
+                record=record,
+                key=key,
+                revision=revision,
+                live=bool(live[record]),
+                resource=resources[resource[record]],
+                header=headers[header[record]],
+                outcome=outcomes[number],
+            )
+            for record, (key, revision, number) in sorted(self._named.items())
+        ]
         return Sweep(
             resources=resources,
             headers=headers,
@@ -238,18 +280,8 @@ class _Notes:
             opened=_joined([records for records, _ in self._answered], np.int64),
             digests=_joined(self._digests, np.uint8).reshape(-1, DIGEST_SIZE),
             value_bytes=self._bytes,
-            lost=tuple(
-                LostValue(
-                    record=record,
-                    key=key,
-                    revision=revision,
-                    live=bool(live[record]),
-                    resource=resources[resource[record]],
-                    header=headers[header[record]],
-                    outcome=outcomes[number],
-                )
-                for record, key, revision, number in sorted(self._lost)
-            ),
+            lost=tuple(value for value in named if not value.outcome.opened),
+            undecodable=tuple(value for value in named if value.outcome.opened),
         )
 
 

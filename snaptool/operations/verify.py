@@ -7,7 +7,7 @@ broken thing is what is reported.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from snaptool.bolt import Problem, check
 from snaptool.etcd import RecordProblem, Snapshot, Trailer
+from snaptool.kube import Fault
 from snaptool.operations.boot import boot_check
 from snaptool.operations.crypto import Outcome, SystemRandomness, Work, Workshop
 from snaptool.operations.findings import (
@@ -27,11 +28,12 @@ from snaptool.operations.findings import (
     from_etcd,
     grouped,
 )
+from snaptool.operations.judging import Depth
 from snaptool.operations.labels import Header, Labels
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.reasons import explain, server_message
 from snaptool.operations.survey import trailer_finding
-from snaptool.operations.sweep import LostValue, Progress, Sweep, no_progress, sweep
+from snaptool.operations.sweep import LostValue, Progress, Sweep, encrypted_values, no_progress, nothing, sweep
 from snaptool.providers import Keyring, Kind, Reason
 from snaptool.scratch import Difference, EtcdBinaries
 
@@ -50,7 +52,8 @@ def no_remedy(header: Header, reason: Reason) -> str:  # noqa: ARG001 - the sign
 class Verification:
     """What the checks found: `findings`, one for each kind, worst first. `opened`: encrypted values that opened.
 
-    `records` is 0 where the tree is broken: they were not looked at then. `lost`: the values that do not open.
+    `records` is 0 where the tree is broken: they were not looked at then. `lost`: the values that do not
+    open; `undecodable`: those that no API server can decode.
     """
 
     path: str
@@ -58,6 +61,7 @@ class Verification:
     records: int
     opened: int
     lost: tuple[LostValue, ...] = ()
+    undecodable: tuple[LostValue, ...] = ()
 
     @property
     def damaged(self) -> bool:
@@ -85,8 +89,9 @@ def verify(
     compare what it serves. Raises ScratchError when etcd does not start.
     """
     snapshot = opened.snapshot
-    work = Work(keyring or Keyring(()), Keyring(()), SystemRandomness())
-    with Workshop(work, opened.source, jobs=jobs if keyring else 1) as workshop, opened.digests() as digests:
+    keys = keyring or Keyring(())
+    work = Work(keys, Keyring(()), SystemRandomness(), depth=Depth.FULL)
+    with Workshop(work, opened.source, jobs=jobs) as workshop, opened.digests() as digests:
         findings = [_from_bolt(problem) for problem in check(opened.database_bytes, opened.source.release_memory)]
         broken_tree = any(found.code == BAD_PAGE for found in findings)
         if digests.trailer() is Trailer.WRONG:
@@ -103,7 +108,8 @@ def verify(
                 swept = sweep(
                     snapshot,
                     labels,
-                    workshop if keyring else None,
+                    workshop,
+                    wanted=nothing if keyring is None else encrypted_values,
                     observers=[opened.tend],
                     progress=progress,
                     step="opening",
@@ -117,8 +123,13 @@ def verify(
         findings=grouped(findings),
         records=0 if broken_tree else snapshot.record_count,
         opened=0 if swept is None else _count_opened(swept),
-        lost=() if swept is None else tuple(value for value in swept.lost if value.live or not live_only),
+        lost=_of_interest(swept.lost if swept else (), live_only=live_only),
+        undecodable=_of_interest(swept.undecodable if swept else (), live_only=live_only),
     )
+
+
+def _of_interest(values: Sequence[LostValue], *, live_only: bool) -> tuple[LostValue, ...]:
+    return tuple(value for value in values if value.live or not live_only)
 
 
 def _from_boot(difference: Difference, etcd: str) -> Finding:
@@ -183,11 +194,7 @@ def _leftovers(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _value_findings(swept: Sweep, remedy: Remedy, *, live_only: bool) -> Iterator[Finding]:
-    kinds: dict[tuple[bool, Outcome, Header], list[LostValue]] = {}
-    for value in swept.lost:
-        if value.live or not live_only:
-            kinds.setdefault((value.live, value.outcome, value.header), []).append(value)
-    for (live, outcome, header), values in kinds.items():
+    for (live, outcome, header), values in _kinds(_of_interest(swept.lost, live_only=live_only)):
         yield Finding(
             code=outcome.reasons[0],
             severity=Severity.ERROR if live else Severity.WARNING,
@@ -199,7 +206,43 @@ def _value_findings(swept: Sweep, remedy: Remedy, *, live_only: bool) -> Iterato
             f"`snaptool rewrite --undecryptable delete` drops what is lost: all {len(swept.lost):,} lost values",
             count=len(values),
         )
+    yield from _undecodable(swept, live_only=live_only)
     yield from _under_other_keys(swept, live_only=live_only)
+
+
+def _kinds(values: Sequence[LostValue]) -> Iterator[tuple[tuple[bool, Outcome, Header], list[LostValue]]]:
+    """Sort values by whether they are current, what came of opening them, and what stands in front of them."""
+    kinds: dict[tuple[bool, Outcome, Header], list[LostValue]] = {}
+    for value in values:
+        kinds.setdefault((value.live, value.outcome, value.header), []).append(value)
+    yield from kinds.items()
+
+
+def _undecodable(swept: Sweep, *, live_only: bool) -> Iterator[Finding]:
+    broken = sum(1 for value in swept.undecodable if not value.outcome.headless)
+    by_fault: dict[tuple[Fault, bool, str], list[LostValue]] = {}
+    for value in _of_interest(swept.undecodable, live_only=live_only):
+        if value.outcome.fault is not None:
+            sentence = explain(value.outcome, value.header)
+            by_fault.setdefault((value.outcome.fault, value.live, sentence), []).append(value)
+    for (fault, live, sentence), values in by_fault.items():
+        remedy = "`snaptool rewrite` writes the object under the new key"
+        if fault is not Fault.HEADLESS:
+            remedy = (
+                "overwrite or delete the object through etcd, or restore it from another backup; "
+                f"`snaptool rewrite --undecodable delete` drops all {broken:,} undecodable values"
+            )
+        age = "current" if live else "old"
+        count = f"the {age} value" if len(values) == 1 else f"{len(values):,} {age} values"
+        consequence = ": every list of the resource fails" if live else ""
+        yield Finding(
+            code=fault,
+            severity=Severity.ERROR if live else Severity.WARNING,
+            places=tuple(map(_place, values[:PLACES_NAMED])),
+            problem=f"no API server can decode {count}{consequence}; {sentence}",
+            remedy=remedy,
+            count=len(values),
+        )
 
 
 def _place(value: LostValue) -> str:
@@ -219,7 +262,7 @@ def _under_other_keys(swept: Sweep, *, live_only: bool) -> Iterator[Finding]:
         chosen = swept.outcome == number
         if live_only:
             chosen &= swept.live
-        if not outcome.stale or not outcome.opened or not chosen.any():
+        if not outcome.stale or not outcome.opened or outcome.headless or not chosen.any():
             continue
         for code, count in _by_label(swept, chosen):
             resource, header = swept.resources[code[0]], swept.headers[code[1]]
@@ -240,9 +283,10 @@ def _under_other_keys(swept: Sweep, *, live_only: bool) -> Iterator[Finding]:
 
 
 def _count_opened(swept: Sweep) -> int:
-    """Count the values that were tried and opened."""
+    """Count the encrypted values that were tried and opened."""
     opened = np.array([outcome.opened for outcome in swept.outcomes])
-    return int(np.count_nonzero(opened[swept.outcome[swept.opened]]))
+    tried = swept.opened[swept.header[swept.opened] != 0]
+    return int(np.count_nonzero(opened[swept.outcome[tried]]))
 
 
 def _by_label(swept: Sweep, chosen: NDArray[np.bool_]) -> Iterator[tuple[tuple[int, int], int]]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hmac
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from snaptool.errors import ProviderError
@@ -262,6 +262,21 @@ class Chain:
         telling = [reason for reason in reasons if reason not in _NOT_MINE] or reasons
         raise NoKeyFits(telling if len(self._configurations) > 1 else reasons, attempts)
 
+    def open_headless(
+        self, payload: bytes, context: bytes, accepts: Callable[[bytes], bool]
+    ) -> tuple[Opening, bytes] | None:
+        """Open ciphertext that lost its header with any key there is; None where nothing opens it to what is accepted.
+
+        `accepts` has to be sure: AES-CBC opens one in 256 values under a wrong key. Providers are tried in order.
+        """
+        for number, providers in enumerate(self._configurations):
+            for place, provider in enumerate(providers):
+                for opened in _without_header(provider, payload, context):
+                    if accepts(opened.plaintext):
+                        found = _unsealed(opened, provider, number, place)
+                        return self._opening(found.kind, found.key_name, found.position, stale=True), found.plaintext
+        return None
+
     def seal(self, plaintext: bytes, context: bytes, entropy: Entropy = os.urandom) -> bytes:
         """Return the stored value that kube-apiserver would write. `context`: the whole etcd key."""
         return self._first.prefix + self._first.seal(plaintext, context, entropy)
@@ -294,6 +309,18 @@ def _unsealed(opened: Opened, provider: Provider, number: int, place: int) -> Un
     return Unsealed(
         opened.plaintext, opened.stale or place != 0, provider.kind, opened.key_name, position, opened.doubtful
     )
+
+
+def _without_header(provider: Provider, payload: bytes, context: bytes) -> Iterator[Opened]:
+    """Yield what a provider makes of a payload whose header is missing, or was cut in front of the key's name."""
+    if isinstance(provider, LocalProvider):
+        yield from provider.unseal_headless(payload, context)
+    if not provider.prefix:
+        return
+    try:
+        yield provider.unseal(payload, context)
+    except KeyDoesNotFit:
+        return
 
 
 class UncoveredIdentity(Identity):

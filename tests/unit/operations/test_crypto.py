@@ -104,7 +104,7 @@ def test_batches_open_as_values_do_one_by_one(tmp_path: Path, jobs: int) -> None
                 assert answer.outcomes[answer.outcome[row]] == outcome
                 digest = bytes(16) if plaintext is None else plaintext_digest(plaintext)
                 assert answer.digests[row].tobytes() == digest
-                assert answer.lost_keys.get(row) == (None if outcome.opened else key)
+                assert answer.named_keys.get(row) == (None if outcome.opened else key)
                 seen.add(outcome)
     assert len(seen) >= 8
 

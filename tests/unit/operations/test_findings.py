@@ -7,6 +7,7 @@ from pathlib import Path
 
 from snaptool.etcd import RecordFault
 from snaptool.etcd.snapshot import FindingCode
+from snaptool.kube import Fault
 from snaptool.operations.findings import DAMAGE, PLACES_NAMED, SEVERITIES, Severity, finding, grouped
 from snaptool.providers import Reason
 
@@ -23,6 +24,12 @@ def test_every_reason_of_a_lost_value_is_documented() -> None:
     section = PAGE.partition("### Lost values")[2].partition("\n##")[0]
     cells = re.findall(r"(?m)^\| (`[^|]+`) \|", section)
     assert set(re.findall(r"`(\w+)`", " ".join(cells))) == set(Reason)
+
+
+def test_every_fault_of_an_undecodable_value_is_documented() -> None:
+    section = PAGE.partition("### Undecodable values")[2].partition("\n##")[0]
+    cells = re.findall(r"(?m)^\| (`[^|]+`) \|", section)
+    assert set(re.findall(r"`(\w+)`", " ".join(cells))) == set(Fault)
 
 
 def test_what_etcd_files_can_have_has_a_severity() -> None:

@@ -1,0 +1,72 @@
+"""Lists that fit a screen: what is lost, undecodable or deleted, in groups with counts; JSON has every one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from snaptool.cli.render import echo, print_sentence
+from snaptool.text import printable
+
+if TYPE_CHECKING:
+    from snaptool.operations.plan import Deletion
+    from snaptool.operations.sweep import LostValue
+
+SHOWN = 20
+"""So many are named in all; each group names one at least, and the rest are counted."""
+
+
+def print_lost(values: Sequence[LostValue]) -> None:
+    """Print the values that do not open, by the reason why."""
+    _print_groups(_by_reason("lost", values))
+
+
+def print_undecodable(values: Sequence[LostValue]) -> None:
+    """Print the values that no API server can decode, by the reason why."""
+    _print_groups(_by_reason("undecodable", values))
+
+
+def print_deletions(deletions: Sequence[Deletion]) -> None:
+    """Print keys that went whole and keys whose history was cut, by what that means for the cluster."""
+    rows = (
+        (
+            f"{'deleted' if one.whole else 'history cut'}, {one.resource}",
+            one.consequence,
+            f"{printable(one.key)} ({_counted(len(one.revisions), 'revision')}): {one.reason}",
+        )
+        for one in sorted(deletions, key=lambda one: not one.whole)
+    )
+    _print_groups(rows)
+
+
+def _by_reason(what: str, values: Sequence[LostValue]) -> Iterable[tuple[str, str, str]]:
+    from snaptool.operations.reasons import explain
+
+    for value in sorted(values, key=lambda value: not value.live):
+        age = "current" if value.live else "old"
+        place = f"{printable(value.key)} at revision {value.revision.main}"
+        yield f"{what}, {age} values", explain(value.outcome, value.header), place
+
+
+def _print_groups(rows: Iterable[tuple[str, str, str]]) -> None:
+    """Print rows of heading, sentence and place, those of one heading and sentence together."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for heading, sentence, place in rows:
+        groups.setdefault((heading, sentence), []).append(place)
+    left = SHOWN
+    for number, ((heading, sentence), places) in enumerate(groups.items()):
+        if number >= SHOWN:
+            more = sum(map(len, list(groups.values())[SHOWN:]))
+            echo(f"... {more:,} more in {len(groups) - SHOWN:,} more groups; -o json and --report list all of them")
+            break
+        print_sentence(f"{heading}: {len(places):,}: {sentence}")
+        shown = places[: max(1, left)]
+        left -= len(shown)
+        for place in shown:
+            echo(f"    {place}")
+        if len(places) > len(shown):
+            echo(f"    ... and {len(places) - len(shown):,} more; -o json and --report list all of them")
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

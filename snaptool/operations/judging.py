@@ -1,0 +1,162 @@
+"""Plaintext on its way through a pass: can an API server decode it, and is it ciphertext that lost its header?
+
+The rule is `kube.undecodable`'s. Here is how it is asked without looking at every value one by one: `doubted` finds the
+plain values of a chunk that are *not* byte for byte what an API server writes, with array operations; only those, and
+what encrypted values open to, are judged one at a time, by whoever opens them. A plain value that is no object is also
+tried with every key of its resource: should it open to an object of the resource, it is ciphertext without its header.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snaptool.etcd import RecordChunk, hash_spans
+from snaptool.kube import ANY_TYPE, ExpectedType, Fault, expected_type, fault, is_object_of, shows_right_key, usual_type
+from snaptool.operations.labels import ENCRYPTED
+from snaptool.providers import Chain, GroupResource, NoKeyFits, Opening
+
+Rows = NDArray[np.int64]
+
+
+class Depth(Enum):
+    """How closely plaintext is looked at."""
+
+    CHEAP = "cheap"
+    """Encodings and types: enough for what a server would fail at nearly always."""
+    FULL = "full"
+    """The message inside of every envelope too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Undecoded:
+    """A value that opens as `way` says, to something that no API server can decode.
+
+    For `Fault.HEADLESS`, `way` is how it opens without its header; its plaintext is then the object.
+    """
+
+    way: Opening
+    fault: Fault
+
+
+def expected_of(resource: GroupResource | None) -> ExpectedType | None:
+    """Return what values of a resource have to be; None where they need not be API objects."""
+    return None if resource is None else expected_type(resource.resource, resource.group)
+
+
+def judge(
+    chain: Chain,
+    resource: GroupResource | None,
+    value: tuple[bytes, bytes],
+    found: tuple[Opening | NoKeyFits, bytes],
+    depth: Depth,
+) -> tuple[Opening | NoKeyFits | Undecoded, bytes]:
+    """Judge what a value (stored bytes and etcd key) opened to; return how it is to be understood, and its plaintext.
+
+    What no key opens and what is doubtful stays as it is, for nobody knows its plaintext, unless what came out shows
+    that the key was right.
+    """
+    (stored, key), (way, plaintext) = value, found
+    plain = not stored.startswith(ENCRYPTED)
+    expected = expected_of(resource)
+    if expected is None:
+        # Under a plural that nobody knows, an API server has written what it encrypted, and nothing else is certain.
+        expected = None if plain or resource is None else ANY_TYPE
+    if expected is None or (isinstance(way, NoKeyFits) and not plain):
+        return found
+    if isinstance(way, Opening) and way.doubtful and not shows_right_key(plaintext):
+        return found
+    content = stored if plain else plaintext
+    at_once = fault(content, expected)
+    fault_found = at_once or (fault(content, expected, full=True) if depth is Depth.FULL else None)
+    if fault_found is None:
+        return found
+    if plain and at_once is not None:
+        headless = chain.open_headless(stored, key, partial(is_object_of, expected=expected))
+        if headless is not None:
+            return Undecoded(headless[0], Fault.HEADLESS), headless[1]
+    return (way, plaintext) if isinstance(way, NoKeyFits) else (Undecoded(way, fault_found), plaintext)
+
+
+def doubted(
+    chunk: RecordChunk, resource: Rows, header: Rows, judged: Sequence[ExpectedType | None], depth: Depth
+) -> NDArray[np.bool_]:
+    """Which plain values of a chunk have to be judged one at a time.
+
+    `resource`, `header`: the numbers of every record; `judged`: by number of a resource, what its values have to be.
+    """
+    known = np.array([expected is not None for expected in judged], dtype=np.bool_)
+    wanted: NDArray[np.bool_] = (header == 0) & ~chunk.tombstone & known[resource]
+    if depth is Depth.FULL or not wanted.any():
+        return wanted
+    (rows,) = np.nonzero(wanted)
+    wanted[rows[_are_usual(chunk, rows, resource[rows], judged)]] = False
+    return wanted
+
+
+_SMALLEST, _LONGEST_START = 12, 128
+_END = b"\x1a\x00\x22\x00"
+_LENGTH_BYTES = 5
+
+
+def _are_usual(
+    chunk: RecordChunk, rows: Rows, resource: Rows, judged: Sequence[ExpectedType | None]
+) -> NDArray[np.bool_]:
+    """Which values are whole envelopes of a type that their resource has, as `kube.usual_type` finds them.
+
+    Only the start is hashed, and one of each distinct pair of start and resource is looked at by the rule itself.
+    """
+    buffer, at, size = chunk.buffer, chunk.value_pos[rows], chunk.value_len[rows]
+    usual = size >= _SMALLEST
+    usual[usual] &= _stand_at(buffer, at[usual], b"k8s\0\n")
+    usual[usual] &= _stand_at(buffer, (at + size)[usual] - len(_END), _END)
+    start = np.zeros(len(rows), dtype=np.int64)
+    start[usual] = buffer[at[usual] + 5].astype(np.int64) + 7
+    usual &= (start < _LONGEST_START) & (start < size)
+    (some,) = np.nonzero(usual)
+    if not len(some):
+        return usual
+    # The length of the object, a varint, leads exactly to the end.
+    place = at[some] + start[some]
+    last = at[some] + size[some]
+    length = np.zeros(len(some), dtype=np.int64)
+    going = np.ones(len(some), dtype=np.bool_)
+    for number in range(_LENGTH_BYTES):
+        here = going & (place < last)
+        byte = buffer[place[here]].astype(np.int64)
+        length[here] |= (byte & 0x7F) << (7 * number)
+        place[here] += 1
+        going[here] = byte >= 0x80
+    usual[some] = ~going & (place + length + len(_END) == last)
+    (some,) = np.nonzero(usual)
+    usual[some] = _types_fit(buffer, at[some], start[some], resource[some], judged)
+    return usual
+
+
+def _types_fit(
+    buffer: NDArray[np.uint8], at: Rows, start: Rows, resource: Rows, judged: Sequence[ExpectedType | None]
+) -> NDArray[np.bool_]:
+    if not len(at):
+        return np.zeros(0, dtype=np.bool_)
+    marks = hash_spans(buffer, at, start) ^ (resource.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+    _, first, inverse = np.unique(marks, return_index=True, return_inverse=True)
+    fits = []
+    for row in first.tolist():
+        head = buffer[at[row] : at[row] + start[row]].tobytes()
+        expected = judged[resource[row]]
+        whole = head + b"\x00" + _END  # an empty object makes it whole
+        fits.append(usual_type(whole) is not None and expected is not None and fault(whole, expected) is None)
+    result: NDArray[np.bool_] = np.array(fits, dtype=np.bool_)[inverse]
+    return result
+
+
+def _stand_at(buffer: NDArray[np.uint8], at: Rows, text: bytes) -> NDArray[np.bool_]:
+    equal: NDArray[np.bool_] = np.ones(len(at), dtype=np.bool_)
+    for offset, byte in enumerate(text):
+        equal &= buffer[at + offset] == byte
+    return equal

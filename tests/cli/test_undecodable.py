@@ -1,0 +1,246 @@
+"""Values that no API server can decode: named, kept with a warning, deleted by etcd's rules, or mended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from snaptool.operations.opening import open_snapshot
+from snaptool.scratch.server import EtcdBinaries, ScratchEtcd
+from tests.support.cli import GOLDEN, Ran, Snaptool
+from tests.support.etcd import etcd_binaries, scratch_parent
+from tests.support.odd_values import DECODABLE, NAMELESS, SOUND, UNDECODABLE
+from tests.support.snapshots import KEY, NEW_SECRET, config, envelope, seal
+from tests.unit.operations.builders import seal_gcm, write_history
+
+__all__ = ["etcd_binaries", "scratch_parent"]
+
+BROKEN = {**UNDECODABLE, **NAMELESS}
+HEAD = b"/registry/secrets/ns/"
+OTHERS = (
+    (b"/registry/health", b'{"health":"true"}'),
+    (b"/registry/ranges/serviceips", envelope("v1", "RangeAllocation", b"\x12\x0b10.0.0.0/24")),
+    (b"/registry/masterleases/10.0.0.1", envelope("v1", "Endpoints", b"")),
+    (b"/registry/secrets", b"no key of a list"),
+    (b"/registry/frobs/one", b"of a plural that nobody knows"),
+    (b"/registry/example.com/widgets/ns/w", b'{"apiVersion":"example.com/v1","kind":"Widget"}\n'),
+    (b"/bootstrap/0123456789ab", b"of k3s, and no object"),
+    (b"compact_rev_key", b"17"),
+)
+
+
+@pytest.fixture
+def old(snaptool: Snaptool) -> Path:
+    return snaptool.write("old.yaml", config("aescbc"))
+
+
+@pytest.fixture
+def new(snaptool: Snaptool) -> Path:
+    return snaptool.write("new.yaml", config("secretbox", name="new", secret=NEW_SECRET))
+
+
+def undecodable(ran: Ran) -> dict[str, str]:
+    return {value["key"]: value["reason"] for value in ran.json["undecodable"]}
+
+
+def values(path: Path) -> dict[bytes, list[bytes]]:
+    """Every stored value of every key, oldest first; a deletion is empty."""
+    found: dict[bytes, list[bytes]] = {}
+    with open_snapshot(path) as opened:
+        for chunk in opened.snapshot.records():
+            for row in range(len(chunk)):
+                at, size = int(chunk.value_pos[row]), int(chunk.value_len[row])
+                found.setdefault(chunk.user_key(row), []).append(bytes(chunk.buffer[at : at + size]))
+    return found
+
+
+@pytest.fixture
+def mixed(snaptool: Snaptool) -> Path:
+    """Sound and broken Secrets, plain and under aescbc, beside values that are no API objects and need not be."""
+    changes: list[tuple[bytes, bytes | None]] = list(OTHERS)
+    for number, content in enumerate((*DECODABLE.values(), *BROKEN.values())):
+        changes.append((HEAD + b"plain-%d" % number, content))
+    broken = UNDECODABLE["half missing"]
+    changes += [
+        (HEAD + b"sealed", seal(broken, bytes(16))),
+        (HEAD + b"was-broken", broken),
+        (HEAD + b"was-broken", SOUND),
+        (HEAD + b"is-broken", SOUND),
+        (HEAD + b"is-broken", broken),
+    ]
+    return write_history(snaptool.folder / "mixed.db", changes)
+
+
+def names_of_broken() -> set[str]:
+    first = len(DECODABLE)
+    return {f"/registry/secrets/ns/plain-{number}" for number in range(first, first + len(BROKEN))}
+
+
+@pytest.mark.parametrize("with_keys", [True, False])
+def test_verify_names_all_that_is_broken_and_nothing_else(
+    snaptool: Snaptool, mixed: Path, old: Path, *, with_keys: bool
+) -> None:
+    ran = snaptool("verify", mixed, *(("--config", old) if with_keys else ()), "-o", "json")
+    assert ran.code == 3
+    found = undecodable(ran)
+    names = ("was-broken", "is-broken", *(("sealed",) if with_keys else ()))
+    assert set(found) == names_of_broken() | {f"/registry/secrets/ns/{name}" for name in names}
+    empty = f"/registry/secrets/ns/plain-{len(DECODABLE) + list(BROKEN).index('empty')}"
+    assert found[empty] == "empty"
+    graded = {(one["code"], one["severity"]) for one in ran.json["findings"]}
+    assert {("bad_envelope", "error"), ("bad_envelope", "warning"), ("bad_object", "error")} <= graded
+
+
+def test_inspect_counts_what_is_broken_and_never_as_opening(snaptool: Snaptool, mixed: Path, old: Path) -> None:
+    ran = snaptool("inspect", mixed, "--config", old, "-o", "json")
+    assert ran.code == 3
+    rows = {row["provider"]: row for row in ran.json["census"] if row["resource"] == "secrets"}
+    assert rows["identity"]["undecodable"] == len(ran.json["undecodable"]) - 1 > 20
+    assert (rows["aescbc"]["opens"], rows["aescbc"]["lost"], rows["aescbc"]["undecodable"]) == (0, 0, 1)
+    assert (
+        rows["identity"]["opens"] + rows["identity"]["undecodable"]
+        == rows["identity"]["live"] + rows["identity"]["old"]
+    )
+    others = [row for row in ran.json["census"] if row["resource"] != "secrets"]
+    assert {row["undecodable"] for row in others} == {0}
+    text = snaptool("inspect", mixed, "--config", old).stdout
+    assert "UNDECODABLE" in text
+    assert len(text.splitlines()) < 80
+
+
+def test_undecodable_values_are_kept_with_a_warning_unless_told_otherwise(
+    snaptool: Snaptool, mixed: Path, old: Path, new: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "new.db"
+    ran = snaptool("rewrite", mixed, target, "--config", old, "--new-config", new, makes=[target])
+    assert ran.code == 0
+    assert "lists of secrets fail on them" in ran.stdout
+    before, after = values(mixed), values(target)
+    assert set(before) == set(after)
+    assert {key: after[key] for key, _ in OTHERS[:-1] if not key.startswith(b"/registry/secrets")} == {
+        key: [value] for key, value in OTHERS[:-1] if not key.startswith(b"/registry/secrets")
+    }
+    again = snaptool("inspect", target, "--config", new, "-o", "json")
+    assert [row["lost"] for row in again.json["census"]] == [0] * len(again.json["census"])
+
+
+def test_stop_lists_them_and_writes_nothing(snaptool: Snaptool, mixed: Path, old: Path, new: Path) -> None:
+    words = ("rewrite", mixed, "new.db", "--config", old, "--new-config", new, "--undecodable", "stop")
+    ran = snaptool(*words)
+    assert ran.code == 3
+    assert "so nothing was written" in ran.stdout
+    assert "-o json and --report list all of them" in ran.stdout
+    assert len(snaptool(*words, "-o", "json").json["undecodable"]) == len(BROKEN) + 3
+
+
+def test_delete_drops_exactly_the_broken_ones_by_the_rules_of_lost_values(
+    snaptool: Snaptool, mixed: Path, old: Path, new: Path, tmp_path: Path, etcd_binaries: EtcdBinaries
+) -> None:
+    target = tmp_path / "new.db"
+    words = ("--config", old, "--new-config", new, "--undecodable", "delete", "-o", "json")
+    ran = snaptool("rewrite", mixed, target, *words, makes=[target])
+    assert ran.code == 0
+    whole = {one["key"] for one in ran.json["deleted"] if one["whole"]}
+    assert whole == names_of_broken() | {f"/registry/secrets/ns/{name}" for name in ("is-broken", "sealed")}
+    assert [one["key"] for one in ran.json["deleted"] if not one["whole"]] == ["/registry/secrets/ns/was-broken"]
+    after = values(target)
+    assert len(after[HEAD + b"was-broken"]) == 1
+    verified = snaptool("verify", target, "--config", new, "-o", "json")
+    assert (verified.code, verified.json["undecodable"]) == (0, [])
+    with open_snapshot(mixed) as one, open_snapshot(target) as other:
+        assert one.snapshot.current_revision == other.snapshot.current_revision
+    with ScratchEtcd.restore(target, binaries=etcd_binaries, skip_hash_check=False) as server:
+        served = {key.key for page in server.client().pages(revision=0) for key in page}
+    assert served == {key for key in values(mixed) if key.decode() not in whole}
+
+
+def test_the_etcd_engine_follows_the_same_choice(
+    snaptool: Snaptool, old: Path, new: Path, tmp_path: Path, etcd_binaries: EtcdBinaries
+) -> None:
+    changes = [(HEAD + b"sound", SOUND), (HEAD + b"broken", UNDECODABLE["half missing"])]
+    source, target = write_history(tmp_path / "source.db", changes), tmp_path / "new.db"
+    words = ("--config", old, "--new-config", new, "--engine", "etcd", "--etcd-bin", etcd_binaries.etcd.parent)
+    ran = snaptool("rewrite", source, target, *words, "--undecodable", "delete", "-o", "json", makes=[target])
+    assert ran.code == 0, ran.text
+    assert [one["key"] for one in ran.json["deleted"]] == ["/registry/secrets/ns/broken"]
+    assert snaptool("list", target, "secrets", "-o", "name").stdout == "secret/sound\n"
+
+
+# --- ciphertext without its header ----------------------------------------------------------------------------------
+
+
+def test_headless_ciphertext_from_the_field_is_mended(snaptool: Snaptool, tmp_path: Path) -> None:
+    source = snaptool.sample("cases/headless/headless.db", "headless.db")
+    old1, new1 = (GOLDEN / "cases" / "headless" / name for name in ("old1.yaml", "new1.yaml"))
+    target = tmp_path / "new.db"
+    ran = snaptool("inspect", source, "--config", old1, "-o", "json")
+    (value,) = ran.json["undecodable"]
+    assert (value["reason"], value["provider"], value["key_name"]) == ("headless", "aescbc", "key1")
+    (row,) = [row for row in ran.json["census"] if row["resource"] == "secrets" and row["provider"] == "identity"]
+    assert (row["opens"], row["undecodable"]) == (0, 1)
+    text = snaptool("rewrite", source, target, "--config", old1, "--new-config", new1, makes=[target])
+    assert text.code == 0
+    assert "opens under aescbc key1 without it" in text.stdout
+    assert "the object itself is written, mended" in text.stdout
+    got = snaptool("get", target, "secret", "cloud-config", "-n", "kube-system", "--config", new1, shows_secrets=True)
+    assert got.code == 0
+    assert "kind: Secret" in got.stdout
+    assert snaptool("verify", target, "--config", new1, "-q").text == ""
+
+
+def ciphertexts() -> Iterator[object]:
+    key = HEAD + b"cut"
+    sealed = {"aescbc": seal(SOUND, bytes(16)), "aesgcm": seal_gcm("key1", KEY, SOUND, key)}
+    for provider, stored in sealed.items():
+        header = f"k8s:enc:{provider}:v1:key1:".encode()
+        yield pytest.param(provider, stored[len(header) :], id=f"{provider}, no header")
+        yield pytest.param(provider, stored[len(header) - len(b"key1:") :], id=f"{provider}, no provider")
+
+
+@pytest.mark.parametrize(("provider", "stored"), [*ciphertexts()])
+@pytest.mark.parametrize("way", ["other provider", "same key", "plaintext"])
+def test_each_cipher_without_its_header_is_mended(
+    snaptool: Snaptool, tmp_path: Path, provider: str, stored: bytes, way: str, new: Path
+) -> None:
+    reading = snaptool.write("reading.yaml", config(provider))
+    source = write_history(tmp_path / "source.db", [(HEAD + b"cut", stored), (HEAD + b"sound", SOUND)])
+    target = tmp_path / "new.db"
+    words = {
+        "other provider": ("--new-config", new),
+        "same key": ("--new-config", reading),
+        "plaintext": ("--decrypt",),
+    }[way]
+    ran = snaptool("rewrite", source, target, "--config", reading, *words, "-o", "json", makes=[target])
+    assert ran.code == 0, ran.text
+    assert ran.json["verified"] is True
+    with_keys = ("--config", words[1]) if len(words) > 1 else ()
+    ran = snaptool("get", target, "secret", "cut", "-n", "ns", *with_keys, "-o", "json", shows_secrets=True)
+    assert ran.json["metadata"]["name"] == "s1"
+    assert snaptool("verify", target, *with_keys, "-o", "json").json["undecodable"] == []
+
+
+def test_ciphertext_of_another_resource_is_no_object_of_this_one(snaptool: Snaptool, tmp_path: Path, old: Path) -> None:
+    config_map = seal(envelope("v1", "ConfigMap", b""), bytes(16))[len(b"k8s:enc:aescbc:v1:key1:") :]
+    source = write_history(tmp_path / "source.db", [(HEAD + b"cut", config_map), (HEAD + b"sound", SOUND)])
+    ran = snaptool("inspect", source, "--config", old, "-o", "json")
+    assert undecodable(ran) == {"/registry/secrets/ns/cut": "no_object"}
+
+
+# --- reading back ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", [b'{"a":1}', b"", b"raw \x00\xff bytes", b"x" * 37, bytes(16)])
+def test_what_equals_the_source_is_right_whatever_it_looks_like(
+    snaptool: Snaptool, tmp_path: Path, old: Path, content: bytes
+) -> None:
+    reading = snaptool.write("reading.yaml", config("aesgcm"))
+    key = HEAD + b"odd"
+    source = write_history(tmp_path / "source.db", [(key, seal_gcm("key1", KEY, content, key)), (HEAD + b"b", SOUND)])
+    target = tmp_path / "new.db"
+    ran = snaptool("rewrite", source, target, "--config", reading, "--new-config", old, makes=[target])
+    assert ran.code == 0, ran.text
+    back = tmp_path / "back.db"
+    words = ("--config", old, "--new-config", reading, "--undecryptable", "keep")
+    assert snaptool("rewrite", target, back, *words, makes=[back]).code == 0

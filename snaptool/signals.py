@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import shutil
 import signal
 import threading
 import time
@@ -112,6 +113,7 @@ def end(number: int) -> None:
     for name in list(_state.unwanted):
         with contextlib.suppress(OSError):
             Path(name).unlink()
+        shutil.rmtree(name, ignore_errors=True)  # where it is a directory
     if _state.say is not None:
         with contextlib.suppress(Exception):
             _state.say(tuple(_state.written))
@@ -170,7 +172,7 @@ def begin() -> None:
 
 
 def unwanted(name: Path) -> None:
-    """Take note, before it is made, of a file that may not stay when the process ends."""
+    """Take note, before it is made, of a file or directory that may not stay when the process ends."""
     _state.unwanted.add(str(name))
 
 

@@ -39,6 +39,7 @@ _COMMANDS = {
     "get": "browse",
     "history": "browse",
     "diff": "browse",
+    "export": "export",
     "rewrite": "rewrite",
     "repair": "rewrite",
     "config": "config",

@@ -1,0 +1,206 @@
+"""A directory that appears whole or not at all.
+
+It is made beside its target under a name of its own, for its owner alone, and gets the target's name by one rename
+after every file was written, synced and read back. On any way out that the process survives nothing else is left. An
+older tree is replaced by exchanging the two names, where the system can, so that there is a whole one at every moment.
+
+Knows paths and bytes; knows no format. Source: rename(2), syncfs(2).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Callable
+from hashlib import blake2b
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from snaptool import signals
+from snaptool.errors import InputError, OutputError
+from snaptool.files import TargetExists
+from snaptool.inputs import advice, notice, of_run, why
+
+_NOREPLACE, _EXCHANGE = 1, 2
+_AT_FDCWD = -100
+_MODULUS = 1 << 128
+
+
+class FolderDraft:
+    """A directory being made. `may_replace` says of an existing one, under `force`, whether it is of our own making."""
+
+    def __init__(self, target: Path, *, force: bool, may_replace: Callable[[Path], bool]) -> None:
+        check_folder_target(target, force=force, may_replace=may_replace)
+        self.target = target
+        self._work: Path | None = None
+        self._force = force
+        self._may_replace = may_replace
+        self._sum = self._files = 0
+        self._folders: set[str] = {""}
+        work = target.parent / f".snaptool-{secrets.token_hex(6)}.part"
+        signals.unwanted(work)
+        try:
+            work.mkdir(0o700)
+            self._work = work
+            work.chmod(0o700)
+        except OSError as error:
+            self.discard()
+            signals.wanted(work)
+            raise _cannot("create a directory in", target.parent, error) from error
+
+    def write(self, path: str, content: bytes) -> None:
+        """Write a file at a path below the target. Raises FileExistsError where there is one, OutputError."""
+        assert self._work is not None
+        folder, _, _ = path.rpartition("/")
+        try:
+            self._make_folders(folder)
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(self._work / path, flags, 0o600)
+            with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123 - a descriptor, which Path cannot open
+                os.fchmod(descriptor, 0o600)
+                left = memoryview(content)
+                while left:
+                    left = left[file.write(left) :]
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise _cannot("write", self.target / path, error) from error
+        self._sum = (self._sum + _digest(path, content)) % _MODULUS
+        self._files += 1
+
+    def _make_folders(self, folder: str) -> None:
+        assert self._work is not None
+        if folder in self._folders:
+            return
+        above, _, _ = folder.rpartition("/")
+        self._make_folders(above)
+        place = self._work / folder
+        place.mkdir(0o700)
+        place.chmod(0o700)
+        self._folders.add(folder)
+
+    def publish(self) -> None:
+        """Bring everything to the disk, read it back, and give the directory its name. Raises OutputError.
+
+        When this returns, the directory is there for good.
+        """
+        assert self._work is not None
+        try:
+            self._sync()
+            self._read_back(self._work)
+            check_folder_target(self.target, force=self._force, may_replace=self._may_replace)
+            with signals.no_return():
+                self._name(self._work)
+                signals.written(self.target)
+        except OSError as error:
+            raise _cannot("name", self.target, error) from error
+        self.discard()  # of what was replaced
+        try:
+            descriptor = os.open(self.target.parent, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            notice(f"{self.target} was written, but its directory cannot be synced ({why(error)})")
+
+    def _sync(self) -> None:
+        descriptor = os.open(self._work or "", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            # One call for all files: a sync of each would take minutes where there are many.
+            syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+            if syncfs is None:
+                os.sync()
+            elif syncfs(descriptor):
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        finally:
+            os.close(descriptor)
+
+    def _read_back(self, work: Path) -> None:
+        found = files = 0
+        for folder, _, names in os.walk(work):
+            for name in names:
+                path = Path(folder, name)
+                found = (found + _digest(path.relative_to(work).as_posix(), path.read_bytes())) % _MODULUS
+                files += 1
+        if (found, files) != (self._sum, self._files):
+            raise OutputError(f"what is in {self.target} is not what was written", hint="try another disk")
+
+    def _name(self, work: Path) -> None:
+        """Give the directory its name. What it replaces is under our working name then."""
+        if os.path.lexists(self.target):
+            _rename(work, self.target, _EXCHANGE)
+        else:
+            _rename(work, self.target, _NOREPLACE)
+            self._work = None
+            signals.wanted(work)
+
+    def discard(self) -> None:
+        """Leave nothing behind but what `publish` has given its name."""
+        if self._work is not None:
+            shutil.rmtree(self._work, ignore_errors=True)
+            signals.wanted(self._work)
+            self._work = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.discard()
+
+
+def check_folder_target(target: Path, *, force: bool, may_replace: Callable[[Path], bool]) -> None:
+    """Refuse a target that may not be written, before any work. Raises InputError and its leaves."""
+    if not target.parent.is_dir():
+        raise InputError(
+            f"there is no directory {target.parent}", hint="create it, or choose another target", code="no_directory"
+        )
+    if not os.path.lexists(target):
+        return
+    known = of_run()
+    if known is not None:
+        for path in (target, *(target.rglob("*") if target.is_dir() else ())):
+            known.refuse(path)
+    if not force:
+        raise TargetExists(f"target {target} already exists", hint="choose another target; --force replaces an export")
+    if not stat.S_ISDIR(target.lstat().st_mode) or not may_replace(target):
+        raise TargetExists(
+            f"target {target} exists, and is not a directory that an export made: it is not deleted",
+            hint="choose another target, or remove it yourself",
+        )
+
+
+def _rename(source: Path, target: Path, flag: int) -> None:
+    """Rename without replacing, or exchange two names; by plain renames where the system has neither."""
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is not None:
+        if not call(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flag):
+            return
+        number = ctypes.get_errno()
+        if number not in {errno.ENOSYS, errno.EINVAL}:
+            raise OSError(number, os.strerror(number))
+    if flag == _EXCHANGE:
+        aside = source.with_name(f"{source.name}.old")
+        target.rename(aside)
+        source.rename(target)
+        aside.rename(source)
+    else:
+        source.rename(target)
+
+
+def _digest(path: str, content: bytes) -> int:
+    """Digest a file with its place; sums of these do not depend on the order."""
+    name = path.encode(errors="surrogateescape")
+    return int.from_bytes(blake2b(len(name).to_bytes(4) + name + content, digest_size=16).digest())
+
+
+def _cannot(verb: str, path: Path, error: OSError) -> OutputError:
+    code = "no_room" if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
+    return OutputError(f"cannot {verb} {path}: {why(error)}", hint=advice(error), code=code, place=str(path))

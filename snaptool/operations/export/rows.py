@@ -1,0 +1,294 @@
+"""The live records that an export looks at, and opening and decoding them one by one.
+
+Rows are columns of numbers, some dozen bytes for each, so that an export of all objects of a large cluster stays small;
+an object is opened, decoded and let go of again each time it is looked at.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snaptool.errors import FormatError
+from snaptool.etcd import RecordChunk, StoredRecord, decode_key_value
+from snaptool.kube import RESOURCE_TYPES, ResourceKey, ResourceType, parse_key
+from snaptool.kube.export import Kind, Tree, group_of
+from snaptool.kube.kinds import Decoded, as_served, decode_object
+from snaptool.operations.browse import order_of_keys
+from snaptool.operations.crypto import Outcome, open_value
+from snaptool.operations.labels import Labels, header_of, resource_of
+from snaptool.operations.opening import OpenedSnapshot
+from snaptool.operations.reasons import explain
+from snaptool.operations.sweep import Progress
+from snaptool.providers import Keyring
+from snaptool.providers import Kind as ProviderKind
+
+Wanted = Callable[[ResourceKey], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One live record: its key, what that stands for, and where its value is in the file."""
+
+    index: int
+    key: ResourceKey
+    revision: int
+    value_pos: int
+    value_len: int
+
+    @property
+    def namespace(self) -> str:
+        """The namespace, empty for cluster-scoped objects."""
+        return self.key.namespace or ""
+
+
+@dataclass(slots=True)
+class Rows:
+    """Chosen records in the order of the file. `paths`: of their resources, which `path` numbers.
+
+    Keys are copied, one behind the other: sorting them in the file would bring every page of it into memory.
+    """
+
+    opened: OpenedSnapshot
+    prefixes: tuple[str, ...]
+    keys: bytearray = field(default_factory=bytearray)
+    key_end: array[int] = field(default_factory=lambda: array("q", [0]))
+    value_pos: array[int] = field(default_factory=lambda: array("q"))
+    value_len: array[int] = field(default_factory=lambda: array("q"))
+    main: array[int] = field(default_factory=lambda: array("q"))
+    path: array[int] = field(default_factory=lambda: array("i"))
+    paths: list[str] = field(default_factory=list)
+    _numbers: dict[str, int] = field(default_factory=dict)
+
+    def number_of(self, path: str) -> int:
+        """Number a path of a resource."""
+        number = self._numbers.setdefault(path, len(self.paths))
+        if number == len(self.paths):
+            self.paths.append(path)
+        return number
+
+    def of_paths(self, paths: Collection[str]) -> Iterator[Row]:
+        """Yield the rows of some resources."""
+        wanted = {self._numbers[path] for path in paths if path in self._numbers}
+        return (self[index] for index, number in enumerate(self.path) if number in wanted)
+
+    def __len__(self) -> int:
+        return len(self.main)
+
+    def __getitem__(self, index: int) -> Row:
+        key = parse_key(bytes(self.keys[self.key_end[index] : self.key_end[index + 1]]), self.prefixes)
+        assert key is not None
+        return Row(index, key, self.main[index], self.value_pos[index], self.value_len[index])
+
+    def __iter__(self) -> Iterator[Row]:
+        for index in range(len(self)):
+            if index % _LET_GO == _LET_GO - 1:
+                self.opened.tend(None)
+            yield self[index]
+
+    def in_order_of_keys(self, indexes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Sort rows by the bytes of their keys."""
+        starts = np.array(self.key_end, dtype=np.int64)
+        buffer = np.frombuffer(bytes(self.keys) + bytes(8), dtype=np.uint8)
+        order = order_of_keys(buffer, starts[indexes], np.diff(starts)[indexes])
+        return indexes[order]
+
+    def stored(self, row: Row) -> bytes:
+        """Return the value as it is stored."""
+        return bytes(memoryview(self.opened.source.buffer)[row.value_pos : row.value_pos + row.value_len])
+
+
+_LET_GO = 2000
+
+
+def collect_rows(
+    opened: OpenedSnapshot, prefixes: tuple[str, ...], revision: int | None, wanted: Wanted, progress: Progress
+) -> Rows:
+    """Pass over the records and keep the live ones that are wanted. `wanted` is asked once for each live object."""
+    snapshot = opened.snapshot
+    live = snapshot.live_mask(revision)
+    rows, labels = Rows(opened, prefixes), Labels(prefixes)
+    for chunk in snapshot.records():
+        opened.tend(chunk)
+        progress("reading", chunk.first_leaf + len(chunk.leaf_page), chunk.total_leaves)
+        end = min(chunk.first_record + len(chunk), len(live))
+        (alive,) = np.nonzero(live[chunk.first_record : end])
+        if len(alive):
+            _keep(rows, chunk, alive, labels.resource_numbers(chunk), wanted)
+    return rows
+
+
+def _keep(
+    rows: Rows, chunk: RecordChunk, alive: NDArray[np.int64], resource: NDArray[np.int64], wanted: Wanted
+) -> None:
+    chosen, paths = [], array("i")
+    for row in alive[resource[alive] != 0].tolist():  # 0: not Kubernetes'
+        key = parse_key(chunk.user_key(row), rows.prefixes)
+        if key is not None and key.name and wanted(key):
+            chosen.append(row)
+            paths.append(rows.number_of(key.path))
+            rows.keys += key.key
+            rows.key_end.append(len(rows.keys))
+    rows.path.extend(paths)
+    picked = np.array(chosen, dtype=np.int64)
+    for column, values in (
+        (rows.value_pos, chunk.value_pos),
+        (rows.value_len, chunk.value_len),
+        (rows.main, chunk.main),
+    ):
+        column.frombytes(values[picked].astype(np.int64).tobytes())
+
+
+# -- opening and decoding --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LostValue:
+    """A value that no key opens."""
+
+    key: bytes
+    revision: int
+    provider: str
+    key_name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One object, decoded. `older`: the older revision that its content is from, 0 for the current one."""
+
+    row: Row
+    kind: Kind
+    decoded: Decoded = field(repr=False)
+    older: int = 0
+
+    @property
+    def tree(self) -> Tree:
+        """The object as the API server shows it; may be changed."""
+        return self.decoded.tree
+
+    @property
+    def name(self) -> str:
+        """KIND NAMESPACE/NAME, for notes."""
+        return object_name(self.kind, self.row.namespace, self.row.key.name)
+
+
+def object_name(kind: Kind, namespace: str, name: str) -> str:
+    """Name an object in a note: `Deployment shop/web`, `PersistentVolume pv-1`."""
+    return f"{kind.kind} {namespace}/{name}" if namespace else f"{kind.kind} {name}"
+
+
+class Reader:
+    """Opens and decodes rows. `lost` and `undecodable`: what did not, by key, each said once.
+
+    With `older` a value that is lost is replaced by the newest older one of the same life that opens.
+    """
+
+    def __init__(self, rows: Rows, keyring: Keyring | None, *, older: bool) -> None:
+        self._rows = rows
+        self._keyring = keyring or Keyring()
+        self._with_config = keyring is not None
+        self._want_older = older
+        self._older: dict[bytes, tuple[int, bytes] | None] = {}
+        self.lost: dict[bytes, LostValue] = {}
+        self.replaced: dict[bytes, int] = {}
+        self.undecodable: dict[bytes, str] = {}
+
+    def read(self, row: Row) -> Seen | None:
+        """Open and decode; None where that fails, which is noted."""
+        plaintext, revision, older = self._open(row)
+        if plaintext is None:
+            return None
+        try:
+            decoded = decode_object(plaintext)
+            tree = as_served(decoded.tree, row.revision if not older else revision)
+        except FormatError as error:
+            self.undecodable[row.key.key] = str(error)
+            return None
+        kind = _kind_of(tree, row.key)
+        return Seen(row, kind, Decoded(tree, decoded.known, decoded.unknown, decoded.undecoded), older)
+
+    def _open(self, row: Row) -> tuple[bytes | None, int, int]:
+        stored = self._rows.stored(row)
+        outcome, plaintext = self.open_stored(row.key.key, stored)
+        if plaintext is not None:
+            return plaintext, row.revision, 0
+        if self._want_older:
+            found = self._opening_older(row)
+            if found is not None:
+                self.replaced[row.key.key] = found[0]
+                return found[1], found[0], found[0]
+        header = header_of(stored)
+        self.lost[row.key.key] = LostValue(
+            key=row.key.key,
+            revision=row.revision,
+            provider=header.provider,
+            key_name=header.name,
+            reason=explain(outcome, header, with_config=self._with_config),
+        )
+        return None, row.revision, 0
+
+    def open_stored(self, key: bytes, stored: bytes) -> tuple[Outcome, bytes | None]:
+        """Open one value. What is stored in plaintext is shown whatever the configurations say."""
+        chain = self._keyring.chain_for(resource_of(key, self._rows.prefixes).group_resource)
+        outcome, plaintext = open_value(chain, stored, key)
+        if header_of(stored).kind is ProviderKind.IDENTITY:
+            return outcome, stored
+        return outcome, plaintext if outcome.opened else None
+
+    def _opening_older(self, row: Row) -> tuple[int, bytes] | None:
+        key = row.key.key
+        if key not in self._older:
+            self._older[key] = self._find_older(row)
+        return self._older[key]
+
+    def _find_older(self, row: Row) -> tuple[int, bytes] | None:
+        """Look for the newest older value with the same create revision that opens."""
+        snapshot = self._rows.opened.snapshot
+        records = snapshot.history_of([row.key.key]).get(row.key.key, [])
+        current = next((one for one in records if one.revision.main == row.revision and not one.tombstone), None)
+        if current is None:
+            return None
+        life = decode_key_value(snapshot.stored_value(current)).create_revision
+        for record in reversed([one for one in records if one.revision.main < row.revision and not one.tombstone]):
+            value = decode_key_value(snapshot.stored_value(record))
+            if value.create_revision != life:
+                return None
+            _, plaintext = self.open_stored(row.key.key, value.value)
+            if plaintext is not None:
+                return record.revision.main, plaintext
+        return None
+
+    def read_record(self, record: StoredRecord) -> Tree | None:
+        """Open and decode any record, None where that fails, without a note."""
+        value = decode_key_value(self._rows.opened.snapshot.stored_value(record)).value
+        _, plaintext = self.open_stored(record.key, value)
+        if plaintext is None:
+            return None
+        try:
+            return as_served(decode_object(plaintext).tree)
+        except FormatError:
+            return None
+
+
+def _kind_of(tree: Tree, key: ResourceKey) -> Kind:
+    """Tell the kind, under the group that serves the resource today."""
+    api_version, kind = tree.get("apiVersion"), tree.get("kind")
+    group = group_of(api_version if isinstance(api_version, str) else "")
+    known = known_type(key)
+    name = kind if isinstance(kind, str) else ""
+    if known is not None and known.kind == name and group in known.former_groups:
+        group = known.group
+    return Kind(name, group)
+
+
+_TYPE_OF_PATH = {one.path: one for one in RESOURCE_TYPES}
+
+
+def known_type(key: ResourceKey) -> ResourceType | None:
+    """Return the built-in type of a key's resource."""
+    return _TYPE_OF_PATH.get(key.path)

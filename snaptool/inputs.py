@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,12 +38,13 @@ _BEGINNING = 4096
 class Inputs:
     """What a run reads: files by identity, and etcd's directories, in which nothing may be written.
 
-    `notices`: sentences for the user about these files, and about those that were written.
+    `notices`: sentences for the user about these files, and about those that were written; `say` gets each at once.
     """
 
     files: dict[tuple[int, int], str] = field(default_factory=dict)
     folders: dict[tuple[int, int], str] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
+    say: Callable[[str], None] | None = None
 
     def add(self, status: os.stat_result, name: str) -> None:
         """Take note of a file, whatever other names it has."""
@@ -78,9 +79,9 @@ _run: ContextVar[Inputs | None] = ContextVar("snaptool_inputs", default=None)
 
 
 @contextlib.contextmanager
-def remembering_inputs() -> Iterator[Inputs]:
+def remembering_inputs(say: Callable[[str], None] | None = None) -> Iterator[Inputs]:
     """Remember, for the block, every file that is opened here; `check_target` refuses all of them."""
-    inputs = Inputs()
+    inputs = Inputs(say=say)
     token = _run.set(inputs)
     try:
         yield inputs
@@ -100,9 +101,11 @@ def remember(status: os.stat_result, name: str) -> None:
 
 
 def notice(sentence: str) -> None:
-    """Leave a sentence for the user, who gets it at the end of the run."""
+    """Leave a sentence for the user, who gets it once."""
     if (inputs := _run.get()) is not None and sentence not in inputs.notices:
         inputs.notices.append(sentence)
+        if inputs.say is not None:
+            inputs.say(sentence)
 
 
 def read_input(

@@ -110,12 +110,9 @@ def run(arguments: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    with remembering_inputs() as inputs:
-        code = _run(arguments)
-        if not _asks_for(arguments, "q", "--quiet"):
-            for sentence in inputs.notices:
-                _say(sentence)
-    return code
+    quiet = _asks_for(arguments, "q", "--quiet")
+    with remembering_inputs(None if quiet else _say):
+        return _run(arguments)
 
 
 def _run(arguments: list[str]) -> int:

@@ -57,7 +57,8 @@ def inspect_command(
         _print(result, configs)
     if keys.outage is not None:
         return exits.KEY_SERVICE
-    return exits.FINDINGS if result.lost or result.undecodable or result.file.trailer == "wrong" else exits.DONE
+    bad = result.lost or result.undecodable or result.file.trailer in {"wrong", "cut"}
+    return exits.FINDINGS if bad else exits.DONE
 
 
 def document(result: Survey, configs: Sequence[str] = ()) -> dict[str, Any]:
@@ -110,9 +111,22 @@ def document(result: Survey, configs: Sequence[str] = ()) -> dict[str, Any]:
     }
 
 
+_TRAILERS = {
+    "ok": "SHA-256 right",
+    "missing": "no SHA-256 (a copied db)",
+    "wrong": "SHA-256 WRONG",
+    "cut": "SHA-256 CUT",
+}
+
+
 def _print(result: Survey, configs: Sequence[str]) -> None:
     file, etcd = result.file, result.etcd
-    trailer = {"ok": "SHA-256 right", "missing": "no SHA-256 (a copied db)", "wrong": "SHA-256 WRONG"}[file.trailer]
+    trailer = {
+        "ok": "SHA-256 right",
+        "missing": "no SHA-256 (a copied db)",
+        "wrong": "SHA-256 WRONG",
+        "cut": "SHA-256 CUT",
+    }[file.trailer]
     echo(
         f"{file.path}: {size_text(file.size)}, {file.high_water_mark:,} pages of {size_text(file.page_size)}, "
         f"{file.free_pages:,} free; {trailer}"

@@ -174,7 +174,7 @@ def rewrite_command(
             )
             if draft is not None:
                 _publish_report(draft, result)
-    return _finish(result, target, new_config, output)
+    return _finish(result, target, new_config, output, terminal)
 
 
 @click.command("repair")
@@ -202,7 +202,7 @@ def repair_command(source: Path, target: Path, output: str, terminal: Terminal, 
         for notice in opened.notices:
             terminal.note(notice)
         result = repair(opened, target, force=force, progress=progress)
-    return _finish(result, target, None, output)
+    return _finish(result, target, None, output, terminal)
 
 
 def _finish_salvage(saved: SalvageReport, output: str) -> int:
@@ -279,11 +279,14 @@ def _publish_report(draft: Draft, result: RewriteReport) -> None:
         raise OutputError(f"{error}; but {result.target.path} is published, and verified", hint=error.hint) from error
 
 
-def _finish(result: RewriteReport, target: Path, new_config: str | None, output: str) -> int:
+def _finish(result: RewriteReport, target: Path, new_config: str | None, output: str, terminal: Terminal) -> int:
     if output == "json":
         print_json(document(result))
     else:
         _print(result, target, new_config)
+    if result.source_problem and result.target is not None:
+        terminal.note(f"of the source, {result.source_problem}: its records were copied as they are, and the")
+        terminal.note("  SHA-256 of the new file says nothing about whether they are the ones that were saved")
     return exits.FINDINGS if result.stopped else exits.DONE
 
 
@@ -323,6 +326,7 @@ def document(result: RewriteReport) -> dict[str, Any]:
             }
             for deletion in result.deletions
         ],
+        "source_problem": result.source_problem or None,
         "verified": result.verified,
         "seconds": round(result.seconds, 3),
     }

@@ -43,18 +43,22 @@ from snaptool.etcd.records import (
 from snaptool.etcd.scan import RecordChunk, RecordFault, RecordProblem, find_byte, hash_spans, scan_records
 from snaptool.etcd.snapshot import (
     BUCKETS,
+    DIGEST_SIZE,
     DanglingLease,
     Finding,
     FindingCode,
     Snapshot,
     StoredRecord,
     Trailer,
+    describe_bad_trailer,
+    judge_trailer,
     split_trailer,
 )
 
 __all__ = [
     "BUCKETS",
     "CURRENT_SERVERS",
+    "DIGEST_SIZE",
     "NO_EDITS",
     "Alarm",
     "AlarmMember",
@@ -88,11 +92,13 @@ __all__ = [
     "decode_lease",
     "decode_revision_key",
     "delete_lost",
+    "describe_bad_trailer",
     "encode_key_value",
     "encode_revision_key",
     "encode_value_field",
     "find_byte",
     "hash_spans",
+    "judge_trailer",
     "merge",
     "replace_value",
     "scan_records",

@@ -77,19 +77,49 @@ FINISHED = b"finishedCompactRev"
 
 
 class Trailer(StrEnum):
-    """What stands behind the database."""
+    """What stands behind the database. `CUT`: bytes that are no trailer, for instance a part of one, or a text."""
 
     OK = "ok"
     MISSING = "missing"
     WRONG = "wrong"
+    CUT = "cut"
+
+    @property
+    def is_bad(self) -> bool:
+        """Does it say that the file is not as it was made?"""
+        return self in (Trailer.WRONG, Trailer.CUT)
 
 
-def split_trailer(buffer: bytes | mmap | memoryview) -> tuple[memoryview, bytes | None]:
-    """Split a file into database and SHA-256 digest, None when it has none. Does not compare them."""
+def split_trailer(buffer: bytes | mmap | memoryview) -> tuple[memoryview, bytes]:
+    """Split a file into database and what stands behind its last page: nothing, a trailer, or something cut.
+
+    The database grows by pages, and the smallest page is a block of a disk.
+    """
     view = memoryview(buffer)
-    if len(view) % _BLOCK_SIZE != DIGEST_SIZE:
-        return view, None
-    return view[:-DIGEST_SIZE], bytes(view[-DIGEST_SIZE:])
+    end = len(view) - len(view) % _BLOCK_SIZE
+    return view[:end], bytes(view[end:])
+
+
+def judge_trailer(behind: bytes, digest: bytes) -> Trailer:
+    """Judge what stands behind the last page by the SHA-256 of all that stands before. The one rule about it."""
+    if len(behind) != DIGEST_SIZE:
+        return Trailer.CUT if behind else Trailer.MISSING
+    return Trailer.OK if behind == digest else Trailer.WRONG
+
+
+def describe_bad_trailer(behind: bytes, digest: bytes) -> str:
+    """Say what is wrong with one that `is_bad`, and what that says about the database before it."""
+    if len(behind) == DIGEST_SIZE:
+        return "the SHA-256 at the end is not that of the bytes before it: the file was cut or altered"
+    if digest.startswith(behind):
+        missing = DIGEST_SIZE - len(behind)
+        return f"the SHA-256 at the end lacks its last {missing} bytes; the rest of it fits the bytes before it"
+    if behind.startswith(digest):
+        return f"{len(behind) - DIGEST_SIZE} bytes were appended behind the SHA-256, which is right"
+    return (
+        f"{len(behind)} bytes behind the last page are not a SHA-256 of the bytes before them: the file was cut, "
+        "altered, or appended to"
+    )
 
 
 class FindingCode(StrEnum):
@@ -155,8 +185,16 @@ class Snapshot:
     """
 
     def __init__(self, buffer: bytes | mmap | memoryview, release: Callable[[], None] | None = None) -> None:
-        self._database_bytes, self.trailer = split_trailer(buffer)
-        self.database = Database(self._database_bytes, release)
+        database_bytes, behind = split_trailer(buffer)
+        self.database = Database(database_bytes, release)
+        if partial := len(database_bytes) % self.database.page_size:
+            # Pages may be larger than blocks: what is behind the last whole one is no page.
+            end = len(database_bytes) - partial
+            behind = bytes(memoryview(buffer)[end:])
+            self.database = Database(database_bytes[:end], release)
+        self._database_bytes = database_bytes[: self.database.size]
+        self.behind = behind
+        """What stands behind the last page."""
         self._live: NDArray[np.bool_] | None = None
         self._index: LiveIndex | None = None
         self._last: Revision | None = None
@@ -164,9 +202,9 @@ class Snapshot:
 
     def check_trailer(self) -> Trailer:
         """Compare the digest with the bytes before it: one pass of SHA-256 over the file."""
-        if self.trailer is None:
+        if not self.behind:
             return Trailer.MISSING
-        return Trailer.OK if hashlib.sha256(self._database_bytes).digest() == self.trailer else Trailer.WRONG
+        return judge_trailer(self.behind, hashlib.sha256(self._database_bytes).digest())
 
     # --- buckets ---
 

@@ -29,7 +29,7 @@ from snaptool.etcd import BUCKETS, Lease, Snapshot, Trailer, server_generation
 from snaptool.etcd.records import encode_lease, encode_lease_key, encode_member_id
 from snaptool.files import Draft, Source
 from snaptool.inputs import Inputs
-from snaptool.operations.opening import OpenedSnapshot, wrong_trailer
+from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.sweep import Progress, no_progress
 from snaptool.scratch import ROOM_HINT, Difference, EtcdBinaries, Expected, ScratchEtcd, ServedKey, engine
 
@@ -54,9 +54,10 @@ def serve_copy(
     if opened.data_directory is not None:
         several = len(snapshot.members()) > 1
         return ScratchEtcd.data_dir(opened.data_directory, force_new_cluster=several, binaries=binaries, tcp=tcp)
-    trailer = snapshot.check_trailer()
-    if trailer is Trailer.WRONG and not skip_hash_check:
-        raise wrong_trailer(opened.source.path)
+    with opened.digests() as digests:
+        if not skip_hash_check:
+            digests.require_right_trailer()
+        trailer = digests.trailer()
     if trailer is not Trailer.OK:
         snapshot.status()  # etcd is told not to check, so we do: this reads every page, and raises at what is broken
     refuse_to_lose_keys(snapshot, binaries)

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from snaptool.errors import FormatError, InputError
-from snaptool.etcd import Snapshot, Trailer
+from snaptool.etcd import DIGEST_SIZE, Snapshot, Trailer, describe_bad_trailer, judge_trailer
 from snaptool.files import Source
 from snaptool.kube import normal_prefix, prefix_text
 from snaptool.operations.prefixes import PrefixFacts, find_prefixes
@@ -36,11 +36,17 @@ class NoKeyUnderPrefix(InputError):
         self.found = facts.found
 
 
-def wrong_trailer(path: Path) -> WrongTrailer:
-    """Make the error that says that the trailer is wrong."""
-    return WrongTrailer(
-        f"{path}: the SHA-256 at the end is not that of the bytes before it",
-        hint="the file was cut or altered; look at it with `snaptool verify`, go on with --skip-hash-check",
+class CutTrailer(WrongTrailer):
+    """Bytes stand behind the last page of the database that are no SHA-256 of it."""
+
+
+def wrong_trailer(path: Path, trailer: Trailer, problem: str) -> WrongTrailer:
+    """Make the error that says that what stands behind the database is not as it was made."""
+    kind = CutTrailer if trailer is Trailer.CUT else WrongTrailer
+    return kind(
+        f"{path}: {problem}",
+        hint="compare it with another copy; look at it with `snaptool verify`, or use --skip-hash-check to go on",
+        place=str(path),
     )
 
 
@@ -100,9 +106,14 @@ class OpenedSnapshot:
         finally:
             digests.stop()
 
+    @property
+    def may_have_trailer(self) -> bool:
+        """Is the file longer than its pages in use? Then what is behind them is worth a look."""
+        return self.source.size > self.snapshot.database.high_water_mark * self.snapshot.database.page_size
+
     def require_right_trailer(self) -> None:
         """Read the file once to refuse a wrong trailer; a missing one is normal. Raises WrongTrailer."""
-        if self.snapshot.trailer is not None:
+        if self.may_have_trailer:
             with self.digests() as digests:
                 digests.require_right_trailer()
 
@@ -126,6 +137,7 @@ class Digests:
         self._opened = opened
         self._stopped = False
         self._database_digest = b""
+        self._appended = 0
         self._file_digest = b""
         self._thread = threading.Thread(target=self._run, name="snaptool-sha256", daemon=True)
         self._thread.start()
@@ -133,11 +145,16 @@ class Digests:
     def _run(self) -> None:
         buffer, size = memoryview(self._opened.source.buffer), self._opened.snapshot.database.size
         digest = hashlib.sha256()
-        for start in range(0, size, _HASH_BLOCK):
-            if self._stopped:
-                return
-            # Read, not mapped: pages that this thread mapped would have to be let go of, and with them those of others.
-            digest.update(self._opened.source.read(start, min(_HASH_BLOCK, size - start)))
+        in_use = self._opened.snapshot.database.high_water_mark * self._opened.snapshot.database.page_size
+        for begin, until in ((0, in_use), (in_use, size)):
+            for start in range(begin, until, _HASH_BLOCK):
+                if self._stopped:
+                    return
+                # Read, not mapped: pages that this thread mapped would have to be let go of, and those of others too.
+                digest.update(self._opened.source.read(start, min(_HASH_BLOCK, until - start)))
+            if until == in_use and bytes(buffer[in_use : in_use + DIGEST_SIZE]) == digest.digest():
+                # As many bytes as make up a page again may have been appended behind the trailer.
+                self._appended = self._opened.source.size - in_use - DIGEST_SIZE
         self._database_digest = digest.digest()
         digest.update(buffer[size:])
         self._file_digest = digest.digest()
@@ -150,15 +167,23 @@ class Digests:
     def trailer(self) -> Trailer:
         """Wait for the result; say how the trailer compares."""
         self._thread.join()
-        expected = self._opened.snapshot.trailer
-        if expected is None:
-            return Trailer.MISSING
-        return Trailer.OK if expected == self._database_digest else Trailer.WRONG
+        if self._appended:
+            return Trailer.CUT
+        return judge_trailer(self._opened.snapshot.behind, self._database_digest)
+
+    def trailer_problem(self) -> str:
+        """Say in a sentence what is wrong with a trailer that is bad; "" for others."""
+        if not self.trailer().is_bad:
+            return ""
+        if self._appended:
+            return f"{self._appended:,} bytes were appended behind the SHA-256, which is right"
+        return describe_bad_trailer(self._opened.snapshot.behind, self._database_digest)
 
     def require_right_trailer(self) -> None:
         """Refuse a trailer that is there and wrong; a missing one is normal for a copied db."""
-        if self.trailer() is Trailer.WRONG:
-            raise wrong_trailer(self._opened.source.path)
+        if problem := self.trailer_problem():
+            self._opened.source.check_unchanged()
+            raise wrong_trailer(self._opened.source.path, self.trailer(), problem)
 
     def file_sha256(self) -> str:
         """Wait for the result; return the SHA-256 of the whole file, in hex."""

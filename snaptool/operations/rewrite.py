@@ -68,6 +68,7 @@ class RewriteReport:
     """What was done. `target` is None after a dry run and when `stopped`: values are lost, the request says stop.
 
     `undecodable`: the values that no API server can decode; those of them that are `headless` were mended.
+    `source_problem`: what is wrong with the trailer of the source, where the request said to go on all the same.
     """
 
     source: FileReport
@@ -83,6 +84,7 @@ class RewriteReport:
     deletions: tuple[Deletion, ...]
     verified: bool
     seconds: float
+    source_problem: str = ""
 
     @property
     def stopped(self) -> bool:
@@ -182,6 +184,7 @@ def rewrite(
             deletions=plan.deletions,
             verified=False,
             seconds=time.monotonic() - started,
+            source_problem=digests.trailer_problem(),
         )
         if report.stopped:
             return report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ from snaptool.operations.crypto import SystemRandomness, Work, Workshop
 from snaptool.operations.findings import Finding, finding, from_etcd, grouped
 from snaptool.operations.judging import Depth
 from snaptool.operations.labels import Labels
-from snaptool.operations.opening import OpenedSnapshot
+from snaptool.operations.opening import Digests, OpenedSnapshot
 from snaptool.operations.sweep import LostValue, Progress, Sweep, encrypted_values, no_progress, nothing, sweep
 from snaptool.providers import Keyring, Reason
 
@@ -162,7 +163,7 @@ def survey(
             progress=progress,
         )
         trailer = digests.trailer()
-    findings = [trailer_finding(opened)] if trailer is Trailer.WRONG else []
+        findings = list(trailer_findings(opened, digests))
     findings += [from_etcd(found) for found in snapshot.findings()]
     return Survey(
         file=_file_facts(opened, trailer),
@@ -202,11 +203,13 @@ def _etcd_facts(snapshot: Snapshot, swept: Sweep, status_hash: int) -> EtcdFacts
     )
 
 
-def trailer_finding(opened: OpenedSnapshot) -> Finding:
-    """Say that the trailer is wrong."""
-    return finding(
-        "wrong_trailer",
-        f"the last 32 bytes of {opened.source.path}",
-        "they are not the SHA-256 of the bytes before them: the file was cut or altered, or its copy was",
-        "compare it with another copy; `snaptool repair` writes the same records with a right SHA-256",
-    )
+def trailer_findings(opened: OpenedSnapshot, digests: Digests) -> Iterator[Finding]:
+    """Yield the finding that what stands behind the database is not as it was made, if so."""
+    if problem := digests.trailer_problem():
+        cut = digests.trailer() is Trailer.CUT
+        yield finding(
+            "cut_trailer" if cut else "wrong_trailer",
+            f"the {'end' if cut else 'last 32 bytes'} of {opened.source.path}",
+            problem,
+            "compare it with another copy; a new SHA-256 by `snaptool repair` would not say that the records are right",
+        )

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snaptool.bolt import Problem, check
-from snaptool.etcd import RecordProblem, Snapshot, Trailer
+from snaptool.etcd import RecordProblem, Snapshot
 from snaptool.kube import Fault
 from snaptool.operations.boot import boot_check
 from snaptool.operations.crypto import Outcome, SystemRandomness, Work, Workshop
@@ -32,7 +32,7 @@ from snaptool.operations.judging import Depth
 from snaptool.operations.labels import Header, Labels
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.reasons import explain, server_message
-from snaptool.operations.survey import trailer_finding
+from snaptool.operations.survey import trailer_findings
 from snaptool.operations.sweep import LostValue, Progress, Sweep, encrypted_values, no_progress, nothing, sweep
 from snaptool.providers import Keyring, Kind, Reason
 from snaptool.scratch import Difference, EtcdBinaries
@@ -94,8 +94,7 @@ def verify(
     with Workshop(work, opened.source, jobs=jobs) as workshop, opened.digests() as digests:
         findings = [_from_bolt(problem) for problem in check(opened.database_bytes, opened.source.release_memory)]
         broken_tree = any(found.code == BAD_PAGE for found in findings)
-        if digests.trailer() is Trailer.WRONG:
-            findings.append(trailer_finding(opened))
+        findings += trailer_findings(opened, digests)
         swept: Sweep | None = None
         if not broken_tree:
             findings += [from_etcd(found) for found in snapshot.findings()]

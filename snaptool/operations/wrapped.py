@@ -74,7 +74,7 @@ def collect(
     skip_hash_check: bool = True,
 ) -> Collected:
     """Pass over all records. `skip_hash_check`: a wrong trailer does not matter to the job."""
-    if not skip_hash_check and opened.snapshot.trailer is not None:
+    if not skip_hash_check and opened.may_have_trailer:
         with opened.digests() as digests:  # beside the pass, so that it costs no time
             collected = collect(opened, kms, progress, report)
             digests.require_right_trailer()

@@ -25,6 +25,7 @@ from snaptool.etcd import (
     Trailer,
     decode_key_value,
     decode_revision_key,
+    describe_bad_trailer,
     encode_key_value,
     encode_revision_key,
     server_generation,
@@ -121,8 +122,7 @@ def test_case_03_read_tiny37_storage_version() -> None:
 def test_case_04_trailer_detected_and_matches(name: str) -> None:
     snapshot = golden(name)
     assert snapshot.check_trailer() is Trailer.OK
-    assert snapshot.trailer is not None
-    assert snapshot.trailer.hex() == facts(name)["sha256_trailer"] == facts(name)["sha256_of_db_part"]
+    assert snapshot.behind.hex() == facts(name)["sha256_trailer"] == facts(name)["sha256_of_db_part"]
 
 
 def test_case_04_trailer_flip_is_reported_and_contents_readable() -> None:
@@ -134,7 +134,7 @@ def test_case_04_trailer_flip_is_reported_and_contents_readable() -> None:
 def test_case_05_bare_db_without_trailer() -> None:
     snapshot = Snapshot(tiny())
     assert snapshot.check_trailer() is Trailer.MISSING
-    assert snapshot.trailer is None
+    assert snapshot.behind == b""
     assert scanned(snapshot) == facts("tiny-3.4.db")["key_bucket"]
 
 
@@ -145,9 +145,33 @@ def test_trailer_may_cover_bytes_behind_the_database() -> None:
 
 
 def test_split_trailer_goes_by_the_size_alone() -> None:
-    for size, trailer in ((512, None), (512 + 32, b"d" * 32), (33, None), (0, None)):
+    for size, behind in ((512, b""), (512 + 32, b"d" * 32), (512 + 22, b"d" * 22), (0, b"")):
         database, found = split_trailer((bytes(512) + b"d" * 32)[:size])
-        assert (len(database), found) == (size - len(trailer or b""), trailer)
+        assert (len(database), found) == (size - len(behind), behind)
+
+
+@pytest.mark.parametrize(
+    ("behind", "trailer", "says"),
+    [
+        (b"", Trailer.MISSING, ""),
+        (hashlib.sha256(tiny()).digest(), Trailer.OK, ""),
+        (bytes(32), Trailer.WRONG, "not that of the bytes before it"),
+        (hashlib.sha256(tiny()).digest()[:22], Trailer.CUT, "lacks its last 10 bytes"),
+        (hashlib.sha256(tiny()).digest()[:31], Trailer.CUT, "lacks its last 1 bytes"),
+        (hashlib.sha256(b"another file").digest()[:22], Trailer.CUT, "22 bytes behind the last page are not a SHA-256"),
+        (hashlib.sha256(tiny()).digest() + b"\n", Trailer.CUT, "1 bytes were appended"),
+        (b"# taken by cron at midnight\n", Trailer.CUT, "28 bytes behind the last page"),
+        (bytes(512 + 32), Trailer.CUT, "544 bytes behind the last page"),
+        (bytes(4095), Trailer.CUT, "4095 bytes behind the last page"),
+    ],
+)
+def test_what_stands_behind_the_last_page_is_a_trailer_or_a_finding(behind: bytes, trailer: Trailer, says: str) -> None:
+    snapshot = Snapshot(tiny() + behind)
+    assert snapshot.check_trailer() is trailer
+    assert trailer.is_bad == bool(says)
+    if says:
+        assert says in describe_bad_trailer(snapshot.behind, hashlib.sha256(tiny()).digest())
+    assert scanned(snapshot) == facts("tiny-3.4.db")["key_bucket"]
 
 
 @pytest.mark.parametrize("name", TINY)

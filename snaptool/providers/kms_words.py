@@ -105,7 +105,7 @@ _WORDS: Final = """
 _KNOWN: Final = frozenset(_WORDS.split())
 """Words that error texts of key services consist of. None has one letter or is two hex digits: codings do."""
 
-_HTTP_STATUS: Final = re.compile(r"(?:Error|StatusCode=|HTTP|status code:?) ?([45][0-9]{2})\b", re.IGNORECASE)
+_HTTP_STATUS: Final = re.compile(r"(?:Error|StatusCode[=:]|HTTP|status code:?) ?([45][0-9]{2})\b", re.IGNORECASE)
 _LONGEST_TEXT: Final = 2000
 _LONGEST_SHOWN: Final = 200
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import threading
 import time
@@ -415,3 +416,53 @@ def test_looking_without_the_plugin_says_where_it_was_looked_for(
     ran = snaptool(command, source, *rest, both, "--kms-endpoint", "kp=unix:///nowhere/kms.sock")
     assert ran.code == 5
     assert "no socket at /nowhere/kms.sock (ENOENT)" in ran.stderr
+
+
+# --- key files ------------------------------------------------------------------------------------------------------
+
+
+def test_odd_key_files_are_named(snaptool: Snaptool, both: Path, source: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path, problem in [
+        (Path("/dev/zero"), "a device, not a file"),
+        (Path("/dev/null"), "a device, not a file"),
+        (tmp_path, "Is a directory"),
+        (tmp_path / "nowhere", "No such file or directory"),
+        (pipe, "not a JSON document"),  # nobody writes to it
+    ]:
+        ran = snaptool("inspect", source, "--config", both, "--dek-file", path)
+        assert ran.code == 2, (path, ran.text)
+        assert problem in ran.stderr
+        assert str(path) in ran.stderr
+
+
+def test_a_key_file_beyond_the_limit_is_refused_and_not_cut(
+    snaptool: Snaptool, both: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("snaptool.cli.options._LARGEST_KEY_FILE", 1 << 20)
+    whole = '{"format": "snaptool/kms-keys/1", "keys": {}}'
+    fits = snaptool.write("fits.json", whole + " " * ((1 << 20) - len(whole)))
+    beyond = snaptool.write("beyond.json", whole + " " * ((1 << 20) - len(whole) + 1))
+    assert snaptool("inspect", source, "--config", both, "--dek-file", fits).code == 0
+    ran = snaptool("inspect", source, "--config", both, "--dek-file", beyond)
+    assert ran.code == 2
+    assert "beyond.json: larger than 1 MiB" in ran.stderr
+
+
+def test_a_key_file_that_others_can_read_is_mentioned(snaptool: Snaptool, both: Path, source: Path) -> None:
+    keys = snaptool.write("keys.json", '{"format": "snaptool/kms-keys/1"}')
+    for mode, said in ((0o600, False), (0o640, True), (0o604, True)):
+        keys.chmod(mode)
+        ran = snaptool("inspect", source, "--config", both, "--dek-file", keys)
+        assert (f"can be read by others (mode {mode:04o})" in ran.stderr) == said
+        assert snaptool("inspect", source, "--config", both, "--dek-file", keys, "-q").stderr == ""
+
+
+def test_keys_come_from_a_pipe_too(snaptool: Snaptool, both: Path, source: Path) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as pipe:
+        pipe.write('{"format": "snaptool/kms-keys/1"}')
+    ran = snaptool("inspect", source, "--config", both, "--dek-file", f"/dev/fd/{reading}")
+    os.close(reading)
+    assert ran.code == 0, ran.text

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import base64
 import contextlib
+import hashlib
 import json
 import os
 import random
@@ -44,13 +45,33 @@ SERVICES = {"v1beta1.KeyManagementService": "v1", "v2.KeyManagementService": "v2
 METHODS = {"v1": ("Version", "Encrypt", "Decrypt"), "v2": ("Status", "Encrypt", "Decrypt")}
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a Decrypt is about; empty for other calls."""
+
+    ciphertext: bytes = b""
+    key_id: str = ""
+
+    @classmethod
+    def of(cls, api: str, method: str, members: dict[int, list[bytes]]) -> Asked:
+        if method != "Decrypt":
+            return cls()
+        if api == "v2":
+            return cls(last(members, 1), last(members, 3).decode())
+        return cls(last(members, 2), last(members, 2).partition(b"|")[0].decode(errors="replace"))
+
+
 @dataclass
 class Fault:
     """One way to fail. `method`: which calls it meets (None: all). `first` N: only the first N; `every` N: each N-th.
 
+    `key_ids`, `ciphertexts` (hex) in the settings: only Decrypt of what is under one of these key ids, or is one of
+    these wrapped keys.
+
     kinds: `slow` (seconds), `error` (code, text), `status` (any of healthz, version, key_id; `versions`: one answer
     after the other), `encrypt` (any of key_id, ciphertext_bytes, annotations, annotation_bytes), `pass_through` (as
-    raw, hex or base64), `plaintext` (bytes: how many, or value), `raw` (hex: the answer's bytes), `exit`, `restart`
+    raw, hex or base64), `plaintext` (bytes: how many random ones, or as: see `distorted`), `raw` (hex: the answer's
+    bytes), `pad` (bytes: an unknown field of so many behind the answer), `metadata` (bytes), `exit`, `restart`
     (drops every connection), `authority` (refuse calls whose :authority is not localhost).
     """
 
@@ -61,8 +82,12 @@ class Fault:
     settings: dict[str, Any] = field(default_factory=dict)
     met: int = 0
 
-    def meets(self, method: str) -> bool:
+    def meets(self, method: str, asked: Asked) -> bool:
         if self.method not in (None, method):
+            return False
+        if asked.key_id not in self.settings.get("key_ids", [asked.key_id]):
+            return False
+        if asked.ciphertext.hex() not in self.settings.get("ciphertexts", [asked.ciphertext.hex()]):
             return False
         self.met += 1
         if self.first is not None:
@@ -153,8 +178,12 @@ class Plugin(grpc.GenericRpcHandler):
         authority = context._rpc_event.call_details.host.decode()  # type: ignore[attr-defined]
         with self.lock:
             self.in_flight += 1
-            faults = [fault for fault in self.faults if fault.meets(method)]
+            asked = Asked.of(api, method, decode(request))
+            faults = [fault for fault in self.faults if fault.meets(method, asked)]
             self.note(api, method, request, authority)
+        flood = settings_of(faults, "metadata").get("bytes", 0)
+        if flood:
+            context.send_initial_metadata(tuple((f"x-{at}", "y" * 1000) for at in range(flood // 1000)))
         try:
             return self.faulty(api, method, request, authority, faults)
         except Refusal as refusal:
@@ -246,9 +275,11 @@ class Plugin(grpc.GenericRpcHandler):
             annotations = {last(entry, 1).decode(): last(entry, 2) for entry in entries}
             wrapped = Wrapped(last(members, 1), last(members, 3).decode(), annotations)
         settings = settings_of(faults, "plaintext")
-        if settings:
+        padding = settings_of(faults, "pad").get("bytes", 0)
+        if "bytes" in settings:
             return encode(f1=random.randbytes(settings["bytes"]))
-        return encode(f1=self.wrapper.unwrap(api, wrapped))
+        key = distorted(self.wrapper.unwrap(api, wrapped), wrapped, settings.get("as", ""))
+        return encode(f1=key) + (encode(f99=bytes(padding)) if padding else b"")
 
     # -- the second socket
 
@@ -265,6 +296,29 @@ class Plugin(grpc.GenericRpcHandler):
                 self.wrapper.rotate(command["rotate"])
             if "remove" in command:
                 self.wrapper.remove(command["remove"])
+
+
+def distorted(key: bytes, wrapped: Wrapped, how: str) -> bytes:
+    """Return something near the key, as proxies, caches and mistakes of one line make it."""
+    forms = {
+        "": key,
+        "empty": b"",
+        "zeros": bytes(len(key)),
+        "reversed": key[::-1],
+        "bit": bytes([key[0] ^ 1]) + key[1:],
+        "cut": key[:-1],
+        "longer": key + b"\1",  # with zeros behind it, a seed is the same key: RFC 2104
+        "twice": key + key,
+        "half": key[:16],
+        "hex": key.hex().encode(),
+        "base64": base64.b64encode(key),
+        "quoted": repr(key).encode(),
+        "hash": hashlib.sha256(key).digest(),
+        "wrapped": wrapped.ciphertext,
+        "key id": wrapped.key_id.encode(),
+        "text": b"internal error, try again later.",
+    }
+    return forms[how]
 
 
 def settings_of(faults: list[Fault], kind: str) -> dict[str, Any]:
@@ -410,7 +464,7 @@ def kms_plugin(*options: str, address: str | None = None) -> Iterator[RunningPlu
     """Run a plugin in a process of its own, in a folder of its own with a short name: socket paths have 107 bytes."""
     with tempfile.TemporaryDirectory(prefix="testkms-") as name:
         folder = Path(name)
-        keks = {"kek-1": "11" * 32, "kek-2": "22" * 32}
+        keks = {f"kek-{number}": f"{number}{number}" * 32 for number in range(1, 6)}
         (folder / "keks.json").write_text(json.dumps({"current": "kek-1", "keks": keks}))
         plugin = RunningPlugin(folder, address or str(folder / "kms.sock"), options)
         plugin.start()

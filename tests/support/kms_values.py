@@ -124,8 +124,8 @@ class Store:
 
 
 def local_keks(api: Api, provider: str = "kp", current: str = "kek-1") -> LocalKeks:
-    """The test plugin's first two KEKs, without the plugin."""
-    return LocalKeks(provider, api, {"kek-1": b"\x11" * 32, "kek-2": b"\x22" * 32}, current)
+    """The test plugin's KEKs, without the plugin."""
+    return LocalKeks(provider, api, {f"kek-{number}": bytes([0x11 * number]) * 32 for number in range(1, 6)}, current)
 
 
 class Scripted:

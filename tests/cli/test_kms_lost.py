@@ -222,8 +222,7 @@ def test_a_word_about_what_is_not_there_is_wrong_usage(
 def test_key_id_is_not_given_up_by_a_service_that_is_not_there(
     snaptool: Snaptool, plugin: RunningPlugin, secretbox: Path, tmp_path: Path
 ) -> None:
-    values = values_of(Api.V2)
-    source = database(tmp_path / "old.db", [one for some in values.values() for one in some])
+    source = database(tmp_path / "old.db", sealed(Form.V2_SEED, 3, kek="kek-2"))
     old = old_config(snaptool, plugin, Api.V2)
     words = ("rewrite", source, tmp_path / "new.db", "--config", old, "--new-config", secretbox)
     gone = ("--undecryptable", "delete", "--kms-endpoint", "kp=unix:///nowhere/kms.sock")

@@ -16,7 +16,7 @@ Source: spec/kms.md 2.4 and 6. Nothing here knows a cipher or a socket.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -84,6 +84,7 @@ from snaptool.providers.kms_unwrapping import (
     failure_error,
     give_up_hint,
     joined_keys,
+    opens_a_value,
     proved_keys,
     unwrap_sources,
     unwrapped_pairs,
@@ -221,18 +222,24 @@ def check_plugins(
     Raises WrongTrailer, unless told to `skip_hash_check`.
     """
     kms = kms_configs(configs)
-    samples: dict[KmsConfig, WrappedSource] = {}
+    samples: dict[KmsConfig, tuple[WrappedSource, Callable[[bytes], bool]]] = {}
     if sample is not None:
         collected = collect(sample, kms, no_progress, skip_hash_check=skip_hash_check)
         for config in kms:
             sources = collected.sources(config)
             if len(sources):
-                samples[config] = sources.fetch(sources.most_used()[0], collected.fetch)
+                number = sources.most_used()[0]
+                proves = partial(opens_a_value, sources, number, collected.fetch, plausible)
+                samples[config] = sources.fetch(number, collected.fetch), proves
     # Who asks how a plugin is wants to know soon.
     with _Services(options, Retry(tries=2)) as services:
-        return tuple(
-            check_service(services.of(config), decrypt_only=decrypt_only, sample=samples.get(config)) for config in kms
-        )
+        checks = []
+        for config in kms:
+            source, proves_it = samples.get(config, (None, None))
+            checks.append(
+                check_service(services.of(config), decrypt_only=decrypt_only, sample=source, proves=proves_it)
+            )
+        return tuple(checks)
 
 
 # --- reading --------------------------------------------------------------------------------------------------------

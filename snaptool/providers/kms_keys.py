@@ -296,11 +296,13 @@ def check_service(
     *,
     decrypt_only: bool = False,
     sample: WrappedSource | None = None,
+    proves: Callable[[bytes], bool] | None = None,
     entropy: Entropy = os.urandom,
 ) -> ServiceCheck:
     """Ask one service how it is: Status or Version, then a round trip of 32 random bytes, or of a stored `sample`.
 
-    `decrypt_only`: for accounts that may not encrypt; `sample` is unwrapped, if there is one. Never raises KmsError.
+    `decrypt_only`: for accounts that may not encrypt; `sample` is unwrapped, if there is one. `proves`: does a key open
+    a value of the sample? Without it, its length has to do. Never raises KmsError.
     """
     found = ServiceCheck(provider=service.provider, api=service.api, plugin=guess_plugin(sample) if sample else "")
     seconds: dict[str, float] = {}
@@ -330,7 +332,8 @@ def check_service(
             found = replace(found, round_trip=timed("Decrypt", lambda: service.unwrap(source)) == key)
         elif sample is not None:
             unwrapped = timed("Decrypt", lambda: service.unwrap(sample))
-            found = replace(found, round_trip=key_size_problem(sample, unwrapped) is None)
+            fits = key_size_problem(sample, unwrapped) is None
+            found = replace(found, round_trip=fits and (proves is None or proves(unwrapped)))
     except KmsError as error:
         found = replace(found, error=error)
     return replace(found, seconds=seconds)

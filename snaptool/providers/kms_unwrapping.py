@@ -2,7 +2,7 @@
 
 Theory of operation. A key service may be wrong for a moment: it answers with other bytes, with none, with a refusal
 meant for somebody else. What it says decides over values, so nothing rests on one answer. A key counts when it opened
-a value (`_Run._proves`). Whatever was refused or not proved is asked for a second time, later and over a new
+a value (`_Run.proves`). Whatever was refused or not proved is asked for a second time, later and over a new
 connection. What still fails then is a *failure*: refused or answered wrongly, never lost. Only the operator can say
 that it is (`GivenUp`), for a provider or for one key id, and every error names the words that say exactly that.
 
@@ -330,6 +330,11 @@ def unwrap_sources(
     return tuple(run.finish(left if run is runs[-1] else run.numbers) for run in runs)
 
 
+def opens_a_value(sources: Sources, number: int, fetch: Fetch, plausible: Plausible, key: bytes) -> bool:
+    """Is this the key of the source with this number, as far as the values show that are remembered of it?"""
+    return _Run(sources, None, fetch, (), plausible, [], insist=False).proves(key, sources.places(number))
+
+
 def _in_order(sources: Sources) -> list[int]:
     """Return the numbers to ask for, most used first; v1's spread over the file: what failed first stands for more.
 
@@ -432,7 +437,7 @@ class _Run:
     def prove_on(self, number: int, places: Iterable[int]) -> None:
         """Try the keys that were doubted on other values of their source."""
         for key in self._doubted.get(number, ()):
-            if self._proves(key, places, chance_counts=False):
+            if self.proves(key, places, chance_counts=False):
                 self._keep(number, key)
                 return
 
@@ -513,7 +518,7 @@ class _Run:
             except UnwrapFailed:
                 continue
             for key in candidates:
-                if self._proves(key, self._sources.places(number)):
+                if self.proves(key, self._sources.places(number)):
                     self._known_found += 1
                     self._keep(number, key)
                     return True
@@ -532,7 +537,7 @@ class _Run:
         except KmsError as refusal:
             error = refusal
         else:
-            if self._proves(key, self._sources.places(number)):
+            if self.proves(key, self._sources.places(number)):
                 self._keep(number, key)
                 with self._lock:
                     self._patience.succeeded(source.key_id)
@@ -553,7 +558,7 @@ class _Run:
     def _opens_any(self, key: bytes, places: Iterable[int]) -> bool:
         return any(self._opened(key, place) is not None for place in places)
 
-    def _proves(self, key: bytes, places: Iterable[int], *, chance_counts: bool = True) -> bool:
+    def proves(self, key: bytes, places: Iterable[int], *, chance_counts: bool = True) -> bool:
         """Does a key open a value for certain? AES-CBC (v1, before 1.25) authenticates nothing: it has to open all.
 
         `chance_counts`: accept what AES-CBC opens at all.

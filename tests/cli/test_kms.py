@@ -76,6 +76,15 @@ def test_check_decrypt_only_encrypts_nothing(
     assert plugin.methods() == ["Status", "Version"]
 
 
+def test_check_with_a_sample_proves_the_key_on_a_value(
+    snaptool: Snaptool, plugin: RunningPlugin, both: Path, source: Path
+) -> None:
+    plugin.fail({"kind": "plaintext", "method": "Decrypt", "bytes": 32})
+    ran = snaptool("kms", "check", "--config", both, "--decrypt-only", "--sample", source)
+    assert ran.code == 5, ran.text
+    assert ran.stdout.count("ANOTHER KEY CAME BACK") == 2
+
+
 def test_check_says_what_is_wrong_with_each_plugin(snaptool: Snaptool, plugin: RunningPlugin, both: Path) -> None:
     plugin.fail({"kind": "status", "method": "Status", "healthz": "vault sealed"})
     ran = snaptool("kms", "check", "--config", both, "--kms-endpoint", "old=unix:///nowhere/kms.sock")

@@ -9,7 +9,8 @@ from snaptool.bolt import DatabaseWriter
 from snaptool.etcd import BUCKETS, KeyValue, decode_key_value, decode_revision_key, encode_key_value
 from snaptool.operations.opening import open_snapshot
 from snaptool.providers import GroupResource, Keyring, KmsConfig, Provider, parse_config
-from snaptool.providers.kms import Api, KmsV1Provider, KmsV2Provider, WrappedSource
+from snaptool.providers.kms import Api, KmsV1Provider, KmsV2Provider, WrappedSource, encode_map_entry
+from snaptool.wire import encode_field
 from tests.support.kms_values import Form, local_keks, stored_value
 from tests.support.local_keks import SavedKeks
 from tests.support.snapshots import envelope, revision
@@ -46,8 +47,14 @@ def sealed(form: Form, count: int, start: int = 0, *, kek: str = "kek-1", name: 
 
 def value_of(form: Form, wrapped: WrappedSource, key: bytes, number: int, generation: int = 0) -> Value:
     etcd_key = b"/registry/secrets/default/s%05d" % number
-    plaintext = envelope("v1", "Secret", b"secret %d of generation %d" % (number, generation))
+    plaintext = secret(b"s%05d" % number, b"secret %d of generation %d" % (number, generation))
     return etcd_key, stored_value(form, wrapped, key, etcd_key, plaintext), plaintext
+
+
+def secret(name: bytes, content: bytes) -> bytes:
+    """A Secret as an API server stores it: metadata with name and namespace, and one entry of data."""
+    metadata = encode_field(1, name) + encode_field(3, b"default")
+    return envelope("v1", "Secret", encode_field(1, metadata) + encode_field(2, encode_map_entry("v", content)))
 
 
 def database(path: Path, values: list[Value]) -> Path:
@@ -89,6 +96,6 @@ def opened_by(path: Path, text: str, keks: SavedKeks = KEKS) -> Plaintexts:
 def in_clear(folder: Path, count: int) -> Path:
     values = []
     for number in range(count):
-        plaintext = envelope("v1", "Secret", b"secret %d" % number)
+        plaintext = secret(b"s%05d" % number, b"secret %d" % number)
         values.append((b"/registry/secrets/default/s%05d" % number, plaintext, plaintext))
     return database(folder / "clear.db", values)

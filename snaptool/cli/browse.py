@@ -62,10 +62,8 @@ def _asking(
             raise failure from lost
 
 
-def _open(path: Path, prefixes: tuple[str, ...], terminal: Terminal) -> OpenedSnapshot:
-    from snaptool.operations.opening import open_snapshot
-
-    opened = open_snapshot(path, prefixes=prefixes)
+def _open(path: Path, prefixes: tuple[str, ...], terminal: Terminal, name: str = "snapshot") -> OpenedSnapshot:
+    opened = options.open_snapshot(path, name, prefixes=prefixes)
     for notice in opened.notices:
         terminal.note(notice)
     return opened
@@ -164,7 +162,7 @@ def list_command(
 def _list_carved(path: Path, output: str, terminal: Terminal) -> int:
     from snaptool.operations.salvage import carve
 
-    with carve(path) as found:
+    with carve(path, options.unpacking()) as found:
         if output == "json":
             print_json_members((("path", path), ("items", (_carved_document(one) for one in found))))
             return exits.DONE
@@ -521,8 +519,8 @@ def _print_history(found: History) -> None:
         "snaptool diff before.db after.db --config-a old.yaml --config-b new.yaml",
     ),
 )
-@options.snapshot_argument("a", "A")
-@options.snapshot_argument("b", "B")
+@options.snapshot_argument("a", "A", "--entry-a")
+@options.snapshot_argument("b", "B", "--entry-b")
 @options.config_option("--config-a", "EncryptionConfiguration to read A with; may be repeated, tried in order.")
 @options.config_option("--config-b", "EncryptionConfiguration to read B with; may be repeated, tried in order.")
 @options.hash_option
@@ -557,8 +555,8 @@ def diff_command(
     read_a, read_b = options.load_configs(config_as, terminal), options.load_configs(config_bs, terminal)
     with (
         terminal.progress() as progress,
-        _open(a, prefixes, terminal) as opened_a,
-        _open(b, prefixes, terminal) as opened_b,
+        _open(a, prefixes, terminal, "a") as opened_a,
+        _open(b, prefixes, terminal, "b") as opened_b,
     ):
         if not skip_hash_check and kms_configs([*read_a, *read_b]):
             for opened in (opened_a, opened_b):  # before any key service is asked

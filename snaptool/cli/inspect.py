@@ -14,6 +14,7 @@ from snaptool.cli.lists import print_lost, print_undecodable
 from snaptool.cli.render import Terminal, echo, print_json, print_table, size_text
 
 if TYPE_CHECKING:
+    from snaptool.containers import Unwrapped
     from snaptool.operations.keys import KmsOptions
     from snaptool.operations.survey import Survey
 
@@ -41,11 +42,10 @@ def inspect_command(
     With --config it also opens every value: which open, which are lost and why, which are stale.
     """
     from snaptool.operations.keys import keyring_for_reading
-    from snaptool.operations.opening import open_snapshot
     from snaptool.operations.survey import survey
 
     read_with = options.load_configs(configs, terminal)
-    with terminal.progress() as progress, open_snapshot(snapshot, prefixes=prefixes) as opened:
+    with terminal.progress() as progress, options.open_snapshot(snapshot, prefixes=prefixes) as opened:
         for notice in opened.notices:
             terminal.note(notice)
         keys = keyring_for_reading(opened, read_with, kms, progress=progress)
@@ -65,6 +65,7 @@ def document(result: Survey, configs: Sequence[str] = ()) -> dict[str, Any]:
     """Return the JSON form of a survey; `configs`: the files that it was read with."""
     file, etcd = result.file, result.etcd
     return {
+        "container": container_document(result.container),
         "file": {
             "path": file.path,
             "size": file.size,
@@ -111,6 +112,23 @@ def document(result: Survey, configs: Sequence[str] = ()) -> dict[str, Any]:
     }
 
 
+def container_document(container: Unwrapped | None) -> dict[str, Any] | None:
+    """Return the JSON form of what was around a snapshot."""
+    if container is None:
+        return None
+    return {
+        "layers": list(container.layers),
+        "unpacked_size": container.size,
+        "entries": [{"name": one.name, "size": one.size, "role": one.role} for one in container.members],
+    }
+
+
+def _print_container(container: Unwrapped) -> None:
+    others = len(container.members) - 1
+    beside = f"; {others:,} other file{'s' * (others != 1)} in it" if others > 0 else ""
+    echo(f"in {', in it '.join(container.layers)}: {size_text(container.size)} unpacked{beside}")
+
+
 _TRAILERS = {
     "ok": "SHA-256 right",
     "missing": "no SHA-256 (a copied db)",
@@ -131,6 +149,8 @@ def _print(result: Survey, configs: Sequence[str]) -> None:
         f"{file.path}: {size_text(file.size)}, {file.high_water_mark:,} pages of {size_text(file.page_size)}, "
         f"{file.free_pages:,} free; {trailer}"
     )
+    if result.container is not None:
+        _print_container(result.container)
     compacted = f"compacted at {etcd.compacted_revision:,}" if etcd.compacted_revision else "never compacted"
     echo(
         f"etcd {etcd.storage_version or etcd.version_hint}: revision {etcd.revision:,}, {compacted}; "

@@ -48,13 +48,12 @@ def check_command(
     Exit code 5 when one of them cannot be used.
     """
     from snaptool.operations.keys import check_plugins
-    from snaptool.operations.opening import open_snapshot
 
     read_with = options.load_configs(configs, terminal)
     if sample is None:
         checks = check_plugins(read_with, kms, decrypt_only=decrypt_only)
     else:
-        with open_snapshot(sample) as opened:
+        with options.open_snapshot(sample, "sample") as opened:
             checks = check_plugins(
                 read_with, kms, decrypt_only=decrypt_only, sample=opened, skip_hash_check=skip_hash_check
             )
@@ -146,7 +145,6 @@ def plan_command(
 ) -> int:
     """Count the calls that reading a snapshot, and writing it anew, will make. Nothing is called."""
     from snaptool.operations.keys import plan_calls
-    from snaptool.operations.opening import open_snapshot
 
     written = [new_config] if new_config is not None else []
     options.refuse_stdin_twice([*configs, *written])
@@ -154,7 +152,7 @@ def plan_command(
         options.load_configs(configs, terminal),
         options.load_configs(written, terminal, strict=True, one_each=True),
     )
-    with terminal.progress() as progress, open_snapshot(snapshot, prefixes=prefixes) as opened:
+    with terminal.progress() as progress, options.open_snapshot(snapshot, prefixes=prefixes) as opened:
         plans = plan_calls(
             opened,
             old,
@@ -222,12 +220,11 @@ def export_command(
     """
     from snaptool.files import check_target, write_private
     from snaptool.operations.keys import exported_keys
-    from snaptool.operations.opening import open_snapshot
 
     if not yes_write_keys:
         raise click.UsageError("FILE will hold the keys themselves, in clear: say --yes-write-keys if you want that")
     read_with = options.load_configs(configs, terminal)
-    with terminal.progress() as progress, open_snapshot(snapshot) as opened:
+    with terminal.progress() as progress, options.open_snapshot(snapshot) as opened:
         check_target(target, force=force, source=opened.source)
         text, unwrapped = exported_keys(opened, read_with, kms, skip_hash_check=skip_hash_check, progress=progress)
     write_private(target, text, force=force)

@@ -16,7 +16,9 @@ from snaptool.errors import InputError
 from snaptool.inputs import InputTooLarge, read_input
 
 if TYPE_CHECKING:
+    from snaptool.containers import Unpacking
     from snaptool.operations.keys import Unwrapped
+    from snaptool.operations.opening import OpenedSnapshot
     from snaptool.providers import EncryptionConfig
     from snaptool.providers.kms_saved import SavedKeys
     from snaptool.providers.kms_unwrapping import GivenUp
@@ -26,6 +28,7 @@ Result = TypeVar("Result")
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 _LARGEST_CONFIG = 16 << 20
+_LARGEST_KEY = 4096
 _LARGEST_KEY_FILE = 256 << 20  # a million data keys take half of it
 
 
@@ -41,9 +44,89 @@ def terminal_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def snapshot_argument(name: str = "snapshot", metavar: str = "SNAPSHOT") -> Decorator:
-    """Add a path to a snapshot, a db file, or an etcd data directory."""
-    return click.argument(name, metavar=metavar, type=click.Path(path_type=Path))
+def snapshot_argument(name: str = "snapshot", metavar: str = "SNAPSHOT", entry: str = "--entry") -> Decorator:
+    """Add a path to a snapshot, a db file, an etcd data directory, or what a platform puts around one.
+
+    Also adds how to take it out, which stays in the context for `open_snapshot`; `entry` names the option for the one
+    to take, where a command has two snapshots.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        text = "The file to take, where several in it fit."
+        command = _kept(entry, "entry " + name, metavar="NAME", help=text)(command)
+        if not any("omni_key" in parameter.name for parameter in getattr(command, "__click_params__", ())):
+            command = _kept(
+                "--max-unpacked",
+                "max_unpacked",
+                metavar="SIZE",
+                type=_Size(),
+                help="Unpack no more where nothing says how large it is.  [default: 64G]",
+            )(command)
+            command = _kept(
+                "--omni-key-file", "omni_key", metavar="FILE", help="The cluster's backup key, for a backup of Omni."
+            )(command)
+        return click.argument(name, metavar=metavar, type=click.Path(path_type=Path, allow_dash=True))(command)
+
+    return decorate
+
+
+def _kept(flag: str, key: str, **settings: Any) -> Decorator:
+    """Add an option whose value stays in the context, under `key`."""
+
+    def keep(context: click.Context, _parameter: click.Parameter, value: Any) -> None:
+        context.meta[f"snaptool.{key}"] = value
+
+    return click.option(flag, "kept_" + key.replace(" ", "_"), callback=keep, expose_value=False, **settings)
+
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+class _Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click alone
+    """A number of bytes: 500M, 64GiB, 1048576."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read a size. Raises BadParameter."""
+        match = re.fullmatch(r"([0-9]{1,18})\s*([KMGT]?)(?:i?B)?", str(value), re.IGNORECASE)
+        if match is None or not int(match[1]):
+            self.fail(f"{value!r} is no size: 500M, 64G", param, ctx)
+        return int(match[1]) * _UNITS[match[2].upper()]
+
+
+def unpacking(name: str = "snapshot", *, near: Path | None = None) -> Unpacking:
+    """Return how the user wants the snapshot in the argument `name` to be taken out of what is around it."""
+    from snaptool.containers import DEFAULT, Unpacking, read_omni_key
+
+    kept = click.get_current_context().meta
+    key = kept.get("snaptool.omni_key")
+    return Unpacking(
+        entry=kept.get(f"snaptool.entry {name}"),
+        max_unpacked=kept.get("snaptool.max_unpacked") or DEFAULT.max_unpacked,
+        omni_key=None if key is None else read_omni_key(read_input(key, _LARGEST_KEY, "Omni backup key", secret=True)),
+        near=near,
+    )
+
+
+def open_snapshot(
+    path: Path, name: str = "snapshot", *, prefixes: Sequence[str] = (), near: Path | None = None
+) -> OpenedSnapshot:
+    """Open the snapshot in the argument `name`; `-` is stdin, once. `near`: the target's directory, if there is one."""
+    from snaptool.operations import opening
+
+    if str(path) == "-":
+        claim_stdin()
+    return opening.open_snapshot(path, unpacking(name, near=near), prefixes=prefixes)
+
+
+def claim_stdin() -> None:
+    """Refuse to read stdin for a second thing: it would be empty."""
+    context = click.get_current_context(silent=True)
+    kept = {} if context is None else context.meta
+    if kept.get("snaptool.stdin"):
+        raise InputError("stdin can be read once only", hint="put the other thing into a file")
+    kept["snaptool.stdin"] = True
 
 
 def config_option(flag: str = "--config", help_text: str = "", *, required: bool = False) -> Decorator:
@@ -283,6 +366,8 @@ def refuse_stdin_twice(paths: Sequence[str]) -> None:
 
 def read_config(path: str) -> bytes:
     """Read a configuration file; `-` is stdin. Raises InputError, also for one of a size that none has."""
+    if path == "-":
+        claim_stdin()
     try:
         return read_input(path, _LARGEST_CONFIG, "configuration", secret=b"secret")
     except InputTooLarge as error:

@@ -109,7 +109,6 @@ def rewrite_command(
     from snaptool.operations.boot import replayed
     from snaptool.operations.engine import EtcdEngine
     from snaptool.operations.keys import keys_for_rewriting
-    from snaptool.operations.opening import open_snapshot
     from snaptool.operations.plan import RewriteRequest, Undecodable, Undecryptable
     from snaptool.operations.rewrite import DIRECT, rewrite
     from snaptool.scratch import find_etcd
@@ -129,7 +128,10 @@ def rewrite_command(
     lost = Undecryptable(undecryptable)
     etcd = find_etcd(etcd_bin) if boot_check or engine_name == "etcd" else None
     by_etcd = etcd if engine_name == "etcd" else None
-    with terminal.progress() as progress, open_snapshot(source, prefixes=prefixes) as found:
+    with (
+        terminal.progress() as progress,
+        options.open_snapshot(source, "source", prefixes=prefixes, near=target.parent) as found,
+    ):
         if not dry_run:
             check_target(target, force=force, source=found.source)  # before an etcd is booted or a key service asked
         with (
@@ -190,15 +192,17 @@ def repair_command(source: Path, target: Path, output: str, terminal: Terminal, 
     With --salvage any file is taken, however broken: records that a tree leads to, and records carved from other pages
     where the tree is broken. The report says what is missing or not proven; exit code 3 when anything is.
     """
-    from snaptool.operations.opening import open_snapshot
     from snaptool.operations.rewrite import repair
     from snaptool.operations.salvage import salvage
 
     if salvaging:
         with terminal.progress() as progress:
-            saved = salvage(source, target, force=force, progress=progress)
+            how = options.unpacking("source", near=target.parent)
+            saved = salvage(source, target, unpacking=how, force=force, progress=progress)
+        for notice in saved.notices:
+            terminal.note(notice)
         return _finish_salvage(saved, output)
-    with terminal.progress() as progress, open_snapshot(source) as opened:
+    with terminal.progress() as progress, options.open_snapshot(source, "source", near=target.parent) as opened:
         for notice in opened.notices:
             terminal.note(notice)
         result = repair(opened, target, force=force, progress=progress)

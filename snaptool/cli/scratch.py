@@ -36,10 +36,9 @@ def scratch_command(
     import subprocess
 
     from snaptool.operations.boot import serve_copy
-    from snaptool.operations.opening import open_snapshot
     from snaptool.scratch import find_etcd
 
-    with open_snapshot(snapshot) as opened:
+    with options.open_snapshot(snapshot) as opened:
         binaries = find_etcd(etcd_bin)
         if opened.data_directory is None:
             notices = opened.notices

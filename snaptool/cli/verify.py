@@ -58,7 +58,6 @@ def verify_command(
     from snaptool.operations.boot import replayed
     from snaptool.operations.findings import Severity
     from snaptool.operations.keys import keyring_for_reading
-    from snaptool.operations.opening import open_snapshot
     from snaptool.operations.verify import verify
     from snaptool.scratch import find_etcd
 
@@ -66,7 +65,7 @@ def verify_command(
     etcd = find_etcd(etcd_bin) if boot else None
     with (
         terminal.progress() as progress,
-        open_snapshot(snapshot, prefixes=prefixes) as found,
+        options.open_snapshot(snapshot, prefixes=prefixes) as found,
         replayed(found, etcd, progress=progress) as opened,
     ):
         for notice in opened.notices:

@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from snaptool.containers import (
+    DEFAULT,
+    Located,
+    Spool,
+    Unpacking,
+    Unwrapped,
+    find_in_directory,
+    folder_for,
+    in_directory,
+    receive,
+    unwrap,
+)
 from snaptool.errors import FormatError, InputError
 from snaptool.etcd import DIGEST_SIZE, Snapshot, Trailer, describe_bad_trailer, judge_trailer
 from snaptool.files import Source
+from snaptool.inputs import Inputs, remember
 from snaptool.kube import normal_prefix, prefix_text
+from snaptool.operations.deltas import with_deltas
 from snaptool.operations.prefixes import PrefixFacts, find_prefixes
 
 _HASH_BLOCK = 2 << 20
+STDIN = Path("-")
 
 
 class WrongTrailer(FormatError):
@@ -57,6 +74,7 @@ class OpenedSnapshot:
     `data_directory`: the etcd data directory that it was found in, if that has a WAL, which may hold newer writes than
     `snapshot`; `operations.boot.replayed` brings them in. `stated_path`: what reports call it, if not by its path.
     `given_prefixes`: the API servers' `--etcd-prefix` as the user said it; none: they are found.
+    `container`: what was around it, None where the file itself is the snapshot.
     """
 
     source: Source
@@ -64,6 +82,7 @@ class OpenedSnapshot:
     notices: tuple[str, ...] = ()
     data_directory: Path | None = None
     stated_path: Path | None = None
+    container: Unwrapped | None = None
     given_prefixes: tuple[str, ...] = ()
     _facts: list[PrefixFacts] = field(default_factory=list, init=False, repr=False, compare=False)
 
@@ -118,8 +137,10 @@ class OpenedSnapshot:
                 digests.require_right_trailer()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, and what it was unpacked from."""
         self.source.close()
+        if self.container is not None:
+            self.container.close()
 
     def __enter__(self) -> Self:
         return self
@@ -191,30 +212,127 @@ class Digests:
         return self._file_digest.hex()
 
 
-def open_snapshot(path: Path | str, *, prefixes: Sequence[str] = ()) -> OpenedSnapshot:
-    """Open a snapshot file, a `member/snap/db`, or an etcd data directory, read-only.
+class _Unpacked(Source):
+    """A snapshot that was taken out of `outer`, which counts as the source itself, and is closed with it."""
 
-    `prefixes`: the API servers' `--etcd-prefix`, where they are not to be found from the keys.
-    Raises InputError when there is nothing to open, FormatError when it is no bolt file or its metas are broken.
+    def __init__(self, outer: Source, spool: Spool) -> None:
+        self._outer = outer
+        super().__init__(spool.readable_path)
+        spool.close()
+        self.path = outer.path
+
+    def _protect(self, inputs: Inputs) -> None:
+        super()._protect(inputs)
+        inputs.add(os.fstat(self._outer.fileno()), str(self._outer.path))
+
+    def close(self) -> None:
+        super().close()
+        self._outer.close()
+
+
+@dataclass(slots=True, kw_only=True)
+class OpenedSource:
+    """A file to read as a snapshot, and where it is from. `directory`: the one in which `located` was found."""
+
+    source: Source
+    notices: tuple[str, ...]
+    data_directory: Path | None
+    directory: Path | None
+    located: Located | None
+    container: Unwrapped | None
+
+    def close(self) -> None:
+        """Close the file, and what it was unpacked from."""
+        self.source.close()
+        if self.container is not None:
+            self.container.close()
+
+
+def _from_stdin(unpacking: Unpacking) -> Source:
+    if sys.stdin is None:
+        raise InputError("cannot read a snapshot from stdin: it is closed", code="cannot_read")
+    spool = receive(sys.stdin.buffer, unpacking)
+    try:
+        source = Source(spool.readable_path)
+    finally:
+        spool.close()
+    source.path = Path("stdin")
+    return source
+
+
+def open_source(path: Path, unpacking: Unpacking = DEFAULT) -> OpenedSource:
+    """Find the file that is to be read as a snapshot, and unpack it. Raises as `open_snapshot`, for no bolt file too.
+
+    With `unpacking.broken` any file is taken.
     """
-    path = Path(path)
     notices: tuple[str, ...] = ()
-    directory: Path | None = None
-    if path.is_dir():
-        directory = path if has_wal(path) else None
+    data_directory: Path | None = None
+    directory = path if path.is_dir() else None
+    located: Located | None = None
+    if directory is not None and not _database_in(directory).is_file():
+        located = find_in_directory(directory, unpacking.entry)
+    if directory is not None and located is not None:
+        path, notices = directory / located.file, located.notices
+        for member in located.members:  # what belongs to a backup is not written, even where it is not read
+            remember((directory / member.name).stat(), str(directory / member.name))
+        unpacking = replace(unpacking, entry=None)
+    elif directory is not None:
+        data_directory = path if has_wal(path) else None
         path, notices = in_data_directory(path)
-    source = Source(path)
+    outer = _from_stdin(unpacking) if path == STDIN else Source(path)
+    with ExitStack() as undo:
+        undo.callback(outer.close)
+        found = unwrap(outer.fileno(), str(outer.path), unpacking)
+        undo.callback(found.close)
+        outer.check_unchanged()
+        source = outer if found.spool is None else _Unpacked(outer, found.spool)
+        undo.pop_all()
+        return OpenedSource(
+            source=source,
+            notices=notices + found.notices,
+            data_directory=data_directory,
+            directory=directory,
+            located=located,
+            container=in_directory(found, directory, located),
+        )
+
+
+def open_snapshot(path: Path | str, unpacking: Unpacking = DEFAULT, *, prefixes: Sequence[str] = ()) -> OpenedSnapshot:
+    """Open a snapshot file, a `member/snap/db`, an etcd data directory, or what a platform puts around one, read-only.
+
+    `-` is stdin. `prefixes`: the API servers' `--etcd-prefix`, where they are not to be found from the keys.
+    Raises InputError when there is nothing to open or something to open it with is missing, FormatError
+    when there is no snapshot or it is damaged, OutputError when there is no room to unpack.
+    """
+    found = open_source(Path(path), unpacking)
+    source, notices, stated = found.source, found.notices, None
     try:
         snapshot = Snapshot(source.buffer, source.release_memory)
-        return OpenedSnapshot(source, snapshot, notices, directory, given_prefixes=tuple(prefixes))
+        if found.located is not None and found.directory is not None:
+            stated = found.directory
+            if found.located.deltas:
+                spool, more = with_deltas(snapshot, stated, found.located.deltas, folder_for(unpacking.near))
+                source, notices = _Unpacked(source, spool), notices + more
+                snapshot = Snapshot(source.buffer, source.release_memory)
+        return OpenedSnapshot(
+            source,
+            snapshot,
+            notices,
+            found.data_directory,
+            stated,
+            container=found.container,
+            given_prefixes=tuple(prefixes),
+        )
     except BaseException:
         source.close()
+        if found.container is not None:
+            found.container.close()
         raise
 
 
 def in_data_directory(directory: Path) -> tuple[Path, tuple[str, ...]]:
     """Find the db file of an etcd data directory, and what its user should know. Raises InputError."""
-    database = directory / "member" / "snap" / "db"
+    database = _database_in(directory)
     if not database.is_file():
         raise InputError(
             f"{directory} is a directory without member/snap/db",
@@ -227,6 +345,10 @@ def in_data_directory(directory: Path) -> tuple[Path, tuple[str, ...]]:
             "  `rewrite --engine etcd`, `verify --boot` and `scratch` read the WAL too",
         )
     return database, notices
+
+
+def _database_in(directory: Path) -> Path:
+    return directory / "member" / "snap" / "db"
 
 
 def has_wal(directory: Path) -> bool:

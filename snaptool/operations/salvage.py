@@ -13,17 +13,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from snaptool.bolt import DatabaseWriter, check
+from snaptool.containers import DEFAULT, Unpacking
 from snaptool.errors import FormatError
 from snaptool.etcd import BUCKETS, Revision, Snapshot
 from snaptool.etcd.salvage import Origin, Records, Salvage
 from snaptool.etcd.salvage import salvage as collect
 from snaptool.files import Draft, Source, check_target
 from snaptool.operations.labels import LONGEST_HEADER, Header, header_of
-from snaptool.operations.opening import in_data_directory
+from snaptool.operations.opening import open_source
 from snaptool.operations.sweep import Progress, no_progress
 from snaptool.operations.written import FileReport, ReadBackFailed
 
@@ -70,15 +71,25 @@ class SalvageReport:
     pages_read: int
     carved_pages: int
     dangling_leases: int
+    notices: tuple[str, ...] = ()
 
 
-def salvage(path: Path, target: Path, *, force: bool = False, progress: Progress = no_progress) -> SalvageReport:
+def salvage(
+    path: Path,
+    target: Path,
+    *,
+    unpacking: Unpacking = DEFAULT,
+    force: bool = False,
+    progress: Progress = no_progress,
+) -> SalvageReport:
     """Write to `target` what can be trusted of the snapshot, db file or data directory at `path`.
+
+    What is around a snapshot is unpacked as far as it goes.
 
     Raises InputError for a source or a target that cannot be, NothingToCarve and NothingSalvaged when nothing is left,
     OutputError when the disk fails, ReadBackFailed when the written file is not as it should be.
     """
-    with _source(path) as source:
+    with _source(path, unpacking) as (source, notices):
         check_target(target, force=force, source=source)
         progress("salvaging", 0, 1)
         found = collect(source.buffer)
@@ -107,25 +118,29 @@ def salvage(path: Path, target: Path, *, force: bool = False, progress: Progress
             pages_read=found.pages,
             carved_pages=found.carved_pages,
             dangling_leases=dangling,
+            notices=notices,
         )
 
 
 @contextmanager
-def carve(path: Path) -> Iterator[Iterator[CarvedRecord]]:
+def carve(path: Path, unpacking: Unpacking = DEFAULT) -> Iterator[Iterator[CarvedRecord]]:
     """Open a file of any state and give what lies in its free pages, by revision. Writes nothing.
 
     In a file whose tree is broken, records that `salvage` would take are among them. Raises InputError, NothingToCarve.
     """
-    with _source(path) as source:
+    with _source(path, unpacking) as (source, _):
         found = collect(source.buffer)
         source.check_unchanged()
         yield _carved(found.left)
 
 
 @contextmanager
-def _source(path: Path) -> Iterator[Source]:
-    with Source(in_data_directory(path)[0] if path.is_dir() else path) as source:
-        yield source
+def _source(path: Path, unpacking: Unpacking) -> Iterator[tuple[Source, tuple[str, ...]]]:
+    found = open_source(path, replace(unpacking, broken=True))
+    try:
+        yield found.source, found.notices
+    finally:
+        found.close()
 
 
 def _carved(records: Records) -> Iterator[CarvedRecord]:

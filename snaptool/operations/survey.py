@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from snaptool.containers import Unwrapped
 from snaptool.etcd import Snapshot, Trailer
 from snaptool.operations.crypto import SystemRandomness, Work, Workshop
 from snaptool.operations.findings import Finding, finding, from_etcd, grouped
@@ -127,6 +128,7 @@ class Survey:
     """What a snapshot is and holds. `lost`: the values that do not open, empty without keys to read with.
 
     `undecodable`: those that no API server can decode; without keys only what is plaintext is looked at.
+    `container`: what was around it, None where the file itself is the snapshot.
     """
 
     file: FileFacts
@@ -135,6 +137,7 @@ class Survey:
     lost: tuple[LostValue, ...]
     undecodable: tuple[LostValue, ...]
     findings: tuple[Finding, ...]
+    container: Unwrapped | None = None
 
 
 def survey(
@@ -172,6 +175,7 @@ def survey(
         lost=swept.lost,
         undecodable=swept.undecodable,
         findings=grouped(findings),
+        container=opened.container,
     )
 
 

@@ -125,7 +125,6 @@ def export_command(
         parse_types,
     )
     from snaptool.operations.keys import keyring_for_reading
-    from snaptool.operations.opening import open_snapshot
 
     request = ExportRequest(
         namespaces=namespaces,
@@ -150,7 +149,7 @@ def export_command(
         force=force,
     )
     read_with = options.load_configs(configs, terminal)
-    with terminal.progress() as progress, open_snapshot(snapshot, prefixes=prefixes) as opened:
+    with terminal.progress() as progress, options.open_snapshot(snapshot, prefixes=prefixes) as opened:
         for notice in opened.notices:
             terminal.note(notice)
         keys = keyring_for_reading(opened, read_with, kms, skip_hash_check=skip_hash_check, progress=progress)

@@ -66,7 +66,7 @@ def _trailer(spool: Spool, trailer: Trailer, snapshot: Snapshot) -> bytes:
         for block in spool.blocks():
             digest.update(block)
         return digest.digest()
-    return snapshot.trailer or b""
+    return snapshot.behind
 
 
 def _notices(replay: Replay, snapshot: Snapshot) -> tuple[str, ...]:

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from snaptool.etcd import Revision
 from snaptool.kube import parse_key
-from snaptool.operations.browse import order_of_keys
 from snaptool.operations.crypto import (
     DIGEST_SIZE,
     Batch,
@@ -34,6 +33,7 @@ from snaptool.operations.crypto import (
     plaintext_digest,
 )
 from snaptool.operations.labels import Header, Labels
+from snaptool.operations.listing import order_of_keys
 from snaptool.operations.opening import NoKeyUnderPrefix, OpenedSnapshot
 from snaptool.operations.reasons import explain
 from snaptool.operations.sweep import Progress, no_progress

@@ -5,7 +5,7 @@
 order: the printers sort.
 """
 
-from snaptool.kube.kinds.crds import CRD_KIND, CRD_V1, crd_to_v1, is_stored_crd, pruned, pruning_schema
+from snaptool.kube.kinds.crds import CRD_KIND, CRD_V1, crd_to_v1, is_stored_crd, mapping, pruned, pruning_schema
 from snaptool.kube.kinds.printing import json_text, yaml_text
 from snaptool.kube.kinds.reader import UNKNOWN, Decoded, Plain, UnknownField, decode_object
 from snaptool.kube.kinds.served import as_served, list_of, without_managed_fields
@@ -28,6 +28,7 @@ __all__ = [
     "known_kinds",
     "list_keys",
     "list_of",
+    "mapping",
     "message_of",
     "pruned",
     "pruning_schema",

@@ -18,9 +18,9 @@ from snaptool.etcd import RecordChunk, StoredRecord, decode_key_value
 from snaptool.kube import RESOURCE_TYPES, ResourceKey, ResourceType, parse_key
 from snaptool.kube.export import Kind, Tree, group_of
 from snaptool.kube.kinds import Decoded, as_served, decode_object
-from snaptool.operations.browse import order_of_keys
 from snaptool.operations.crypto import Outcome, open_value
 from snaptool.operations.labels import Labels, header_of, resource_of
+from snaptool.operations.listing import order_of_keys
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.reasons import explain
 from snaptool.operations.sweep import Progress

@@ -1,0 +1,165 @@
+"""`snaptool diff`: what differs between two snapshots, by plaintext."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from snaptool.cli import exits, options
+from snaptool.cli.looking import SHOWN_REASONS, examples, open_for_reading
+from snaptool.cli.render import Terminal, echo, print_json_members, print_sentence, print_table
+from snaptool.errors import InputError
+
+if TYPE_CHECKING:
+    from snaptool.operations.diff import Diff, Difference, DiffValue
+    from snaptool.operations.keys import KmsOptions
+
+
+@click.command(
+    "diff",
+    epilog=examples(
+        "snaptool diff before.db after.db --config-a old.yaml --config-b new.yaml",
+    ),
+)
+@options.snapshot_argument("a", "A", "--entry-a")
+@options.snapshot_argument("b", "B", "--entry-b")
+@options.config_option("--config-a", "EncryptionConfiguration to read A with; may be repeated, tried in order.")
+@options.config_option("--config-b", "EncryptionConfiguration to read B with; may be repeated, tried in order.")
+@options.hash_option
+@options.prefix_option
+@options.jobs_option
+@options.kms_options
+@options.output_option()
+@options.terminal_options
+def diff_command(
+    a: Path,
+    b: Path,
+    config_as: tuple[str, ...],
+    config_bs: tuple[str, ...],
+    prefixes: tuple[str, ...],
+    jobs: int,
+    kms: KmsOptions,
+    output: str,
+    terminal: Terminal,
+    *,
+    skip_hash_check: bool,
+) -> int:
+    """Compare the current values of two snapshots by their plaintext.
+
+    Exit code 0 when every plaintext is the same, however it is encrypted; 1 when keys were added, removed or changed; 3
+    when there is no such key, but values that do not open and so cannot be compared.
+    """
+    from snaptool.operations.diff import DiffSide, diff
+    from snaptool.operations.keys import keyring_for_reading, kms_configs
+
+    if [*config_as, *config_bs].count("-") > 1:
+        raise InputError("stdin can be read once only", hint="put the second configuration into a file")
+    read_a, read_b = options.load_configs(config_as, terminal), options.load_configs(config_bs, terminal)
+    with (
+        terminal.progress() as progress,
+        open_for_reading(a, prefixes, terminal, "a") as opened_a,
+        open_for_reading(b, prefixes, terminal, "b") as opened_b,
+    ):
+        if not skip_hash_check and kms_configs([*read_a, *read_b]):
+            for opened in (opened_a, opened_b):  # before any key service is asked
+                opened.require_right_trailer()
+        keys_a = keyring_for_reading(opened_a, read_a, kms, progress=progress)
+        keys_b = keyring_for_reading(opened_b, read_b, kms, progress=progress)
+        for keys in (keys_a, keys_b):
+            options.note_key_problems(terminal, keys)
+        found = diff(
+            DiffSide(opened_a, keys_a.keyring if config_as else None),
+            DiffSide(opened_b, keys_b.keyring if config_bs else None),
+            skip_hash_check=skip_hash_check,
+            jobs=jobs,
+            progress=progress,
+        )
+        progress.close()
+        if output == "json":
+            revisions = (opened_a.snapshot.current_revision, opened_b.snapshot.current_revision)
+            print_json_members(_diff_members(found, (a, b), revisions))
+        else:
+            _print_diff(found)
+    if keys_a.outage or keys_b.outage:
+        return exits.KEY_SERVICE
+    if found.differs:
+        return exits.FAILED
+    return exits.FINDINGS if len(found.undecided) else exits.DONE
+
+
+def _diff_members(found: Diff, paths: tuple[Path, Path], revisions: tuple[int, int]) -> Iterator[tuple[str, Any]]:
+    yield "a", {"path": paths[0], "revision": revisions[0]}
+    yield "b", {"path": paths[1], "revision": revisions[1]}
+    yield "same", found.same
+    for name in ("added", "removed", "changed", "re_encrypted", "undecided"):
+        yield name, (_difference_document(one) for one in getattr(found, name))
+
+
+def _difference_document(one: Difference) -> dict[str, Any]:
+    return {
+        "key": one.key,
+        "resource": one.resource,
+        "namespace": one.namespace or None,
+        "name": one.name,
+        "a": _side_document(one.a),
+        "b": _side_document(one.b),
+    }
+
+
+def _side_document(value: DiffValue | None) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    return {
+        "revision": value.revision.main,
+        "provider": value.header.provider,
+        "key_name": value.key_name,
+        "size": value.size,
+        "explanation": value.reason,
+    }
+
+
+def _print_diff(found: Diff) -> None:
+    ways = (
+        ("added", found.added),
+        ("removed", found.removed),
+        ("changed", found.changed),
+        ("undecided", found.undecided),
+    )
+    for change, ones in ways:
+        for resource, group in itertools.groupby(ones, lambda one: one.resource):
+            headings, right = ["NAMESPACE", "NAME", "REVISION", "STORED UNDER"], "  r"
+            if change in {"changed", "undecided"}:
+                headings, right = ["NAMESPACE", "NAME", "REV A", "REV B", "A UNDER", "B UNDER"], "  rr"
+            echo(f"{change} {resource}")
+            print_table(headings, (_difference_cells(one) for one in group), right=right)
+            echo()
+    reasons: dict[tuple[str, str], int] = {}
+    for one in found.undecided:
+        for side, value in (("A", one.a), ("B", one.b)):
+            if value is not None and value.reason and len(reasons) < SHOWN_REASONS:
+                reasons[side, value.reason] = reasons.get((side, value.reason), 0) + 1
+    for (side, sentence), count in reasons.items():
+        print_sentence(f"{count:,} undecided, not opened in {side}: {sentence}")
+    for way in found.recoded():
+        origin, target = f"{way.from_header.provider} {way.from_key}", f"{way.to_header.provider} {way.to_key}"
+        print_sentence(f"{way.count:,} {way.resource} re-encrypted only: {origin.rstrip()} to {target.rstrip()}")
+    counts = ", ".join(f"{len(ones):,} {name}" for name, ones in ways)
+    print_sentence(f"{found.same:,} stored alike, {len(found.re_encrypted):,} re-encrypted only, {counts}")
+
+
+def _difference_cells(one: Difference) -> list[object]:
+    values = [value for value in (one.a, one.b) if value is not None]
+    return [
+        one.namespace or None,
+        one.name,
+        *(str(value.revision) for value in values),
+        *(_under(value) for value in values),
+    ]
+
+
+def _under(value: DiffValue) -> str:
+    return f"{value.header.provider} {value.key_name}".rstrip()

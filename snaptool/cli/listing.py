@@ -1,0 +1,243 @@
+"""`snaptool list`: keys, and what each value is stored under."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from snaptool.cli import exits, options
+from snaptool.cli.looking import SHOWN_REASONS, examples, open_for_reading, print_reasons, state
+from snaptool.cli.render import Terminal, echo, print_json_members, print_table
+from snaptool.text import printable
+
+if TYPE_CHECKING:
+    from snaptool.operations.keys import KmsOptions
+    from snaptool.operations.listing import ListedRecord, Listing
+    from snaptool.operations.salvage import CarvedRecord
+
+
+@click.command(
+    "list",
+    epilog=examples(
+        "snaptool list backup.db secrets -n shop",
+        "snaptool list backup.db /registry/pods/ -o name",
+        "snaptool list backup.db --lost --config old.yaml",
+    ),
+)
+@options.snapshot_argument()
+@click.argument("word", metavar="[TYPE | KEY-PREFIX]", required=False)
+@click.option("-n", "--namespace", metavar="NS", help="Only this namespace.  [default: all]")
+@click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces: the default, for the habit of it.")
+@click.option("--all-revisions", is_flag=True, help="Every stored revision and deletion, not only current values.")
+@click.option("--lost", is_flag=True, help="Only values that --config does not open, with the reasons.")
+@click.option("--carved", is_flag=True, help="What lies in free pages, in a file of any state; takes only -o besides.")
+@options.config_option()
+@options.hash_option
+@options.prefix_option
+@options.jobs_option
+@options.kms_lost_option
+@options.kms_options
+@options.output_option("text", "wide", "name", "json")
+@options.terminal_options
+def list_command(
+    snapshot: Path,
+    word: str | None,
+    namespace: str | None,
+    configs: tuple[str, ...],
+    prefixes: tuple[str, ...],
+    jobs: int,
+    kms: KmsOptions,
+    output: str,
+    terminal: Terminal,
+    *,
+    all_namespaces: bool,
+    all_revisions: bool,
+    lost: bool,
+    carved: bool,
+    skip_hash_check: bool,
+) -> int:
+    """List keys: namespace, name, revision, and what each value is stored under.
+
+    TYPE is what kubectl takes: secrets, cm, deploy.apps, PLURAL.GROUP for a custom resource; a KEY-PREFIX begins with
+    a slash. With --config each value is opened too, to tell whether it is lost or stale; exit code 3 when one is lost.
+    """
+    from snaptool.operations.keys import keyring_for_reading
+    from snaptool.operations.listing import listing
+
+    if carved:
+        if word or namespace or configs or lost or all_revisions:
+            raise click.UsageError("--carved lists all that lies in free pages, and takes no other choice")
+        return _list_carved(snapshot, output, terminal)
+    if lost and not configs:
+        raise click.UsageError("--lost needs --config: without keys no value opens")
+    read_with = options.load_configs(configs, terminal)
+    with terminal.progress() as progress, open_for_reading(snapshot, prefixes, terminal) as opened:
+        keys = keyring_for_reading(opened, read_with, kms, skip_hash_check=skip_hash_check, progress=progress)
+        options.note_key_problems(terminal, keys)
+        keyring = keys.keyring if configs else None
+        rows = listing(
+            opened,
+            word,
+            None if all_namespaces else namespace,
+            keyring,
+            all_revisions=all_revisions,
+            lost=lost,
+            skip_hash_check=skip_hash_check,
+            jobs=jobs,
+            progress=progress,
+        )
+        progress.close()
+        if output == "json":
+            print_json_members(_listing_members(rows, snapshot))
+        elif output == "name":
+            for row in rows:
+                echo(_short_name(row))
+        else:
+            _print_listing(rows, with_keys=keyring is not None, all_revisions=all_revisions, wide=output == "wide")
+        if not len(rows):
+            terminal.note("no value is lost" if lost and not rows.lost_before else "no keys found")
+        if rows.lost_before:
+            terminal.note(f"older revisions are lost too: {rows.lost_before:,}; --all-revisions lists them")
+        if keys.outage is not None:
+            return exits.KEY_SERVICE
+        return exits.FINDINGS if rows.lost or rows.lost_before else exits.DONE
+
+
+def _list_carved(path: Path, output: str, terminal: Terminal) -> int:
+    from snaptool.operations.salvage import carve
+
+    with carve(path, options.unpacking()) as found:
+        if output == "json":
+            print_json_members((("path", path), ("items", (_carved_document(one) for one in found))))
+            return exits.DONE
+        rows = list(found)
+    if output == "name":
+        for one in rows:
+            echo(printable(one.key))
+    elif rows:
+        print_table(
+            ["KEY", "REVISION", "SIZE", "PROVIDER", "PAGE", "STATE"],
+            (
+                [
+                    printable(one.key),
+                    str(one.revision),
+                    "deleted" if one.deleted else one.size,
+                    "" if one.deleted else one.header.provider,
+                    one.page,
+                    one.origin.value,
+                ]
+                for one in rows
+            ),
+            right=" rr r",
+        )
+    if not rows:
+        terminal.note("no records lie in free pages")
+    return exits.DONE
+
+
+def _carved_document(one: CarvedRecord) -> dict[str, Any]:
+    return {
+        "key": printable(one.key),
+        "revision": one.revision.main,
+        "sub": one.revision.sub,
+        "deleted": one.deleted,
+        "size": one.size,
+        "provider": None if one.deleted else one.header.provider,
+        "key_name": None if one.deleted else one.header.name,
+        "page": one.page,
+        "state": one.origin.value,
+    }
+
+
+def _listing_members(rows: Listing, path: Path) -> Iterator[tuple[str, Any]]:
+    yield "path", path
+    yield "revision", rows.revision
+    yield "lost", rows.lost
+    yield "lost_older", rows.lost_before
+    yield "items", (_listed_document(row) for row in rows)
+
+
+def _listed_document(row: ListedRecord) -> dict[str, Any]:
+    from snaptool.operations.reasons import server_message
+
+    outcome = row.outcome
+    return {
+        "key": row.key,
+        "resource": row.resource,
+        "namespace": row.namespace or None,
+        "name": row.name,
+        "revision": row.revision.main,
+        "sub": row.revision.sub,
+        "version": row.version,
+        "live": row.live,
+        "deleted": row.deleted,
+        "provider": None if row.deleted else row.header.provider,
+        "key_name": None if row.deleted else row.key_name,
+        "size": row.size,
+        "opens": None if outcome is None else outcome.opened,
+        "stale": None if outcome is None else outcome.opened and outcome.stale,
+        "reasons": [] if outcome is None else list(outcome.reasons),
+        "explanation": row.reason,
+        "server_error": "" if outcome is None else server_message(outcome),
+    }
+
+
+def _short_name(row: ListedRecord) -> str:
+    """Name an object as `kubectl -o name` does: `secret/smtp`, `deployment.apps/shop`."""
+    from snaptool.kube import RESOURCE_TYPES
+
+    kind = next((known for known in RESOURCE_TYPES if known.group_resource == row.resource), None)
+    if kind is None or not kind.kind:
+        return f"{row.resource}/{row.name}"
+    group = f".{kind.group}" if kind.group else ""
+    return f"{kind.kind.lower()}{group}/{row.name}"
+
+
+def _print_listing(rows: Listing, *, with_keys: bool, all_revisions: bool, wide: bool) -> None:
+    reasons: dict[tuple[str, str], int] = {}
+    # A column for the resource would make most lines too long for a terminal.
+    for number, (resource, group) in enumerate(itertools.groupby(rows, lambda row: row.resource)):
+        first = next(group)
+        headings, right = ["NAME", "REVISION", "PROVIDER", "KEY", "SIZE"], " r  r"
+        if first.namespace:
+            headings, right = ["NAMESPACE", *headings], " " + right
+        if with_keys or all_revisions:
+            headings, right = [*headings, "STATE"], right + " "
+        if wide:
+            headings, right = [*headings, "VERSION", "ETCD KEY"], right + "r"
+        if rows.selection.kind is None:
+            if number:
+                echo()
+            echo(resource)
+        cells = (
+            _listed_cells(row, headings, reasons, only_current=not all_revisions)
+            for row in itertools.chain([first], group)
+        )
+        print_table(headings, cells, right=right)
+    print_reasons(reasons)
+
+
+def _listed_cells(
+    row: ListedRecord, headings: Sequence[str], reasons: dict[tuple[str, str], int], *, only_current: bool
+) -> list[object]:
+    from snaptool.operations.reasons import server_message
+
+    if row.reason and row.outcome is not None and len(reasons) < SHOWN_REASONS:
+        why = (row.reason, server_message(row.outcome))
+        reasons[why] = reasons.get(why, 0) + 1
+    cells: dict[str, object] = {
+        "NAMESPACE": row.namespace,
+        "NAME": row.name,
+        "REVISION": str(row.revision),
+        "PROVIDER": None if row.deleted else row.header.provider,
+        "KEY": row.key_name or None,
+        "SIZE": None if row.deleted else row.size,
+        "STATE": state(row, only_current=only_current),
+        "VERSION": row.version or None,
+        "ETCD KEY": row.key,
+    }
+    return [cells[heading] for heading in headings]

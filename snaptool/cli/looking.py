@@ -1,0 +1,78 @@
+"""What `list`, `get`, `history` and `diff` share: opening, keys for a few values, words of a record's state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from snaptool.cli import options
+from snaptool.cli.render import Terminal, echo, print_sentence
+
+if TYPE_CHECKING:
+    from snaptool.operations.keys import KmsOptions
+    from snaptool.operations.listing import ListedRecord
+    from snaptool.operations.object import HistoryEntry
+    from snaptool.operations.opening import OpenedSnapshot
+    from snaptool.providers import Keyring
+    from snaptool.providers.kms import AskingKeys
+
+SHOWN_REASONS = 20
+
+namespace_option = click.option("-n", "--namespace", metavar="NS", help="Namespace.  [default: default]")
+
+
+def examples(*lines: str) -> str:
+    """Return the epilog of a command's help."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+@contextmanager
+def asking(
+    configs: Sequence[str], kms: KmsOptions, terminal: Terminal
+) -> Iterator[tuple[Keyring | None, Sequence[AskingKeys]]]:
+    """Keys for the few values that the block opens. A value that is lost because of a KMS plugin raises its error."""
+    from snaptool.operations.keys import asking_keyring
+    from snaptool.operations.object import ValueLost
+
+    with asking_keyring(options.load_configs(configs, terminal), kms) as (keyring, asking):
+        try:
+            yield keyring if configs else None, asking
+        except ValueLost as lost:
+            failure = next((failure for keys in asking for failure in keys.failures), None)
+            if failure is None:
+                raise
+            raise failure from lost
+
+
+def open_for_reading(
+    path: Path, prefixes: tuple[str, ...], terminal: Terminal, name: str = "snapshot"
+) -> OpenedSnapshot:
+    """Open a snapshot, and say what is to be known about how it was found."""
+    opened = options.open_snapshot(path, name, prefixes=prefixes)
+    for notice in opened.notices:
+        terminal.note(notice)
+    return opened
+
+
+def state(row: ListedRecord | HistoryEntry, *, only_current: bool = False) -> str:
+    """Say in a word or two what a record is."""
+    if row.deleted:
+        return "deleted"
+    words = [] if only_current else ["current" if row.live else "old"]
+    if row.outcome is not None and not row.outcome.opened:
+        words.append("LOST")
+    elif row.outcome is not None and row.outcome.stale:
+        words.append("stale")
+    return ", ".join(words) or "opens"
+
+
+def print_reasons(reasons: dict[tuple[str, str], int]) -> None:
+    """Say why values are lost: our sentence and the API server's, with how many each is about."""
+    for (sentence, server), count in reasons.items():
+        echo()
+        print_sentence(f"{count:,} lost: {sentence}")
+        print_sentence(f"    kube-apiserver says: {server}")

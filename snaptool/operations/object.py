@@ -1,0 +1,363 @@
+"""One object in a snapshot: finding and opening its value as it was at a revision, and the history of its key.
+
+A key is looked for by its hash, and nothing else is decoded. Which one people mean is said as with kubectl, TYPE NAME
+and a namespace, or by the etcd key itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from snaptool.errors import InputError, ProviderError
+from snaptool.etcd import KeyValue, Revision, Snapshot, StoredRecord, decode_key_value
+from snaptool.kube import ResourceType, key_prefixes, parse_key, resolve_type
+from snaptool.operations.crypto import Outcome, open_value, plaintext_digest
+from snaptool.operations.labels import Header, header_of, resource_of
+from snaptool.operations.listing import beginning, ending
+from snaptool.operations.opening import OpenedSnapshot
+from snaptool.operations.reasons import explain, server_message
+from snaptool.providers import Chain, Keyring, Kind, Reason
+from snaptool.text import printable
+
+DEFAULT_NAMESPACE = "default"
+"""Where an object is looked for when its type has namespaces and none is named: kubectl's default."""
+
+
+class NoSuchKey(InputError):
+    """The snapshot has no such key, or none at that revision. `key` is what was looked for, as the user said it."""
+
+    def __init__(self, key: str, problem: str, *, hint: str) -> None:
+        super().__init__(f"{key}: {problem}", hint=hint)
+        self.key = key
+
+
+class ValueLost(ProviderError):
+    """A value that was asked for does not open."""
+
+    def __init__(self, value: StoredValue, outcome: Outcome, sentence: str, *, with_config: bool) -> None:
+        hint = "give the EncryptionConfiguration of its cluster with --config; -o stored shows the bytes as they are"
+        if with_config:
+            hint = f"kube-apiserver says: {server_message(outcome)}; another --config may hold the key that fits"
+        super().__init__(f"{printable(value.key)} at revision {value.revision} does not open: {sentence}", hint=hint)
+        self.key = value.key
+        self.revision = value.revision
+        self.reasons = outcome.reasons
+
+
+# --- one key --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A key as the user said it: `key` whole, or `kind`, `name` and `namespace`.
+
+    `namespace_assumed`: the type may have namespaces, none was named, so it is looked for in `default`.
+    """
+
+    said: str
+    key: bytes | None = None
+    kind: ResourceType | None = None
+    name: str = ""
+    namespace: str | None = None
+    namespace_assumed: bool = False
+
+    def keys(self, prefixes: Sequence[str]) -> tuple[bytes, ...]:
+        """The etcd keys that this may be, likelier first."""
+        if self.kind is None:
+            return () if self.key is None else (self.key,)
+        return tuple(
+            key for prefix in prefixes for key in key_prefixes(self.kind, self.namespace, self.name, prefix=prefix)
+        )
+
+
+def parse_target(
+    words: Sequence[str],
+    namespace: str | None = None,
+    resolve: Callable[[str], ResourceType] = resolve_type,
+) -> Target:
+    """Read `KEY`, `TYPE NAME` or `TYPE/NAME`. Raises UnknownType, and InputError for anything else."""
+    if len(words) == 1:
+        kind_word, slash, name = words[0].partition("/")
+        if not (kind_word and slash and name):
+            key = words[0].encode(errors="surrogateescape")
+            return Target(said=printable(key), key=key)
+        words = (kind_word, name)
+    if len(words) != 2:
+        raise InputError("name one key, or a type and a name", hint="for example: secrets my-secret -n my-namespace")
+    return target_of(resolve(words[0]), words[1], namespace)
+
+
+def target_of(kind: ResourceType, name: str, namespace: str | None = None) -> Target:
+    """Make the target of an object of a type; kubectl's default namespace where none is named."""
+    assumed = namespace is None and kind.namespaced is not False
+    where = None if kind.namespaced is False else namespace or DEFAULT_NAMESPACE
+    said = f"{kind.group_resource} {name!r}" + (f" in namespace {where!r}" if where else "")
+    return Target(said=said, kind=kind, name=name, namespace=where, namespace_assumed=assumed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredValue:
+    """One value as it is stored. `stored`: with the encryption around it; `live`: it is the current one of its key."""
+
+    key: bytes
+    revision: Revision
+    live: bool
+    header: Header
+    stored: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedValue:
+    """What opening a value gave. `notice`: what the user should know about it, empty mostly."""
+
+    plaintext: bytes = field(repr=False)
+    outcome: Outcome
+    notice: str = ""
+
+
+def find_value(
+    opened: OpenedSnapshot,
+    target: Target,
+    revision: int | None = None,
+    *,
+    skip_hash_check: bool = False,
+) -> StoredValue:
+    """Find the current value of a key, or the one that a client got at `revision`.
+
+    Raises NoSuchKey, WrongTrailer, and the FormatErrors of a damaged file.
+    """
+    key, records = _find(opened, target, skip_hash_check=skip_hash_check)
+    snapshot = opened.snapshot
+    if revision is not None and revision > snapshot.current_revision:
+        problem = f"the snapshot ends at revision {snapshot.current_revision}, before {revision}"
+        raise NoSuchKey(printable(key), problem, hint="without --revision you get the current value")
+    until = [record for record in records if revision is None or record.revision.main <= revision]
+    if not until:
+        problem = f"its oldest record is of revision {records[0].revision}, after {revision}"
+        if snapshot.compacted_revision:
+            problem += f"; the store was compacted at {snapshot.compacted_revision}"
+        raise NoSuchKey(printable(key), problem, hint="`snaptool history` lists what is stored")
+    record = until[-1]
+    if record.tombstone:
+        hint = "nothing older is stored"
+        if len(until) > 1:
+            hint = f"its value before that: --revision {until[-2].revision.main}"
+        raise NoSuchKey(printable(key), f"it was deleted at revision {record.revision}", hint=hint)
+    return _stored_value(snapshot, record, live=record is records[-1])
+
+
+def _stored_value(snapshot: Snapshot, record: StoredRecord, *, live: bool) -> StoredValue:
+    stored = decode_key_value(snapshot.stored_value(record)).value
+    return value_at(record.key, record.revision, stored, live=live)
+
+
+def value_at(key: bytes, revision: Revision, stored: bytes, *, live: bool) -> StoredValue:
+    """Make the value of a record from its stored bytes."""
+    return StoredValue(key=key, revision=revision, live=live, header=header_of(stored), stored=stored)
+
+
+def _find(opened: OpenedSnapshot, target: Target, *, skip_hash_check: bool) -> tuple[bytes, list[StoredRecord]]:
+    snapshot = opened.snapshot
+    with opened.digests() as digests:
+        keys = target.keys(opened.prefixes)
+        histories = snapshot.history_of(keys)
+        if not skip_hash_check:
+            digests.require_right_trailer()
+    for key in keys:
+        if key in histories:
+            return key, histories[key]
+    raise NoSuchKey(target.said, "there is no such key", hint=_where_else(snapshot, target, opened.prefixes))
+
+
+_NAMED_PLACES = 5
+
+
+def _where_else(snapshot: Snapshot, target: Target, prefixes: Sequence[str]) -> str:
+    """Say where objects of the same type and name are, which is what people who forgot `-n` need."""
+    if target.kind is None:
+        return "`snaptool list SNAPSHOT KEY-PREFIX` shows which keys there are; or say a type and a name"
+    tail = b"/" + target.name.encode(errors="surrogateescape")
+    heads = [head for prefix in prefixes for head in key_prefixes(target.kind, prefix=prefix)]
+    places: dict[str, None] = {}
+    for chunk in snapshot.records():
+        for head in heads:
+            rows = ending(chunk, beginning(chunk, np.arange(len(chunk)), head), tail)
+            for row in rows.tolist() if len(places) <= _NAMED_PLACES else ():
+                parsed = parse_key(chunk.user_key(row), prefixes)
+                if parsed is not None and parsed.namespace and parsed.name == target.name:
+                    places[parsed.namespace] = None
+    if not places:
+        return f"`snaptool list SNAPSHOT {target.kind.group_resource}` shows which there are"
+    more = ", ..." if len(places) > _NAMED_PLACES else ""
+    return f"one of that name is in namespace {', '.join([*places][:_NAMED_PLACES])}{more}: say -n"
+
+
+def open_found(opened: OpenedSnapshot, value: StoredValue, keyring: Keyring | None) -> OpenedValue:
+    """Open a value that was found. What is stored in clear is shown whatever the keyring says. Raises ValueLost."""
+    prefixes = opened.prefixes
+    chain = (keyring or Keyring()).chain_for(resource_of(value.key, prefixes).group_resource)
+    outcome, plaintext = open_value(chain, value.stored, value.key)
+    if value.header.kind is Kind.IDENTITY:
+        notice = "" if keyring is None else explain(outcome, value.header)
+        return OpenedValue(plaintext=value.stored, outcome=outcome, notice=notice)
+    if plaintext is None or not outcome.opened:
+        sentence = explain(outcome, value.header, with_config=False)
+        if keyring is not None:
+            sentence = _Origins(opened.snapshot, value.key, chain, prefixes).explain(value, outcome)
+        raise ValueLost(value, outcome, sentence, with_config=keyring is not None)
+    return OpenedValue(plaintext=plaintext, outcome=outcome)
+
+
+class _Origins:
+    """Finds the etcd key that a value was moved from: the one of the same resource under which it opens.
+
+    AES-GCM and KMS bind a value to its etcd key. Gives up after some tries, in all, which take some 100 ms.
+    """
+
+    def __init__(self, snapshot: Snapshot, key: bytes, chain: Chain, prefixes: Sequence[str]) -> None:
+        self._snapshot = snapshot
+        self._key = key
+        self.chain = chain
+        self._prefixes = prefixes
+        self._tries_left = _MOST_TRIES
+
+    def explain(self, value: StoredValue, outcome: Outcome) -> str:
+        """Say why the value does not open, by its origin where there is one."""
+        if Reason.GCM_AUTH in outcome.reasons:
+            for key in self._others:
+                if self._tries_left <= 0:
+                    break
+                self._tries_left -= 1
+                if open_value(self.chain, value.stored, key)[0].opened:
+                    return (
+                        f"the key fits, but the value was moved here from {printable(key)}, and its encryption is "
+                        "bound to that etcd key"
+                    )
+        return explain(outcome, value.header)
+
+    @cached_property
+    def _others(self) -> tuple[bytes, ...]:
+        parsed = parse_key(self._key, self._prefixes)
+        if parsed is None:
+            return ()
+        head = f"{parsed.prefix}/{parsed.path}/".encode(errors="surrogateescape")
+        keys: dict[bytes, None] = {}
+        for chunk in self._snapshot.records():
+            for row in beginning(chunk, np.arange(len(chunk)), head)[:_MOST_TRIES].tolist():
+                keys[chunk.user_key(row)] = None
+            if len(keys) > _MOST_TRIES:
+                break
+        keys.pop(self._key, None)
+        return tuple(keys)
+
+
+_MOST_TRIES = 10_000
+
+
+# --- history --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryEntry:
+    """One record of a key. A deletion has no value: its `header`, `outcome` and `digest` are None.
+
+    `digest`: 16 bytes that are equal for equal plaintexts, None where the value was not opened. `outcome` is None also
+    when there were no keys to try. `reason`: why the value is lost, in a sentence.
+    """
+
+    revision: Revision
+    deleted: bool
+    live: bool
+    version: int
+    lease: int
+    size: int
+    header: Header | None
+    key_name: str
+    digest: bytes | None
+    outcome: Outcome | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """Every stored revision of a key, oldest first. What a compaction took is not there: see `compacted_revision`."""
+
+    key: bytes
+    revision: int
+    compacted_revision: int
+    entries: tuple[HistoryEntry, ...]
+
+    @property
+    def lost(self) -> int:
+        """How many values are lost."""
+        return sum(1 for entry in self.entries if entry.outcome is not None and not entry.outcome.opened)
+
+
+def history(
+    opened: OpenedSnapshot,
+    target: Target,
+    keyring: Keyring | None = None,
+    *,
+    skip_hash_check: bool = False,
+) -> History:
+    """Tell the history of a key. Without a keyring plaintext alone is digested. Raises as `find_value`."""
+    prefixes = opened.prefixes
+    key, records = _find(opened, target, skip_hash_check=skip_hash_check)
+    snapshot = opened.snapshot
+    origins = None
+    if keyring is not None:
+        chain = keyring.chain_for(resource_of(key, prefixes).group_resource)
+        origins = _Origins(snapshot, key, chain, prefixes)
+    return History(
+        key=key,
+        revision=snapshot.current_revision,
+        compacted_revision=snapshot.compacted_revision,
+        entries=tuple(
+            _deletion(record)
+            if record.tombstone
+            else _entry(record, decode_key_value(snapshot.stored_value(record)), origins, live=record is records[-1])
+            for record in records
+        ),
+    )
+
+
+def _deletion(record: StoredRecord) -> HistoryEntry:
+    return HistoryEntry(
+        revision=record.revision,
+        deleted=True,
+        live=False,
+        version=0,
+        lease=0,
+        size=0,
+        header=None,
+        key_name="",
+        digest=None,
+        outcome=None,
+    )
+
+
+def _entry(record: StoredRecord, key_value: KeyValue, origins: _Origins | None, *, live: bool) -> HistoryEntry:
+    value = value_at(record.key, record.revision, key_value.value, live=live)
+    plaintext = value.stored if value.header.kind is Kind.IDENTITY else None
+    outcome, reason = None, ""
+    if origins is not None:
+        outcome, found = open_value(origins.chain, value.stored, value.key)
+        plaintext = found if outcome.opened else plaintext
+        reason = origins.explain(value, outcome)
+    return HistoryEntry(
+        revision=value.revision,
+        deleted=False,
+        live=value.live,
+        version=key_value.version,
+        lease=key_value.lease,
+        size=len(value.stored),
+        header=value.header,
+        key_name=(outcome.key_name if outcome else "") or value.header.name,
+        digest=None if plaintext is None else plaintext_digest(plaintext),
+        outcome=outcome,
+        reason=reason,
+    )

@@ -109,7 +109,7 @@ def cluster(snaptool: Snaptool, etcd_binaries: EtcdBinaries, scratch_parent: Pat
             for number in range(10 * (position % 4), 10 * (position % 4) + 10):
                 etcd_key, stored, plaintext = value_of(form, wrapped, key, number, position)
                 expected[etcd_key, client.put(etcd_key, stored)] = plaintext
-        client.put(b"/registry/configmaps/default/c", envelope("v1", "ConfigMap", b"in clear"))
+        client.put(b"/registry/configmaps/default/c", envelope("v1", "ConfigMap", b"\n\x03\n\x01c"))
         client.delete(b"/registry/secrets/default/s00003")
         content = saved(server)
     return snaptool.write("source.db", content), expected
@@ -420,7 +420,7 @@ def test_case_26_and_27_names_with_colons_and_two_plugins_of_one_name(
 def test_a_key_that_one_plugin_unwrapped_serves_its_namesake_of_another_resource(
     snaptool: Snaptool, plugin: RunningPlugin, tmp_path: Path
 ) -> None:
-    key, plaintext = os.urandom(32), envelope("v1", "ConfigMap", b"a map")
+    key, plaintext = os.urandom(32), envelope("v1", "ConfigMap", b"\n\x03\n\x01c")
     etcd_key = b"/registry/configmaps/default/c"
     stored = stored_value(Form.V1_GCM, local_keks(Api.V1, "old").wrap(key), key, etcd_key, plaintext)
     source, target = database(tmp_path / "old.db", [(etcd_key, stored, plaintext)]), tmp_path / "new.db"

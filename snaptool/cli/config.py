@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING
 import click
 
 from snaptool.cli import exits, options
-from snaptool.cli.render import Terminal, echo, print_json, print_table, print_text
+from snaptool.cli.embedded import Embedding, read_token, token_option
+from snaptool.cli.render import Terminal, confirm, echo, print_json, print_table, print_text
 from snaptool.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ _NAMES_JUDGED = 200
 
 @click.group("config")
 def config_command() -> None:
-    """Make or check an EncryptionConfiguration."""
+    """Make, check or extract an EncryptionConfiguration."""
 
 
 @config_command.command("new")
@@ -142,6 +144,56 @@ def _write_all(files: Sequence[tuple[Path, str]], *, force: bool) -> None:
             draft.sync()
         for draft, _ in drafts:
             draft.publish()
+
+
+@config_command.command("extract")
+@options.snapshot_argument()
+@options.config_option(help_text="EncryptionConfiguration that opens what the snapshot carries; may be repeated.")
+@token_option
+@click.option("-f", "--file", "target", metavar="FILE", type=click.Path(path_type=Path), help="Write there, mode 0600.")
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+@options.terminal_options
+def extract_command(
+    snapshot: Path,
+    configs: tuple[str, ...],
+    token_file: str | None,
+    target: Path | None,
+    terminal: Terminal,
+    *,
+    force: bool,
+) -> int:
+    """Write the configuration that a snapshot carries inside: of k3s, RKE2 or OpenShift.
+
+    That of k3s and RKE2 opens with the server token; OpenShift's Secrets with the configuration of kube-apiserver,
+    given with --config, and with what they hold themselves. Exit code 3 when something stayed closed.
+    """
+    from snaptool.files import check_target, write_private
+    from snaptool.operations.opening import open_snapshot
+    from snaptool.providers import config_text
+
+    token = read_token(token_file) if token_file is not None else None
+    loaded = options.load_configs(configs, terminal)
+    with open_snapshot(snapshot) as opened:
+        if target is not None:
+            check_target(target, force=force, source=opened.source)
+        found = Embedding(wanted=True, token=token)
+        found.read_with(opened, loaded, terminal)
+        carried = found.find(opened, loaded)
+    (config, *others) = carried.configs
+    for other in others:
+        terminal.note(f"{other.name} is left out: give its token alone, or none, to extract it")
+    text = config_text(config, head=_EXTRACTED)
+    if target is not None:
+        write_private(target, text, force=force)
+        terminal.note(f"wrote {target}: whoever has it can decrypt the cluster's values")
+    elif not sys.stdout.isatty() or confirm("print the keys to this terminal?"):
+        print_text(text)
+    return exits.FINDINGS if carried.closed else exits.DONE
+
+
+_EXTRACTED = """\
+# Extracted by `snaptool config extract` from a snapshot. This file holds keys: mode 0600.
+"""
 
 
 @config_command.command("check")

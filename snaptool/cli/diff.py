@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snaptool.cli import exits, options
+from snaptool.cli.embedded import Embedding, embedded_options
 from snaptool.cli.looking import SHOWN_REASONS, examples, open_for_reading
 from snaptool.cli.render import Terminal, echo, print_json_members, print_sentence, print_table
 from snaptool.errors import InputError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 @options.snapshot_argument("b", "B", "--entry-b")
 @options.config_option("--config-a", "EncryptionConfiguration to read A with; may be repeated, tried in order.")
 @options.config_option("--config-b", "EncryptionConfiguration to read B with; may be repeated, tried in order.")
+@embedded_options
 @options.hash_option
 @options.prefix_option
 @options.jobs_option
@@ -40,6 +42,7 @@ def diff_command(
     b: Path,
     config_as: tuple[str, ...],
     config_bs: tuple[str, ...],
+    embedding: Embedding,
     prefixes: tuple[str, ...],
     jobs: int,
     kms: KmsOptions,
@@ -58,12 +61,14 @@ def diff_command(
 
     if [*config_as, *config_bs].count("-") > 1:
         raise InputError("stdin can be read once only", hint="put the second configuration into a file")
-    read_a, read_b = options.load_configs(config_as, terminal), options.load_configs(config_bs, terminal)
+    loaded_a, loaded_b = options.load_configs(config_as, terminal), options.load_configs(config_bs, terminal)
     with (
         terminal.progress() as progress,
         open_for_reading(a, prefixes, terminal, "a") as opened_a,
         open_for_reading(b, prefixes, terminal, "b") as opened_b,
     ):
+        read_a = embedding.read_with(opened_a, loaded_a, terminal)
+        read_b = embedding.read_with(opened_b, loaded_b, terminal)
         if not skip_hash_check and kms_configs([*read_a, *read_b]):
             for opened in (opened_a, opened_b):  # before any key service is asked
                 opened.require_right_trailer()
@@ -72,8 +77,8 @@ def diff_command(
         for keys in (keys_a, keys_b):
             options.note_key_problems(terminal, keys)
         found = diff(
-            DiffSide(opened_a, keys_a.keyring if config_as else None),
-            DiffSide(opened_b, keys_b.keyring if config_bs else None),
+            DiffSide(opened_a, keys_a.keyring if read_a else None),
+            DiffSide(opened_b, keys_b.keyring if read_b else None),
             skip_hash_check=skip_hash_check,
             jobs=jobs,
             progress=progress,

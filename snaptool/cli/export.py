@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from snaptool.cli import exits, options
+from snaptool.cli.embedded import Embedding, embedded_options
 from snaptool.cli.render import Terminal, echo
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ _SHOWN = 20
 @click.option("--report", metavar="FILE", type=click.Path(path_type=Path), help="Write what was done, as JSON.")
 @click.option("--force", is_flag=True, help="Replace an existing file, or a directory that an export made.")
 @options.config_option()
+@embedded_options
 @options.hash_option
 @options.prefix_option
 @options.kms_options
@@ -96,6 +98,7 @@ def export_command(
     undecryptable: str,
     report: Path | None,
     configs: tuple[str, ...],
+    embedding: Embedding,
     prefixes: tuple[str, ...],
     kms: KmsOptions,
     terminal: Terminal,
@@ -148,10 +151,11 @@ def export_command(
         report=report,
         force=force,
     )
-    read_with = options.load_configs(configs, terminal)
+    loaded = options.load_configs(configs, terminal)
     with terminal.progress() as progress, options.open_snapshot(snapshot, prefixes=prefixes) as opened:
         for notice in opened.notices:
             terminal.note(notice)
+        read_with = embedding.read_with(opened, loaded, terminal)
         keys = keyring_for_reading(opened, read_with, kms, skip_hash_check=skip_hash_check, progress=progress)
         options.note_key_problems(terminal, keys)
         try:
@@ -159,7 +163,7 @@ def export_command(
                 opened,
                 request,
                 output,
-                keys.keyring if configs else None,
+                keys.keyring if read_with else None,
                 skip_hash_check=skip_hash_check,
                 progress=progress,
             )

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snaptool.cli import exits, options
+from snaptool.cli.embedded import Embedding, embedded_document, embedded_lines, embedded_options
 from snaptool.cli.findings import finding_document, lost_document, print_findings, undecodable_document
 from snaptool.cli.lists import print_lost, print_undecodable
 from snaptool.cli.render import Terminal, echo, print_json, print_table, size_text
 
 if TYPE_CHECKING:
     from snaptool.containers import Unwrapped
+    from snaptool.embedded import Embedded
     from snaptool.operations.keys import KmsOptions
     from snaptool.operations.survey import Survey
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 @click.command("inspect")
 @options.snapshot_argument()
 @options.config_option()
+@embedded_options
 @options.prefix_option
 @options.jobs_option
 @options.kms_lost_option
@@ -34,6 +37,7 @@ def inspect_command(
     prefixes: tuple[str, ...],
     jobs: int,
     kms: KmsOptions,
+    embedding: Embedding,
     output: str,
     terminal: Terminal,
 ) -> int:
@@ -44,28 +48,36 @@ def inspect_command(
     from snaptool.operations.keys import keyring_for_reading
     from snaptool.operations.survey import survey
 
-    read_with = options.load_configs(configs, terminal)
+    loaded = options.load_configs(configs, terminal)
     with terminal.progress() as progress, options.open_snapshot(snapshot, prefixes=prefixes) as opened:
         for notice in opened.notices:
             terminal.note(notice)
+        read_with = embedding.read_with(opened, loaded, terminal)
         keys = keyring_for_reading(opened, read_with, kms, progress=progress)
         options.note_key_problems(terminal, keys)
-        result = survey(opened, keys.keyring if configs else None, jobs=jobs, progress=progress)
+        result = survey(opened, keys.keyring if read_with else None, jobs=jobs, progress=progress)
+        carried = embedding.find(opened, loaded)
+    names = [config.name for config in read_with]
     if output == "json":
-        print_json(document(result, configs))
+        print_json(document(result, names, carried.places))
     else:
-        _print(result, configs)
+        _print(result, names)
+        for line in embedded_lines(carried.places):
+            echo(line)
+        if result.lost and carried.closed:
+            echo("what does not open here may open with what is closed: nothing of it is lost for good")
     if keys.outage is not None:
         return exits.KEY_SERVICE
     bad = result.lost or result.undecodable or result.file.trailer in {"wrong", "cut"}
     return exits.FINDINGS if bad else exits.DONE
 
 
-def document(result: Survey, configs: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the JSON form of a survey; `configs`: the files that it was read with."""
+def document(result: Survey, configs: Sequence[str] = (), places: Sequence[Embedded] = ()) -> dict[str, Any]:
+    """Return the JSON form of a survey; `configs`: what it was read with, `places`: what the snapshot carries."""
     file, etcd = result.file, result.etcd
     return {
         "container": container_document(result.container),
+        "embedded": embedded_document(places),
         "file": {
             "path": file.path,
             "size": file.size,

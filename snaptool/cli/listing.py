@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snaptool.cli import exits, options
+from snaptool.cli.embedded import Embedding, embedded_options
 from snaptool.cli.looking import SHOWN_REASONS, examples, open_for_reading, print_reasons, state
 from snaptool.cli.render import Terminal, echo, print_json_members, print_table
 from snaptool.text import printable
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 @click.option("--lost", is_flag=True, help="Only values that --config does not open, with the reasons.")
 @click.option("--carved", is_flag=True, help="What lies in free pages, in a file of any state; takes only -o besides.")
 @options.config_option()
+@embedded_options
 @options.hash_option
 @options.prefix_option
 @options.jobs_option
@@ -48,6 +50,7 @@ def list_command(
     word: str | None,
     namespace: str | None,
     configs: tuple[str, ...],
+    embedding: Embedding,
     prefixes: tuple[str, ...],
     jobs: int,
     kms: KmsOptions,
@@ -72,13 +75,14 @@ def list_command(
         if word or namespace or configs or lost or all_revisions:
             raise click.UsageError("--carved lists all that lies in free pages, and takes no other choice")
         return _list_carved(snapshot, output, terminal)
-    if lost and not configs:
+    if lost and not configs and not embedding.wanted:
         raise click.UsageError("--lost needs --config: without keys no value opens")
-    read_with = options.load_configs(configs, terminal)
+    loaded = options.load_configs(configs, terminal)
     with terminal.progress() as progress, open_for_reading(snapshot, prefixes, terminal) as opened:
+        read_with = embedding.read_with(opened, loaded, terminal)
         keys = keyring_for_reading(opened, read_with, kms, skip_hash_check=skip_hash_check, progress=progress)
         options.note_key_problems(terminal, keys)
-        keyring = keys.keyring if configs else None
+        keyring = keys.keyring if read_with else None
         rows = listing(
             opened,
             word,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from snaptool.operations.listing import ListedRecord
     from snaptool.operations.object import HistoryEntry
     from snaptool.operations.opening import OpenedSnapshot
-    from snaptool.providers import Keyring
+    from snaptool.providers import EncryptionConfig, Keyring
     from snaptool.providers.kms import AskingKeys
 
 SHOWN_REASONS = 20
@@ -32,15 +32,15 @@ def examples(*lines: str) -> str:
 
 @contextmanager
 def asking(
-    configs: Sequence[str], kms: KmsOptions, terminal: Terminal
+    read_with: Sequence[EncryptionConfig], kms: KmsOptions
 ) -> Iterator[tuple[Keyring | None, Sequence[AskingKeys]]]:
     """Keys for the few values that the block opens. A value that is lost because of a KMS plugin raises its error."""
     from snaptool.operations.keys import asking_keyring
     from snaptool.operations.object import ValueLost
 
-    with asking_keyring(options.load_configs(configs, terminal), kms) as (keyring, asking):
+    with asking_keyring(tuple(read_with), kms) as (keyring, asking):
         try:
-            yield keyring if configs else None, asking
+            yield keyring if read_with else None, asking
         except ValueLost as lost:
             failure = next((failure for keys in asking for failure in keys.failures), None)
             if failure is None:

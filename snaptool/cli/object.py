@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from snaptool.cli import exits, options
+from snaptool.cli.embedded import Embedding, embedded_options
 from snaptool.cli.looking import asking, examples, namespace_option, open_for_reading, print_reasons, state
 from snaptool.cli.render import Terminal, echo, print_bytes, print_json, print_object, print_table
 from snaptool.errors import InputError
@@ -37,6 +39,7 @@ _words_argument = click.argument("words", metavar="(KEY | TYPE NAME)", nargs=-1,
 @namespace_option
 @click.option("--revision", metavar="N", type=click.IntRange(min=1), help="The value as it was at that revision.")
 @options.config_option()
+@embedded_options
 @options.hash_option
 @options.prefix_option
 @options.kms_options
@@ -48,6 +51,7 @@ def get_command(
     namespace: str | None,
     revision: int | None,
     configs: tuple[str, ...],
+    embedding: Embedding,
     prefixes: tuple[str, ...],
     kms: KmsOptions,
     output: str,
@@ -63,10 +67,11 @@ def get_command(
     from snaptool.operations.object import find_value, open_found, parse_target
 
     target = parse_target(words, namespace)
-    with (
-        open_for_reading(snapshot, prefixes, terminal) as opened,
-        asking(() if output == "stored" else configs, kms, terminal) as (keyring, _),
-    ):
+    loaded = () if output == "stored" else options.load_configs(configs, terminal)
+    with ExitStack() as stack:
+        opened = stack.enter_context(open_for_reading(snapshot, prefixes, terminal))
+        read_with = () if output == "stored" else embedding.read_with(opened, loaded, terminal)
+        keyring, _ = stack.enter_context(asking(read_with, kms))
         _tell_namespace(target, terminal)
         value = find_value(opened, target, revision, skip_hash_check=skip_hash_check)
         if output == "stored":
@@ -75,8 +80,9 @@ def get_command(
             return exits.DONE
         found = open_found(opened, value, keyring)
     by = ""
-    if found.outcome.position and configs:
-        by = f", opened by {found.outcome.kind} {found.outcome.key_name} of {configs[found.outcome.position[0]]}"
+    if found.outcome.position and read_with:
+        name = read_with[found.outcome.position[0]].name
+        by = f", opened by {found.outcome.kind} {found.outcome.key_name} of {name}"
     terminal.note(_where(value) + (by if value.stored is not found.plaintext else ", in clear"))
     if found.notice:
         terminal.note(found.notice)
@@ -119,6 +125,7 @@ def _tell_namespace(target: Target, terminal: Terminal) -> None:
 @_words_argument
 @namespace_option
 @options.config_option()
+@embedded_options
 @options.hash_option
 @options.prefix_option
 @options.kms_options
@@ -129,6 +136,7 @@ def history_command(
     words: tuple[str, ...],
     namespace: str | None,
     configs: tuple[str, ...],
+    embedding: Embedding,
     prefixes: tuple[str, ...],
     kms: KmsOptions,
     output: str,
@@ -144,7 +152,10 @@ def history_command(
     from snaptool.operations.object import history, parse_target
 
     target = parse_target(words, namespace)
-    with open_for_reading(snapshot, prefixes, terminal) as opened, asking(configs, kms, terminal) as (keyring, sources):
+    loaded = options.load_configs(configs, terminal)
+    with ExitStack() as stack:
+        opened = stack.enter_context(open_for_reading(snapshot, prefixes, terminal))
+        keyring, sources = stack.enter_context(asking(embedding.read_with(opened, loaded, terminal), kms))
         _tell_namespace(target, terminal)
         found = history(opened, target, keyring, skip_hash_check=skip_hash_check)
     failures = [failure for keys in sources for failure in keys.failures]

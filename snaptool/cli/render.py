@@ -123,6 +123,11 @@ def print_text(text: str) -> None:
     _write((text if is_fit(text) else document(text)).removesuffix("\n") + "\n")
 
 
+def confirm(question: str) -> bool:
+    """Ask on the terminal; the answer is no unless it is given."""
+    return click.confirm(printable(question), err=True)
+
+
 def print_json(content: Any) -> None:
     """Print one JSON document. Bytes are shown as text where they are UTF-8 and escaped where they are not."""
     _print_part(json_text(content) + "\n")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from snaptool.cli import exits, options
+from snaptool.cli.embedded import Embedding, embedded_options
 from snaptool.cli.findings import count_findings, finding_document, lost_document, print_findings, undecodable_document
 from snaptool.cli.render import Terminal, echo, print_json
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 @click.command("verify")
 @options.snapshot_argument()
 @options.config_option()
+@embedded_options
 @click.option("--boot", is_flag=True, help="Boot a copy with a real etcd too, and compare all that it serves.")
 @options.etcd_option
 @click.option("--live-only", is_flag=True, help="Leave out values that are only old revisions.")
@@ -40,6 +42,7 @@ def verify_command(
     prefixes: tuple[str, ...],
     jobs: int,
     kms: KmsOptions,
+    embedding: Embedding,
     output: str,
     etcd_bin: Path | None,
     terminal: Terminal,
@@ -61,7 +64,7 @@ def verify_command(
     from snaptool.operations.verify import verify
     from snaptool.scratch import find_etcd
 
-    read_with = options.load_configs(configs, terminal)
+    loaded = options.load_configs(configs, terminal)
     etcd = find_etcd(etcd_bin) if boot else None
     with (
         terminal.progress() as progress,
@@ -70,9 +73,10 @@ def verify_command(
     ):
         for notice in opened.notices:
             terminal.note(notice)
+        read_with = embedding.read_with(opened, loaded, terminal)
         keys = keyring_for_reading(opened, read_with, kms, progress=progress)
         options.note_key_problems(terminal, keys)
-        keyring = keys.keyring if configs else None
+        keyring = keys.keyring if read_with else None
         result = verify(
             opened,
             keyring,

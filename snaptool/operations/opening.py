@@ -25,8 +25,9 @@ from snaptool.containers import (
     receive,
     unwrap,
 )
+from snaptool.embedded import PlaceFinder
 from snaptool.errors import FormatError, InputError
-from snaptool.etcd import DIGEST_SIZE, Snapshot, Trailer, describe_bad_trailer, judge_trailer
+from snaptool.etcd import DIGEST_SIZE, RecordChunk, Snapshot, Trailer, describe_bad_trailer, judge_trailer
 from snaptool.files import Source
 from snaptool.inputs import Inputs, remember
 from snaptool.kube import normal_prefix, prefix_text
@@ -85,14 +86,25 @@ class OpenedSnapshot:
     container: Unwrapped | None = None
     given_prefixes: tuple[str, ...] = ()
     _facts: list[PrefixFacts] = field(default_factory=list, init=False, repr=False, compare=False)
+    _places: PlaceFinder = field(default_factory=PlaceFinder, init=False, repr=False, compare=False)
 
     @property
     def prefix_facts(self) -> PrefixFacts:
         """What the keys say of the API servers' prefixes: found by one pass over them, the first time it is asked."""
         if not self._facts:
             given = tuple(dict.fromkeys(map(normal_prefix, self.given_prefixes)))
-            self._facts.append(find_prefixes(self.snapshot, given, self.tend))
+            self._facts.append(find_prefixes(self.snapshot, given, self._look))
         return self._facts[0]
+
+    @property
+    def places(self) -> PlaceFinder:
+        """The records that may carry a configuration, found by the pass that finds the prefixes."""
+        assert self.prefix_facts is not None
+        return self._places
+
+    def _look(self, chunk: RecordChunk) -> None:
+        self.tend(chunk)
+        self._places.add(chunk)
 
     @property
     def prefixes(self) -> tuple[str, ...]:

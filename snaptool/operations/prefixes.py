@@ -74,7 +74,7 @@ class PrefixFacts:
 
 
 def find_prefixes(
-    snapshot: Snapshot, given: tuple[str, ...] = (), tend: Callable[[object], None] = lambda _: None
+    snapshot: Snapshot, given: tuple[str, ...] = (), tend: Callable[[RecordChunk], None] = lambda _: None
 ) -> PrefixFacts:
     """Pass over all keys. `given`: prefixes that the user said, in their normal form. Raises CorruptPage."""
     finder = _Finder(given)

@@ -9,7 +9,7 @@ No message holds a secret, or a text that could be one. Texts come in; no file i
 """
 
 from snaptool.providers.config.advice import config_warnings
-from snaptool.providers.config.fresh import final_config, new_config
+from snaptool.providers.config.fresh import config_text, final_config, new_config
 from snaptool.providers.config.held import ReadConfigs, read_configs
 from snaptool.providers.config.model import (
     BadConfig,
@@ -36,6 +36,7 @@ __all__ = [
     "LocalConfig",
     "ProviderConfig",
     "ReadConfigs",
+    "config_text",
     "config_warnings",
     "final_config",
     "new_config",

@@ -85,7 +85,18 @@ def final_config(text: str) -> str:
     return _text_of(entries)
 
 
-def _text_of(entries: list[dict[str, Any]]) -> str:
+def config_text(config: EncryptionConfig, *, head: str = "") -> str:
+    """Write a configuration as a file; `head`: comments in front. Raises BadConfig when a server would refuse it."""
+    return _text_of(
+        [
+            {"resources": list(entry.resources), "providers": [_as_tree(provider) for provider in entry.providers]}
+            for entry in config.entries
+        ],
+        head,
+    )
+
+
+def _text_of(entries: list[dict[str, Any]], head: str = "") -> str:
     document = {
         "apiVersion": "apiserver.config.k8s.io/v1",
         "kind": "EncryptionConfiguration",
@@ -93,7 +104,7 @@ def _text_of(entries: list[dict[str, Any]]) -> str:
     }
     from snaptool.providers import go_yaml  # noqa: PLC0415 - who writes no configuration need not wait for it
 
-    text = _HEAD + go_yaml.write(document)
+    text = (head or _HEAD) + go_yaml.write(document)
     try:
         parse_config(text.encode(), name="new configuration")
     except BadConfig as error:

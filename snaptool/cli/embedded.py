@@ -1,0 +1,164 @@
+"""`--embedded-config` and `--token-file`: reading with the configuration that a backup carries inside."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from snaptool.errors import InputError, ProviderError
+from snaptool.inputs import read_input
+
+if TYPE_CHECKING:
+    from snaptool.cli.render import Terminal
+    from snaptool.embedded import Embedded, Recovered
+    from snaptool.operations.opening import OpenedSnapshot
+    from snaptool.providers import EncryptionConfig
+
+_LARGEST_TOKEN = 4096
+
+
+class EmbeddedClosed(ProviderError):
+    """All that a snapshot carries inside stayed closed. `code`: that of the first place."""
+
+    code = "embedded_closed"
+
+
+class Embedding:
+    """Whether to read with what a snapshot carries, and the server token that opens it."""
+
+    def __init__(self, *, wanted: bool, token: str | None) -> None:
+        self.wanted = wanted
+        self.token = token
+        self._found: dict[int, Recovered] = {}
+
+    def find(self, opened: OpenedSnapshot, configs: Sequence[EncryptionConfig] = ()) -> Recovered:
+        """Find and open what the snapshot carries, once. Raises TokenFormat and TokenProblem."""
+        from snaptool.embedded import find_embedded
+
+        if id(opened) not in self._found:
+            self._found[id(opened)] = find_embedded(opened.places, token=self.token, configs=configs)
+        return self._found[id(opened)]
+
+    def read_with(
+        self, opened: OpenedSnapshot, configs: Sequence[EncryptionConfig], terminal: Terminal
+    ) -> tuple[EncryptionConfig, ...]:
+        """Return the configurations to read with: those given, and what the snapshot carries if that is wanted.
+
+        Raises InputError when it carries nothing, EmbeddedClosed when all of it stays closed.
+        """
+        if not self.wanted:
+            return tuple(configs)
+        found = self.find(opened, configs)
+        for note in found.notes:
+            terminal.note(note)
+        if not found.configs:
+            raise _nothing(opened, found)
+        # OpenShift's keeps apart what belongs to which API server, and so stands before one that was given to open it.
+        first = [config for config in found.configs if config.platform == "openshift"]
+        return (*first, *configs, *(config for config in found.configs if config not in first))
+
+
+def _nothing(opened: OpenedSnapshot, found: Recovered) -> InputError | EmbeddedClosed:
+    if not found.places:
+        return InputError(
+            f"{opened.path} carries no configuration inside",
+            hint="k3s, RKE2 and OpenShift keep theirs in the snapshot; else give the file with --config",
+            code="embedded_missing",
+        )
+    closed = [place for place in found.places if place.opens is None]
+    if not closed:
+        return InputError(
+            f"{opened.path}: what it carries inside holds no encryption configuration",
+            hint="encryption was off when the server wrote it; if values are encrypted, give --config",
+            code="embedded_missing",
+        )
+    listed = "; ".join(f"{place.place}: {place.reason}" for place in closed[:3])
+    if len(closed) > 3:
+        listed = f"{closed[0].place} and {len(closed) - 1} others: {closed[0].reason}"
+    hint = "give the server token with --token-file, or the configuration with --config"
+    if closed[0].kind == "openshift":
+        hint = "give the configuration of kube-apiserver with --config; it opens the others"
+    elif closed[0].code != "bootstrap_token":
+        hint = "give the configuration with --config"
+    message = f"{opened.path}: no configuration inside opens: {listed}"
+    if closed[0].code == "bootstrap_token":
+        return InputError(message, hint=hint, code="bootstrap_token")
+    return EmbeddedClosed(message, hint=hint, code=closed[0].code)
+
+
+def embedded_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--embedded-config` and `--token-file`; the command receives one `embedding`."""
+
+    @click.option(
+        "--embedded-config",
+        "wanted",
+        is_flag=True,
+        help="Read with the configuration that the snapshot carries inside (k3s, RKE2, OpenShift).",
+    )
+    @token_option
+    @functools.wraps(command)
+    def wrapped(*args: Any, wanted: bool, token_file: str | None, **kwargs: Any) -> Any:
+        token = read_token(token_file) if token_file is not None else None
+        return command(*args, embedding=Embedding(wanted=wanted, token=token), **kwargs)
+
+    return wrapped
+
+
+def token_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--token-file`."""
+    return click.option(
+        "--token-file",
+        metavar="FILE",
+        help="Server token of k3s or RKE2 (server/token), which opens the configuration in the snapshot.",
+    )(command)
+
+
+def read_token(path: str) -> str:
+    """Read a token, without the line break behind it. Raises InputError and TokenFormat."""
+    from snaptool.embedded import passphrases
+
+    content = read_input(path, _LARGEST_TOKEN, "token", secret=True, hint="name the file server/token")
+    try:
+        text = content.decode().strip()
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a text", hint="name the file server/token", code="token_format") from None
+    passphrases(text)
+    return text
+
+
+def embedded_document(places: Sequence[Embedded]) -> list[dict[str, Any]]:
+    """Return the JSON form of what a snapshot carries."""
+    return [
+        {
+            "kind": place.kind,
+            "place": place.place,
+            "opens": place.opens,
+            "state": place.state,
+            "time": place.time,
+            "revision": place.revision,
+            "keys": [{"provider": provider, "name": name} for provider, name in place.keys],
+            "code": place.code or None,
+            "reason": place.reason or None,
+        }
+        for place in places
+    ]
+
+
+def embedded_lines(places: Sequence[Embedded]) -> list[str]:
+    """Say in one line each what a snapshot carries; OpenShift's many Secrets in one together."""
+    lines = []
+    for place in places:
+        if place.kind != "openshift":
+            keys = ", ".join(f"{provider} {name}" for provider, name in place.keys)
+            opens = f"opens {place.opens}" if place.opens else "closed" if place.code else "a copy"
+            parts = [opens, place.reason, f"keys {keys}" if keys else "", f"state {place.state}" if place.state else ""]
+            lines.append(f"embedded ({place.kind}) {place.place}: {'; '.join(part for part in parts if part)}")
+    secrets = [place for place in places if place.kind == "openshift"]
+    if secrets:
+        shut = sum(place.opens is None for place in secrets)
+        state = f"{shut} of them closed" if shut else "all open"
+        lines.append(f"embedded (openshift): {len(secrets)} Secrets with keys and configurations, {state}")
+    return lines

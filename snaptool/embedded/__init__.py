@@ -1,0 +1,39 @@
+"""Configurations that a backup carries inside: where they lie, how they open, how a new one is written back.
+
+k3s and RKE2 keep theirs under `/bootstrap/…`, sealed under the server token (`k3s`); OpenShift's operators keep keys
+and configurations as Secrets (`openshift`); RKE1 has a copy of its state as a Secret. `places` collects the records
+while keys are passed over anyway, `found` says what opens and which configuration that gives.
+
+Source: spec/containers.md, part B. Recovered secrets go to memory or to files of mode 0600, never to a report.
+"""
+
+from snaptool.embedded.found import Embedded, Recovered, find_embedded
+from snaptool.embedded.k3s import (
+    Bootstrap,
+    BootstrapProblem,
+    TokenFormat,
+    TokenProblem,
+    configuration_json,
+    passphrases,
+    seal,
+    storage_key,
+    unseal,
+)
+from snaptool.embedded.places import PlaceFinder, SeenRecord
+
+__all__ = [
+    "Bootstrap",
+    "BootstrapProblem",
+    "Embedded",
+    "PlaceFinder",
+    "Recovered",
+    "SeenRecord",
+    "TokenFormat",
+    "TokenProblem",
+    "configuration_json",
+    "find_embedded",
+    "passphrases",
+    "seal",
+    "storage_key",
+    "unseal",
+]

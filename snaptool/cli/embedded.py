@@ -89,6 +89,21 @@ def _nothing(opened: OpenedSnapshot, found: Recovered) -> InputError | EmbeddedC
     return EmbeddedClosed(message, hint=hint, code=closed[0].code)
 
 
+def refuse_deletion_while_closed(
+    carried: Recovered, read_with: Sequence[EncryptionConfig], undecryptable: str, *, wanted: bool
+) -> None:
+    """Refuse to delete what does not open while a closed place may hold the keys to it. Raises InputError."""
+    inside = [config for config in carried.configs if config in read_with]
+    if undecryptable != "delete" or not wanted or not carried.closed or len(inside) < len(read_with):
+        return
+    place = carried.closed[0]
+    raise InputError(
+        f"{place.place} is closed ({place.reason}) and may hold the keys of what does not open: nothing is deleted",
+        hint="give its token with --token-file, or the configuration with --config",
+        code="bootstrap_token",
+    )
+
+
 def embedded_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--embedded-config` and `--token-file`; the command receives one `embedding`."""
 

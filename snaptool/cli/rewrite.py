@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snaptool.cli import exits, options
+from snaptool.cli.embedded import Embedding, embedded_options, refuse_deletion_while_closed
 from snaptool.cli.findings import lost_document, undecodable_document
 from snaptool.cli.lists import print_deletions, print_lost, print_undecodable
 from snaptool.cli.render import Terminal, echo, json_text, print_json, print_table, size_text
@@ -28,8 +30,15 @@ _SHOWN_LOST = 20
 @click.command("rewrite")
 @options.snapshot_argument("source", "SOURCE")
 @click.argument("target", metavar="TARGET", type=click.Path(path_type=Path))
-@options.config_option(required=True)
+@options.config_option()
 @click.option("--new-config", metavar="FILE", help="EncryptionConfiguration to write with.")
+@embedded_options
+@click.option(
+    "--update-embedded",
+    is_flag=True,
+    help="Write the new configuration into what the snapshot carries inside (k3s, RKE2: with --token-file).",
+)
+@click.option("--keep-embedded", is_flag=True, help="Leave the old configuration there; the servers get the new one.")
 @click.option("--decrypt", is_flag=True, help="Write every value in clear.")
 @click.option(
     "--undecryptable",
@@ -82,12 +91,15 @@ def rewrite_command(
     prefixes: tuple[str, ...],
     jobs: int,
     kms: KmsOptions,
+    embedding: Embedding,
     output: str,
     engine_name: str,
     etcd_bin: Path | None,
     terminal: Terminal,
     *,
     boot_check: bool,
+    update_embedded: bool,
+    keep_embedded: bool,
     decrypt: bool,
     allow_uncovered: bool,
     rewrap: bool,
@@ -107,6 +119,7 @@ def rewrite_command(
     """
     from snaptool.files import check_target
     from snaptool.operations.boot import replayed
+    from snaptool.operations.embedding import plan_embedded
     from snaptool.operations.engine import EtcdEngine
     from snaptool.operations.keys import keys_for_rewriting
     from snaptool.operations.plan import RewriteRequest, Undecodable, Undecryptable
@@ -119,9 +132,13 @@ def rewrite_command(
         raise click.UsageError("--rewrap wraps keys with the plugin of --new-config; --decrypt leaves none to wrap")
     if boot_check and dry_run:
         raise click.UsageError("--boot-check boots the new file, and --dry-run makes none")
+    if update_embedded and (keep_embedded or engine_name == "etcd"):
+        raise click.UsageError("--update-embedded goes with the direct engine, and not with --keep-embedded")
+    if undecryptable == "delete" and not (configs or embedding.wanted):
+        raise click.UsageError("--undecryptable delete needs --config: without keys all that is encrypted would go")
     written = [new_config] if new_config is not None else []
     options.refuse_stdin_twice([*configs, *written])
-    old, new = (
+    loaded, new = (
         options.load_configs(configs, terminal),
         options.load_configs(written, terminal, strict=True, one_each=True),
     )
@@ -134,6 +151,20 @@ def rewrite_command(
     ):
         if not dry_run:
             check_target(target, force=force, source=found.source)  # before an etcd is booted or a key service asked
+        old = embedding.read_with(found, loaded, terminal)
+        carried = embedding.find(found, loaded)
+        refuse_deletion_while_closed(carried, old, undecryptable, wanted=embedding.wanted)
+        updates = plan_embedded(
+            found,
+            carried,
+            new[0] if new else None,
+            update=update_embedded,
+            keep=keep_embedded,
+            token=embedding.token,
+            entropy=os.urandom,
+        )
+        for note in updates.notes:
+            terminal.note(note)
         with (
             replayed(found, by_etcd, progress=progress) as opened,
             _begin_report(report, opened.source, target, force=force) as draft,
@@ -163,6 +194,7 @@ def rewrite_command(
                 allow_uncovered=allow_uncovered,
                 compact=compact,
                 skip_hash_check=skip_hash_check,
+                updates=updates,
                 jobs=1 if kms.v1_dek_per_object else jobs,
             )
             result = rewrite(
@@ -317,6 +349,9 @@ def document(result: RewriteReport) -> dict[str, Any]:
             }
             for change in result.values
         ],
+        "embedded": {"place": result.updated.place, "records": len(result.updated.values)}
+        if result.updated.values
+        else None,
         "undecryptable": [lost_document(lost) for lost in result.lost],
         "undecodable": [undecodable_document(value) for value in result.undecodable],
         "deleted": [

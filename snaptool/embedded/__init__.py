@@ -20,20 +20,24 @@ from snaptool.embedded.k3s import (
     unseal,
 )
 from snaptool.embedded.places import PlaceFinder, SeenRecord
+from snaptool.embedded.update import EmbeddedUpdateFailed, Updates, update_bootstrap
 
 __all__ = [
     "Bootstrap",
     "BootstrapProblem",
     "Embedded",
+    "EmbeddedUpdateFailed",
     "PlaceFinder",
     "Recovered",
     "SeenRecord",
     "TokenFormat",
     "TokenProblem",
+    "Updates",
     "configuration_json",
     "find_embedded",
     "passphrases",
     "seal",
     "storage_key",
     "unseal",
+    "update_bootstrap",
 ]

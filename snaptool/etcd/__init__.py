@@ -10,7 +10,7 @@ record of every key, `hashes` has etcd's two checksums, `snapshot` joins them ov
 history without telling a server anything impossible. Knows nothing of Kubernetes: a value is bytes.
 """
 
-from snaptool.etcd.edits import NO_EDITS, Editor, Edits, UnsafeEdit, compact, delete_lost, merge
+from snaptool.etcd.edits import NO_EDITS, Editor, Edits, UnsafeEdit, compact, delete_lost, merge, set_values
 from snaptool.etcd.hashes import (
     CURRENT_SERVERS,
     HashKV,
@@ -103,6 +103,7 @@ __all__ = [
     "replace_value",
     "scan_records",
     "server_generation",
+    "set_values",
     "split_trailer",
     "sum_leaves",
 ]

@@ -321,6 +321,21 @@ def delete_lost(snapshot: Snapshot, lost: Mapping[bytes, Collection[int]]) -> Ed
     return editor.finish()
 
 
+def set_values(snapshot: Snapshot, edits: Edits, values: Mapping[int, bytes]) -> Edits:
+    """Give records, by number, other values, all else in them staying; those that `edits` drops or replaces stay so."""
+    dropped = set(edits.drop.tolist())
+    replace = dict(edits.replace)
+    for number, value in values.items():
+        if number in dropped or number in replace:
+            continue
+        record = snapshot.record(number)
+        if record.tombstone:
+            raise UnsafeEdit(record.key, f"record {number} is a tombstone", hint="give values to records that have one")
+        stored = replace_value(snapshot.stored_value(record), value)
+        replace[number] = (encode_revision_key(record.revision), stored)
+    return Edits(drop=edits.drop, replace=replace, append=edits.append, buckets=edits.buckets)
+
+
 def compact(snapshot: Snapshot) -> Edits:
     """Compact at the current revision, as `Editor.compact`."""
     editor = Editor(snapshot)

@@ -42,6 +42,7 @@ from snaptool.etcd import (
     merge,
     replace_value,
     scan_records,
+    set_values,
     sum_leaves,
 )
 from snaptool.files import Draft, source_changed
@@ -129,17 +130,21 @@ def _decide(snapshot: Snapshot, swept: Sweep, labels: Labels, workshop: Workshop
     action[edits.drop] = DROP
     action[list(edits.replace)] = REPLACE
     gone = action >= DROP
+    updated = [number for number in request.updates.values if number in edits.replace]
+    gone[updated] = False
     return Plan(
         action=action,
         edits=edits,
         counts=RecordCounts(
             total=len(action),
             copied=int(np.count_nonzero(action == COPY)),
-            rewritten=int(np.count_nonzero(sealed_anew(action))),
+            rewritten=int(np.count_nonzero(sealed_anew(action))) + len(updated),
             deleted=int(np.count_nonzero(gone)),
         ),
         changes=changes(swept, ways, way_of, gone),
-        deletions=deletions(doomed(swept, request), {*edits.drop.tolist(), *edits.replace}, snapshot, labels.prefixes),
+        deletions=deletions(
+            doomed(swept, request), {*edits.drop.tolist(), *edits.replace} - {*updated}, snapshot, labels.prefixes
+        ),
         lost=swept.lost,
         undecodable=swept.undecodable,
     )
@@ -154,7 +159,7 @@ def _edits(snapshot: Snapshot, swept: Sweep, request: RewriteRequest) -> Edits:
         edits = delete_lost(snapshot, lost)
     if request.compact:
         edits = merge(edits, compact(snapshot))
-    return edits
+    return set_values(snapshot, edits, request.updates.values) if request.updates.values else edits
 
 
 @dataclass(slots=True)

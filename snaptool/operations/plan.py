@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from snaptool.bolt import (
     LeafChunk,
 )
+from snaptool.embedded import Updates
 from snaptool.errors import InputError
 from snaptool.etcd import (
     Edits,
@@ -89,6 +90,7 @@ class RewriteRequest:
     jobs: int = 1
     randomness: Randomness = field(default_factory=SystemRandomness)
     rewraps: Rewraps = field(default_factory=Rewraps)
+    updates: Updates = field(default_factory=Updates)
 
 
 COPY, RESEAL, REBUILD, DROP, REPLACE = range(5)

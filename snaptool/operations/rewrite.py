@@ -13,7 +13,7 @@ record that is made between two passes:
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +21,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from snaptool.embedded import Updates
 from snaptool.errors import VerificationFailed
 from snaptool.etcd import (
     RecordChunk,
@@ -85,6 +86,7 @@ class RewriteReport:
     verified: bool
     seconds: float
     source_problem: str = ""
+    updated: Updates = field(default_factory=Updates)
 
     @property
     def stopped(self) -> bool:
@@ -185,6 +187,7 @@ def rewrite(
             verified=False,
             seconds=time.monotonic() - started,
             source_problem=digests.trailer_problem(),
+            updated=request.updates,
         )
         if report.stopped:
             return report

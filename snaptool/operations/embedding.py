@@ -1,0 +1,117 @@
+"""What a rewrite does to the configuration that its source carries inside: nothing, a new one, or a stop.
+
+A backup whose values are under new keys and whose own configuration has the old ones restores into a cluster that
+reads nothing. So that stops, unless it is written anew or left there on purpose. Source: spec/containers.md, C3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from snaptool.embedded import Embedded, Recovered, Updates, configuration_json, update_bootstrap
+from snaptool.embedded.k3s import disabled_configuration
+from snaptool.errors import InputError
+from snaptool.operations.opening import OpenedSnapshot
+from snaptool.providers import EncryptionConfig, Entropy, KmsConfig, LocalConfig
+
+_KEY_SIZE = 32
+
+
+class EmbeddedConfigStale(InputError):
+    """The source carries a configuration that would not open what is written, and nobody said what to do with it."""
+
+    def __init__(self, places: Sequence[Embedded]) -> None:
+        names = ", ".join(dict.fromkeys(place.place for place in places[:2]))
+        more = f" and {len(places) - 2} more" if len(places) > 2 else ""
+        way = "write the new one there with --update-embedded (and --token-file), or "
+        if places[0].kind == "openshift":
+            way = "write with the keys that OpenShift has (snaptool config extract), or "
+        super().__init__(
+            f"the snapshot carries its configuration inside ({names}{more}), without the keys of the new one: after a "
+            "restore the cluster could not read what would be written",
+            hint=f"{way}leave it as it is with --keep-embedded and give the servers the new one yourself",
+        )
+        self.places = tuple(places)
+
+
+def plan_embedded(
+    opened: OpenedSnapshot,
+    carried: Recovered,
+    new: EncryptionConfig | None,
+    *,
+    update: bool,
+    keep: bool,
+    token: str | None,
+    entropy: Entropy,
+    now: datetime | None = None,
+) -> Updates:
+    """Decide what becomes of what the source carries. `new`: None to decrypt.
+
+    Raises EmbeddedConfigStale, and InputError where the platform does not take `new` or it cannot be written back.
+    """
+    k3s = [place for place in carried.places if place.kind == "k3s"]
+    openshift = [place for place in carried.places if place.kind == "openshift"]
+    if update:
+        if openshift:
+            raise InputError(
+                "new keys cannot be written back into OpenShift's Secrets: its operators make and migrate them",
+                hint="write with the keys that are there (snaptool config extract), or with --keep-embedded",
+                code="embedded_unsupported",
+            )
+        if not k3s:
+            raise InputError(
+                f"{opened.path} carries no configuration that could be updated",
+                hint="leave --update-embedded out: give the servers the new configuration as a file",
+                code="embedded_missing",
+            )
+        return update_bootstrap(
+            opened.places, token, _for_k3s(carried, new, entropy), now=now or datetime.now(UTC), entropy=entropy
+        )
+    return Updates(notes=_kept_notes(carried, new, [*k3s, *openshift], keep=keep))
+
+
+def _for_k3s(carried: Recovered, new: EncryptionConfig | None, entropy: Entropy) -> bytes:
+    if new is not None:
+        return configuration_json(new)
+    names = [name for config in carried.configs for entry in config.entries for name in entry.resources]
+    return disabled_configuration(tuple(dict.fromkeys(names)) or ("secrets",), entropy(_KEY_SIZE))
+
+
+def _kept_notes(
+    carried: Recovered, new: EncryptionConfig | None, places: Sequence[Embedded], *, keep: bool
+) -> tuple[str, ...]:
+    # A record that says of itself that encryption is off, or a lock, holds no keys that could be out of date.
+    holding = [
+        place for place in places if place.config is not None or place.kind == "openshift" or place.opens is None
+    ]
+    holding = [place for place in holding if place.code != "bootstrap_locked"]
+    if not holding:
+        return ()
+    if new is None:
+        note = (
+            "still has the old configuration: its servers read plaintext, and encrypt what they write under the old "
+            "key; "
+            "--update-embedded turns that off"
+        )
+        return (f"{holding[0].place} {note}",)
+    if not keep and not _has_keys(carried.configs, new):
+        raise EmbeddedConfigStale(holding)
+    return (f"{holding[0].place} keeps the configuration that it has",) if keep else ()
+
+
+def _has_keys(configs: Sequence[EncryptionConfig], new: EncryptionConfig) -> bool:
+    return bool(configs) and _keys(new) <= {key for config in configs for key in _keys(config)}
+
+
+def _keys(config: EncryptionConfig) -> set[tuple[str, str, str, bytes]]:
+    """Return every key with the resource that it is for."""
+    found: set[tuple[str, str, str, bytes]] = set()
+    for entry in config.entries:
+        for name in entry.resources:
+            for provider in entry.providers:
+                if isinstance(provider, KmsConfig):
+                    found.add((name, str(provider.kind), provider.name, b""))
+                elif isinstance(provider, LocalConfig):
+                    found |= {(name, str(provider.kind), key.name, key.secret) for key in provider.keys}
+    return found

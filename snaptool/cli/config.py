@@ -162,18 +162,17 @@ def extract_command(
     *,
     force: bool,
 ) -> int:
-    """Write the configuration that a snapshot carries inside: of k3s, RKE2 or OpenShift.
+    """Write the configuration that a backup carries inside: of k3s, RKE2, RKE1, OpenShift or Omni.
 
     That of k3s and RKE2 opens with the server token; OpenShift's Secrets with the configuration of kube-apiserver,
     given with --config, and with what they hold themselves. Exit code 3 when something stayed closed.
     """
     from snaptool.files import check_target, write_private
-    from snaptool.operations.opening import open_snapshot
     from snaptool.providers import config_text
 
     token = read_token(token_file) if token_file is not None else None
     loaded = options.load_configs(configs, terminal)
-    with open_snapshot(snapshot) as opened:
+    with options.open_snapshot(snapshot) as opened:
         if target is not None:
             check_target(target, force=force, source=opened.source)
         found = Embedding(wanted=True, token=token)

@@ -37,9 +37,12 @@ class Embedding:
     def find(self, opened: OpenedSnapshot, configs: Sequence[EncryptionConfig] = ()) -> Recovered:
         """Find and open what the snapshot carries, once. Raises TokenFormat and TokenProblem."""
         from snaptool.embedded import find_embedded
+        from snaptool.operations.embedding import carried_files
 
         if id(opened) not in self._found:
-            self._found[id(opened)] = find_embedded(opened.places, token=self.token, configs=configs)
+            self._found[id(opened)] = find_embedded(
+                opened.places, token=self.token, configs=configs, files=carried_files(opened)
+            )
         return self._found[id(opened)]
 
     def read_with(
@@ -68,7 +71,7 @@ def _nothing(opened: OpenedSnapshot, found: Recovered) -> InputError | EmbeddedC
             hint="k3s, RKE2 and OpenShift keep theirs in the snapshot; else give the file with --config",
             code="embedded_missing",
         )
-    closed = [place for place in found.places if place.opens is None]
+    closed = [place for place in found.places if place.opens is None and place.code != "embedded_config_copy"]
     if not closed:
         return InputError(
             f"{opened.path}: what it carries inside holds no encryption configuration",
@@ -111,7 +114,7 @@ def embedded_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--embedded-config",
         "wanted",
         is_flag=True,
-        help="Read with the configuration that the snapshot carries inside (k3s, RKE2, OpenShift).",
+        help="Read with the configuration that the backup carries inside (k3s, RKE2, RKE1, OpenShift, Omni).",
     )
     @token_option
     @functools.wraps(command)
@@ -166,12 +169,13 @@ def embedded_lines(places: Sequence[Embedded]) -> list[str]:
     """Say in one line each what a snapshot carries; OpenShift's many Secrets in one together."""
     lines = []
     for place in places:
-        if place.kind != "openshift":
+        if place.kind != "openshift" or place.config is not None:
             keys = ", ".join(f"{provider} {name}" for provider, name in place.keys)
-            opens = f"opens {place.opens}" if place.opens else "closed" if place.code else "a copy"
+            opens = f"opens {place.opens}" if place.opens else "closed"
+            opens = "a copy" if place.code == "embedded_config_copy" else opens
             parts = [opens, place.reason, f"keys {keys}" if keys else "", f"state {place.state}" if place.state else ""]
             lines.append(f"embedded ({place.kind}) {place.place}: {'; '.join(part for part in parts if part)}")
-    secrets = [place for place in places if place.kind == "openshift"]
+    secrets = [place for place in places if place.kind == "openshift" and place.config is None]
     if secrets:
         shut = sum(place.opens is None for place in secrets)
         state = f"{shut} of them closed" if shut else "all open"

@@ -7,7 +7,7 @@ while keys are passed over anyway, `found` says what opens and which configurati
 Source: spec/containers.md, part B. Recovered secrets go to memory or to files of mode 0600, never to a report.
 """
 
-from snaptool.embedded.found import Embedded, Recovered, find_embedded
+from snaptool.embedded.found import COPY, CarriedFile, Embedded, Recovered, find_embedded
 from snaptool.embedded.k3s import (
     Bootstrap,
     BootstrapProblem,
@@ -23,8 +23,10 @@ from snaptool.embedded.places import PlaceFinder, SeenRecord
 from snaptool.embedded.update import EmbeddedUpdateFailed, Updates, update_bootstrap
 
 __all__ = [
+    "COPY",
     "Bootstrap",
     "BootstrapProblem",
+    "CarriedFile",
     "Embedded",
     "EmbeddedUpdateFailed",
     "PlaceFinder",

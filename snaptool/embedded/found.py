@@ -10,6 +10,9 @@ from snaptool.embedded.k3s import Bootstrap, BootstrapProblem, TokenProblem, pas
 from snaptool.embedded.places import BOOTSTRAP, RKE1, PlaceFinder, SeenRecord
 from snaptool.providers import BadConfig, EncryptionConfig, KmsConfig, read_configs
 
+COPY = "embedded_config_copy"
+"""Code of a place that has a copy only: nothing is read from it, and nothing written."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embedded:
@@ -33,6 +36,15 @@ class Embedded:
 
 
 @dataclass(frozen=True, slots=True)
+class CarriedFile:
+    """A file beside the snapshot in its container. `kind`: rke1, omni, or openshift: kube-apiserver's configuration."""
+
+    kind: str
+    place: str
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Recovered:
     """All places, the configurations to read with, and sentences about both. `closed`: places that may hold more."""
 
@@ -43,9 +55,13 @@ class Recovered:
 
 
 def find_embedded(
-    finder: PlaceFinder, *, token: str | None = None, configs: Sequence[EncryptionConfig] = ()
+    finder: PlaceFinder,
+    *,
+    token: str | None = None,
+    configs: Sequence[EncryptionConfig] = (),
+    files: Sequence[CarriedFile] = (),
 ) -> Recovered:
-    """Open what can be opened: with the server token, with `configs`, or without any.
+    """Open what can be opened: with the server token, with `configs`, or without any; and `files` of the container.
 
     Raises TokenFormat, and TokenProblem for a token that fits no record.
     """
@@ -57,11 +73,16 @@ def find_embedded(
     chosen, notes, closed = _choose(places)
     secrets = openshift.live_secrets(live)
     recovered: list[EncryptionConfig] = [place.config for place in chosen if place.config is not None]
+    for file in files:
+        found, remarks = _of_file(file)
+        places += found
+        notes += remarks
+        recovered += [place.config for place in found if place.config is not None]
     if secrets:
         config, reasons = openshift.recover(secrets, [*configs, *recovered])
         places += [_openshift(record, reasons[key]) for key, record in secrets.items()]
         if config is not None:
-            recovered.append(config)
+            recovered = [config]  # what opened it is in it
             notes.append("the configuration was taken from OpenShift's Secrets in the snapshot")
         shut = [place for place in places if place.kind == "openshift" and place.opens is None]
         if shut:
@@ -71,7 +92,7 @@ def find_embedded(
                 "kube-apiserver, which lies in static_kuberesources_*.tar.gz beside the snapshot, with --config"
             )
     places += [
-        Embedded(kind="rke1", place=_text(key), revision=record.revision.main, reason="a copy of RKE's state")
+        Embedded(kind="rke1", place=_text(key), revision=record.revision.main, code=COPY, reason="RKE's state")
         for key, record in live.items()
         if key in RKE1
     ]
@@ -112,6 +133,29 @@ def _k3s(record: SeenRecord, token: str | None) -> Embedded:
         config=config,
         passphrase=passphrase,
     )
+
+
+def _of_file(file: CarriedFile) -> tuple[list[Embedded], list[str]]:
+    """Read a file of the container; the state that RKE wants counts, and one that differs is noted."""
+    try:
+        configs = read_configs(file.content, name=file.place).configs
+    except BadConfig as refused:
+        place = Embedded(kind=file.kind, place=file.place, revision=0, code="embedded_format", reason=str(refused))
+        return [place], [str(refused)]
+    notes = [f"the configuration was taken from {configs[0].name}"]
+    if len(configs) > 1:
+        notes.append(f"{file.place}: the state that is wanted and the one that was found differ; both are tried")
+    return [
+        Embedded(
+            kind=file.kind,
+            place=config.name,
+            revision=0,
+            opens="as it is",
+            keys=keys_of(config),
+            config=config,
+        )
+        for config in configs
+    ], notes
 
 
 def keys_of(config: EncryptionConfig) -> tuple[tuple[str, str], ...]:

@@ -6,10 +6,16 @@ reads nothing. So that stops, unless it is written anew or left there on purpose
 
 from __future__ import annotations
 
+import io
+import json
+import re
+import tarfile
+import zlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from snaptool.embedded import Embedded, Recovered, Updates, configuration_json, update_bootstrap
+from snaptool.containers.faults import inside
+from snaptool.embedded import CarriedFile, Embedded, Recovered, Updates, configuration_json, update_bootstrap
 from snaptool.embedded.k3s import disabled_configuration
 from snaptool.errors import InputError
 from snaptool.operations.opening import OpenedSnapshot
@@ -35,6 +41,58 @@ class EmbeddedConfigStale(InputError):
         self.places = tuple(places)
 
 
+_APISERVER_CONFIG = re.compile(
+    r"(?:^|/)static-pod-resources/kube-apiserver-pod-([0-9]{1,9})/secrets/encryption-config/encryption-config$"
+)
+_LARGEST_CONFIG = 1 << 20
+_LARGEST_ARCHIVE = 64 << 20
+"""Of OpenShift's static resources, unpacked: they are a few hundred KiB."""
+
+
+def carried_files(opened: OpenedSnapshot) -> list[CarriedFile]:
+    """Return the files beside the snapshot in its container that hold keys."""
+    container = opened.container
+    if container is None:
+        return []
+    found = []
+    for member in container.members:
+        if member.role == "rkestate":
+            found.append(CarriedFile("rke1", member.name, container.read_member(member.name)))
+        elif member.role == "static_kuberesources":
+            entry = _apiserver_config(container.read_member(member.name))
+            if entry is not None:
+                found.append(CarriedFile("openshift", inside(member.name, entry[0]), entry[1]))
+    if container.omni is not None:
+        keys = {
+            "secretboxEncryptionSecret": container.omni.secretbox,
+            "aescbcEncryptionSecret": container.omni.aescbc,
+        }
+        document = {"cluster": {name: text for name, text in keys.items() if text}}
+        found.append(CarriedFile("omni", "Omni's header", json.dumps(document).encode()))
+    return found
+
+
+def _apiserver_config(archive: bytes) -> tuple[str, bytes] | None:
+    """Find kube-apiserver's configuration of the highest revision in OpenShift's static resources."""
+    best: tuple[int, str, bytes] | None = None
+    seen = 0
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive), mode="r|*") as tar:
+            for entry in tar:
+                seen += entry.size + 512
+                if seen > _LARGEST_ARCHIVE:
+                    break
+                match = _APISERVER_CONFIG.search(entry.name)
+                if match is None or not entry.isreg() or entry.size > _LARGEST_CONFIG:
+                    continue
+                content = tar.extractfile(entry)
+                if content is not None and (best is None or int(match[1]) > best[0]):
+                    best = (int(match[1]), entry.name, content.read())
+    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error):
+        return None
+    return (best[1], best[2]) if best is not None else None
+
+
 def plan_embedded(
     opened: OpenedSnapshot,
     carried: Recovered,
@@ -52,6 +110,7 @@ def plan_embedded(
     """
     k3s = [place for place in carried.places if place.kind == "k3s"]
     openshift = [place for place in carried.places if place.kind == "openshift"]
+    beside = [place for place in carried.places if place.kind in {"rke1", "omni"} and place.config is not None]
     if update:
         if openshift:
             raise InputError(
@@ -68,7 +127,11 @@ def plan_embedded(
         return update_bootstrap(
             opened.places, token, _for_k3s(carried, new, entropy), now=now or datetime.now(UTC), entropy=entropy
         )
-    return Updates(notes=_kept_notes(carried, new, [*k3s, *openshift], keep=keep))
+    notes = _kept_notes(carried, new, [*k3s, *openshift], keep=keep)
+    if beside:
+        note = "beside the source has the old configuration, and TARGET is a plain snapshot"
+        notes += (f"{beside[0].place} {note}: give the platform the new one before the restore",)
+    return Updates(notes=notes)
 
 
 def _for_k3s(carried: Recovered, new: EncryptionConfig | None, entropy: Entropy) -> bytes:

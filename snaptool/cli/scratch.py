@@ -48,6 +48,8 @@ def scratch_command(
             notices += ("authentication is on in it: say --user NAME to etcdctl, for which it asks the password",)
         for notice in notices:
             terminal.note(notice)
+        if tcp:
+            terminal.note("every user of this machine can read and write the copy through its port on 127.0.0.1")
         with serve_copy(opened, binaries, skip_hash_check=skip_hash_check, tcp=tcp) as server:
             if command:
                 with signals.interruptible():

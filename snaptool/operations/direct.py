@@ -26,7 +26,6 @@ from snaptool.bolt import (
     LeafChunk,
     Sink,
     blocks,
-    first_pages,
     spans,
 )
 from snaptool.errors import FormatError
@@ -75,11 +74,17 @@ from snaptool.operations.sweep import (
     Sweep,
     make_batches,
 )
-from snaptool.operations.written import FileReport, ReadBackFailed, append_trailer, hashing, is_stale
+from snaptool.operations.written import (
+    FileReport,
+    ReadBackFailed,
+    append_trailer,
+    hashing,
+    is_stale,
+    require_nothing_else,
+    require_order,
+)
 from snaptool.providers import Keyring
 from snaptool.text import printable
-
-_PAGES_AT_ONCE = 1024
 
 
 class DirectEngine:
@@ -396,7 +401,7 @@ def _read_back(draft: Draft, writer: _Writer) -> FileReport:
             comparison.take(answer)
         comparison.finish()
         _compare_other_buckets(job, written)
-        _search_other_pages(written)
+        require_nothing_else(written)
         live = job.swept.live if job.plan.edits.is_empty else None
         return append_trailer(draft, digest(), written, comparison.sums, live)
 
@@ -452,7 +457,7 @@ class _Comparison:
         for leaves in bucket.chunks():
             self.sums.add(leaves)
             self._shapes[leaves.first_leaf : leaves.first_leaf + len(leaves.leaf_page)] = leaves.shapes()
-            _require_order(bucket, leaves)
+            require_order(bucket, leaves)
             first, until = leaves.first_record, leaves.first_record + len(leaves)
             here = slice(*np.searchsorted(self._opened, (first, until)).tolist())
             rows = self._opened[here] - first
@@ -510,14 +515,6 @@ def _edited(name: bytes, bucket: Bucket | None, edits: Edits) -> Iterator[tuple[
     return edits.apply(name, bucket.items() if bucket is not None else ())
 
 
-def _require_order(bucket: Bucket, leaves: LeafChunk) -> None:
-    """Raise ReadBackFailed unless `leaves` hold nothing but records, and branches lead to them by their first keys."""
-    if not leaves.are_clean():
-        raise ReadBackFailed("a page of the written file has bytes that belong to no record")
-    if not bucket.is_found_by_first_keys(leaves):
-        raise ReadBackFailed("a branch of the written file has another key than the page that it leads to")
-
-
 def _compare_other_buckets(job: Job, written: Snapshot) -> None:
     source, edits = job.opened.snapshot, job.plan.edits
     found, expected = written.database.buckets(), source.database.buckets()
@@ -528,38 +525,3 @@ def _compare_other_buckets(job: Job, written: Snapshot) -> None:
         same = bucket.sequence == (before.sequence if before is not None else 0)
         if not same or (name != b"key" and list(bucket.items()) != list(_edited(name, before, edits))):
             raise ReadBackFailed(f"bucket {name.decode(errors='replace')} is not the same in the written file")
-    for bucket in (written.database.root_bucket(), *(bucket for name, bucket in found.items() if name != b"key")):
-        for leaves in bucket.chunks():
-            _require_order(bucket, leaves)
-
-
-def _search_other_pages(written: Snapshot) -> None:
-    """Search the pages that hold no record of bucket `key` for values, and all for pages that nothing uses.
-
-    Leaves were looked at byte by byte: headers, elements, records that were compared with the source, zeros.
-    """
-    database = written.database
-    if len(database.free_pages()) or database.size != database.high_water_mark * database.page_size:
-        raise ReadBackFailed("the written file has free pages")
-    first = first_pages(database.meta)
-    if database.pages.bytes[: len(first)].tobytes() != first:
-        raise ReadBackFailed("the metas and the freelist of the written file are not those that were written")
-    other = np.ones(database.high_water_mark, dtype=np.bool_)
-    known = 0
-    for name, bucket in database.buckets().items():
-        if name == b"key" and bucket.root:
-            other[bucket.leaf_pages()] = False
-        else:  # compared with the source by now, byte by byte
-            known += sum(_count_marks(part) for record in bucket.items() for part in (name, *record))
-    content = database.pages.bytes.reshape(-1, database.page_size)
-    (pages,) = np.nonzero(other)
-    found = sum(
-        _count_marks(content[pages[start : start + _PAGES_AT_ONCE]].tobytes())
-        for start in range(0, len(pages), _PAGES_AT_ONCE)
-    )
-    if found != known:
-        raise ReadBackFailed("pages of the written file that hold no values have something like values in them")
-
-
-def _count_marks(data: bytes) -> int:
-    return data.count(b"k8s:enc:") + data.count(b"k8s\0")

@@ -62,8 +62,8 @@ from snaptool.operations.written import (
     append_trailer,
     hashing,
     is_stale,
-    retired,
-    search_leftovers,
+    require_nothing_else,
+    require_order,
 )
 from snaptool.providers import Keyring
 from snaptool.scratch import SAFE_TTL, Change, EtcdBinaries, Rewritten, ScratchEtcd, ServedKey, engine
@@ -223,9 +223,10 @@ def _read_back(draft: Draft, job: Job, done: Rewritten) -> FileReport:
         if written.leases() != job.opened.snapshot.leases():
             raise ReadBackFailed("the written file has other leases than the source")
         _compare(job, written, workshop, done)
-        if len(written.database.free_pages()):
-            raise ReadBackFailed("the written file has free pages")
-        search_leftovers(file.buffer, written, retired(job.swept, job.plan.action, swept))
+        if (bucket := written.bucket(b"key")) is not None:
+            for leaves in bucket.chunks():
+                require_order(bucket, leaves)
+        require_nothing_else(written)
         return append_trailer(draft, digest(), written, sums)
 
 

@@ -7,27 +7,23 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from mmap import mmap
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from snaptool.bolt import Bucket, LeafChunk, first_pages
+from snaptool.bolt.layout import BUCKET_HEADER_SIZE, ELEMENT_SIZE, HEADER_SIZE, PageFlag
 from snaptool.errors import VerificationFailed
 from snaptool.etcd import (
     LeafSums,
     Snapshot,
 )
-from snaptool.files import Draft, release_memory
+from snaptool.files import Draft
 from snaptool.operations.crypto import (
     Outcome,
 )
-from snaptool.operations.plan import COPY
-from snaptool.operations.sweep import (
-    Sweep,
-)
 
-_SEARCH_BLOCK = 4 << 20
 _HASH_BLOCK = 2 << 20
 
 
@@ -99,34 +95,67 @@ def is_stale(outcome: Outcome, *, rewrapped: bool) -> bool:
     return outcome.position[1:] > (0, 0) if rewrapped else outcome.stale
 
 
-def retired(source: Sweep, action: NDArray[np.uint8], swept: Sweep) -> list[bytes]:
-    """Return the headers under which source values stood and no value of the new file does."""
-    here = {swept.headers[number].text for number in np.unique(swept.header).tolist()}
-    there = {source.headers[number].text for number in np.unique(source.header[action != COPY]).tolist()}
-    return sorted(there - here - {b""})
+def require_order(bucket: Bucket, leaves: LeafChunk) -> None:
+    """Raise ReadBackFailed unless `leaves` hold nothing but records, and branches lead to them by their first keys."""
+    if not leaves.are_clean():
+        raise ReadBackFailed("a page of the written file has bytes that belong to no record")
+    if not bucket.is_found_by_first_keys(leaves):
+        raise ReadBackFailed("a branch of the written file has another key than the page that it leads to")
 
 
-def search_leftovers(buffer: mmap, written: Snapshot, headers: list[bytes]) -> None:
-    """Search every byte of the new file for values under keys that it no longer has.
+def require_nothing_else(written: Snapshot) -> None:
+    """Raise ReadBackFailed unless every byte of the file belongs to what was written, and so to what was compared.
 
-    The same text inside another value is that value's own business, and has been compared with the source.
+    Nothing is searched for: any text can come about by chance. The first pages are those that were written; every other
+    page is a leaf of a bucket, which holds records and zeros, or a branch, which holds the keys that lead to its
+    children and zeros. Leaves of bucket `key` are looked at with its records.
     """
-    found = np.array(sorted(at for header in headers for at in _occurrences(buffer, header)), dtype=np.int64)
-    for chunk in written.records() if len(found) else ():
-        starts, ends = chunk.value_pos, chunk.value_pos + chunk.value_len
-        order = np.argsort(starts)
-        owner = order[np.maximum(np.searchsorted(starts[order], found, side="right") - 1, 0)]
-        found = found[(found <= starts[owner]) | (found >= ends[owner])]
-    if len(found):
-        page = int(found[0]) // written.database.page_size
-        raise ReadBackFailed(f"page {page} of the written file holds a value under a key that it should not have")
+    database = written.database
+    if len(database.free_pages()) or database.size != database.high_water_mark * database.page_size:
+        raise ReadBackFailed("the written file has free pages")
+    first = first_pages(database.meta)
+    if database.pages.bytes[: len(first)].tobytes() != first:
+        raise ReadBackFailed("the metas and the freelist of the written file are not those that were written")
+    buckets = database.buckets()
+    branch = np.ones(database.high_water_mark, dtype=np.bool_)
+    branch[: len(first) // database.page_size] = False
+    for bucket in (database.root_bucket(), *(one for name, one in buckets.items() if name != b"key")):
+        for leaves in bucket.chunks():
+            require_order(bucket, leaves)
+    for bucket in (database.root_bucket(), *buckets.values()):
+        if bucket.root:
+            branch[bucket.leaf_pages()] = False
+    for name, value in database.root_bucket().items():
+        if not buckets[name].root and not _is_packed(value[BUCKET_HEADER_SIZE:], PageFlag.LEAF, b""):
+            raise ReadBackFailed("a small bucket of the written file has bytes that belong to no record")
+    content, at = database.pages.bytes, -1
+    for page in np.nonzero(branch)[0].tolist():
+        if page <= at:
+            continue
+        start = page * database.page_size
+        overflow = int.from_bytes(content[start + 12 : start + HEADER_SIZE].tobytes(), "little")
+        at = page + overflow
+        whole = content[start : (at + 1) * database.page_size]
+        if not branch[page : at + 1].all() or not _is_packed(whole.tobytes(), PageFlag.BRANCH, None):
+            raise ReadBackFailed("a branch of the written file has bytes that belong to no key")
 
 
-def _occurrences(buffer: mmap, text: bytes) -> Iterator[int]:
-    for start in range(0, len(buffer), _SEARCH_BLOCK):
-        block = buffer[start : start + _SEARCH_BLOCK + len(text) - 1]
-        release_memory(buffer)
-        at = block.find(text)
-        while at >= 0:
-            yield start + at
-            at = block.find(text, at + 1)
+def _is_packed(page: bytes, flag: int, rest: bytes | None) -> bool:
+    """Is a page its header, its elements, and the bytes that these name, one behind the other?
+
+    `rest`: what follows them; None stands for zeros.
+    """
+    found, count = int.from_bytes(page[8:10], "little"), int.from_bytes(page[10:12], "little")
+    if found != flag:
+        return False
+    end = HEADER_SIZE + ELEMENT_SIZE * count
+    for number in range(count):
+        at = HEADER_SIZE + ELEMENT_SIZE * number
+        words = [int.from_bytes(page[at + 4 * word : at + 4 * word + 4], "little") for word in range(4)]
+        # Branch: position, key size, page. Leaf: flags, position, key size, value size.
+        position, size = (words[0], words[1]) if flag == PageFlag.BRANCH else (words[1], words[2] + words[3])
+        if at + position != end:
+            return False
+        end += size
+    tail = page[end:]
+    return not any(tail) if rest is None else tail == rest

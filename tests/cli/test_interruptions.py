@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,8 +21,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from snaptool import signals
 from snaptool.operations.opening import open_snapshot
-from tests.support.cli import ROOT, assert_no_canary, states
+from tests.support.cli import ROOT, FileState, assert_no_canary, states
 from tests.support.snapshots import NEW_SECRET, Mix, config, write_snapshot
 
 DRIVER = """
@@ -110,9 +112,12 @@ class Driver:
         jobs: int = 2,
         options: tuple[str, ...] = (),
         before: Callable[[], None] | None = None,
+        command: str = "rewrite",
     ) -> Ended:
-        arguments = ["rewrite", self.source, self.target, "--config", self.folder / "old.yaml"]
-        arguments += ["--new-config", self.folder / "new.yaml", "--jobs", str(jobs), *options]
+        arguments: list[str | Path] = [command, self.source, self.target, *options]
+        if command == "rewrite":
+            arguments += ["--config", self.folder / "old.yaml", "--new-config", self.folder / "new.yaml"]
+            arguments += ["--jobs", str(jobs)]
         process = subprocess.Popen(
             [sys.executable, "-c", DRIVER, moment, str(delay), action, str(number), *map(str, arguments)],
             stdout=subprocess.PIPE,
@@ -163,13 +168,34 @@ def driver(tmp_path: Path, snapshot: Path) -> Driver:
 MOMENTS = [("mapped", 0), ("fork", 0), ("draft", 0), ("draft", 0.1), ("read back", 0), ("naming", 0)]
 
 
+def assert_whole_or_absent(driver: Driver, before: dict[Path, FileState], ended: Ended, number: int) -> bool:
+    """Hold a run that a signal may have ended to its promises; say whether there is a target.
+
+    A target that got its name before the signal came is right, if it is whole, and if nothing that was said denies it.
+    """
+    assert {path: state for path, state in states(driver.folder).items() if path != driver.target} == before
+    assert ended.code in ({0, -9} if number == signal.SIGKILL else {0, 128 + number})
+    named = driver.target.exists()
+    if named:
+        assert driver.target.stat().st_mode & 0o777 == 0o600
+        with open_snapshot(driver.target) as opened, opened.digests() as digests:
+            assert digests.trailer() == "ok"
+            assert len(opened.snapshot.database.free_pages()) == 0
+        assert "nothing was" not in ended.stderr
+    else:
+        assert ended.code != 0
+        assert ended.stdout == ""
+        if number != signal.SIGKILL:
+            assert ended.stderr.lstrip("\n") == "snaptool: interrupted: nothing was written\n"
+    return named
+
+
 @pytest.mark.parametrize(("moment", "delay"), MOMENTS)
 def test_kill_leaves_no_trace(driver: Driver, moment: str, delay: float) -> None:
     before = states(driver.folder)
     ended = driver.run(moment, "signal", signal.SIGKILL, delay=delay)
-    assert ended.code == -signal.SIGKILL
-    assert driver.left() == []
-    assert states(driver.folder) == before
+    named = assert_whole_or_absent(driver, before, ended, signal.SIGKILL)
+    assert not (named and not delay)
 
 
 @pytest.mark.parametrize(
@@ -214,22 +240,62 @@ def test_force_keeps_the_old_target_when_the_run_is_interrupted(driver: Driver) 
     assert driver.target.read_text() == "mine"
 
 
+REAL_TIME = range(signal.SIGRTMIN + 1, signal.SIGRTMAX)  # these are all alike
+SIGNALS = sorted(int(number) for number in signals.ending() if number not in REAL_TIME)
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=str)
+def test_every_signal_that_ends_a_run_leaves_nothing(driver: Driver, number: int) -> None:
+    before = states(driver.folder)
+    ended = driver.run("read back", "signal", number, jobs=1, before=lambda: restore_signals(number))
+    assert not assert_whole_or_absent(driver, before, ended, number)
+    assert ended.code == 128 + number
+
+
+def restore_signals(number: int) -> None:
+    """Undo what a test runner in the background may have ignored."""
+    signal.signal(number, signal.SIG_DFL)
+
+
+def test_signals_that_the_caller_ignores_stay_ignored(driver: Driver) -> None:
+    ended = driver.run("read back", "signal", signal.SIGHUP, before=lambda: ignore(signal.SIGHUP))
+    assert ended.code == 0
+    assert driver.left() == ["target.db"]
+
+
+def ignore(number: int) -> None:
+    signal.signal(number, signal.SIG_IGN)
+
+
 @pytest.mark.soak
-@pytest.mark.parametrize("seed", range(24))
-def test_signals_at_random_moments_of_a_larger_rewrite(tmp_path: Path, seed: int) -> None:
+def test_signals_at_500_random_moments(tmp_path: Path) -> None:
+    """Rewrite, repair and a rewrite with a report, ended by every signal at any moment. Prints what came of it."""
     source = tmp_path / "generated.db"
     write_snapshot(source, Mix(records=12_000, sealed=60))
-    driver = Driver(tmp_path, source)
-    rng = random.Random(seed)
-    number = rng.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-    before = states(tmp_path)
-    ended = driver.run("mapped", "signal", number, delay=rng.uniform(0, 4))
-    if ended.code == 0:
-        with open_snapshot(driver.target) as opened, opened.digests() as digests:
-            assert digests.trailer() == "ok"
-        return
-    assert ended.code == (-9 if number == signal.SIGKILL else 128 + number)
-    assert states(tmp_path) == before
+    rng = random.Random(14)
+    counts: dict[str, int] = {}
+    for run in range(500):
+        folder = tmp_path / str(run)
+        folder.mkdir()
+        driver = Driver(folder, source)
+        number = rng.choice([signal.SIGKILL, *SIGNALS])
+        command = rng.choice(["rewrite", "repair"])
+        before = states(folder)
+        ended = driver.run(
+            "mapped",
+            "signal",
+            number,
+            delay=rng.uniform(0, 3),
+            jobs=rng.choice([1, 2]),
+            command=command,
+            before=lambda number=number: None if number == signal.SIGKILL else restore_signals(number),  # type: ignore[misc]
+        )
+        named = assert_whole_or_absent(driver, before, ended, number)
+        word = f"{command}: {'whole target' if named else 'no target'}, {'done' if ended.code == 0 else 'ended'}"
+        counts[word] = counts.get(word, 0) + 1
+        shutil.rmtree(folder)
+    print(counts)  # noqa: T201 - the note of a soak
+    assert sum(counts.values()) == 500
 
 
 # --- disks and folders ----------------------------------------------------------------------------------------------

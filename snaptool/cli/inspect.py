@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from snaptool.containers import Unwrapped
     from snaptool.embedded import Embedded
     from snaptool.operations.keys import KmsOptions
-    from snaptool.operations.survey import Survey
+    from snaptool.operations.survey import CensusRow, Survey
 
 
 @click.command("inspect")
@@ -61,7 +61,7 @@ def inspect_command(
     if output == "json":
         print_json(document(result, names, carried.places))
     else:
-        _print(result, names)
+        _print(result, names, verbose=terminal.verbose)
         for line in embedded_lines(carried.places):
             echo(line)
         if result.lost and carried.closed:
@@ -149,14 +149,18 @@ _TRAILERS = {
 }
 
 
-def _print(result: Survey, configs: Sequence[str]) -> None:
+def _telling(census: Sequence[CensusRow]) -> Sequence[CensusRow]:
+    """Leave out resources of which there is nothing to say: all plaintext, and none of them Secrets.
+
+    Where nothing at all is encrypted, that is what there is to say.
+    """
+    telling = {row.resource for row in census if row.provider != "identity" or row.lost or row.stale or row.undecodable}
+    return [row for row in census if row.resource in telling | {"secrets"}] if telling else census
+
+
+def _print(result: Survey, configs: Sequence[str], *, verbose: bool) -> None:
     file, etcd = result.file, result.etcd
-    trailer = {
-        "ok": "SHA-256 right",
-        "missing": "no SHA-256 (a copied db)",
-        "wrong": "SHA-256 WRONG",
-        "cut": "SHA-256 CUT",
-    }[file.trailer]
+    trailer = _TRAILERS[file.trailer]
     echo(
         f"{file.path}: {size_text(file.size)}, {file.high_water_mark:,} pages of {size_text(file.page_size)}, "
         f"{file.free_pages:,} free; {trailer}"
@@ -179,8 +183,9 @@ def _print(result: Survey, configs: Sequence[str]) -> None:
         headings, right = [*headings, "UNDECODABLE"], right + "r"
     if len(configs) > 1:
         headings.append("OPENED BY")
+    shown = result.census if verbose else _telling(result.census)
     rows = []
-    for row in result.census:
+    for row in shown:
         cells: list[object] = [row.resource, row.provider, row.key_name, row.live, row.old, size_text(row.size)]
         if with_keys:
             cells += [row.opens, row.lost, row.stale]
@@ -190,6 +195,9 @@ def _print(result: Survey, configs: Sequence[str]) -> None:
             cells.append(", ".join(f"{configs[number]}:{name}" for number, name, _ in row.opened_by))
         rows.append(cells)
     print_table(headings, rows, right=right)
+    if len(shown) < len(result.census):
+        left_out = len({row.resource for row in result.census} - {row.resource for row in shown})
+        echo(f"and {left_out:,} {'resource' if left_out == 1 else 'resources'} that are all plaintext; -v shows them")
     if result.lost or result.undecodable:
         echo()
     print_lost(result.lost)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @click.option("-n", "--namespace", metavar="NS", help="Only this namespace.  [default: all]")
 @click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces: the default, for the habit of it.")
 @click.option("--all-revisions", is_flag=True, help="Every stored revision and deletion, not only current values.")
-@click.option("--lost", is_flag=True, help="Only values that --config does not open, with the reasons.")
+@click.option("--lost", is_flag=True, help="Only values that no key opens, or no API server can decode.")
 @click.option("--carved", is_flag=True, help="What lies in free pages, in a file of any state; takes only -o besides.")
 @options.config_option()
 @embedded_options
@@ -182,9 +182,10 @@ def _listed_document(row: ListedRecord) -> dict[str, Any]:
         "provider": None if row.deleted else row.header.provider,
         "key_name": None if row.deleted else row.key_name,
         "size": row.size,
-        "opens": None if outcome is None else outcome.opened,
+        "opens": None if outcome is None else outcome.opened and outcome.fault is None,
+        "undecodable": None if outcome is None else outcome.fault,
         "stale": None if outcome is None else outcome.opened and outcome.stale,
-        "reasons": [] if outcome is None else list(outcome.reasons),
+        "reasons": [] if outcome is None else list(outcome.why),
         "explanation": row.reason,
         "server_error": "" if outcome is None else server_message(outcome),
     }

@@ -63,7 +63,9 @@ def state(row: ListedRecord | HistoryEntry, *, only_current: bool = False) -> st
     if row.deleted:
         return "deleted"
     words = [] if only_current else ["current" if row.live else "old"]
-    if row.outcome is not None and not row.outcome.opened:
+    if row.outcome is not None and row.outcome.fault is not None:
+        words.append("UNDECODABLE")
+    elif row.outcome is not None and not row.outcome.opened:
         words.append("LOST")
     elif row.outcome is not None and row.outcome.stale:
         words.append("stale")
@@ -74,5 +76,6 @@ def print_reasons(reasons: dict[tuple[str, str], int]) -> None:
     """Say why values are lost: our sentence and the API server's, with how many each is about."""
     for (sentence, server), count in reasons.items():
         echo()
-        print_sentence(f"{count:,} lost: {sentence}")
-        print_sentence(f"    kube-apiserver says: {server}")
+        print_sentence(f"{count:,} {'lost' if server else 'undecodable'}: {sentence}")
+        if server:
+            print_sentence(f"    kube-apiserver says: {server}")

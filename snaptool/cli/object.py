@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from snaptool.cli import exits, options
 from snaptool.cli.embedded import Embedding, embedded_options
 from snaptool.cli.looking import asking, examples, namespace_option, open_for_reading, print_reasons, state
 from snaptool.cli.render import Terminal, echo, print_bytes, print_json, print_object, print_table
-from snaptool.errors import InputError
+from snaptool.errors import FormatError
 from snaptool.text import printable
 
 if TYPE_CHECKING:
@@ -80,27 +81,39 @@ def get_command(
             return exits.DONE
         found = open_found(opened, value, keyring)
     by = ""
-    if found.outcome.position and read_with:
+    if found.outcome.key_name and read_with:
         name = read_with[found.outcome.position[0]].name
         by = f", opened by {found.outcome.kind} {found.outcome.key_name} of {name}"
+    if found.fault is not None:
+        terminal.note("no API server can decode this value: lists of its resource fail while it is the current one")
     terminal.note(_where(value) + (by if value.stored is not found.plaintext else ", in clear"))
     if found.notice:
         terminal.note(found.notice)
     if output == "value":
         print_bytes(found.plaintext)
     else:
-        print_object(_object(value, found.plaintext), output)
-    return exits.DONE
+        try:
+            shown = _object(value, found.plaintext)
+        except FormatError as error:
+            terminal.note(f"{error}; it is shown as it is, and -o value gives its bytes")
+            shown = _as_it_is(value, found.plaintext)
+        print_object(shown, output)
+    return exits.DONE if found.fault is None else exits.FINDINGS
+
+
+def _as_it_is(value: StoredValue, plaintext: bytes) -> dict[str, Any]:
+    """Show a value that is no API object: as text where it is one."""
+    shown = {"key": printable(value.key), "revision": value.revision.main}
+    try:
+        return {**shown, "text": plaintext.decode()}
+    except UnicodeDecodeError:
+        return {**shown, "base64": b64encode(plaintext).decode()}
 
 
 def _object(value: StoredValue, plaintext: bytes) -> dict[str, Any]:
-    from snaptool.kube import NotAnObject
     from snaptool.kube.kinds import as_served, decode_object, without_managed_fields
 
-    try:
-        return without_managed_fields(as_served(decode_object(plaintext).shown(), value.revision.main))
-    except NotAnObject as error:
-        raise InputError(f"{printable(value.key)}: {error}", hint="-o value shows it as it is") from error
+    return without_managed_fields(as_served(decode_object(plaintext).shown(), value.revision.main))
 
 
 def _where(value: StoredValue) -> str:

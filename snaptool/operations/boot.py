@@ -175,7 +175,7 @@ def boot_check(
     refuse_to_lose_keys(snapshot, binaries)
     generation = server_generation(*binaries.version)
     hashkv = snapshot.hashkv(generation=generation)
-    leases = {lease.id: lease.ttl for lease in snapshot.leases().values()}
+    leases = {lease.id: scratch.boot.served_ttl(lease.ttl) for lease in snapshot.leases().values()}
     expected = Expected(
         revision=snapshot.revision_on(generation),
         hashkv=hashkv.hash,

@@ -17,7 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snaptool.etcd import RecordChunk, hash_spans
-from snaptool.kube import ANY_TYPE, ExpectedType, Fault, expected_type, fault, is_object_of, shows_right_key, usual_type
+from snaptool.kube import (
+    ANY_TYPE,
+    ExpectedType,
+    Fault,
+    expected_type,
+    fault,
+    is_object_of,
+    parse_key,
+    shows_right_key,
+    usual_type,
+)
 from snaptool.operations.labels import ENCRYPTED
 from snaptool.providers import Chain, GroupResource, NoKeyFits, Opening
 
@@ -81,6 +91,12 @@ def judge(
         if headless is not None:
             return Undecoded(headless[0], Fault.HEADLESS), headless[1]
     return (way, plaintext) if isinstance(way, NoKeyFits) else (Undecoded(way, fault_found), plaintext)
+
+
+def is_listed(key: bytes, prefixes: Sequence[str]) -> bool:
+    """Is a key one of those that a list of its resource reads? The path of the resource alone is not."""
+    parsed = parse_key(key, prefixes)
+    return parsed is not None and bool(parsed.name)
 
 
 def doubted(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from snaptool.errors import InputError
 from snaptool.etcd import RecordChunk, Revision, Snapshot, hash_spans
 from snaptool.kube import ResourceType, key_prefixes, parse_key, resolve_type
 from snaptool.operations.crypto import Batch, Outcome, SystemRandomness, Work, Workshop
+from snaptool.operations.judging import Depth, doubted, expected_of, is_listed
 from snaptool.operations.labels import Header, Labels
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.reasons import explain
@@ -154,9 +155,9 @@ class Listing:
 
     @property
     def lost(self) -> int:
-        """How many of the rows are lost."""
-        lost = np.array([not outcome.opened for outcome in self.outcomes])
-        return int(np.count_nonzero(lost[self.columns["outcome"]]))
+        """How many of the rows are lost or undecodable."""
+        broken = np.array([bool(outcome.why) for outcome in self.outcomes])
+        return int(np.count_nonzero(broken[self.columns["outcome"]]))
 
     def __iter__(self) -> Iterator[ListedRecord]:
         order = order_of_keys(self.buffer, self.columns["key_pos"], self.columns["key_len"])
@@ -256,7 +257,8 @@ def listing(
     with contextlib.ExitStack() as stack:
         workshop = None
         if keyring is not None:
-            work = Work(keyring, keyring, SystemRandomness())
+            # What is asked for by its faults is looked for as closely as `verify` does.
+            work = Work(keyring, keyring, SystemRandomness(), depth=Depth.FULL if lost else Depth.CHEAP)
             workshop = stack.enter_context(Workshop(work, opened.source, jobs=jobs))
         digests = stack.enter_context(opened.digests())
         collected = _Collected(snapshot, Labels(opened.prefixes), workshop, revision)
@@ -305,7 +307,12 @@ class _Collected:
             return
         for batch, answer in self._workshop.opened(batches):
             numbers = np.array([self._number_of(outcome) for outcome in answer.outcomes], dtype=np.int64)
-            self._answers.append((batch.record, numbers[answer.outcome]))
+            found = numbers[answer.outcome]
+            for row, key in answer.named_keys.items():
+                outcome = answer.outcomes[answer.outcome[row]]
+                if outcome.fault is not None and not is_listed(key, self._labels.prefixes):
+                    found[row] = self._number_of(replace(outcome, fault=None))
+            self._answers.append((batch.record, found))
 
     def _number_of(self, outcome: Outcome) -> int:
         return self._outcomes.setdefault(outcome, len(self._outcomes))
@@ -322,8 +329,12 @@ class _Collected:
             if not every:
                 rows = rows[self._live[rows + chunk.first_record]]
             self._keep(chunk, rows, resource, header)
-            values = rows[(header[rows] != 0) & ~chunk.tombstone[rows]]
             if self._workshop is not None:
+                wanted = (header != 0) & ~chunk.tombstone
+                if self._workshop.depth is not None:
+                    judged = [expected_of(known.group_resource) for known in self._labels.resources]
+                    wanted |= doubted(chunk, resource, header, judged, self._workshop.depth)
+                values = rows[wanted[rows]]
                 yield from make_batches(chunk, values, resource, self._labels)
 
     def _keep(self, chunk: RecordChunk, rows: Rows, resource: Rows, header: Rows) -> None:
@@ -362,8 +373,8 @@ class _Collected:
             columns["outcome"][np.searchsorted(columns["record"], records)] = numbers
         lost_before = 0
         if lost:
-            not_opened = np.array([not outcome.opened for outcome in self._outcomes])
-            columns = _where(columns, not_opened[columns["outcome"]])
+            broken = np.array([bool(outcome.why) for outcome in self._outcomes])
+            columns = _where(columns, broken[columns["outcome"]])
         if not all_revisions:
             live = columns["live"] != 0
             lost_before = int(np.count_nonzero(~live)) if lost else 0

@@ -8,14 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
 from snaptool.errors import InputError, ProviderError
 from snaptool.etcd import KeyValue, Revision, Snapshot, StoredRecord, decode_key_value
-from snaptool.kube import ResourceType, key_prefixes, parse_key, resolve_type
+from snaptool.kube import (
+    ANY_TYPE,
+    Fault,
+    ResourceType,
+    fault,
+    is_object_of,
+    key_prefixes,
+    parse_key,
+    resolve_type,
+    shows_right_key,
+)
 from snaptool.operations.crypto import Outcome, open_value, plaintext_digest
+from snaptool.operations.judging import expected_of
 from snaptool.operations.labels import Header, header_of, resource_of
 from snaptool.operations.listing import beginning, ending
 from snaptool.operations.opening import OpenedSnapshot
@@ -112,11 +123,15 @@ class StoredValue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedValue:
-    """What opening a value gave. `notice`: what the user should know about it, empty mostly."""
+    """What opening a value gave. `notice`: what the user should know about it, empty mostly.
+
+    `fault`: why no API server can decode it, if it should be an object.
+    """
 
     plaintext: bytes = field(repr=False)
     outcome: Outcome
     notice: str = ""
+    fault: Fault | None = None
 
 
 def find_value(
@@ -199,17 +214,27 @@ def _where_else(snapshot: Snapshot, target: Target, prefixes: Sequence[str]) -> 
 def open_found(opened: OpenedSnapshot, value: StoredValue, keyring: Keyring | None) -> OpenedValue:
     """Open a value that was found. What is stored in clear is shown whatever the keyring says. Raises ValueLost."""
     prefixes = opened.prefixes
-    chain = (keyring or Keyring()).chain_for(resource_of(value.key, prefixes).group_resource)
+    resource = resource_of(value.key, prefixes).group_resource
+    chain, expected = (keyring or Keyring()).chain_for(resource), expected_of(resource)
     outcome, plaintext = open_value(chain, value.stored, value.key)
     if value.header.kind is Kind.IDENTITY:
         notice = "" if keyring is None else explain(outcome, value.header)
-        return OpenedValue(plaintext=value.stored, outcome=outcome, notice=notice)
-    if plaintext is None or not outcome.opened:
+        found = None if expected is None else fault(value.stored, expected, full=True)
+        headless = None
+        if found is not None and expected is not None:
+            headless = chain.open_headless(value.stored, value.key, partial(is_object_of, expected=expected))
+        if headless is not None:
+            notice = f"it is ciphertext that lost its header; it opens under {headless[0].kind} {headless[0].key_name}"
+            return OpenedValue(plaintext=headless[1], outcome=outcome, notice=notice, fault=Fault.HEADLESS)
+        return OpenedValue(plaintext=value.stored, outcome=outcome, notice=notice, fault=found)
+    right_key = outcome.opened or (outcome.doubtful and plaintext is not None and shows_right_key(plaintext))
+    if plaintext is None or not right_key:
         sentence = explain(outcome, value.header, with_config=False)
         if keyring is not None:
             sentence = _Origins(opened.snapshot, value.key, chain, prefixes).explain(value, outcome)
         raise ValueLost(value, outcome, sentence, with_config=keyring is not None)
-    return OpenedValue(plaintext=plaintext, outcome=outcome)
+    found = None if resource is None else fault(plaintext, expected or ANY_TYPE, full=True)
+    return OpenedValue(plaintext=plaintext, outcome=outcome, fault=found)
 
 
 class _Origins:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from snaptool.bolt import LeafChunk
 from snaptool.etcd import RecordChunk, Revision, Snapshot
-from snaptool.kube import ExpectedType, parse_key
+from snaptool.kube import ExpectedType
 from snaptool.operations.crypto import DIGEST_SIZE, Batch, OpenedBatch, Outcome, Workshop, batches_of
-from snaptool.operations.judging import doubted, expected_of
+from snaptool.operations.judging import doubted, expected_of, is_listed
 from snaptool.operations.labels import Header, Labels, Resource
 
 Item = TypeVar("Item", bound=np.generic)
@@ -235,15 +235,10 @@ class _Notes:
         for row in np.nonzero(named[answer.outcome])[0].tolist():
             revision = Revision(int(batch.main[row]), int(batch.sub[row]))
             key, outcome = answer.named_keys[row], answer.outcomes[answer.outcome[row]]
-            if outcome.fault is not None and not outcome.headless and not self._is_listed(key):
+            if outcome.fault is not None and not outcome.headless and not is_listed(key, self._labels.prefixes):
                 found[row] = self._number_of(replace(outcome, fault=None))
                 continue
             self._named[int(batch.record[row])] = key, revision, int(found[row])
-
-    def _is_listed(self, key: bytes) -> bool:
-        """Is a key one of those that a list of its resource reads? The path of the resource alone is not."""
-        parsed = parse_key(key, self._labels.prefixes)
-        return parsed is not None and bool(parsed.name)
 
     def finish(self, live: NDArray[np.bool_]) -> Sweep:
         resource, header = _joined(self._resource, np.uint32), _joined(self._header, np.uint16)

@@ -28,6 +28,16 @@ if TYPE_CHECKING:
 SAFE_TTL = 315_360_000
 """Ten years in seconds: longer than any run, and well inside etcd's limit of 9,000,000,000 (lease/lessor.go)."""
 
+HEARTBEAT_MS, ELECTION_MS = 20, 100
+"""Intervals of a scratch etcd: it votes for itself, and the defaults would let it wait for a second before it does."""
+
+MIN_LEASE_TTL = -(-(3 * (ELECTION_MS // HEARTBEAT_MS) // 2) * HEARTBEAT_MS // 1000)
+"""The shortest lease in seconds that such an etcd has: at start it raises shorter ones to it.
+
+One and a half elections in whole heartbeats, rounded up to seconds. Source: etcd server/etcdserver/server.go (minTTL),
+server/lease/lessor.go (initAndRecover). With the defaults it is 2 seconds.
+"""
+
 _LONG_TTL = 86_400
 _PROBE = b"snaptool/boot-check"
 
@@ -50,14 +60,19 @@ class Difference:
 class Expected:
     """What the direct reader computed for the store as a whole.
 
-    `compact_revision` is -1 for a store that was never compacted. `leases`: granted TTL in seconds by id, as they are
-    in the file that was booted.
+    `compact_revision` is -1 for a store that was never compacted. `leases`: TTL in seconds by id, as etcd
+    serves them from the file that was booted (`served_ttl`).
     """
 
     revision: int
     hashkv: int
     compact_revision: int
     leases: Mapping[int, int]
+
+
+def served_ttl(ttl: int) -> int:
+    """Return the TTL in seconds that a scratch etcd serves for a lease that was recorded with `ttl`."""
+    return max(ttl, MIN_LEASE_TTL)
 
 
 def compare(client: EtcdClient, expected: Expected, keys: Iterable[ServedKey]) -> Iterator[Difference]:
@@ -125,7 +140,7 @@ def _digest(value: bytes) -> str:
 
 
 def _or_absent(ttl: int | None) -> str:
-    return "absent" if ttl is None else f"{ttl} seconds"
+    return "absent" if ttl is None else f"{ttl} {'second' if ttl == 1 else 'seconds'}"
 
 
 @contextlib.contextmanager

@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING, Any, Self
 from snaptool import signals
 from snaptool.errors import ScratchError
 from snaptool.scratch import keeper
+from snaptool.scratch.boot import ELECTION_MS, HEARTBEAT_MS
 from snaptool.scratch.served import ROOM_HINT, CallFailed, Drift, is_about_room
 
 if TYPE_CHECKING:
@@ -514,8 +515,7 @@ class ScratchEtcd:
         argv += ["--listen-client-urls", listen, "--advertise-client-urls", client]
         argv += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
         argv += ["--initial-cluster", f"scratch={peer}"]
-        # It votes for itself; the defaults would let it wait for up to a second before it does.
-        argv += ["--heartbeat-interval=20", "--election-timeout=100"]
+        argv += [f"--heartbeat-interval={HEARTBEAT_MS}", f"--election-timeout={ELECTION_MS}"]
         argv += ["--quota-backend-bytes=-1", "--max-request-bytes=268435456", "--max-txn-ops=10000"]
         argv += ["--logger=zap", "--log-outputs=stderr", "--log-level=error"]
         if self.binaries.version >= (3, 5, 0):

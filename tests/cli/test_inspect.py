@@ -98,6 +98,17 @@ def test_inspect_reads_configurations_from_stdin(snaptool: Snaptool) -> None:
     assert secrets_of(ran.json)["aescbc", "key1"]["opens"] == 11
 
 
+def test_inspect_leaves_out_what_is_all_plaintext_and_says_how_much_unless_verbose(snaptool: Snaptool) -> None:
+    words = ("inspect", snaptool.sample("lost-key.db"), "--config", SAMPLES / "lost-key.yaml")
+    short, whole = snaptool(*words).stdout, snaptool(*words, "-v").stdout
+    assert "\nand 6 resources that are all plaintext; -v shows them\n" in short
+    assert "configmaps" not in short
+    assert "\nconfigmaps " in whole
+    assert "-v shows them" not in whole
+    plain = snaptool("inspect", snaptool.sample("cases/nightly/nightly.db", "nightly.db"), "-v").stdout
+    assert "\nleases.coordination.k8s.io " in plain
+
+
 # --- verify ---------------------------------------------------------------------------------------------------------
 
 

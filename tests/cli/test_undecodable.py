@@ -244,3 +244,45 @@ def test_what_equals_the_source_is_right_whatever_it_looks_like(
     back = tmp_path / "back.db"
     words = ("--config", old, "--new-config", reading, "--undecryptable", "keep")
     assert snaptool("rewrite", target, back, *words, makes=[back]).code == 0
+
+
+# --- list and get ---------------------------------------------------------------------------------------------------
+
+
+def test_list_lost_names_undecodable_values_as_such(snaptool: Snaptool, mixed: Path, old: Path) -> None:
+    ran = snaptool("list", mixed, "--lost", "--config", old, "--jobs", "1", "-o", "json")
+    assert ran.code == 3
+    found = {item["key"]: (item["opens"], item["undecodable"]) for item in ran.json["items"]}
+    names = ("is-broken", "sealed")
+    assert set(found) == names_of_broken() | {f"/registry/secrets/ns/{name}" for name in names}
+    assert all(opens is False and reason for opens, reason in found.values())
+    text = snaptool("list", mixed, "--lost", "--config", old, "--jobs", "1").stdout
+    assert "UNDECODABLE" in text
+    assert "LOST" not in text
+
+
+@pytest.mark.parametrize(
+    ("key", "code", "shown"),
+    [
+        ("compact_rev_key", 0, {"text": "17"}),
+        ("/bootstrap/0123456789ab", 0, {"text": "of k3s, and no object"}),
+        ("/registry/secrets/ns/sealed", 3, {"base64": None}),
+    ],
+)
+def test_get_shows_what_is_no_object_as_it_is(
+    snaptool: Snaptool, mixed: Path, old: Path, key: str, code: int, shown: dict[str, str | None]
+) -> None:
+    ran = snaptool("get", mixed, key, "--config", old, "-o", "json", shows_secrets=True)
+    assert ran.code == code
+    assert ran.json["key"] == key
+    for name, value in shown.items():
+        assert ran.json[name] == value if value else ran.json[name]
+
+
+def test_get_opens_ciphertext_without_its_header(snaptool: Snaptool) -> None:
+    source = snaptool.sample("cases/headless/headless.db", "headless.db")
+    words = ("secret", "cloud-config", "-n", "kube-system", "--config", GOLDEN / "cases" / "headless" / "old1.yaml")
+    ran = snaptool("get", source, *words, "-o", "json", shows_secrets=True)
+    assert ran.code == 3
+    assert ran.json["metadata"]["name"] == "cloud-config"
+    assert "lost its header; it opens under aescbc key1" in ran.stderr

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from snaptool.etcd import Lease, Snapshot
+from snaptool.etcd import KeyValue, Lease, Revision, Snapshot, encode_key_value, encode_revision_key
+from snaptool.etcd.records import encode_lease, encode_lease_key
 from snaptool.operations.boot import boot_check, copy_with_leases, lasting, recorded
 from snaptool.scratch import Change, EtcdBinaries, EtcdFailed, ScratchEtcd, ServedKey, engine
+from snaptool.scratch.boot import served_ttl
 from tests.support.etcd import GOLDEN, saved
+from tests.support.history import make_snapshot
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 FILES = sorted([*SAMPLES.glob("*.db"), *GOLDEN.glob("tiny-3.[45].db")])
@@ -41,6 +44,20 @@ def test_a_damaged_trailer_does_not_boot(etcd_binaries: EtcdBinaries, scratch_pa
     stored[-1] ^= 1
     with pytest.raises(EtcdFailed, match="expected sha256"):
         boot_check(Snapshot(bytes(stored)), memoryview(stored), binaries=etcd_binaries, parent=scratch_parent)
+
+
+@pytest.mark.parametrize("ttl", [-5, 0, 1, 2, 3600])
+def test_leases_shorter_than_etcd_has_are_served_at_its_minimum(
+    every_etcd: EtcdBinaries, scratch_parent: Path, ttl: int
+) -> None:
+    """A lease with a TTL below the minimum is raised to it at start, which is no difference."""
+    key = b"/registry/events/default/e"
+    record = KeyValue(key=key, create_revision=2, mod_revision=2, version=1, lease=7, value=b"leased")
+    records = [(encode_revision_key(Revision(2, 0)), encode_key_value(record))]
+    stored = make_snapshot(records, {b"lease": {encode_lease_key(7): encode_lease(Lease(7, ttl))}})
+    report = boot_check(Snapshot(stored), memoryview(stored), binaries=every_etcd, parent=scratch_parent)
+    assert report.differences == ()
+    assert served_ttl(ttl) == max(ttl, 1)
 
 
 def with_leases(server: ScratchEtcd) -> tuple[bytes, list[ServedKey], dict[int, int]]:

@@ -318,6 +318,17 @@ def note_key_problems(terminal: Terminal, unwrapped: Unwrapped) -> None:
             terminal.note(f"  {problem.error.hint}")
 
 
+def container_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--container`."""
+    return click.option(
+        "--container",
+        type=click.Choice(["auto", "plain", "gzip", "zstd", "xz", "bzip2", "zip", "same"]),
+        default="auto",
+        show_default=True,
+        help="What goes around TARGET: by its name (.gz .zst .xz .bz2 .zip), else nothing; same: what SOURCE has.",
+    )(command)
+
+
 def etcd_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--etcd-bin`."""
     return click.option(

@@ -71,6 +71,7 @@ _SHOWN_LOST = 20
 @options.etcd_option
 @click.option("--dry-run", is_flag=True, help="Do all the work, write nothing.")
 @click.option("--report", metavar="FILE", type=click.Path(path_type=Path), help="Write the JSON report to a file too.")
+@options.container_option
 @click.option("--force", is_flag=True, help="Replace TARGET if it exists.")
 @options.hash_option
 @options.prefix_option
@@ -94,6 +95,7 @@ def rewrite_command(
     embedding: Embedding,
     output: str,
     engine_name: str,
+    container: str,
     etcd_bin: Path | None,
     terminal: Terminal,
     *,
@@ -114,8 +116,9 @@ def rewrite_command(
     not change and all of etcd's history keep every byte. The new file is read back and checked with the new
     configuration alone before it gets its name; SOURCE is never changed.
 
-    SOURCE is a snapshot, a db file, or an etcd data directory: of the last, the direct engine reads the db alone, and
-    --engine etcd also what only the WAL holds.
+    SOURCE is a snapshot, a db file, what a platform puts around one, or an etcd data directory: of the last, the direct
+    engine reads the db alone, and --engine etcd also what only the WAL holds. TARGET is a plain snapshot, which every
+    restore takes, unless its name or --container asks for something around it.
     """
     from snaptool.files import check_target
     from snaptool.operations.boot import replayed
@@ -203,6 +206,7 @@ def rewrite_command(
                 request,
                 engine=DIRECT if by_etcd is None else EtcdEngine(by_etcd),
                 boot_with=etcd if boot_check else None,
+                container=container,
                 force=force,
                 progress=progress,
             )
@@ -215,10 +219,13 @@ def rewrite_command(
 @options.snapshot_argument("source", "SOURCE")
 @click.argument("target", metavar="TARGET", type=click.Path(path_type=Path))
 @click.option("--salvage", "salvaging", is_flag=True, help="SOURCE is broken: save the records that can be trusted.")
+@options.container_option
 @click.option("--force", is_flag=True, help="Replace TARGET if it exists.")
 @options.output_option()
 @options.terminal_options
-def repair_command(source: Path, target: Path, output: str, terminal: Terminal, *, salvaging: bool, force: bool) -> int:
+def repair_command(
+    source: Path, target: Path, container: str, output: str, terminal: Terminal, *, salvaging: bool, force: bool
+) -> int:
     """Write the same records to a fresh file: packed, without leftovers, with a right SHA-256 at the end.
 
     With --salvage any file is taken, however broken: records that a tree leads to, and records carved from other pages
@@ -230,14 +237,14 @@ def repair_command(source: Path, target: Path, output: str, terminal: Terminal, 
     if salvaging:
         with terminal.progress() as progress:
             how = options.unpacking("source", near=target.parent)
-            saved = salvage(source, target, unpacking=how, force=force, progress=progress)
+            saved = salvage(source, target, unpacking=how, container=container, force=force, progress=progress)
         for notice in saved.notices:
             terminal.note(notice)
         return _finish_salvage(saved, output)
     with terminal.progress() as progress, options.open_snapshot(source, "source", near=target.parent) as opened:
         for notice in opened.notices:
             terminal.note(notice)
-        result = repair(opened, target, force=force, progress=progress)
+        result = repair(opened, target, container=container, force=force, progress=progress)
     return _finish(result, target, None, output, terminal)
 
 
@@ -379,6 +386,9 @@ def _file(facts: FileReport) -> dict[str, Any]:
         "revision": facts.revision,
         "hash": facts.hash,
         "hashkv": facts.hashkv,
+        "container": None
+        if facts.packed is None
+        else {"layers": list(facts.packed.layers), "size": facts.packed.size, "sha256": facts.packed.sha256},
     }
 
 

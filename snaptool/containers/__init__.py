@@ -7,9 +7,12 @@ from snaptool.containers.faults import Ambiguous, ContainerFault, ContainerRefus
 from snaptool.containers.gardener import ChainFile, read_delta
 from snaptool.containers.spool import Spool, folder_for
 from snaptool.containers.unwrap import DEFAULT, Unpacking, Unwrapped, in_directory, receive, unwrap
+from snaptool.containers.wrap import CHOICES, PLAIN, Wrapping, choose_wrapping, read_back, write_wrapped
 
 __all__ = [
+    "CHOICES",
     "DEFAULT",
+    "PLAIN",
     "Ambiguous",
     "ChainFile",
     "ContainerFault",
@@ -21,11 +24,15 @@ __all__ = [
     "Spool",
     "Unpacking",
     "Unwrapped",
+    "Wrapping",
+    "choose_wrapping",
     "find_in_directory",
     "folder_for",
     "in_directory",
+    "read_back",
     "read_delta",
     "read_omni_key",
     "receive",
     "unwrap",
+    "write_wrapped",
 ]

@@ -74,12 +74,12 @@ class _Codec:
 
 
 def _new_zstd() -> _Decompressor:
-    zstd = _zstd()
+    zstd = import_zstd()
     made: _Decompressor = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG})
     return made
 
 
-def _zstd() -> Any:
+def import_zstd() -> Any:
     """Import zstd: in the standard library from Python 3.14 on, else the backport. Raises ImportError."""
     import importlib  # noqa: PLC0415 - an extra, imported where it is used
 
@@ -110,7 +110,7 @@ def open_stream(kind: Kind, source: Peekable, place: str) -> Reader:
         return LzwReader(source, place)
     if kind is Kind.ZSTD:
         try:
-            _zstd()
+            import_zstd()
         except ImportError:
             raise method(
                 place,

@@ -9,7 +9,7 @@ Source: POSIX.1-2017, pax, "ustar Interchange Format" and "pax Extended Header";
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from snaptool.containers.faults import corrupt, too_big, trailing, truncated
@@ -26,14 +26,17 @@ _WITHOUT_DATA = frozenset(b"123456")
 
 @dataclass(frozen=True, slots=True)
 class TarEntry:
-    """One entry. `size` in bytes as a file, holes included; `is_file`: regular or sparse; `content` reads it."""
+    """One entry. `size` in bytes as a file, holes included; `is_file`: regular or sparse; `content` reads it.
+
+    `raw_name` and `header`, 512 bytes, as they are stored.
+    """
 
     name: str
     size: int
     is_file: bool
     content: Peekable
-    modified: int
-    mode: int
+    raw_name: bytes
+    header: bytes
 
 
 @dataclass(slots=True)
@@ -41,8 +44,6 @@ class _Header:
     name: bytes
     size: int
     kind: bytes
-    modified: int
-    mode: int
     raw: bytes
 
 
@@ -95,7 +96,7 @@ class TarWalk:
             self._check_parts(parts, size, stored)
             body = _Sparse(body, parts, size)
         content = Peekable(body)
-        yield TarEntry(name.decode(errors="backslashreplace"), size, is_file, content, header.modified, header.mode)
+        yield TarEntry(name.decode(errors="backslashreplace"), size, is_file, content, name, header.raw)
         self._pass_over(end)
 
     def _pass_over(self, end: int) -> None:
@@ -123,14 +124,7 @@ class TarWalk:
         prefix = block[345:500].split(b"\0", 1)[0]
         if block[257:263] == b"ustar\0" and prefix:
             name = prefix + b"/" + name
-        return _Header(
-            name,
-            self._octal(block[124:136]),
-            block[156:157],
-            self._octal(block[136:148]),
-            self._octal(block[100:108]) & 0o7777,
-            block,
-        )
+        return _Header(name, self._octal(block[124:136]), block[156:157], block)
 
     def _octal(self, field: bytes) -> int:
         """Read a number: octal digits, or from GNU tar binary with the first bit set."""
@@ -235,8 +229,8 @@ class TarWalk:
             if offset < at or offset + count > size:
                 raise corrupt(self._place, self._source.position, "the parts of a sparse file overlap")
             at = offset + count
-        if sum(count for _, count in parts) > stored:
-            raise corrupt(self._place, self._source.position, "a sparse file has more parts than data")
+        if sum(count for _, count in parts) != stored:
+            raise corrupt(self._place, self._source.position, "the parts of a sparse file are not its data")
 
     def _read_tail(self) -> None:
         """Read what is behind the end: zeros alone, so that the layer around the archive is read to its own end."""
@@ -246,6 +240,77 @@ class TarWalk:
                 raise trailing(self._place, self._source.position - len(data))
             if self._source.position - start > _LONGEST_TAIL:
                 raise too_big(f"{self._place}, behind its end,", self._source.position, _LONGEST_TAIL, by_meta=False)
+
+
+class _Tee:
+    """Keeps what is read through it, until it is taken, or only counts it."""
+
+    def __init__(self, source: Reader) -> None:
+        self._source = source
+        self._kept: list[bytes] = []
+        self.keeping = True
+        self.count = 0
+
+    def read(self, size: int) -> bytes:
+        data = self._source.read(size)
+        self.count += len(data)
+        if self.keeping:
+            self._kept.append(data)
+        return data
+
+    def take(self) -> bytes:
+        data, self._kept = b"".join(self._kept), []
+        return data
+
+
+def copy_with(
+    source: Reader, place: str, write: Callable[[bytes], object], name: str, size: int, blocks: Iterator[bytes]
+) -> None:
+    """Copy an archive with the file `name` holding `blocks`, `size` bytes in all. Every other byte of entries stays.
+
+    Raises as `TarWalk`.
+    """
+    tee, done, padding = _Tee(source), False, 0
+    for entry in TarWalk(Peekable(tee), place):
+        headers = tee.take()[padding:]
+        before = tee.count
+        if done or not entry.is_file or entry.name != name:
+            write(headers)
+            while entry.content.read(PIECE):
+                write(tee.take())
+            padding = -(tee.count - before) % BLOCK
+            write(bytes(padding))
+            continue
+        done, tee.keeping = True, False
+        while entry.content.read(PIECE):
+            pass
+        padding, tee.keeping = -(tee.count - before) % BLOCK, True
+        write(_plain_header(entry, size))
+        for block in blocks:
+            write(block)
+        write(bytes(-size % BLOCK))
+    write(bytes(2 * BLOCK))
+
+
+def _plain_header(entry: TarEntry, size: int) -> bytes:
+    """Make the header of a regular file of `size` bytes out of that of an entry, which may be sparse."""
+    long_name = b""
+    if len(entry.raw_name) > 100:
+        text = entry.raw_name + b"\0"
+        long_name = _numbered(entry.header, b"././@LongLink", b"L", len(text)) + text + bytes(-len(text) % BLOCK)
+    return long_name + _numbered(entry.header, entry.raw_name[:100], b"0", size)
+
+
+def _numbered(header: bytes, name: bytes, kind: bytes, size: int) -> bytes:
+    block = bytearray(header)
+    block[:100] = name.ljust(100, b"\0")
+    block[124:136] = b"%011o\0" % size if size < 1 << 33 else b"\x80" + size.to_bytes(11, "big")
+    block[156:157] = kind
+    block[157:257] = bytes(100)  # where a link leads
+    block[345:512] = bytes(167)  # a prefix of the name, or the parts of a sparse file
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
 
 
 class _Body:

@@ -21,7 +21,7 @@ from snaptool.containers.directories import Located
 from snaptool.containers.faults import ContainerFault, ContainerRefused, inside, snapshot_short, too_big
 from snaptool.containers.gardener import EVENTS, only_deltas, parse_name
 from snaptool.containers.platforms import platform_of
-from snaptool.containers.readers import PIECE, Counted, FileReader, Peekable, Reader
+from snaptool.containers.readers import PIECE, BytesReader, Counted, FileReader, Peekable, Reader
 from snaptool.containers.recognise import HEAD, PACKED, STREAMS, Kind, extent, recognise, refuse_unreadable, unknown
 from snaptool.containers.spool import Spool, folder_for
 from snaptool.containers.streams import open_stream
@@ -67,6 +67,7 @@ class Unwrapped:
 
     `spool` has its bytes, None where the file itself is the database. `layers` from outside in: `gzip`, `zip:NAME`,
     `tar:NAME`, `age:nacl_v1`. `members`: what else lies in the innermost archive. `place`: the layers for messages.
+    `reopen` opens the innermost archive, where that is a tar; `zip_reader` is it, where that is a zip.
     """
 
     spool: Spool | None
@@ -78,6 +79,8 @@ class Unwrapped:
     place: str = ""
     omni: OmniSecrets | None = None
     member_opener: Callable[[str], Peekable | None] | None = field(default=None, repr=False)
+    reopen: Opens = field(default=lambda: Peekable(BytesReader(b"")), repr=False)
+    zip_reader: ZipFileReader | None = field(default=None, repr=False)
     keeps: list[Spool] = field(default_factory=list, repr=False)
 
     def read_member(self, name: str, limit: int = LARGEST_MEMBER) -> bytes:
@@ -374,6 +377,8 @@ class _Opener:
             made = self.unwrap(
                 lambda: _tar_entry(opens, place, chosen.handle), chosen.name, layers, within, None, chosen.size
             )
+        if not made.members:
+            made.reopen = opens
         return self._with_members(made, found, chosen, lambda name: _tar_member(opens, place, name))
 
     # --- zip ---
@@ -406,6 +411,8 @@ class _Opener:
             None,
             chosen.size,
         )
+        if not made.members:
+            made.zip_reader = zipped
         return self._with_members(made, found, chosen, lambda name: _zip_member(zipped, name))
 
     def whole(self, source: Peekable, declared: int) -> Spool:

@@ -21,6 +21,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from snaptool.containers import PLAIN, choose_wrapping
 from snaptool.embedded import Updates
 from snaptool.errors import VerificationFailed
 from snaptool.etcd import (
@@ -55,6 +56,7 @@ from snaptool.operations.sweep import (
     no_progress,
     sweep,
 )
+from snaptool.operations.wrapping import TargetDraft
 from snaptool.operations.written import FileReport, file_report
 from snaptool.providers import Keyring, Kind
 from snaptool.scratch import EtcdBinaries
@@ -131,12 +133,14 @@ def rewrite(
     *,
     engine: Engine = DIRECT,
     boot_with: EtcdBinaries | None = None,
+    container: str = "auto",
     force: bool = False,
     progress: Progress = no_progress,
 ) -> RewriteReport:
     """Rewrite a snapshot into `target`, or, when that is None, do the same work into nothing.
 
     `boot_with`: boot a copy of the new file with that etcd before it gets its name; with no target there is none.
+    `container`: what goes around the new file, one of `snaptool.containers.CHOICES`; `auto` goes by the target's name.
 
     The report says `stopped` when values are lost and the request says stop; then nothing was written. Raises
     UncoveredResources, InputError for a target that may not be written, WrongTrailer, CorruptPage and the other
@@ -146,6 +150,7 @@ def rewrite(
     started = time.monotonic()
     if target is not None:
         check_target(target, force=force, source=opened.source)
+    wrapping = PLAIN if target is None else choose_wrapping(target, container, opened.container)
     snapshot = opened.snapshot
     labels = Labels(opened.prefixes)
     writing = Keyring(()) if request.decrypt else request.writing
@@ -207,7 +212,7 @@ def rewrite(
         if not plan.counts.deleted:
             # A value may lose its wrapped key and padding; of a page, at most.
             require_room(target, int(notes.sums.size.sum()) - _MOST_SHRINKING * plan.counts.rewritten)
-        with Draft(target, force=force) as draft:
+        with TargetDraft(target, force=force, wrapping=wrapping) as draft:
             written = engine.write(job, draft)
             if boot_with is not None:
                 progress("booting", 0, 1)
@@ -215,15 +220,21 @@ def rewrite(
             opened.source.check_unchanged()
             progress("publishing", 0, 1)
             draft.publish()
+            written = replace(written, packed=draft.packed)
     return replace(report, target=written, verified=True, seconds=time.monotonic() - started)
 
 
 def repair(
-    opened: OpenedSnapshot, target: Path, *, force: bool = False, progress: Progress = no_progress
+    opened: OpenedSnapshot,
+    target: Path,
+    *,
+    container: str = "auto",
+    force: bool = False,
+    progress: Progress = no_progress,
 ) -> RewriteReport:
     """Write the same records to a fresh file: packed, without leftovers, with a right trailer. Raises as `rewrite`."""
     request = RewriteRequest(reading=None, writing=Keyring(()), skip_hash_check=True)
-    return rewrite(opened, target, request, force=force, progress=progress)
+    return rewrite(opened, target, request, container=container, force=force, progress=progress)
 
 
 def _boot(draft: Draft, binaries: EtcdBinaries) -> None:

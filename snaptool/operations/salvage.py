@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from snaptool.bolt import DatabaseWriter, check
-from snaptool.containers import DEFAULT, Unpacking
+from snaptool.containers import DEFAULT, Unpacking, choose_wrapping
 from snaptool.errors import FormatError
 from snaptool.etcd import BUCKETS, Revision, Snapshot
 from snaptool.etcd.salvage import Origin, Records, Salvage
@@ -26,6 +26,7 @@ from snaptool.files import Draft, Source, check_target
 from snaptool.operations.labels import LONGEST_HEADER, Header, header_of
 from snaptool.operations.opening import open_source
 from snaptool.operations.sweep import Progress, no_progress
+from snaptool.operations.wrapping import TargetDraft
 from snaptool.operations.written import FileReport, ReadBackFailed
 
 _HASH_BLOCK = 4 << 20
@@ -79,6 +80,7 @@ def salvage(
     target: Path,
     *,
     unpacking: Unpacking = DEFAULT,
+    container: str = "auto",
     force: bool = False,
     progress: Progress = no_progress,
 ) -> SalvageReport:
@@ -91,19 +93,21 @@ def salvage(
     """
     with _source(path, unpacking) as (source, notices):
         check_target(target, force=force, source=source)
+        wrapping = choose_wrapping(target, container, None)
         progress("salvaging", 0, 1)
         found = collect(source.buffer)
         if not found.intact and not len(found.kept):
             raise NothingSalvaged(
                 f"{source.path}: no record of a history is left", hint="take another copy of the snapshot"
             )
-        with Draft(target, force=force) as draft:
+        with TargetDraft(target, force=force, wrapping=wrapping) as draft:
             progress("writing", 0, 1)
             expected = _write(found, draft)
             written, dangling = _read_back(draft, expected)
             source.check_unchanged()
             progress("publishing", 0, 1)
             draft.publish()
+            written = replace(written, packed=draft.packed)
         return SalvageReport(
             source=source.path,
             target=written,

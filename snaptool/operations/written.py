@@ -33,7 +33,10 @@ class ReadBackFailed(VerificationFailed):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileReport:
-    """A snapshot file in a report. `hash` is that of `etcdutl snapshot status`, `hashkv` that of a current server."""
+    """A snapshot file in a report. `hash` is that of `etcdutl snapshot status`, `hashkv` that of a current server.
+
+    `packed`: the container that it was written in; the other facts are those of the snapshot itself.
+    """
 
     path: str
     size: int
@@ -41,6 +44,16 @@ class FileReport:
     revision: int
     hash: int
     hashkv: int
+    packed: Packed | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A container that was written. `layers` from outside in; `size` in bytes and `sha256` of the whole file."""
+
+    layers: tuple[str, ...]
+    size: int
+    sha256: str
 
 
 def file_report(

@@ -1,0 +1,59 @@
+"""A target in a container: the snapshot is made and verified as ever, then packed, unpacked again, and published."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from snaptool.containers import PLAIN, Wrapping, read_back, write_wrapped
+from snaptool.files import Draft
+from snaptool.operations.written import Packed, ReadBackFailed
+
+_BLOCK = 1 << 20
+
+
+class TargetDraft(Draft):
+    """A draft of a snapshot that gets its container when it is published. `packed` says what came of it."""
+
+    def __init__(self, target: Path, *, force: bool, wrapping: Wrapping = PLAIN) -> None:
+        super().__init__(target, force=force)
+        self._wrapping = wrapping
+        self._forced = force
+        self.packed: Packed | None = None
+
+    def publish(self) -> None:
+        """Pack what was written, unpack it again, compare, and give the container its name.
+
+        Raises as `Draft.publish`, and ReadBackFailed when what comes out is not what went in.
+        """
+        if not self._wrapping.layers:
+            super().publish()
+            return
+        self.flush()
+        with Draft(self.target, force=self._forced) as outer:
+            write_wrapped(self._wrapping, self._content, self.size, outer)
+            outer.sync()
+            self.packed = self._compared(outer)
+            outer.publish()
+            self.published = outer.published
+
+    def _content(self) -> Iterator[bytes]:
+        for offset in range(0, self.size, _BLOCK):
+            yield self.read(offset, min(_BLOCK, self.size - offset))
+
+    def _compared(self, outer: Draft) -> Packed:
+        descriptor = os.open(outer.readable_path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            found = read_back(self._wrapping, descriptor, str(self.target))
+        finally:
+            os.close(descriptor)
+        written, whole = hashlib.sha256(), hashlib.sha256()
+        for block in self._content():
+            written.update(block)
+        if found != written.hexdigest():
+            raise ReadBackFailed("what the written container unpacks to is not the snapshot that was packed")
+        for offset in range(0, outer.size, _BLOCK):
+            whole.update(outer.read(offset, min(_BLOCK, outer.size - offset)))
+        return Packed(self._wrapping.layers, outer.size, whole.hexdigest())

@@ -49,8 +49,8 @@ peers: setup ## other etcds and bbolt, which judge what we write (Go; Debian's e
 oracles: setup ## the API server's own code, to judge every provider (Go)
 	$(BIN)/python -m tests.peers.build apiserver
 
-apiserver: setup ## a whole kube-apiserver, built from source (Go; many minutes)
-	$(BIN)/python -m tests.peers.build kubernetes
+apiserver: setup ## a whole kube-apiserver and kubectl, built from source (Go; many minutes)
+	$(BIN)/python -m tests.peers.build kubernetes kubectl
 
 proof: peers apiserver ## a real kube-apiserver on what snaptool wrote: disaster, migration, informers
 	$(BIN)/python -m pytest -q -m proof tests/proof

@@ -26,7 +26,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PEERS = ROOT / ".peers"
-MAKE = {"etcd": "peers", "bbolt": "peers", "apiserver": "oracles", "kubernetes": "apiserver"}
+MAKE = {"etcd": "peers", "bbolt": "peers", "apiserver": "oracles", "kubernetes": "apiserver", "kubectl": "apiserver"}
 """Which target of the Makefile brings a name of pins.toml."""
 
 _STAMP = ".stamp"
@@ -63,6 +63,12 @@ _GO = {
     "kubernetes": Recipe(
         modules=("k8s.io/kubernetes",),
         programs={"kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver"},
+        staging=True,
+        variables=("k8s.io/component-base/version.gitVersion",),
+    ),
+    "kubectl": Recipe(
+        modules=("k8s.io/kubernetes",),
+        programs={"kubectl": "k8s.io/kubernetes/cmd/kubectl"},
         staging=True,
         variables=("k8s.io/component-base/version.gitVersion",),
     ),

@@ -29,6 +29,7 @@ from snaptool.scratch.server import ScratchEtcd, _free_port, _Keeper
 
 TOKEN = "proof-token-0123456789abcdef"  # noqa: S105 - of a server that lives for a test, on loopback
 READY_WITHIN = 180.0
+SERVICE_RANGE = "10.96.0.0/24"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +60,24 @@ class KubeApiserver:
 
     @classmethod
     def start(
-        cls, program: Path, etcd: ScratchEtcd, config: str | None, *, parent: Path, ready: str = "/readyz"
+        cls,
+        program: Path,
+        etcd: ScratchEtcd,
+        config: str | None,
+        *,
+        parent: Path,
+        ready: str = "/readyz",
+        service_range: str = SERVICE_RANGE,
     ) -> Self:
-        """Start it on `etcd`, with an EncryptionConfiguration or without one, and wait until `ready` answers ok."""
+        """Start it on `etcd`, with an EncryptionConfiguration or without one, and wait until `ready` answers ok.
+
+        `service_range`: one or two, joined by a comma, of the families that Services have there.
+        """
         keeper = _Keeper(parent)
         try:
             directory = keeper.make_directory()
             port = _free_port()
-            keeper.start(_command_line(program, etcd, config, directory, port))
+            keeper.start([*_command_line(program, etcd, config, directory, port), *_addresses(service_range)])
             server = cls(keeper, directory, port)
             server._wait(ready)
         except BaseException:
@@ -91,6 +102,21 @@ class KubeApiserver:
     def log(self) -> str:
         """The end of its log."""
         return (self.directory / LOG).read_text(errors="replace")[-4000:]
+
+    def kubeconfig(self) -> Path:
+        """Write a configuration for kubectl and return its path."""
+        cluster = {"server": f"https://127.0.0.1:{self._port}", "certificate-authority": "server.crt"}
+        whole = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "proof", "cluster": cluster}],
+            "users": [{"name": "proof", "user": {"token": TOKEN}}],
+            "contexts": [{"name": "proof", "context": {"cluster": "proof", "user": "proof"}}],
+            "current-context": "proof",
+        }
+        path = self.directory / "kubeconfig.json"
+        path.write_text(json.dumps(whole))
+        return path
 
     def request(self, method: str, path: str, body: object = None) -> Answer:
         """Make one request."""
@@ -172,8 +198,6 @@ def _command_line(program: Path, etcd: ScratchEtcd, config: str | None, director
         f"--service-account-signing-key-file={directory / 'server.key'}",
         f"--token-auth-file={directory / 'tokens.csv'}",
         "--authorization-mode=RBAC",
-        "--service-cluster-ip-range=10.96.0.0/24",
-        "--advertise-address=192.0.2.1",  # written nowhere: nobody is told where this server is
         "--endpoint-reconciler-type=none",
         "--disable-admission-plugins=ServiceAccount",  # no controller makes service accounts
         "--etcd-compaction-interval=0",  # what is compacted, and when, is up to the tests
@@ -185,6 +209,12 @@ def _command_line(program: Path, etcd: ScratchEtcd, config: str | None, director
         path.write_text(config)
         argv.append(f"--encryption-provider-config={path}")
     return argv
+
+
+def _addresses(service_range: str) -> list[str]:
+    # Written nowhere, for nobody is told where this server is; it has to be of the family of the first range.
+    advertised = "2001:db8::1" if ":" in service_range.partition(",")[0] else "192.0.2.1"
+    return [f"--service-cluster-ip-range={service_range}", f"--advertise-address={advertised}"]
 
 
 def _make_keys(directory: Path) -> None:

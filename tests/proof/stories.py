@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from snaptool.scratch.server import EtcdBinaries, ScratchEtcd, find_etcd
-from tests.proof.cluster import KubeApiserver
+from tests.proof.cluster import SERVICE_RANGE, KubeApiserver
 
 NAMESPACE = "proof"
 SECRETS = f"/api/v1/namespaces/{NAMESPACE}/secrets"
@@ -169,9 +169,18 @@ class Programs:
         """Start etcd on a copy of a data directory."""
         return ScratchEtcd.data_dir(data, force_new_cluster=False, binaries=self.etcd, parent=self.folder, tcp=True)
 
-    def serve(self, etcd: ScratchEtcd, config: str | None, *, ready: str = "/readyz") -> KubeApiserver:
+    def serve(
+        self,
+        etcd: ScratchEtcd,
+        config: str | None,
+        *,
+        ready: str = "/readyz",
+        service_range: str = SERVICE_RANGE,
+    ) -> KubeApiserver:
         """Start kube-apiserver on a running etcd."""
-        return KubeApiserver.start(self.apiserver, etcd, config, parent=self.folder, ready=ready)
+        return KubeApiserver.start(
+            self.apiserver, etcd, config, parent=self.folder, ready=ready, service_range=service_range
+        )
 
 
 def find_programs(apiserver: Path, kubernetes: str, etcd_folder: Path, folder: Path) -> Programs:
@@ -199,11 +208,16 @@ def make_cluster(programs: Programs, snapshot: Path, *, large: bool = True) -> C
         with programs.serve(etcd, configuration(aescbc(NEW_KEY, OLD_KEY))) as server:
             fill(server, "after", large=large)
             served = read_all(server)
-        etcd.client().defragment()
-        stream = io.BytesIO()
-        etcd.client().save(stream)
-    snapshot.write_bytes(stream.getvalue())
+        save(etcd, snapshot)
     return Cluster(snapshot, served)
+
+
+def save(etcd: ScratchEtcd, snapshot: Path) -> None:
+    """Take a snapshot of a running etcd."""
+    etcd.client().defragment()
+    stream = io.BytesIO()
+    etcd.client().save(stream)
+    snapshot.write_bytes(stream.getvalue())
 
 
 @dataclass(frozen=True, slots=True)

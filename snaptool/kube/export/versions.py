@@ -72,6 +72,13 @@ _TO_NEWEST: dict[str, dict[str, tuple[str, ...]]] = {
 PROMOTED = {(old, kind): new for new, olds in _TO_NEWEST.items() for old, kinds in olds.items() for kind in kinds}
 """(apiVersion, kind) to the apiVersion that it is exported as."""
 
+OLD_FIELDS = {
+    ("extensions/v1beta1", "Deployment"): "rollbackTo",
+    ("extensions/v1beta1", "DaemonSet"): "templateGeneration",
+    ("resource.k8s.io/v1alpha3", "DeviceClass"): "suitableNodes",
+}
+"""Fields of a spec that the newer version does not have: an object with one is not promoted."""
+
 _KEPT = frozenset(
     {
         *(("policy/v1beta1", "PodSecurityPolicy"), ("extensions/v1beta1", "PodSecurityPolicy")),
@@ -90,7 +97,7 @@ def promote(tree: Tree, kind: Kind) -> Iterator[str]:
     if not isinstance(version, str) or not kind.built_in:
         return
     new, old_group = PROMOTED.get((version, kind.kind)), group_of(version)
-    if old_group == "extensions" and not _free_of_old_fields(tree, kind):
+    if at(tree, "spec", OLD_FIELDS.get((version, kind.kind), "")) is not None:
         new = None
     if new is None:
         # Nothing of an alpha or beta group is served for ever; what is newer than this table stays as it is.
@@ -111,11 +118,6 @@ def promote(tree: Tree, kind: Kind) -> Iterator[str]:
         selector = mapping(tree, "spec", "selector")
         if not any(selector.get(name) for name in ("matchLabels", "matchExpressions")):
             yield "its empty selector selected no Pods in v1beta1, and selects all Pods of the namespace in v1"
-
-
-def _free_of_old_fields(tree: Tree, kind: Kind) -> bool:
-    old = {"Deployment": "rollbackTo", "DaemonSet": "templateGeneration"}.get(kind.kind)
-    return old is None or at(tree, "spec", old) is None
 
 
 def _promote_ingress(tree: Tree) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         SnaptoolError,
         VerificationFailed,
     )
+    from snaptool.operations.export import Exported, ExportRequest, Output, export
     from snaptool.operations.opening import OpenedSnapshot, open_snapshot
     from snaptool.operations.plan import RewriteRequest, Undecryptable
     from snaptool.operations.rewrite import RewriteReport, repair, rewrite
@@ -32,12 +33,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EncryptionConfig",
+    "ExportRequest",
+    "Exported",
     "FormatError",
     "GroupResource",
     "InputError",
     "KeyServiceError",
     "Keyring",
     "OpenedSnapshot",
+    "Output",
     "OutputError",
     "ProviderError",
     "RewriteReport",
@@ -48,6 +52,7 @@ __all__ = [
     "Undecryptable",
     "Verification",
     "VerificationFailed",
+    "export",
     "new_config",
     "open_snapshot",
     "parse_config",
@@ -65,6 +70,7 @@ _HOMES = (
     "operations.survey",
     "operations.verify",
     "operations.rewrite",
+    "operations.export",
 )
 
 

@@ -785,3 +785,34 @@ def _peak_of_export(folder: Path, count: int) -> int:
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return int(ended.stdout)
+
+
+def test_what_names_something_left_out_says_so(exporting: Exporting) -> None:
+    going = {"deletionTimestamp": "2026-01-02T00:00:00Z", "finalizers": ["x.example.com/y"]}
+    volumes = [
+        {"name": "s", "secret": {"secretName": "going"}},
+        {"name": "d", "persistentVolumeClaim": {"claimName": "d"}},
+    ]
+    exporting.write(
+        namespace(),
+        thing("v1", "Secret", "going", metadata=going, data={}, type="Opaque"),
+        thing("v1", "PersistentVolumeClaim", "d", spec={"volumeName": "pv-1"}),
+        thing("v1", "PersistentVolume", "pv-1", "", metadata=going, spec={}),
+        thing("apps/v1", "Deployment", "web", spec={"template": {"spec": pod_spec(volumes=volumes)}}),
+    )
+    exporting("-n", "shop")
+    assert "Deployment shop/web: it names shop/going of secrets, which is left out (terminating)" in exporting.notes
+    assert "PersistentVolumeClaim shop/d: it names pv-1 of persistentvolumes" in exporting.notes
+
+
+def test_the_library_exports_as_the_command_does(tmp_path: Path) -> None:
+    from snaptool import ExportRequest, Output, export, open_snapshot
+
+    source = write_objects(tmp_path / "c.db", namespace(), SECRET, MAP)
+    parts: list[bytes] = []
+    with open_snapshot(source) as opened:
+        made = export(opened, ExportRequest(namespaces=("shop",)), Output(write=parts.append))
+    documents = list(yaml.safe_load_all(b"".join(parts)))
+    assert names(documents) == ["Namespace/shop", "Secret/db", "ConfigMap/settings"]
+    assert made.kinds == {"Namespace": 1, "Secret": 1, "ConfigMap": 1}
+    assert made.complete

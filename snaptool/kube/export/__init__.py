@@ -39,7 +39,7 @@ from snaptool.kube.export.order import (
     place,
 )
 from snaptool.kube.export.order import WEBHOOKS as WEBHOOK_FOLDER
-from snaptool.kube.export.related import CANDIDATES, NAMESPACE, References
+from snaptool.kube.export.related import CANDIDATES, NAMESPACE, References, named_by
 from snaptool.kube.export.trees import Edit, Tree, at, controller_of, entries, labels_of, mapping, name_of, text
 from snaptool.kube.export.versions import promote
 from snaptool.kube.export.webhooks import WEBHOOKS, Webhook, webhooks_of
@@ -83,6 +83,7 @@ __all__ = [
     "look_into_schema",
     "mapping",
     "name_of",
+    "named_by",
     "place",
     "prepare",
     "promote",

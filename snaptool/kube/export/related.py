@@ -7,6 +7,7 @@ roles, roles before those that they aggregate. Source: spec/kinds.md 9.4.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -139,3 +140,45 @@ def _fits(rule: Tree, value: Any) -> bool:
         return value is None
     among = value in texts(rule, "values")
     return among if operator == "In" else not among
+
+
+# -- what one object names -------------------------------------------------------------------------------------------
+
+
+Named = tuple[str, str, str]
+"""Path of a resource, namespace and name."""
+
+
+def named_by(kind: Kind, namespace: str, tree: Tree) -> Iterator[Named]:
+    """Yield what an object cannot do without, as far as built-in kinds say it."""
+    if not kind.built_in:
+        return
+    path = pod_spec_path(kind.kind)
+    if path is not None:
+        yield from ((resource, namespace, name) for resource, name in _named_by_pods(mapping(tree, *path)))
+    if kind.kind == "PersistentVolumeClaim":
+        yield "persistentvolumes", "", text(tree, "spec", "volumeName")
+    elif kind.kind == "Ingress":
+        yield from (("secrets", namespace, text(one, "secretName")) for one in entries(tree, "spec", "tls"))
+    elif kind in (ROLE_BINDING, CLUSTER_ROLE_BINDING):
+        of_cluster = text(tree, "roleRef", "kind") == "ClusterRole"
+        resource, where = ("clusterroles", "") if of_cluster else ("roles", namespace)
+        yield resource, where, text(tree, "roleRef", "name")
+
+
+def _named_by_pods(spec: Tree) -> Iterator[tuple[str, str]]:
+    yield "serviceaccounts", text(spec, "serviceAccountName")
+    for one in entries(spec, "imagePullSecrets"):
+        yield "secrets", text(one, "name")
+    for volume in entries(spec, "volumes"):
+        yield "persistentvolumeclaims", text(volume, "persistentVolumeClaim", "claimName")
+        for source in (volume, *entries(volume, "projected", "sources")):
+            yield "secrets", text(source, "secret", "secretName") or text(source, "secret", "name")
+            yield "configmaps", text(source, "configMap", "name")
+    for container in (*entries(spec, "initContainers"), *entries(spec, "containers")):
+        for one in entries(container, "env"):
+            yield "secrets", text(one, "valueFrom", "secretKeyRef", "name")
+            yield "configmaps", text(one, "valueFrom", "configMapKeyRef", "name")
+        for one in entries(container, "envFrom"):
+            yield "secrets", text(one, "secretRef", "name")
+            yield "configmaps", text(one, "configMapRef", "name")

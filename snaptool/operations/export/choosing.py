@@ -63,8 +63,9 @@ _CANDIDATE_PATHS = {"rolebindings", "roles"}
 class Chosen:
     """What became of every row, and what was learnt on the way.
 
-    `kinds`: the kind of each resource, by path. `definitions`: by group and plural. `uids`: numbers of those of what
-    comes back, sorted. `unfollowed`: cluster-scoped custom resources that nobody looked at.
+    `left_names`: what is left out and nobody makes again. `kinds`: the kind of each resource, by path. `definitions`:
+    by group and plural. `uids`: numbers of those of what comes back, sorted. `unfollowed`: cluster-scoped custom
+    resources that nobody looked at.
     """
 
     rows: Rows

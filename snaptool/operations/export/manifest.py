@@ -17,6 +17,7 @@ from snaptool.kube.export import (
     duplicates,
     entries,
     look_into_schema,
+    named_by,
     prepare,
     promote,
     prune,
@@ -64,6 +65,13 @@ def make_manifest(seen: Seen, chosen: Chosen, request: ExportRequest) -> Manifes
         pruned = prune(tree, definition)
     if not request.keep_api_versions:
         notes += _alike(promote(tree, kind))
+    for path, namespace, name in dict.fromkeys(named_by(kind, where, tree)):
+        reason = chosen.left_names.get((path, namespace, name))
+        if reason is not None:
+            said = f"{namespace}/{name}" if namespace else name
+            notes += _alike([f"it names {said} of {path}, which is left out ({reason})"])
+    if where and not request.includes(where):
+        notes += _alike([f"it is in namespace {where}, which is not exported and has to be there"])
     look: Look = _in_table
     node: Any = message_of(str(tree.get("apiVersion")), kind.kind)
     if definition is not None:

@@ -702,13 +702,18 @@ def test_all_namespaces_are_all_but_the_systems_own(exporting: Exporting) -> Non
 
 
 def test_types_and_names(exporting: Exporting) -> None:
-    exporting.write(namespace(), SECRET, MAP, thing("v1", "ConfigMap", "other", data={}), thing("v1", "Pod", "p"))
+    widget = thing("example.com/v1", "Widget", "w", spec={})
+    other = thing("v1", "ConfigMap", "other", data={})
+    exporting.write(namespace(), SECRET, MAP, other, thing("v1", "Pod", "p"), crd(), widget)
     alone = ("-n", "shop", "--cluster", "none")
     assert names(exporting("cm", *alone)) == ["ConfigMap/other", "ConfigMap/settings"]
     assert names(exporting("cm/other", *alone)) == ["ConfigMap/other"]
     assert names(exporting("cm", "other", "secret/db", *alone)) == ["Secret/db", "ConfigMap/other"]
     assert names(exporting("cm,secrets", *alone)) == ["Secret/db", "ConfigMap/other", "ConfigMap/settings"]
     assert names(exporting("cm/other", "-n", "shop")) == ["Namespace/shop", "ConfigMap/other"]
+    assert names(exporting("widgets.example.com", "-n", "shop")) == [
+        *("Namespace/shop", "CustomResourceDefinition/widgets.example.com", "Widget/w"),
+    ]
     ran = exporting.snaptool("export", exporting.source, "cm/nope", *alone)
     assert ran.code == 1
     ran = exporting.snaptool("export", exporting.source, "widgetz", *alone)

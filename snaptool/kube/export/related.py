@@ -54,10 +54,10 @@ class References:
 
     def learn(self, kind: Kind, namespace: str, tree: Tree) -> None:
         """Take in what an exported object names."""
-        if not kind.built_in:
-            return
         if namespace:
             self.want(NAMESPACE, namespace)
+        if not kind.built_in:
+            return
         if kind.kind == "PersistentVolumeClaim":
             self.claims.add((namespace, name_of(tree)))
             self.want(VOLUME, text(tree, "spec", "volumeName"))

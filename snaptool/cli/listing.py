@@ -70,6 +70,7 @@ def list_command(
     """
     from snaptool.operations.keys import keyring_for_reading
     from snaptool.operations.listing import listing
+    from snaptool.operations.lives import life_of_namespace
 
     if carved:
         if word or namespace or configs or lost or all_revisions:
@@ -104,6 +105,12 @@ def list_command(
             _print_listing(rows, with_keys=keyring is not None, all_revisions=all_revisions, wide=output == "wide")
         if not len(rows):
             terminal.note("no value is lost" if lost and not rows.lost_before else "no keys found")
+            life = None if lost or all_namespaces or not namespace else life_of_namespace(opened, namespace, keyring)
+            if life is not None and life.whole:
+                terminal.note(
+                    f"  namespace {namespace} was there, whole, until revision {life.whole}: "
+                    f"`get` and `export` take --revision {life.whole}"
+                )
         if rows.lost_before:
             terminal.note(f"older revisions are lost too: {rows.lost_before:,}; --all-revisions lists them")
         if keys.outage is not None:

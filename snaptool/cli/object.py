@@ -74,7 +74,7 @@ def get_command(
         read_with = () if output == "stored" else embedding.read_with(opened, loaded, terminal)
         keyring, _ = stack.enter_context(asking(read_with, kms))
         _tell_namespace(target, terminal)
-        value = find_value(opened, target, revision, skip_hash_check=skip_hash_check)
+        value = find_value(opened, target, revision, keyring=keyring, skip_hash_check=skip_hash_check)
         if output == "stored":
             terminal.note(_where(value))
             print_bytes(value.stored)

@@ -29,6 +29,7 @@ from snaptool.operations.crypto import Outcome, open_value, plaintext_digest
 from snaptool.operations.judging import expected_of
 from snaptool.operations.labels import Header, header_of, resource_of
 from snaptool.operations.listing import beginning, ending
+from snaptool.operations.lives import last_life, marks_of
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.reasons import explain, server_message
 from snaptool.providers import Chain, Keyring, Kind, Reason
@@ -139,11 +140,13 @@ def find_value(
     target: Target,
     revision: int | None = None,
     *,
+    keyring: Keyring | None = None,
     skip_hash_check: bool = False,
 ) -> StoredValue:
     """Find the current value of a key, or the one that a client got at `revision`.
 
-    Raises NoSuchKey, WrongTrailer, and the FormatErrors of a damaged file.
+    `keyring` only serves to say when the deletion of one that is gone began. Raises NoSuchKey, WrongTrailer, and the
+    FormatErrors of a damaged file.
     """
     key, records = _find(opened, target, skip_hash_check=skip_hash_check)
     snapshot = opened.snapshot
@@ -159,8 +162,10 @@ def find_value(
     record = until[-1]
     if record.tombstone:
         hint = "nothing older is stored"
-        if len(until) > 1:
-            hint = f"its value before that: --revision {until[-2].revision.main}"
+        life = last_life(until, marks_of(opened, keyring))
+        if len(until) > 1 and life is not None:
+            before = (one for one in reversed(until[:-1]) if one.revision.main <= life.whole)
+            hint = f"its value before that: --revision {next(before, until[-2]).revision.main}"
         raise NoSuchKey(printable(key), f"it was deleted at revision {record.revision}", hint=hint)
     return _stored_value(snapshot, record, live=record is records[-1])
 

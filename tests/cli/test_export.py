@@ -669,6 +669,19 @@ def test_50_the_right_revision_is_compacted(exporting: Exporting) -> None:
     assert "compacted at 6" in ran.stderr
 
 
+def test_50_list_and_get_name_the_same_revision(exporting: Exporting) -> None:
+    marked = SECRET | {"metadata": SECRET["metadata"] | {"deletionTimestamp": "2026-03-02T09:00:00Z"}}
+    exporting.write(namespace(), SECRET, namespace(deletionTimestamp="x"), marked, gone(SECRET), gone(namespace()))
+    snaptool, source = exporting.snaptool, exporting.source
+    assert "whole, until revision 3: `get` and `export` take --revision 3" in (
+        snaptool("list", source, "-n", "shop").stderr
+    )
+    assert "whole" not in snaptool("list", source, "-n", "never").stderr
+    ran = snaptool("get", source, "secret", "db", "-n", "shop")
+    assert ran.code == 2
+    assert "its value before that: --revision 3" in ran.stderr
+
+
 def test_an_object_that_is_gone_has_its_revision_named(exporting: Exporting) -> None:
     going = thing("v1", "ConfigMap", "settings", metadata={"deletionTimestamp": "2026-03-02T09:00:00Z"})
     exporting.write(namespace(), MAP, going, gone(MAP))

@@ -9,7 +9,7 @@ the number of objects. The rules themselves are `kube.export`'s; this package kn
 Source: spec/kinds.md 9.
 """
 
-from snaptool.operations.export.absent import NothingToExport, Trace, namespace_trace, trace
+from snaptool.operations.export.absent import NothingToExport
 from snaptool.operations.export.job import Exported, Output, SecretsOnTerminal, ValuesLost, export
 from snaptool.operations.export.request import (
     Cluster,
@@ -35,11 +35,8 @@ __all__ = [
     "Output",
     "Secrets",
     "SecretsOnTerminal",
-    "Trace",
     "ValuesLost",
     "Volumes",
     "export",
-    "namespace_trace",
     "parse_types",
-    "trace",
 ]

@@ -1,21 +1,12 @@
-"""What was asked for and is not there: at which revision it still was, whole.
-
-On DELETE the API server only marks a namespace; a controller then empties it, and the Namespace goes last. So the
-revision before it vanished shows an empty, terminating one: the one that is wanted is the one before it was marked.
-The same holds for an object with finalizers. Source: spec/kinds.md 9.2.
-"""
+"""What was asked for and is not there: at which revision it still was, and what is left of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from snaptool.errors import SnaptoolError
-from snaptool.etcd import Snapshot, StoredRecord
-from snaptool.kube import key_prefixes, parse_key, resolve_type
-from snaptool.kube.export import Tree, at
-
-ReadRecord = Callable[[StoredRecord], Tree | None]
+from snaptool.etcd import Snapshot
+from snaptool.kube import parse_key
 
 
 class NothingToExport(SnaptoolError):
@@ -24,50 +15,6 @@ class NothingToExport(SnaptoolError):
     def __init__(self, message: str, *, hint: str, revision: int = 0) -> None:
         super().__init__(message, hint=hint)
         self.revision = revision
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """The last life of a key that is gone or going. `marked`, `deleted`: revisions, 0 where that did not happen.
-
-    `whole`: the last revision at which it was there and not being deleted; may be compacted away. 0: never.
-    """
-
-    key: bytes
-    marked: int
-    deleted: int
-    whole: int
-
-
-def trace(records: Sequence[StoredRecord], read: ReadRecord, until: int | None = None) -> Trace | None:
-    """Follow the last life of a key, up to a revision. None where there is none. `records`: of one key, in order."""
-    records = [one for one in records if until is None or one.revision.main <= until]
-    if not records:
-        return None
-    deleted = records[-1].revision.main if records[-1].tombstone else 0
-    if deleted:
-        records = records[:-1]
-    born = next((at + 1 for at in range(len(records) - 1, -1, -1) if records[at].tombstone), 0)
-    marked = 0
-    for record in reversed(records[born:]):
-        tree = read(record)
-        if tree is not None and at(tree, "metadata", "deletionTimestamp"):
-            marked = record.revision.main
-        elif tree is not None:
-            break
-    end = marked or deleted
-    key = records[-1].key if records else b""
-    return Trace(key, marked, deleted, end - 1 if end else 0)
-
-
-def namespace_trace(
-    snapshot: Snapshot, namespace: str, prefixes: Sequence[str], read: ReadRecord, until: int | None = None
-) -> Trace | None:
-    """Follow the last life of a Namespace."""
-    kind = resolve_type("namespaces")
-    keys = [key for prefix in prefixes for key in key_prefixes(kind, None, namespace, prefix=prefix)]
-    found = snapshot.history_of(keys)
-    return next((trace(found[key], read, until) for key in keys if key in found), None)
 
 
 def last_with_objects(snapshot: Snapshot, namespace: str, prefixes: Sequence[str]) -> int:

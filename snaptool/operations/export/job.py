@@ -18,13 +18,7 @@ from snaptool.files import Draft, check_target
 from snaptool.folder import FolderDraft, check_folder_target
 from snaptool.kube import key_prefixes, resolve_type
 from snaptool.kube.export import CRD, CREATE, OWNED, Kind, Leave, Place, place
-from snaptool.operations.export.absent import (
-    NothingToExport,
-    last_with_objects,
-    left_at,
-    namespace_trace,
-    trace,
-)
+from snaptool.operations.export.absent import NothingToExport, last_with_objects, left_at
 from snaptool.operations.export.advice import NoteBook, Written, commands, general_notes
 from snaptool.operations.export.choosing import Choice, Chosen, choose, wants
 from snaptool.operations.export.manifest import make_manifest
@@ -32,6 +26,7 @@ from snaptool.operations.export.reporting import Report, shown_key
 from snaptool.operations.export.request import ENDING_FORMATS, ExportRequest, Format, Lost, Secrets
 from snaptool.operations.export.rows import LostValue, Reader, Row, collect_rows
 from snaptool.operations.export.sinks import Folder, Sink, Stream, is_an_export
+from snaptool.operations.lives import last_life, life_of_namespace, marks_of
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.sweep import Progress, no_progress
 from snaptool.providers import Keyring
@@ -150,7 +145,7 @@ class _Job:
             chosen = choose(rows, request, reader)
             if not skip_hash_check:
                 digests.require_right_trailer()
-        self._check_found(chosen, reader)
+        self._check_found(chosen)
         if reader.lost and request.undecryptable is not Lost.SKIP:
             raise ValuesLost(_in_order(reader.lost), with_config=self._keyring is not None)
         if self._output.terminal and chosen.secrets and request.secrets is Secrets.INCLUDE:
@@ -190,17 +185,17 @@ class _Job:
                 "may have the other",
             )
 
-    def _check_found(self, chosen: Chosen, reader: Reader) -> None:
+    def _check_found(self, chosen: Chosen) -> None:
         request = self._request
         for namespace in request.namespaces:
             since = chosen.facts.terminating.get(namespace)
             if since and request.revision is not None and not (request.types or request.raw):
-                raise self._no_namespace(namespace, chosen, reader, being_deleted=True)
+                raise self._no_namespace(namespace, chosen, being_deleted=True)
             if namespace not in chosen.found_namespaces:
-                raise self._no_namespace(namespace, chosen, reader, being_deleted=False)
+                raise self._no_namespace(namespace, chosen, being_deleted=False)
         for named in request.types:
             if named.name is not None and not any(named.covers(row.key) and self._counts(row) for row in chosen.rows):
-                raise self._no_object(str(named), chosen, reader)
+                raise self._no_object(str(named), chosen)
         if not any(choice in _WRITTEN or choice == Choice.LOST for choice in chosen.choices):
             reasons = Counter(str(chosen.reason(index)) for index in range(len(chosen.rows)) if chosen.reason(index))
             left = ", ".join(f"{reason} {count:,}" for reason, count in sorted(reasons.items()))
@@ -212,15 +207,15 @@ class _Job:
     def _counts(self, row: Row) -> bool:
         return row.key.namespace is None or self._request.includes(row.namespace)
 
-    def _no_namespace(self, namespace: str, chosen: Chosen, reader: Reader, *, being_deleted: bool) -> NothingToExport:
+    def _no_namespace(self, namespace: str, chosen: Chosen, *, being_deleted: bool) -> NothingToExport:
         snapshot, until = self._opened.snapshot, self._request.revision
-        found = namespace_trace(snapshot, namespace, chosen.rows.prefixes, reader.read_record, until)
+        found = life_of_namespace(self._opened, namespace, self._keyring, until)
         what = f"there is no namespace {namespace} at revision {until or snapshot.current_revision}"
         if being_deleted and found is not None:
             what = f"namespace {namespace} was being deleted at revision {until}: marked at {found.marked}"
         whole = found.whole if found else last_with_objects(snapshot, namespace, chosen.rows.prefixes)
         if not whole:
-            later = namespace_trace(snapshot, namespace, chosen.rows.prefixes, reader.read_record)
+            later = life_of_namespace(self._opened, namespace, self._keyring)
             hint = "`snaptool list SNAPSHOT namespaces` shows which there are"
             if later is not None and until is not None:
                 hint = f"it was made later; without --revision the state at {snapshot.current_revision} is exported"
@@ -245,15 +240,16 @@ class _Job:
             hint += f", or export what is left: snaptool export SNAPSHOT {words}"
         return NothingToExport(what, hint=hint)
 
-    def _no_object(self, said: str, chosen: Chosen, reader: Reader) -> NothingToExport:
+    def _no_object(self, said: str, chosen: Chosen) -> NothingToExport:
         snapshot, until = self._opened.snapshot, self._request.revision
         what = f"there is no {said} at revision {until or snapshot.current_revision}"
         keys = self._keys_of(said, chosen.rows.prefixes)
         found = snapshot.history_of(keys)
-        traces = [one for key in keys if (one := trace(found.get(key, []), reader.read_record, until)) is not None]
-        if not traces or not traces[0].whole:
+        marked = marks_of(self._opened, self._keyring)
+        lives = [one for key in keys if (one := last_life(found.get(key, []), marked, until)) is not None]
+        if not lives or not lives[0].whole:
             return NothingToExport(what, hint="`snaptool list` shows which objects there are, and in which namespaces")
-        return self._with_revision(what, traces[0].whole, "", chosen.rows.prefixes)
+        return self._with_revision(what, lives[0].whole, "", chosen.rows.prefixes)
 
     def _keys_of(self, said: str, prefixes: tuple[str, ...]) -> list[bytes]:
         return [
@@ -280,7 +276,7 @@ class _Job:
                     self._progress("writing", done, len(order))
                 self._write_one(chosen.rows[index], made, chosen, reader, sink, report)
             sink.finish()
-            self._finish(made, chosen, reader)
+            self._finish(made, chosen)
             self._progress("publishing", 0, 1)
             publish()
             report.finish(_members(made, chosen))
@@ -337,14 +333,14 @@ class _Job:
         self._written.definitions += kind == CRD
         self._written.custom += not kind.built_in
 
-    def _finish(self, made: Exported, chosen: Chosen, reader: Reader) -> None:
+    def _finish(self, made: Exported, chosen: Chosen) -> None:
         """Work out what is said when all is written."""
         for index in range(len(chosen.rows)):
             if (reason := chosen.reason(index)) is not None:
                 made.left_out[str(reason)] += 1
         if made.apart:
             made.left_out[str(Leave.OWNED)] += made.apart
-        notes = [*self._book.lines(), *general_notes(chosen, self._request, self._gone_definitions(chosen, reader))]
+        notes = [*self._book.lines(), *general_notes(chosen, self._request, self._gone_definitions(chosen))]
         if made.pruned:
             notes.append(
                 f"{len(made.pruned):,} custom resources have fields that their schema does not name; a server does not "
@@ -361,7 +357,7 @@ class _Job:
             target = None if self._output.to is None else str(self._output.to)
             made.commands = tuple(commands(self._written, target, tree=self._tree))
 
-    def _gone_definitions(self, chosen: Chosen, reader: Reader) -> dict[str, str]:
+    def _gone_definitions(self, chosen: Chosen) -> dict[str, str]:
         """Look for definitions of exported custom resources that are not there any more."""
         snapshot, gone = self._opened.snapshot, {}
         paths = {
@@ -376,7 +372,7 @@ class _Job:
             for key in key_prefixes(resolve_type("crd"), None, name, prefix=prefix)
         }
         for key, records in snapshot.history_of(keys).items() if keys else ():
-            found = trace(records, reader.read_record, self._request.revision)
+            found = last_life(records, marks_of(self._opened, self._keyring), self._request.revision)
             if found is not None and found.whole:
                 kept = found.whole >= snapshot.compacted_revision
                 has = f"--revision {found.whole} has it" if kept else f"revision {found.whole} is compacted"

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snaptool.errors import FormatError
-from snaptool.etcd import RecordChunk, StoredRecord, decode_key_value
+from snaptool.etcd import RecordChunk, decode_key_value
 from snaptool.kube import RESOURCE_TYPES, ResourceKey, ResourceType, parse_key
 from snaptool.kube.export import Kind, Tree, group_of
 from snaptool.kube.kinds import Decoded, as_served, decode_object
@@ -262,17 +262,6 @@ class Reader:
             if plaintext is not None:
                 return record.revision.main, plaintext
         return None
-
-    def read_record(self, record: StoredRecord) -> Tree | None:
-        """Open and decode any record, None where that fails, without a note."""
-        value = decode_key_value(self._rows.opened.snapshot.stored_value(record)).value
-        _, plaintext = self.open_stored(record.key, value)
-        if plaintext is None:
-            return None
-        try:
-            return as_served(decode_object(plaintext).tree)
-        except FormatError:
-            return None
 
 
 def _kind_of(tree: Tree, key: ResourceKey) -> Kind:

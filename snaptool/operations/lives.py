@@ -1,0 +1,85 @@
+"""The lives of keys that are gone or going: when a deletion began, and the last revision at which all was whole.
+
+On DELETE the API server only marks an object that has finalizers, and a namespace has one: a controller then empties
+the namespace, and the Namespace goes last. So the revision before it vanished shows it empty and terminating; the one
+that is wanted is the one before it was marked. Source: spec/kinds.md 9.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from snaptool.errors import FormatError
+from snaptool.etcd import StoredRecord, decode_key_value
+from snaptool.kube import key_prefixes, resolve_type
+from snaptool.kube.kinds import decode_object
+from snaptool.operations.crypto import open_value
+from snaptool.operations.labels import header_of, resource_of
+from snaptool.operations.opening import OpenedSnapshot
+from snaptool.providers import Keyring, Kind
+
+Marked = Callable[[StoredRecord], bool | None]
+"""Says whether the object of a record is being deleted; None where that cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """The last life of a key. `marked`, `deleted`: revisions, 0 where that did not happen.
+
+    `whole`: the last revision at which it was there and not being deleted, which may be compacted away; 0 where its
+    deletion never began.
+    """
+
+    marked: int
+    deleted: int
+
+    @property
+    def whole(self) -> int:
+        """The last revision at which it was there and not being deleted."""
+        return max((self.marked or self.deleted) - 1, 0)
+
+
+def last_life(records: Sequence[StoredRecord], marked: Marked, until: int | None = None) -> Life | None:
+    """Follow the last life of a key, up to a revision. None where there is none. `records`: of one key, in order."""
+    records = [one for one in records if until is None or one.revision.main <= until]
+    if not records:
+        return None
+    deleted = records[-1].revision.main if records[-1].tombstone else 0
+    first_mark = 0
+    for record in reversed(records[:-1] if deleted else records):
+        found = None if record.tombstone else marked(record)
+        if record.tombstone or found is False:
+            break
+        if found:
+            first_mark = record.revision.main
+    return Life(first_mark, deleted)
+
+
+def marks_of(opened: OpenedSnapshot, keyring: Keyring | None) -> Marked:
+    """Make what `last_life` asks, with the keys at hand."""
+
+    def marked(record: StoredRecord) -> bool | None:
+        stored = decode_key_value(opened.snapshot.stored_value(record)).value
+        plaintext: bytes | None = stored
+        if header_of(stored).kind is not Kind.IDENTITY:
+            chain = (keyring or Keyring()).chain_for(resource_of(record.key, opened.prefixes).group_resource)
+            plaintext = open_value(chain, stored, record.key)[1]
+        try:
+            metadata = decode_object(plaintext or b"").tree.get("metadata")
+        except FormatError:
+            return None
+        return isinstance(metadata, dict) and bool(metadata.get("deletionTimestamp"))
+
+    return marked
+
+
+def life_of_namespace(
+    opened: OpenedSnapshot, namespace: str, keyring: Keyring | None, until: int | None = None
+) -> Life | None:
+    """Follow the last life of a Namespace."""
+    kind = resolve_type("namespaces")
+    keys = [key for prefix in opened.prefixes for key in key_prefixes(kind, None, namespace, prefix=prefix)]
+    found = opened.snapshot.history_of(keys)
+    marked = marks_of(opened, keyring)
+    return next((last_life(found[key], marked, until) for key in keys if key in found), None)

@@ -114,7 +114,7 @@ def test_undecodable_values_are_kept_with_a_warning_unless_told_otherwise(
     snaptool: Snaptool, mixed: Path, old: Path, new: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "new.db"
-    ran = snaptool("rewrite", mixed, target, "--config", old, "--new-config", new, makes=[target])
+    ran = snaptool("rewrite", mixed, target, "--config", old, "--new-config", new, "--keep-embedded", makes=[target])
     assert ran.code == 0
     assert "lists of secrets fail on them" in ran.stdout
     before, after = values(mixed), values(target)
@@ -127,7 +127,18 @@ def test_undecodable_values_are_kept_with_a_warning_unless_told_otherwise(
 
 
 def test_stop_lists_them_and_writes_nothing(snaptool: Snaptool, mixed: Path, old: Path, new: Path) -> None:
-    words = ("rewrite", mixed, "new.db", "--config", old, "--new-config", new, "--undecodable", "stop")
+    words = (
+        "rewrite",
+        mixed,
+        "new.db",
+        "--config",
+        old,
+        "--new-config",
+        new,
+        "--keep-embedded",
+        "--undecodable",
+        "stop",
+    )
     ran = snaptool(*words)
     assert ran.code == 3
     assert "so nothing was written" in ran.stdout
@@ -139,7 +150,7 @@ def test_delete_drops_exactly_the_broken_ones_by_the_rules_of_lost_values(
     snaptool: Snaptool, mixed: Path, old: Path, new: Path, tmp_path: Path, etcd_binaries: EtcdBinaries
 ) -> None:
     target = tmp_path / "new.db"
-    words = ("--config", old, "--new-config", new, "--undecodable", "delete", "-o", "json")
+    words = ("--config", old, "--new-config", new, "--keep-embedded", "--undecodable", "delete", "-o", "json")
     ran = snaptool("rewrite", mixed, target, *words, makes=[target])
     assert ran.code == 0
     whole = {one["key"] for one in ran.json["deleted"] if one["whole"]}

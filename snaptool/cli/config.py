@@ -102,13 +102,13 @@ def new_command(
 
 def _resources(named: Sequence[str], old: EncryptionConfig | None, terminal: Terminal) -> list[str]:
     """Choose what the new key encrypts. Raises InputError where the old configuration encrypts more than is named."""
-    from snaptool.kube.names import canonical_name, matches
+    from snaptool.kube import canonical_name, covers
 
     if old is None:
         return list(named) or ["secrets"]
     plain = [entry for entry in old.entries if {provider.kind for provider in entry.providers} == {"identity"}]
     kept = [name for entry in old.entries if entry not in plain for name in entry.resources]
-    left_out = [name for name in kept if named and not any(matches(one, name) for one in named)]
+    left_out = [name for name in kept if named and not any(covers(one, name) for one in named)]
     if left_out:
         raise InputError(
             f"the old configuration encrypts more than --resource names: {', '.join(left_out)}",

@@ -18,6 +18,7 @@ from snaptool.errors import InputError
 if TYPE_CHECKING:
     from snaptool.operations.diff import Diff, Difference, DiffValue
     from snaptool.operations.keys import KmsOptions
+    from snaptool.operations.opening import OpenedSnapshot
 
 
 @click.command(
@@ -85,8 +86,7 @@ def diff_command(
         )
         progress.close()
         if output == "json":
-            revisions = (opened_a.snapshot.current_revision, opened_b.snapshot.current_revision)
-            print_json_members(_diff_members(found, (a, b), revisions))
+            print_json_members(_diff_members(found, {"a": (a, opened_a), "b": (b, opened_b)}))
         else:
             _print_diff(found)
     if keys_a.outage or keys_b.outage:
@@ -96,9 +96,12 @@ def diff_command(
     return exits.FINDINGS if len(found.undecided) else exits.DONE
 
 
-def _diff_members(found: Diff, paths: tuple[Path, Path], revisions: tuple[int, int]) -> Iterator[tuple[str, Any]]:
-    yield "a", {"path": paths[0], "revision": revisions[0]}
-    yield "b", {"path": paths[1], "revision": revisions[1]}
+def _diff_members(found: Diff, sides: dict[str, tuple[Path, OpenedSnapshot]]) -> Iterator[tuple[str, Any]]:
+    from snaptool.kube import prefix_text
+
+    for side, (path, opened) in sides.items():
+        prefixes = [prefix_text(prefix) for prefix in opened.prefix_facts.taken]
+        yield side, {"path": path, "revision": opened.snapshot.current_revision, "prefixes": prefixes}
     yield "same", found.same
     for name in ("added", "removed", "changed", "re_encrypted", "undecided"):
         yield name, (_difference_document(one) for one in getattr(found, name))
@@ -167,4 +170,4 @@ def _difference_cells(one: Difference) -> list[object]:
 
 
 def _under(value: DiffValue) -> str:
-    return f"{value.header.provider} {value.key_name}".rstrip()
+    return f"{value.header.provider} {value.key_name or ''}".rstrip()

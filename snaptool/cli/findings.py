@@ -36,7 +36,8 @@ def lost_document(lost: LostValue) -> dict[str, Any]:
         "revision": lost.revision.main,
         "live": lost.live,
         "provider": lost.header.provider,
-        "key_name": lost.header.name,
+        "key_name": lost.header.key_name,
+        "key_name_certain": lost.header.certain,
         "reason": lost.outcome.reasons[0],
         "reasons": list(lost.outcome.reasons),
         "server_error": lost.outcome.server_error,
@@ -72,6 +73,14 @@ def print_findings(findings: Sequence[Finding]) -> None:
                 echo(f"    ... {found.count:,} in all")
         if found.remedy:
             print_sentence(f"    {found.remedy}")
+
+
+def prefix_sentence(prefixes: Sequence[str]) -> str:
+    """Say which prefixes were taken: what is not under them is not Kubernetes', and was not looked at as such."""
+    from snaptool.kube import prefix_text
+
+    named = ", ".join(map(prefix_text, prefixes))
+    return f"prefixes: {named or 'none; no key shows that it is of an API server'}"
 
 
 def count_findings(findings: Sequence[Finding]) -> str:

@@ -10,9 +10,15 @@ import click
 
 from snaptool.cli import exits, options
 from snaptool.cli.embedded import Embedding, embedded_document, embedded_lines, embedded_options
-from snaptool.cli.findings import finding_document, lost_document, print_findings, undecodable_document
+from snaptool.cli.findings import (
+    finding_document,
+    lost_document,
+    prefix_sentence,
+    print_findings,
+    undecodable_document,
+)
 from snaptool.cli.lists import print_lost, print_undecodable
-from snaptool.cli.render import Terminal, echo, print_json, print_table, size_text
+from snaptool.cli.render import Terminal, echo, print_json, print_sentence, print_table, size_text
 
 if TYPE_CHECKING:
     from snaptool.containers import Unwrapped
@@ -74,6 +80,8 @@ def inspect_command(
 
 def document(result: Survey, configs: Sequence[str] = (), places: Sequence[Embedded] = ()) -> dict[str, Any]:
     """Return the JSON form of a survey; `configs`: what it was read with, `places`: what the snapshot carries."""
+    from snaptool.kube import prefix_text
+
     file, etcd = result.file, result.etcd
     return {
         "container": container_document(result.container),
@@ -99,11 +107,13 @@ def document(result: Survey, configs: Sequence[str] = (), places: Sequence[Embed
             "written_by": etcd.version_hint,
             "hash": etcd.hash,
         },
+        "prefixes": [prefix_text(prefix) for prefix in result.prefixes],
         "census": [
             {
                 "resource": row.resource,
                 "provider": row.provider,
                 "key_name": row.key_name,
+                "key_name_certain": row.header.certain,
                 "live": row.live,
                 "old": row.old,
                 "bytes": row.size,
@@ -113,7 +123,8 @@ def document(result: Survey, configs: Sequence[str] = (), places: Sequence[Embed
                 "undecodable": row.undecodable,
                 "stale": row.stale,
                 "opened_by": [
-                    {"config": configs[number], "key": name, "values": count} for number, name, count in row.opened_by
+                    {"config": configs[number], "key_name": name, "values": count}
+                    for number, name, count in row.opened_by
                 ],
             }
             for row in result.census
@@ -173,6 +184,7 @@ def _print(result: Survey, configs: Sequence[str], *, verbose: bool) -> None:
         f"{etcd.keys:,} keys in {etcd.records:,} records ({etcd.tombstones:,} tombstones), {etcd.leases:,} leases; "
         f"status hash {etcd.hash:x}"
     )
+    echo(prefix_sentence(result.prefixes))
     echo()
     headings, right = ["RESOURCE", "PROVIDER", "KEY", "LIVE", "OLD", "SIZE"], "   rrr"
     with_keys = any(row.opens is not None for row in result.census)
@@ -186,7 +198,14 @@ def _print(result: Survey, configs: Sequence[str], *, verbose: bool) -> None:
     shown = result.census if verbose else _telling(result.census)
     rows = []
     for row in shown:
-        cells: list[object] = [row.resource, row.provider, row.key_name, row.live, row.old, size_text(row.size)]
+        cells: list[object] = [
+            row.resource,
+            row.provider,
+            row.header.shown,
+            row.live,
+            row.old,
+            size_text(row.size),
+        ]
         if with_keys:
             cells += [row.opens, row.lost, row.stale]
         if broken:
@@ -198,6 +217,10 @@ def _print(result: Survey, configs: Sequence[str], *, verbose: bool) -> None:
     if len(shown) < len(result.census):
         left_out = len({row.resource for row in result.census} - {row.resource for row in shown})
         echo(f"and {left_out:,} {'resource' if left_out == 1 else 'resources'} that are all plaintext; -v shows them")
+    if any(row.header.goes_on for row in result.census):
+        print_sentence(
+            "…: the name of the key may go on. Names may hold colons, and no configuration given has this one."
+        )
     if result.lost or result.undecodable:
         echo()
     print_lost(result.lost)

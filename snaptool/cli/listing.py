@@ -158,15 +158,18 @@ def _carved_document(one: CarvedRecord) -> dict[str, Any]:
         "deleted": one.deleted,
         "size": one.size,
         "provider": None if one.deleted else one.header.provider,
-        "key_name": None if one.deleted else one.header.name,
+        "key_name": None if one.deleted else one.header.key_name,
         "page": one.page,
         "state": one.origin.value,
     }
 
 
 def _listing_members(rows: Listing, path: Path) -> Iterator[tuple[str, Any]]:
+    from snaptool.kube import prefix_text
+
     yield "path", path
     yield "revision", rows.revision
+    yield "prefixes", [prefix_text(prefix) for prefix in rows.prefixes]
     yield "lost", rows.lost
     yield "lost_older", rows.lost_before
     yield "items", (_listed_document(row) for row in rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,9 @@ import click
 
 from snaptool.cli import exits, options
 from snaptool.cli.embedded import Embedding, embedded_options, refuse_deletion_while_closed
-from snaptool.cli.findings import lost_document, undecodable_document
+from snaptool.cli.findings import lost_document, prefix_sentence, undecodable_document
 from snaptool.cli.lists import print_deletions, print_lost, print_undecodable
-from snaptool.cli.render import Terminal, echo, json_text, print_json, print_table, size_text
+from snaptool.cli.render import Terminal, echo, json_text, print_json, print_sentence, print_table, size_text
 from snaptool.errors import InputError, OutputError, SnaptoolError
 from snaptool.text import printable, quoted
 
@@ -31,7 +32,9 @@ _SHOWN_LOST = 20
 @options.snapshot_argument("source", "SOURCE")
 @click.argument("target", metavar="TARGET", type=click.Path(path_type=Path))
 @options.config_option()
-@click.option("--new-config", metavar="FILE", help="EncryptionConfiguration to write with.")
+@options.config_option(
+    "--new-config", "EncryptionConfiguration to write with; repeated where API servers have one each; - is stdin."
+)
 @embedded_options
 @click.option(
     "--update-embedded",
@@ -85,7 +88,7 @@ def rewrite_command(
     source: Path,
     target: Path,
     configs: tuple[str, ...],
-    new_config: str | None,
+    new_configs: tuple[str, ...],
     undecryptable: str,
     undecodable: str,
     report: Path | None,
@@ -122,6 +125,7 @@ def rewrite_command(
     """
     from snaptool.files import check_target
     from snaptool.operations.boot import replayed
+    from snaptool.operations.coverage import joined
     from snaptool.operations.embedding import plan_embedded
     from snaptool.operations.engine import EtcdEngine
     from snaptool.operations.keys import keys_for_rewriting
@@ -129,7 +133,7 @@ def rewrite_command(
     from snaptool.operations.rewrite import DIRECT, rewrite
     from snaptool.scratch import find_etcd
 
-    if decrypt == (new_config is not None):
+    if decrypt == bool(new_configs):
         raise click.UsageError("say either --new-config FILE or --decrypt")
     if decrypt and rewrap:
         raise click.UsageError("--rewrap wraps keys with the plugin of --new-config; --decrypt leaves none to wrap")
@@ -139,12 +143,10 @@ def rewrite_command(
         raise click.UsageError("--update-embedded goes with the direct engine, and not with --keep-embedded")
     if undecryptable == "delete" and not (configs or embedding.wanted):
         raise click.UsageError("--undecryptable delete needs --config: without keys all that is encrypted would go")
-    written = [new_config] if new_config is not None else []
-    options.refuse_stdin_twice([*configs, *written])
-    loaded, new = (
-        options.load_configs(configs, terminal),
-        options.load_configs(written, terminal, strict=True, one_each=True),
-    )
+    options.refuse_stdin_twice([*configs, *new_configs])
+    loaded = options.load_configs(configs, terminal)
+    written = joined(options.load_configs(new_configs, terminal, strict=True, one_each=True))
+    new = () if written is None else (written,)
     lost = Undecryptable(undecryptable)
     etcd = find_etcd(etcd_bin) if boot_check or engine_name == "etcd" else None
     by_etcd = etcd if engine_name == "etcd" else None
@@ -212,7 +214,7 @@ def rewrite_command(
             )
             if draft is not None:
                 _publish_report(draft, result)
-    return _finish(result, target, new_config, output, terminal)
+    return _finish(result, target, new_configs, output, terminal, with_config=bool(old))
 
 
 @click.command("repair")
@@ -245,7 +247,7 @@ def repair_command(
         for notice in opened.notices:
             terminal.note(notice)
         result = repair(opened, target, container=container, force=force, progress=progress)
-    return _finish(result, target, None, output, terminal)
+    return _finish(result, target, (), output, terminal)
 
 
 def _finish_salvage(saved: SalvageReport, output: str) -> int:
@@ -322,11 +324,19 @@ def _publish_report(draft: Draft, result: RewriteReport) -> None:
         raise OutputError(f"{error}; but {result.target.path} is published, and verified", hint=error.hint) from error
 
 
-def _finish(result: RewriteReport, target: Path, new_config: str | None, output: str, terminal: Terminal) -> int:
+def _finish(
+    result: RewriteReport,
+    target: Path,
+    new_configs: Sequence[str],
+    output: str,
+    terminal: Terminal,
+    *,
+    with_config: bool = True,
+) -> int:
     if output == "json":
         print_json(document(result))
     else:
-        _print(result, target, new_config)
+        _print(result, target, new_configs, with_config=with_config)
     if result.source_problem and result.target is not None:
         terminal.note(f"of the source, {result.source_problem}: its records were copied as they are, and the")
         terminal.note("  SHA-256 of the new file says nothing about whether they are the ones that were saved")
@@ -335,11 +345,22 @@ def _finish(result: RewriteReport, target: Path, new_config: str | None, output:
 
 def document(result: RewriteReport) -> dict[str, Any]:
     """Return the JSON form of a report."""
+    from snaptool.kube import prefix_text
+
     return {
         "source": _file(result.source),
         "target": None if result.target is None else _file(result.target),
         "dry_run": result.dry_run,
         "engine": result.engine,
+        "prefixes": None if result.prefixes is None else [prefix_text(prefix) for prefix in result.prefixes],
+        "unmatched": [
+            {
+                "resource": one.name,
+                "fault": one.misnamed.fault if one.misnamed else None,
+                "meant": list(one.misnamed.meant) if one.misnamed else [],
+            }
+            for one in result.unmatched
+        ],
         "records": {
             "total": result.records.total,
             "copied": result.records.copied,
@@ -349,8 +370,8 @@ def document(result: RewriteReport) -> dict[str, Any]:
         "values": [
             {
                 "resource": change.resource,
-                "from": {"provider": change.from_kind, "key": change.from_key},
-                "to": None if change.to_key is None else {"provider": change.to_kind, "key": change.to_key},
+                "from": _side(change.from_kind, change.from_key),
+                "to": None if change.to_key is None else _side(change.to_kind, change.to_key),
                 "live": change.live,
                 "old": change.old,
             }
@@ -359,9 +380,9 @@ def document(result: RewriteReport) -> dict[str, Any]:
         "embedded": {"place": result.updated.place, "records": len(result.updated.values)}
         if result.updated.values
         else None,
-        "undecryptable": [lost_document(lost) for lost in result.lost],
+        "lost": [lost_document(lost) for lost in result.lost],
         "undecodable": [undecodable_document(value) for value in result.undecodable],
-        "deleted": [
+        "deletions": [
             {
                 "key": printable(deletion.key),
                 "resource": deletion.resource,
@@ -378,6 +399,10 @@ def document(result: RewriteReport) -> dict[str, Any]:
     }
 
 
+def _side(kind: str | None, name: str) -> dict[str, str | None]:
+    return {"provider": kind or "unknown", "key_name": name or None}
+
+
 def _file(facts: FileReport) -> dict[str, Any]:
     return {
         "path": facts.path,
@@ -392,13 +417,17 @@ def _file(facts: FileReport) -> dict[str, Any]:
     }
 
 
-def _print(result: RewriteReport, target: Path, new_config: str | None) -> None:
+def _print(result: RewriteReport, target: Path, new_configs: Sequence[str], *, with_config: bool) -> None:
     print_lost(result.lost)
     print_undecodable(result.undecodable)
     if result.stopped:
-        _print_why_stopped(result)
+        _print_why_stopped(result, with_config=with_config)
         return
     _print_changes(result)
+    if result.prefixes is not None:
+        echo(prefix_sentence(result.prefixes))
+    for one in result.unmatched:
+        print_sentence(f"new configuration: {one.problem}")
     print_deletions(result.deletions)
     _print_about_undecodable(result)
     counts = result.records
@@ -419,17 +448,21 @@ def _print(result: RewriteReport, target: Path, new_config: str | None) -> None:
         + (f" (source: {result.source.revision:,})" if result.engine == "etcd" else "")
     )
     echo(f"  sha256 {result.target.sha256}")
-    _print_next_steps(result, target, new_config)
+    _print_next_steps(result, target, new_configs)
 
 
-def _print_why_stopped(result: RewriteReport) -> None:
+def _print_why_stopped(result: RewriteReport, *, with_config: bool) -> None:
     from snaptool.operations.plan import Undecodable, Undecryptable
 
     if result.lost and result.undecryptable is Undecryptable.STOP:
         echo()
         echo(f"{_values(len(result.lost))} not open, so nothing was written.")
-        echo("  another key:  add its configuration with a further --config; `snaptool inspect` shows what opens what")
-        echo("  no key:       --undecryptable delete drops these keys, --undecryptable keep leaves their bytes")
+        if with_config:
+            way = "add its configuration with a further --config; `snaptool inspect` shows what opens what"
+            echo(f"  another key:  {way}")
+            echo("  no key:       --undecryptable delete drops these keys, --undecryptable keep leaves their bytes")
+        else:
+            echo("  give the configuration that they were written with: --config FILE; none was given")
     if result.broken and result.undecodable_choice is Undecodable.STOP:
         echo()
         count = f"{len(result.broken):,} {'value' if len(result.broken) == 1 else 'values'}"
@@ -474,13 +507,16 @@ def _key(kind: str | None, name: str) -> str:
     return f"{kind or 'unknown'}:{name}" if name else str(kind or "unknown")
 
 
-def _print_next_steps(result: RewriteReport, target: Path, new_config: str | None) -> None:
+def _print_next_steps(result: RewriteReport, target: Path, new_configs: Sequence[str]) -> None:
     echo()
     echo("next:")
     echo("  restore it on every member, each with its own --name and peer URLs (etcd 3.6 and newer: etcdutl):")
     echo(f"    etcdutl snapshot restore {quoted(target)} --data-dir NEW-DATA-DIR")
     echo("    with etcd 3.4.27, 3.5.10 and newer add: --bump-revision 1000000000 --mark-compacted")
-    if new_config is not None:
-        echo(f"  start every API server with --encryption-provider-config {quoted(new_config)}")
+    if len(new_configs) == 1:
+        echo(f"  start every API server with --encryption-provider-config {quoted(new_configs[0])}")
+    elif new_configs:
+        names = ", ".join(map(quoted, new_configs))
+        echo(f"  start every API server with its own one as --encryption-provider-config: {names}")
     elif any(change.to_kind == "identity" for change in result.values):
         echo("  start the API servers without encryption for these resources; the old keys are needed no more")

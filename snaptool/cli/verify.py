@@ -9,7 +9,14 @@ import click
 
 from snaptool.cli import exits, options
 from snaptool.cli.embedded import Embedding, embedded_options
-from snaptool.cli.findings import count_findings, finding_document, lost_document, print_findings, undecodable_document
+from snaptool.cli.findings import (
+    count_findings,
+    finding_document,
+    lost_document,
+    prefix_sentence,
+    print_findings,
+    undecodable_document,
+)
 from snaptool.cli.render import Terminal, echo, print_json
 
 if TYPE_CHECKING:
@@ -58,6 +65,7 @@ def verify_command(
     or the trailer are damaged, else 3 from --fail-on on, else 0, with -q without any output: suited to cron. Of an
     etcd data directory the db is checked, and with --boot also what only the WAL holds.
     """
+    from snaptool.kube import prefix_text
     from snaptool.operations.boot import replayed
     from snaptool.operations.findings import Severity
     from snaptool.operations.keys import keyring_for_reading
@@ -91,6 +99,7 @@ def verify_command(
         print_json(
             {
                 "path": result.path,
+                "prefixes": [prefix_text(prefix) for prefix in result.prefixes],
                 "records": result.records,
                 "opened": result.opened,
                 "damaged": result.damaged,
@@ -101,6 +110,8 @@ def verify_command(
         )
     elif failed or not terminal.quiet:
         print_findings(result.findings)
+        if result.records:
+            echo(prefix_sentence(result.prefixes))
         echo(
             f"{result.path}: {result.records:,} records, {result.opened:,} encrypted values opened, "
             f"{count_findings(result.findings)}"

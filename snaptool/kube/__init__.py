@@ -20,7 +20,7 @@ from snaptool.kube.keys import (
     resolve_type,
     resource_segments,
 )
-from snaptool.kube.names import Misnamed, NameFault, canonical_name, is_plural_of, misnamed, unmatched
+from snaptool.kube.names import Misnamed, NameFault, canonical_name, covers, is_plural_of, misnamed, unmatched
 from snaptool.kube.objects import (
     PROTOBUF_MAGIC,
     Encoding,
@@ -56,6 +56,7 @@ __all__ = [
     "UnknownType",
     "canonical_name",
     "consequence",
+    "covers",
     "decode_envelope",
     "describe",
     "expected_type",

@@ -113,8 +113,8 @@ def misnamed(name: str, present: Collection[str] = ()) -> Misnamed | None:
     return None
 
 
-def matches(name: str, present: str) -> bool:
-    """Does a name in a configuration, which may be a wildcard, cover the resource of a snapshot called `present`?"""
+def covers(name: str, present: str) -> bool:
+    """Does a name in a configuration, which may be a wildcard, cover another name, or a snapshot's of a resource?"""
     plural, _, group = canonical_name(name).partition(".")
     other, _, other_group = present.partition(".")
     return (group in {"*", other_group} or other_group == "?") and plural in {"*", other}
@@ -126,7 +126,7 @@ def unmatched(names: Iterable[str], present: Collection[str]) -> Iterator[tuple[
     None: nothing, the snapshot just has no key of it.
     """
     for name in dict.fromkeys(map(canonical_name, names)):
-        if not any(matches(name, other) for other in present):
+        if not any(covers(name, other) for other in present):
             yield name, misnamed(name, present) or _like_present(name, present)
 
 

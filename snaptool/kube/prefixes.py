@@ -9,7 +9,7 @@ prefix has more. What has less is not taken, and told: `outside`.
 
 The same key can be read in several ways: `/a/b.c/secrets/n` is a Secret under `/a/b.c`, or a custom resource of group
 `b.c` under `/a`, and a namespace may be called like a resource. Objects say which it is. Where there are only headers,
-the shorter prefix explains the longer one away, unless all under the group's name is called as under a prefix.
+the shorter prefix explains the longer one away, unless most under the group's name is called as under a prefix.
 
 Source: kubernetes/apiserver pkg/server/options/etcd.go, pkg/storage/etcd3/store.go; spec/encryption-at-rest.md, 4.3
 and 4.4. This module knows no value and no file: what was found comes in as counts.
@@ -70,6 +70,8 @@ class PrefixEvidence:
 
     def add(self, prefix: str, path: str, *, objects: int = 0, encrypted: int = 0) -> None:
         """Count records that are objects of the resource, and encrypted ones."""
+        if not objects and not encrypted:
+            return
         evidence = self._found.setdefault(prefix, {}).setdefault(path, Evidence())
         evidence.objects += objects
         evidence.encrypted += encrypted
@@ -81,10 +83,9 @@ class PrefixEvidence:
     def judge(self, given: Iterable[str] | None = None) -> Judgement:
         """Decide which prefixes to take; those `given` are taken as they are, and no others."""
         shortest_first = sorted(self._found, key=lambda prefix: (prefix.count("/"), prefix))
-        taken: list[str] = []
+        taken = [prefix for prefix in shortest_first if _is_enough(self._objects(prefix))]
         for prefix in shortest_first:
-            resources = self._resources(prefix, taken)
-            if len(resources) >= _ENOUGH or self._found[prefix].get(NAMESPACES, _NOTHING).objects:
+            if prefix not in taken and _is_enough(self._resources(prefix, taken)):
                 taken.append(prefix)
         strong = bool(taken)
         weak = [prefix for prefix in shortest_first if prefix not in taken]
@@ -117,30 +118,38 @@ class PrefixEvidence:
         within = next(iter(_ways_within(prefix, taken)), None)
         if within is not None:
             # What lies there is explained: only objects that cannot lie there otherwise say more, and of them several.
-            paths = [path for path, one in self._found[prefix].items() if one.objects and path != within]
-            return paths if len(paths) >= _ENOUGH or NAMESPACES in paths else []
-        return [
-            path
-            for path, one in self._found[prefix].items()
-            if (one.objects or one.encrypted) and not self._belongs_deeper(prefix, path, taken)
-        ]
+            paths = [path for path in self._objects(prefix) if path != within]
+            return paths if _is_enough(paths) else []
+        paths = [path for path in self._found[prefix] if not self._belongs_deeper(prefix, path, taken)]
+        if any(prefix.startswith(f"{outer}/") for outer in taken) and len(paths) < _ENOUGH:
+            return self._objects(prefix)  # a plural that is not known, and a namespace called like a resource
+        return paths
+
+    def _objects(self, prefix: str) -> list[str]:
+        return [path for path, one in self._found[prefix].items() if one.objects]
 
     def _belongs_deeper(self, prefix: str, path: str, taken: list[str]) -> bool:
-        """Is what looks like the group of a custom resource the end of a prefix?"""
+        """Is what looks like the group of a custom resource, or like all of its path, a part of a longer prefix?"""
         group, _, _ = path.partition("/")
-        deeper = f"{prefix}/{group}"
-        if "." not in group or deeper not in self._found:
+        if "." not in group:
             return False
-        if deeper in taken:
+        deeper, whole = f"{prefix}/{group}", f"{prefix}/{path}"
+        if deeper in taken or any(f"{other}/".startswith(f"{whole}/") for other in taken):
             return True
-        here = {other.partition("/")[2] for other in self._found[prefix] if other.startswith(f"{group}/")}
-        there = {other.partition("/")[0] for other in self._found[deeper]}
-        if not all(name in _FIRST_SEGMENTS or "." in name for name in here):
+        if len(self._found.get(whole, ())) >= _ENOUGH:
+            return True
+        if deeper not in self._found:
             return False
-        return len(here | there) >= _ENOUGH or any(one.objects for one in self._found[deeper].values())
+        names = {other.partition("/")[2] for other in self._found[prefix] if other.startswith(f"{group}/")}
+        names |= {other.partition("/")[0] for other in self._found[deeper]}
+        known = {name for name in names if name in _FIRST_SEGMENTS or "." in name}
+        if 2 * len(known) <= len(names):
+            return False  # a group with resources of its own; some may be called like built-in ones
+        return len(known) >= _ENOUGH or deeper in DEFAULT_PREFIXES or bool(self._objects(deeper))
 
 
-_NOTHING = Evidence()
+def _is_enough(paths: list[str]) -> bool:
+    return len(paths) >= _ENOUGH or NAMESPACES in paths
 
 
 def _resource(path: str) -> str:

@@ -56,7 +56,7 @@ class DiffValue:
 
     revision: Revision
     header: Header
-    key_name: str
+    key_name: str | None
     size: int
     reason: str = ""
 
@@ -131,7 +131,7 @@ class Diff:
         counts: dict[tuple[str, Header, str, Header, str], int] = {}
         for one in self.re_encrypted:
             if one.a is not None and one.b is not None:
-                way = (one.resource, one.a.header, one.a.key_name, one.b.header, one.b.key_name)
+                way = (one.resource, one.a.header, one.a.key_name or "", one.b.header, one.b.key_name or "")
                 counts[way] = counts.get(way, 0) + 1
         return tuple(
             Recoded(
@@ -204,7 +204,7 @@ class _Side:
         self._side = side
         snapshot = side.opened.snapshot
         self.buffer: mmap | bytes = side.opened.source.buffer
-        self.labels = Labels(side.opened.prefix_facts.taken)
+        self.labels = Labels(side.opened.prefix_facts.taken, side.keyring.key_names() if side.keyring else ())
         live = snapshot.live_mask()
         parts: dict[str, list[Rows]] = {name: [] for name in _COLUMNS}
         for chunk in snapshot.records():
@@ -218,6 +218,7 @@ class _Side:
         self.columns = {name: np.concatenate(arrays) if arrays else _NO_ROWS for name, arrays in parts.items()}
         order = order_of_keys(snapshot.database.pages.bytes, self.columns["key_pos"], self.columns["key_len"])
         self.columns = {name: column[order] for name, column in self.columns.items()}
+        self._headers = self.labels.named_headers()
         self.digests = np.zeros((len(self), DIGEST_SIZE), dtype=np.uint8)
         self._outcome = np.zeros(len(self), dtype=np.int64)
         self._outcomes: dict[Outcome | None, int] = {None: 0}
@@ -259,21 +260,22 @@ class _Side:
                 progress(step, done, len(rows))
 
     def _batches(self, rows: Rows) -> Iterator[Batch]:
-        resources = tuple(known.group_resource for known in self.labels.resources)
         for chosen in batches_of(rows, self.columns["value_len"][rows]):
             column = {name: values[chosen] for name, values in self.columns.items()}
             del column["header"]
+            numbers, column["resource"] = np.unique(column["resource"], return_inverse=True)
+            resources = tuple(self.labels.resources[one].group_resource for one in numbers.tolist())
             yield Batch(resources=resources, record=chosen, **column)
 
     def value(self, row: int) -> DiffValue:
         cells = {name: int(column[row]) for name, column in self.columns.items()}
-        header = self.labels.headers[cells["header"]]
+        header = self._headers[cells["header"]]
         outcome = list(self._outcomes)[self._outcome[row]]
         reason = "" if outcome is None else explain(outcome, header, with_config=self._side.keyring is not None)
         return DiffValue(
             revision=Revision(cells["main"], cells["sub"]),
             header=header,
-            key_name=(outcome.key_name if outcome else "") or header.name,
+            key_name=(outcome.key_name if outcome else "") or header.key_name,
             size=cells["value_len"],
             reason=reason,
         )

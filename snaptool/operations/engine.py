@@ -36,7 +36,7 @@ from snaptool.operations.boot import (
     scratch_file,
 )
 from snaptool.operations.crypto import Work, Workshop
-from snaptool.operations.labels import Labels, header_of, resource_of
+from snaptool.operations.labels import Labels, header_of, resource_of_value
 from snaptool.operations.plan import (
     COPY,
     DROP,
@@ -197,7 +197,7 @@ def _goes(job: Job, found: Way) -> bool:
 
 def _judge(job: Job, served: ServedKey) -> tuple[Way, bytes | None]:
     """Open a value of the source: which way it goes, and its plaintext."""
-    resource = resource_of(served.key, job.labels.prefixes)
+    resource = resource_of_value(served.key, served.value, job.labels.prefixes)
     outcome, plaintext = job.workshop.open(resource.group_resource, served.value, served.key)
     return way(resource, header_of(served.value), outcome, job.workshop), plaintext
 
@@ -212,7 +212,7 @@ def _read_back(draft: Draft, job: Job, done: Rewritten) -> FileReport:
     with Workshop(work, file, jobs=1) as workshop, hashing(draft) as digest:
         written = Snapshot(file.buffer, file.release_memory)
         sums = written.new_sums()
-        labels = Labels(job.labels.prefixes)
+        labels = Labels(job.labels.prefixes, keys.key_names() | (request.reading or Keyring(())).key_names())
         swept = sweep(written, labels, None, observers=[sums.add], progress=job.progress, step="verifying")
         if not (swept.live | swept.tombstone).all():
             raise ReadBackFailed("the written file has values that are not live, although it was compacted")

@@ -49,8 +49,11 @@ SEVERITIES: dict[str, Severity] = {
     "alarm": Severity.WARNING,
     "dangling_lease": Severity.WARNING,
     "stale": Severity.WARNING,
+    "outside_prefixes": Severity.WARNING,
+    "misnamed_resource": Severity.WARNING,
     "auth_enabled": Severity.NOTE,
     "leftovers": Severity.NOTE,
+    "unmatched_resource": Severity.NOTE,
 }
 """Every code but those of values that are lost or undecodable.
 

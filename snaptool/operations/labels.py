@@ -7,7 +7,7 @@ representative of each distinct text, and remembers it for the chunks that follo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snaptool.etcd import RecordChunk, find_byte, hash_spans
-from snaptool.kube import COMPACT_REVISION_KEY, MAX_RESOURCE_SEGMENTS, parse_key, resource_segments
+from snaptool.kube import COMPACT_REVISION_KEY, MAX_RESOURCE_SEGMENTS, parse_key, plausible, resource_segments
 from snaptool.providers import GroupResource, Kind
 
 ENCRYPTED = b"k8s:enc:"
 _SLASH, _COLON = ord("/"), ord(":")
 _HEADER_COLONS = 5  # k8s:enc:PROVIDER:VERSION:NAME:
 _WINDOW = 96
+_SAMPLES = 8
 LONGEST_HEADER = 4096
 _MOST_NAMES = 10_000  # names come from the file: one that makes up a name per value must not fill the memory
 
@@ -52,16 +53,34 @@ class Resource:
     group_resource: GroupResource | None
     encryptable: bool
 
+    @property
+    def needs_an_object(self) -> bool:
+        """Is the plural known to nobody, so that anything may lie there?"""
+        return self.group_resource is not None and self.group_resource.group is None
+
 
 @dataclass(frozen=True, slots=True)
 class Header:
     """What stands in front of a stored value: empty for plaintext.
 
-    `name` is the text up to the next colon; a key name with a colon in it shows only after opening.
+    `name` is that of the configured key that has it (`certain`). Where none has, it is what all values of the kind have
+    in common up to a colon, since names may hold colons; `goes_on`: that looks like a part of the name only.
     """
 
     kind: Kind | None
     name: str
+    certain: bool = False
+    goes_on: bool = False
+
+    @property
+    def key_name(self) -> str | None:
+        """The name of the encryption key as far as it is known; None for plaintext, and where there is none."""
+        return self.name if self.kind and self.name not in {"", NO_KEY_NAME} else None
+
+    @property
+    def shown(self) -> str:
+        """The name for people: marked where it may go on."""
+        return f"{self.name}:…" if self.goes_on else self.name
 
     @property
     def provider(self) -> str:
@@ -73,13 +92,17 @@ class Header:
         """The header as it stands in front of values; empty for plaintext, unknown providers, and with no key name."""
         if self.name == NO_KEY_NAME:
             return b""
-        name = self.name.encode()
-        return next(
-            (ENCRYPTED + kind + b":" + name + b":" for kind, known in _KINDS.items() if known is self.kind), b""
-        )
+        return header_text(self.kind, self.name)
 
 
-PLAIN = Header(Kind.IDENTITY, "")
+def header_text(kind: Kind | None, name: str) -> bytes:
+    """Return what stands in front of values under a key of that name; empty for what is no kind of encryption."""
+    return next(
+        (ENCRYPTED + text + b":" + name.encode() + b":" for text, known in _KINDS.items() if known is kind), b""
+    )
+
+
+PLAIN = Header(Kind.IDENTITY, "", certain=True)
 NOT_KUBERNETES = Resource("(other)", None, encryptable=False)
 
 
@@ -92,8 +115,19 @@ def resource_of(key: bytes, prefixes: Sequence[str]) -> Resource:
     return Resource(parsed.group_resource, group_resource, parsed.encryptable)
 
 
+def resource_of_value(key: bytes, stored: bytes, prefixes: Sequence[str]) -> Resource:
+    """Tell the resource of one record, as `Labels` does: plaintext under an unknown plural has to be an object."""
+    resource = resource_of(key, prefixes)
+    return NOT_KUBERNETES if resource.needs_an_object and is_foreign(stored) else resource
+
+
+def is_foreign(stored: bytes) -> bool:
+    """Is a value in plaintext, and no API object?"""
+    return not stored.startswith(ENCRYPTED) and not plausible(stored)
+
+
 def header_of(stored: bytes) -> Header:
-    """Tell what stands in front of one stored value."""
+    """Tell what stands in front of one stored value, whatever names keys may have."""
     if not stored.startswith(ENCRYPTED):
         return PLAIN
     *fields, _ = stored[:LONGEST_HEADER].split(b":", _HEADER_COLONS)
@@ -108,9 +142,12 @@ def header_of(stored: bytes) -> Header:
 
 
 class Labels:
-    """Resources and headers of one snapshot, numbered in the order in which they were met."""
+    """Resources and headers of one snapshot, numbered in the order in which they were met.
 
-    def __init__(self, prefixes: Sequence[str]) -> None:
+    `names`: those of the keys at hand, by kind. Without them, a colon in a name is as good as the one that ends it.
+    """
+
+    def __init__(self, prefixes: Sequence[str], names: Iterable[tuple[Kind, str]] = ()) -> None:
         self.resources: list[Resource] = [NOT_KUBERNETES]
         self.headers: list[Header] = [PLAIN]
         # A key under nested prefixes is of the longest.
@@ -120,6 +157,10 @@ class Labels:
         self._known_segments: dict[bytes, int] = {}
         self._known_paths: dict[bytes, int] = {}
         self._known_headers: dict[bytes, int] = {}
+        self._configured = {header_text(*name): Header(*name, certain=True) for name in names}
+        self._with_colons = sorted((text for text in self._configured if text.count(b":") > _HEADER_COLONS), key=len)
+        self._common: dict[int, bytes] = {}
+        self._goes_on: dict[int, bool] = {}
 
     def resource_numbers(self, chunk: RecordChunk) -> NDArray[np.int64]:
         """Number, for every record, the resource of its key: an index into `resources`."""
@@ -135,7 +176,18 @@ class Labels:
             compactor = chunk.key_len[rows] == len(COMPACT_REVISION_KEY)
             compactor &= starts_with(chunk.buffer, chunk.key_pos[rows], chunk.key_len[rows], COMPACT_REVISION_KEY)
             numbers[rows[compactor]] = self._learn_path(COMPACT_REVISION_KEY)
+        self._leave_out_foreign(chunk, numbers)
         return numbers
+
+    def _leave_out_foreign(self, chunk: RecordChunk, numbers: NDArray[np.int64]) -> None:
+        """Take plaintext under plurals that nobody knows for another program's, unless it is an API object."""
+        doubtful = np.array([known.needs_an_object for known in self.resources])
+        (rows,) = np.nonzero(doubtful[numbers] & ~chunk.tombstone)
+        for row, start, size in zip(
+            rows.tolist(), chunk.value_pos[rows].tolist(), chunk.value_len[rows].tolist(), strict=True
+        ):
+            if is_foreign(chunk.buffer[start : start + size].tobytes()):
+                numbers[row] = 0
 
     def _below(self, buffer: NDArray[np.uint8], keys: Positions, lengths: Positions, head: bytes) -> NDArray[np.int64]:
         numbers, start = np.empty(len(keys), dtype=np.int64), len(head)
@@ -172,17 +224,66 @@ class Labels:
             for _ in range(_HEADER_COLONS):
                 ends = _next(chunk.buffer, values, ends, lengths, _COLON)
                 ends += ends < lengths  # with the colon, which tells a name from what has no end
+            for text in self._with_colons:  # the longest last: of names that all fit, it says most
+                (some,) = np.nonzero(starts_with(chunk.buffer, values, chunk.value_len[rows], text))
+                ends[some] = len(text)
             numbers[rows] = _number(chunk.buffer, values, ends, self._known_headers, self._learn_header)
+            self._learn_common(chunk.buffer, numbers[rows], values + ends, np.maximum(chunk.value_len[rows] - ends, 0))
         return numbers
 
+    def _learn_common(
+        self, buffer: NDArray[np.uint8], numbers: NDArray[np.int64], at: Positions, left: Positions
+    ) -> None:
+        """Learn what all values under a name that no key at hand has have in common behind it: it may go on there."""
+        left = np.minimum(left, _WINDOW)
+        order = np.argsort(numbers, kind="stable")
+        found, first = np.unique(numbers[order], return_index=True)
+        for number, begin, end in zip(found.tolist(), first.tolist(), [*first[1:].tolist(), len(order)], strict=True):
+            header = self.headers[number]
+            if header.certain or header.key_name is None:
+                continue
+            starts, sizes = at[order[begin:end]], left[order[begin:end]]
+            some = zip(starts[:_SAMPLES].tolist(), sizes[:_SAMPLES].tolist(), strict=True)
+            samples = [buffer[start : start + size].tobytes() for start, size in some]
+            common = self._common.get(number, samples[0])
+            for offset, byte in enumerate(common):
+                if (sizes <= offset).any() or (buffer[starts + offset] != byte).any():
+                    common = common[:offset]
+                    break
+            self._common[number] = common
+            self._goes_on[number] = self._goes_on.get(number, True) and all(map(_text_before_colon, samples))
+
+    def named_headers(self) -> tuple[Header, ...]:
+        """Return `headers` with the names that they have in the end, when all values are known."""
+        return tuple(self._named(number, header) for number, header in enumerate(self.headers))
+
+    def _named(self, number: int, header: Header) -> Header:
+        if not self._goes_on.get(number, False):
+            return header
+        more = _text_before_colon(self._common[number])
+        return Header(header.kind, f"{header.name}:{more}" if more else header.name, goes_on=True)
+
     def _learn_header(self, text: bytes) -> int:
-        header = header_of(text)
+        header = self._configured.get(text) or header_of(text)
         if header not in self._header_of and len(self.headers) >= _MOST_NAMES:
             header = Header(None, "(many more names)")
         if header not in self._header_of:
             self._header_of[header] = len(self.headers)
             self.headers.append(header)
         return self._header_of[header]
+
+
+def _text_before_colon(tail: bytes) -> str:
+    """Return what of a name may stand before the last colon that printable text leads to."""
+    for end in range(tail.rfind(b":"), 0, -1):
+        if tail[end : end + 1] == b":":
+            try:
+                text = tail[:end].decode()
+            except UnicodeDecodeError:
+                continue
+            if text.isprintable():
+                return text
+    return ""
 
 
 def _number(

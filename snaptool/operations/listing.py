@@ -122,7 +122,7 @@ class ListedRecord:
     live: bool
     deleted: bool
     header: Header
-    key_name: str
+    key_name: str | None
     size: int
     position: int
     outcome: Outcome | None
@@ -185,7 +185,7 @@ class Listing:
             live=bool(cells["live"]),
             deleted=bool(cells["tombstone"]),
             header=header,
-            key_name=opened_by or header.name,
+            key_name=opened_by or header.key_name,
             size=cells["value_len"],
             position=cells["value_pos"],
             outcome=None if outcome is NOTHING_TRIED else outcome,
@@ -261,7 +261,8 @@ def listing(
             work = Work(keyring, keyring, SystemRandomness(), depth=Depth.FULL if lost else Depth.CHEAP)
             workshop = stack.enter_context(Workshop(work, opened.source, jobs=jobs))
         digests = stack.enter_context(opened.digests())
-        collected = _Collected(snapshot, Labels(opened.prefixes), workshop, revision)
+        names = keyring.key_names() if keyring else ()
+        collected = _Collected(snapshot, Labels(opened.prefixes, names), workshop, revision)
         # An old value that is lost stops a rewrite as well, so that they are counted even where they are not shown.
         collected.run(selection, opened.tend, progress, every=all_revisions or lost)
         if not skip_hash_check:
@@ -385,7 +386,7 @@ class _Collected:
             prefixes=self._labels.prefixes,
             lost_before=lost_before,
             columns=columns,
-            headers=tuple(self._labels.headers),
+            headers=self._labels.named_headers(),
             outcomes=tuple(self._outcomes),
             buffer=self._snapshot.database.pages.bytes,
         )

@@ -306,7 +306,7 @@ class HistoryEntry:
     lease: int
     size: int
     header: Header | None
-    key_name: str
+    key_name: str | None
     digest: bytes | None
     outcome: Outcome | None
     reason: str = ""
@@ -364,7 +364,7 @@ def _deletion(record: StoredRecord) -> HistoryEntry:
         lease=0,
         size=0,
         header=None,
-        key_name="",
+        key_name=None,
         digest=None,
         outcome=None,
     )
@@ -386,7 +386,7 @@ def _entry(record: StoredRecord, key_value: KeyValue, origins: _Origins | None, 
         lease=key_value.lease,
         size=len(value.stored),
         header=value.header,
-        key_name=(outcome.key_name if outcome else "") or value.header.name,
+        key_name=(outcome.key_name if outcome else "") or value.header.key_name,
         digest=None if plaintext is None else plaintext_digest(plaintext),
         outcome=outcome,
         reason=reason,

@@ -192,7 +192,7 @@ def way(resource: Resource, header: Header, outcome: Outcome, workshop: Workshop
     kind, key = workshop.writer(resource.group_resource)
     if not outcome.opened or outcome is NOTHING_TRIED:
         # Lost values keep their bytes unless the request deletes them; they are never sealed a second time.
-        return Way(resource, header, outcome, COPY, header.kind, header.name)
+        return Way(resource, header, outcome, COPY, header.kind, header.key_name or "")
     if outcome.headless:
         return Way(resource, header, outcome, RESEAL, kind, key)
     same = (
@@ -225,7 +225,7 @@ def changes(
     rows: Counter[tuple[str, Kind | None, str, Kind | None, str | None, bool]] = Counter()
     for way, by_fate in zip(ways, counts.tolist(), strict=True):
         for deleted, (live, old) in enumerate(by_fate):
-            from_key = way.header.name
+            from_key = way.header.key_name or ""
             if way.outcome.kind is not None and not way.outcome.headless:
                 from_key = way.outcome.key_name
             to: tuple[Kind | None, str | None] = (None, None) if deleted else (way.to_kind, way.to_key)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from snaptool.errors import FormatError
 from snaptool.etcd import RecordChunk, Snapshot, find_byte, hash_spans
 from snaptool.kube import (
+    DEFAULT_PREFIXES,
     PROTOBUF_MAGIC,
     RESOURCE_TYPES,
     Judgement,
@@ -170,14 +171,19 @@ class _Finder:
                     until = np.minimum(until + 1, end[some])
                     until += find_byte(buffer, until, end[some] - until, _SLASH)
                 some, until = some[until < end[some]], until[until < end[some]]
-                self._take(values, rows[some], start[some], until, stray)
+                places = _Places(rows[some], start[some], until, _count_segments(buffer, until + 1, end[some]))
+                self._take(values, places, stray)
             start = start + first + 1
         for row in np.nonzero(stray & values.sure)[0].tolist():
-            place = chunk.user_key(int(values.rows[row])).rpartition(b"/")[0] + b"/"
-            self._strays[place if place in self._strays or len(self._strays) < _MOST_STRAYS else b""] += 1
+            key = chunk.user_key(int(values.rows[row]))[:_LONGEST_KEY]
+            self._stray(key[: key.rfind(b"/") + 1], 1)
 
-    def _take(self, values: _Values, rows: Rows, start: Rows, until: Rows, stray: NDArray[np.bool_]) -> None:
-        """Count evidence for paths from `start` to `until`, and what stands before them; such rows are not `stray`."""
+    def _stray(self, place: bytes, count: int) -> None:
+        self._strays[place if place in self._strays or len(self._strays) < _MOST_STRAYS else b""] += count
+
+    def _take(self, values: _Values, places: _Places, stray: NDArray[np.bool_]) -> None:
+        """Count evidence for the paths at some places, and what stands before them; such rows are not `stray`."""
+        rows, start, until = places.rows, places.start, places.until
         buffer, key = values.chunk.buffer, values.chunk.key_pos[values.rows[rows]]
         _, some, group = np.unique(hash_spans(buffer, key, until - key), return_index=True, return_inverse=True)
         order = np.argsort(group, kind="stable")
@@ -187,24 +193,48 @@ class _Finder:
             path = buffer[start[row] : until[row]].tobytes().decode(errors="surrogateescape")
             if path not in _BY_PATH and "." not in path.partition("/")[0]:
                 continue
-            members = rows[order[border[number] : border[number + 1]]]
-            stray[members] = False
+            chosen = order[border[number] : border[number + 1]]
+            members = rows[chosen]
             encrypted = values.encrypted[members]
             objects = _objects(values, members[~encrypted], path)
+            if prefix not in DEFAULT_PREFIXES:
+                encrypted &= np.isin(places.segments[chosen], _segments_behind(path))
+            stray[members[encrypted]] = False
+            if objects:
+                stray[members[~values.encrypted[members]]] = False
             if encrypted.any() or objects:
                 if len(self._evidence) >= _MOST_EVIDENCE:
-                    raise TooManyPrefixes
+                    self._stray(prefix.encode(errors="surrogateescape") + b"/", len(members))
+                    continue
                 self._evidence.add(prefix, path, objects=objects, encrypted=int(np.count_nonzero(encrypted)))
 
 
-class TooManyPrefixes(FormatError):
-    """A file that has keys as of more API servers and resources than can be told apart in bounded memory."""
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where the path of a resource may stand: from `start` to `until` in the key of each of `rows`.
 
-    def __init__(self) -> None:
-        super().__init__(
-            f"it has values of Kubernetes under more than {_MOST_EVIDENCE:,} beginnings of keys",
-            hint="say which prefixes are those of API servers with --etcd-prefix",
-        )
+    `segments`: how many of them follow, 3 for more.
+    """
+
+    rows: Rows
+    start: Rows
+    until: Rows
+    segments: Rows
+
+
+def _count_segments(buffer: NDArray[np.uint8], start: Rows, end: Rows) -> Rows:
+    """Count the segments between `start` and `end`: 1, 2, or 3 for more."""
+    count = np.ones(len(start), dtype=np.int64)
+    for _ in range(2):
+        start = np.minimum(start + find_byte(buffer, start, end - start, _SLASH) + 1, end)
+        count += start < end
+    return count
+
+
+def _segments_behind(path: str) -> tuple[int, ...]:
+    """How many segments follow the path of a resource: namespace and name, or a name alone."""
+    known = _BY_PATH.get(path)
+    return (1, 2) if known is None else (2 if known.namespaced else 1,)
 
 
 class _Values:

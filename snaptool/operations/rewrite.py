@@ -30,6 +30,7 @@ from snaptool.etcd import (
 )
 from snaptool.files import Draft, check_target, require_room
 from snaptool.operations.boot import boot_check
+from snaptool.operations.coverage import UnmatchedName, refuse_outside, unmatched_names
 from snaptool.operations.crypto import (
     Work,
     Workshop,
@@ -72,13 +73,17 @@ class RewriteReport:
 
     `undecodable`: the values that no API server can decode; those of them that are `headless` were mended.
     `source_problem`: what is wrong with the trailer of the source, where the request said to go on all the same.
+    `prefixes`: the API servers' `--etcd-prefix`, in their normal form; None where no values were to be opened.
+    `unmatched`: names in the new configuration that cover no key.
     """
 
     source: FileReport
     target: FileReport | None
     dry_run: bool
     engine: str
+    prefixes: tuple[str, ...] | None
     records: RecordCounts
+    unmatched: tuple[UnmatchedName, ...]
     values: tuple[ValueChange, ...]
     lost: tuple[LostValue, ...]
     undecryptable: Undecryptable
@@ -143,18 +148,18 @@ def rewrite(
     `container`: what goes around the new file, one of `snaptool.containers.CHOICES`; `auto` goes by the target's name.
 
     The report says `stopped` when values are lost and the request says stop; then nothing was written. Raises
-    UncoveredResources, InputError for a target that may not be written, WrongTrailer, CorruptPage and the other
-    FormatErrors for a damaged source, OutputError when the disk fails, ReadBackFailed when the written file is not as
-    it should be, BootCheckFailed when etcd finds that, ScratchError when etcd does not do its work.
+    OutsidePrefixes, UncoveredResources, InputError for a target that may not be written, WrongTrailer, CorruptPage and
+    the other FormatErrors for a damaged source, OutputError when the disk fails, ReadBackFailed when the written file
+    is not as it should be, BootCheckFailed when etcd finds that, ScratchError when etcd does not do its work.
     """
     started = time.monotonic()
     if target is not None:
         check_target(target, force=force, source=opened.source)
     wrapping = PLAIN if target is None else choose_wrapping(target, container, opened.container)
     snapshot = opened.snapshot
-    labels = Labels(opened.prefixes)
     writing = Keyring(()) if request.decrypt else request.writing
     reading = request.reading or Keyring(())
+    labels = Labels(opened.prefixes, reading.key_names() | writing.key_names())
     # What is asked to go or to stop the run is what `verify` finds: nothing less will do then.
     depth = Depth.CHEAP if request.undecodable is Undecodable.KEEP else Depth.FULL
     work = Work(
@@ -176,12 +181,16 @@ def rewrite(
         )
         if not request.skip_hash_check:
             digests.require_right_trailer()
+        if request.reading is not None:
+            refuse_outside(opened)
         plan = engine.decide(snapshot, swept, labels, workshop, request)
         report = RewriteReport(
             source=file_report(opened.path, opened.source.size, digests.file_sha256(), snapshot, notes.sums),
             target=None,
             dry_run=target is None,
             engine=engine.name,
+            prefixes=opened.prefixes if request.reading is not None else None,
+            unmatched=unmatched_names(writing.resource_names(), swept.resources),
             records=plan.counts,
             values=plan.changes,
             lost=plan.lost,

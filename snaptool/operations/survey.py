@@ -10,10 +10,11 @@ import numpy as np
 
 from snaptool.containers import Unwrapped
 from snaptool.etcd import Snapshot, Trailer
+from snaptool.operations.coverage import outside_findings
 from snaptool.operations.crypto import SystemRandomness, Work, Workshop
 from snaptool.operations.findings import Finding, finding, from_etcd, grouped
 from snaptool.operations.judging import Depth
-from snaptool.operations.labels import Labels
+from snaptool.operations.labels import Header, Labels
 from snaptool.operations.opening import Digests, OpenedSnapshot
 from snaptool.operations.sweep import LostValue, Progress, Sweep, encrypted_values, no_progress, nothing, sweep
 from snaptool.providers import Keyring, Reason
@@ -62,8 +63,7 @@ class CensusRow:
     """
 
     resource: str
-    provider: str
-    key_name: str
+    header: Header
     live: int
     old: int
     size: int
@@ -73,6 +73,16 @@ class CensusRow:
     stale: int | None = None
     lost_by_reason: tuple[tuple[Reason, int], ...] = ()
     opened_by: tuple[tuple[int, str, int], ...] = ()
+
+    @property
+    def provider(self) -> str:
+        """The provider's name: `unknown` for a header that is none."""
+        return self.header.provider
+
+    @property
+    def key_name(self) -> str | None:
+        """The name of the key as far as it is known; None for plaintext."""
+        return self.header.key_name
 
 
 def census(swept: Sweep, *, with_keys: bool) -> tuple[CensusRow, ...]:
@@ -86,7 +96,7 @@ def census(swept: Sweep, *, with_keys: bool) -> tuple[CensusRow, ...]:
     for code, count in sorted(counts.items()):
         groups[code >> 33, code >> 17 & 0xFFFF].append((code >> 1 & 0xFFFF, code & 1, count))
     rows = [_row(swept, *group, parts, with_keys=with_keys) for group, parts in groups.items()]
-    return tuple(sorted(rows, key=lambda row: (row.resource, row.provider, row.key_name)))
+    return tuple(sorted(rows, key=lambda row: (row.resource, row.header.provider, row.header.name)))
 
 
 def _row(swept: Sweep, resource: int, header: int, parts: list[tuple[int, int, int]], *, with_keys: bool) -> CensusRow:
@@ -109,8 +119,7 @@ def _row(swept: Sweep, resource: int, header: int, parts: list[tuple[int, int, i
             opened_by[outcome.position[0], outcome.key_name] += count
     return CensusRow(
         resource=swept.resources[resource].name,
-        provider=swept.headers[header].provider,
-        key_name=swept.headers[header].name,
+        header=swept.headers[header],
         live=live,
         old=total - live,
         size=int(swept.value_bytes[resource, header]),
@@ -129,10 +138,12 @@ class Survey:
 
     `undecodable`: those that no API server can decode; without keys only what is plaintext is looked at.
     `container`: what was around it, None where the file itself is the snapshot.
+    `prefixes`: the API servers' `--etcd-prefix`, in their normal form.
     """
 
     file: FileFacts
     etcd: EtcdFacts
+    prefixes: tuple[str, ...]
     census: tuple[CensusRow, ...]
     lost: tuple[LostValue, ...]
     undecodable: tuple[LostValue, ...]
@@ -152,7 +163,7 @@ def survey(
     Raises CorruptPage, BadRevision and BadRecord for a damaged file; a wrong trailer is a finding.
     """
     snapshot = opened.snapshot
-    labels = Labels(opened.prefixes)
+    labels = Labels(opened.prefixes, keyring.key_names() if keyring else ())
     sums = snapshot.new_sums()
     keys = keyring or Keyring(())
     work = Work(keys, keys, SystemRandomness(), depth=Depth.CHEAP)
@@ -168,8 +179,10 @@ def survey(
         trailer = digests.trailer()
         findings = list(trailer_findings(opened, digests))
     findings += [from_etcd(found) for found in snapshot.findings()]
+    findings += outside_findings(opened)
     return Survey(
         file=_file_facts(opened, trailer),
+        prefixes=opened.prefixes,
         etcd=_etcd_facts(snapshot, swept, snapshot.status_hash(sums)),
         census=census(swept, with_keys=keyring is not None),
         lost=swept.lost,

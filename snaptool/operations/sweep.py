@@ -7,7 +7,8 @@ arrays by record number (the position in bucket `key`); a Python object is made 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
@@ -79,8 +80,8 @@ class Sweep:
 
     `resource`, `header`, `outcome`: indices into `resources`, `headers`, `outcomes`. `outcomes[0]` stands for records
     that were not opened. `repeated`: records with several value fields. `opened`: the records whose plaintext was
-    digested, ascending; `digests` has a row for each. `value_bytes[r, h]`: bytes of stored values by resource and
-    header.
+    digested, ascending; `digests` has a row for each. `value_bytes`: bytes of stored values by resource and header,
+    for those pairs that occur.
     """
 
     resources: tuple[Resource, ...]
@@ -94,7 +95,7 @@ class Sweep:
     repeated: NDArray[np.int64]
     opened: NDArray[np.int64]
     digests: NDArray[np.uint8]
-    value_bytes: NDArray[np.int64]
+    value_bytes: Mapping[tuple[int, int], int]
     lost: tuple[LostValue, ...]
     undecodable: tuple[LostValue, ...] = ()
 
@@ -153,11 +154,12 @@ def make_batches(
     chunk: RecordChunk, rows: NDArray[np.int64], resource: NDArray[np.int64], labels: Labels
 ) -> Iterator[Batch]:
     """Cut the records `rows` of `chunk` into batches; `resource` has the resource numbers of the whole chunk."""
-    resources = tuple(known.group_resource for known in labels.resources)
     for some in batches_of(rows, chunk.value_len[rows]):
+        # Those of this batch alone go to a worker: a file may have any number of resources.
+        numbers, number = np.unique(resource[some], return_inverse=True)
         yield Batch(
-            resources=resources,
-            resource=resource[some],
+            resources=tuple(labels.resources[one].group_resource for one in numbers.tolist()),
+            resource=number,
             record=some + chunk.first_record,
             key_pos=chunk.key_pos[some],
             key_len=chunk.key_len[some],
@@ -178,7 +180,7 @@ class _Notes:
         self._header: list[NDArray[np.uint16]] = []
         self._tombstone: list[NDArray[np.bool_]] = []
         self._repeated: list[NDArray[np.int64]] = []
-        self._bytes = np.zeros((1, 1), dtype=np.int64)
+        self._bytes: Counter[tuple[int, int]] = Counter()
         self._outcomes = {NOTHING_TRIED: NOT_OPENED}
         self._plain_outcome: list[int] = []
         self._answered: list[tuple[NDArray[np.int64], NDArray[np.uint16]]] = []
@@ -204,11 +206,10 @@ class _Notes:
         return self._expected
 
     def _count_bytes(self, resource: NDArray[np.int64], header: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
-        shape = (len(self._labels.resources), len(self._labels.headers))
-        grown = np.zeros(shape, dtype=np.int64)
-        grown[: self._bytes.shape[0], : self._bytes.shape[1]] = self._bytes
-        sums = np.bincount(resource * shape[1] + header, weights=sizes, minlength=shape[0] * shape[1])
-        self._bytes = grown + sums.astype(np.int64).reshape(shape)
+        # Pairs that occur: names come from the file, and a table of all names by all others may be as large as memory.
+        pairs, pair = np.unique(resource << 16 | header, return_inverse=True)
+        for code, size in zip(pairs.tolist(), np.bincount(pair, weights=sizes).tolist(), strict=True):
+            self._bytes[code >> 16, code & 0xFFFF] += int(size)
 
     def _judge_plaintext(self, chunk: RecordChunk, resource: NDArray[np.int64], header: NDArray[np.int64]) -> None:
         """Find plaintext that its chain refuses. The answer is the same for every plaintext of a resource."""
@@ -249,7 +250,8 @@ class _Notes:
             outcome[plain] = np.array(self._plain_outcome, dtype=np.uint16)[resource[plain]]
         for records, numbers in self._answered:
             outcome[records] = numbers
-        resources, headers, outcomes = tuple(self._labels.resources), tuple(self._labels.headers), tuple(self._outcomes)
+        resources, headers = tuple(self._labels.resources), self._labels.named_headers()
+        outcomes = tuple(self._outcomes)
         named = [
             LostValue(
                 record=record,

@@ -17,6 +17,7 @@ from snaptool.bolt import Problem, check
 from snaptool.etcd import RecordProblem, Snapshot
 from snaptool.kube import Fault
 from snaptool.operations.boot import boot_check
+from snaptool.operations.coverage import outside_findings, unmatched_findings, unmatched_names
 from snaptool.operations.crypto import Outcome, SystemRandomness, Work, Workshop
 from snaptool.operations.findings import (
     DAMAGE,
@@ -54,9 +55,11 @@ class Verification:
 
     `records` is 0 where the tree is broken: they were not looked at then. `lost`: the values that do not
     open; `undecodable`: those that no API server can decode.
+    `prefixes`: the API servers' `--etcd-prefix`, in their normal form; none where records were not looked at.
     """
 
     path: str
+    prefixes: tuple[str, ...]
     findings: tuple[Finding, ...]
     records: int
     opened: int
@@ -103,7 +106,7 @@ def verify(
             if not broken:
                 findings += [from_etcd(dangling.finding()) for dangling in snapshot.dangling_leases()]
                 findings += _leftovers(snapshot)
-                labels = Labels(opened.prefixes)
+                labels = Labels(opened.prefixes, keyring.key_names() if keyring else ())
                 swept = sweep(
                     snapshot,
                     labels,
@@ -114,11 +117,15 @@ def verify(
                     step="opening",
                 )
                 findings += _value_findings(swept, remedy, live_only=live_only)
+                findings += outside_findings(opened)
+                names = keyring.resource_names() if keyring else ()
+                findings += unmatched_findings(unmatched_names(names, swept.resources))
     if boot_with is not None and not broken_tree:
         report = boot_check(snapshot, opened.source.path, binaries=boot_with)
         findings += [_from_boot(difference, report.etcd) for difference in report.differences]
     return Verification(
         path=str(opened.path),
+        prefixes=() if swept is None else opened.prefixes,
         findings=grouped(findings),
         records=0 if broken_tree else snapshot.record_count,
         opened=0 if swept is None else _count_opened(swept),

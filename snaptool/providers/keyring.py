@@ -410,6 +410,18 @@ class Keyring:
         """Is it certain that any configuration has an entry for the resource?"""
         return any(_chosen(entries, resource).certain for entries in self._entries)
 
+    def resource_names(self) -> tuple[str, ...]:
+        """Return what the entries name, as configurations write it: `secrets`, `*.apps`, `*.` for the core group."""
+        every = (resource for entries in self._entries for resource, _ in entries)
+        return tuple(dict.fromkeys(f"{one}." if str(one) == "*" else str(one) for one in every))
+
+    def key_names(self) -> frozenset[tuple[Kind, str]]:
+        """Return the names that values may stand under: of keys, and of KMS providers, by kind."""
+        every = [one for providers in self.providers() for one in providers]
+        local = {(one.kind, key.name) for one in every if isinstance(one, LocalProvider) for key in one.keys}
+        others = {(one.kind, one.write_key) for one in every if one.prefix and not isinstance(one, LocalProvider)}
+        return frozenset(local | others)
+
     def providers(self) -> tuple[tuple[Provider, ...], ...]:
         """Return the distinct providers of each configuration, in order."""
         return tuple(_distinct(one for _, providers in entries for one in providers) for entries in self._entries)

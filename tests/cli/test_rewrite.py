@@ -84,7 +84,9 @@ def assert_shape(document: Any) -> None:
         "engine",
         "records",
         "values",
-        "undecryptable",
+        "prefixes",
+        "lost",
+        "deletions",
         "verified",
         "seconds",
     } <= set(document)
@@ -93,9 +95,9 @@ def assert_shape(document: Any) -> None:
     assert {"total", "copied", "rewritten", "deleted"} == set(document["records"])
     for change in document["values"]:
         assert {"resource", "from", "to", "live", "old"} == set(change)
-        assert {"provider", "key"} == set(change["from"])
-        assert change["to"] is None or {"provider", "key"} == set(change["to"])
-    for lost in document["undecryptable"]:
+        assert {"provider", "key_name"} == set(change["from"])
+        assert change["to"] is None or {"provider", "key_name"} == set(change["to"])
+    for lost in document["lost"]:
         assert {"key", "revision", "live", "provider", "key_name", "reason"} <= set(lost)
 
 
@@ -127,12 +129,12 @@ def test_report_counts_values_by_where_they_came_from_and_went_to(snaptool: Snap
     assert document["dry_run"] is False
     assert document["verified"] is True
     assert document["records"] == {"total": 37, "copied": 26, "rewritten": 11, "deleted": 0}
-    assert document["undecryptable"] == []
+    assert document["lost"] == []
     (change,) = [change for change in document["values"] if change["resource"] == "secrets"]
     assert change == {
         "resource": "secrets",
-        "from": {"provider": "aescbc", "key": "key1"},
-        "to": {"provider": "secretbox", "key": "key1"},
+        "from": {"provider": "aescbc", "key_name": "key1"},
+        "to": {"provider": "secretbox", "key_name": "key1"},
         "live": 9,
         "old": 2,
     }
@@ -202,7 +204,9 @@ def test_decrypt_leaves_plaintext_alone(snaptool: Snaptool, target: Path, sample
     for place, value in values(target).items():
         assert value == before[place] or before[place].startswith(b"k8s:enc:")
     # All of it went to identity, which has no key.
-    assert {(change["to"]["provider"], change["to"]["key"]) for change in ran.json["values"]} == {("identity", "")}
+    assert [change["to"] for change in ran.json["values"]] == [{"provider": "identity", "key_name": None}] * len(
+        ran.json["values"]
+    )
 
 
 @pytest.mark.parametrize("sample", ALL)
@@ -254,7 +258,7 @@ def test_dry_run_writes_nothing_and_reports_the_same(snaptool: Snaptool, target:
     assert dry.code == real.code == 0
     told = dry.json
     assert (told["dry_run"], told["target"]) == (True, None)
-    for same in ("source", "engine", "records", "values", "undecryptable", "deleted"):
+    for same in ("source", "engine", "records", "values", "lost", "deletions"):
         assert told[same] == real.json[same]
 
 
@@ -400,9 +404,9 @@ def test_stop_lists_everything_lost_and_writes_nothing(snaptool: Snaptool, targe
     assert ran.code == 3
     assert ran.json["target"] is None
     assert ran.json["verified"] is False
-    facts = [(lost["key"], lost["revision"], lost["live"]) for lost in ran.json["undecryptable"]]
+    facts = [(lost["key"], lost["revision"], lost["live"]) for lost in ran.json["lost"]]
     assert facts == [(NEVER, 19, True), (SINCE, 20, False), (LAST, 38, True)]
-    assert {(lost["provider"], lost["key_name"], lost["reason"]) for lost in ran.json["undecryptable"]} == {
+    assert {(lost["provider"], lost["key_name"], lost["reason"]) for lost in ran.json["lost"]} == {
         ("aescbc", "year-2024", "unknown_key_name")
     }
     text = lost_key(snaptool, target, *new, "--undecryptable", "stop")
@@ -420,7 +424,7 @@ def test_keep_leaves_lost_bytes_as_they_are(snaptool: Snaptool, target: Path) ->
     )
     assert ran.code == 0
     assert ran.json["verified"] is True
-    assert len(ran.json["undecryptable"]) == 3
+    assert len(ran.json["lost"]) == 3
     before, after = values(target.parent / "lost-key.db"), values(target)
     assert list(before) == list(after)
     for place in ((NEVER, 19), (SINCE, 20), (LAST, 38)):
@@ -444,7 +448,7 @@ def test_delete_drops_lost_keys_cuts_lost_history_and_keeps_the_revision(snaptoo
     assert not [key for key, _ in left if key in (NEVER, LAST)]
     assert [revision for key, revision in left if key == SINCE]
     assert (SINCE, 20) not in left
-    deleted = {deletion["key"]: deletion for deletion in ran.json["deleted"]}
+    deleted = {deletion["key"]: deletion for deletion in ran.json["deletions"]}
     assert set(deleted) == {NEVER, SINCE, LAST}
     assert {key for key, deletion in deleted.items() if deletion["whole"]} == {NEVER, LAST}
     lost_bytes = [value for (key, _), value in values(target.parent / "lost-key.db").items() if key in (NEVER, LAST)]
@@ -461,7 +465,7 @@ def test_second_configuration_opens_what_the_first_does_not(snaptool: Snaptool, 
         makes=[target],
     )
     assert ran.code == 0
-    assert ran.json["undecryptable"] == []
+    assert ran.json["lost"] == []
     assert b"aescbc" not in target.read_bytes()
 
 
@@ -584,10 +588,21 @@ def test_new_config_or_decrypt_is_needed_and_not_both(snaptool: Snaptool, target
     assert "--decrypt" in ran.stderr
 
 
-def test_config_is_required(snaptool: Snaptool, target: Path) -> None:
+def test_without_a_config_what_is_encrypted_stops_the_run_and_nothing_is_said_of_deleting(
+    snaptool: Snaptool, target: Path
+) -> None:
     ran = snaptool("rewrite", snaptool.sample("aescbc-cluster.db"), target, "--decrypt")
-    assert ran.code == 2
-    assert "--config" in ran.stderr
+    assert ran.code == 3
+    assert "--config FILE; none was given" in ran.stdout
+    assert "delete" not in ran.text
+
+
+def test_a_cluster_that_was_never_encrypted_needs_no_config(snaptool: Snaptool, target: Path, tmp_path: Path) -> None:
+    source, clear = snaptool.sample("aescbc-cluster.db"), tmp_path / "clear.db"
+    snaptool("rewrite", source, clear, "--config", SAMPLES / "aescbc.yaml", "--decrypt", makes=[clear])
+    ran = snaptool("rewrite", clear, target, "--new-config", SAMPLES / "secretbox.yaml", "-o", "json", makes=[target])
+    assert (ran.code, ran.json["records"]["rewritten"], ran.json["lost"]) == (0, 11, [])
+    assert snaptool("verify", target, "--config", SAMPLES / "secretbox.yaml").code == 0
 
 
 @pytest.mark.parametrize("option", ["--config", "--new-config"])

@@ -127,7 +127,7 @@ def test_case_47_list_carved_shows_what_lies_in_free_pages(snaptool: Snaptool) -
         "deleted": False,
         "size": len(b"STALE-SECRET-VALUE-0001"),
         "provider": "identity",
-        "key_name": "",
+        "key_name": None,
         "page": 3,
         "state": "stale",
     }

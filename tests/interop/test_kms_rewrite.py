@@ -236,7 +236,7 @@ def test_case_18_and_19_calls_follow_the_cache_key_of_kube_apiserver(
     words = ("rewrite", source, tmp_path / "new.db", "--config", both, "--new-config", secretbox, "-o", "json")
     ran = snaptool(*words, "--kms-lost", "kp")
     assert ran.code == 3
-    assert [lost["key"] for lost in ran.json["undecryptable"]] == [renamed[0].decode(), noted[0].decode()]
+    assert [lost["key"] for lost in ran.json["lost"]] == [renamed[0].decode(), noted[0].decode()]
     asked = [(call["key_id"], tuple(call["annotations"])) for call in plugin.calls("Decrypt")]
     usual = "version.testkms.snaptool.example"
     refused = [("kek-1", ("other.example.com",)), ("kek-2", (usual,))]
@@ -339,8 +339,8 @@ def test_case_38_unknown_key_id_stops_by_default(
     assert_one_summary(ran, f"'kp' gave no key for {counted}: key_unknown", lost[0][0].decode())
     ran = snaptool(*words, "--kms-lost", f"kp={hash_key_id('kek-2')}")
     assert ran.code == 3
-    assert [one["key"] for one in ran.json["undecryptable"]] == [key.decode() for key, _, _ in lost]
-    assert {one["reason"] for one in ran.json["undecryptable"]} == {"kms_unwrap_failed"}
+    assert [one["key"] for one in ran.json["lost"]] == [key.decode() for key, _, _ in lost]
+    assert {one["reason"] for one in ran.json["lost"]} == {"kms_unwrap_failed"}
 
 
 def test_case_38_keep_leaves_the_ten_byte_for_byte(
@@ -359,7 +359,7 @@ def test_case_38_keep_leaves_the_ten_byte_for_byte(
     )
     assert ran.code == 0, ran.text
     assert ran.json["records"] == {"total": 1000, "copied": 10, "rewritten": 990, "deleted": 0}
-    assert len(ran.json["undecryptable"]) == 10
+    assert len(ran.json["lost"]) == 10
     after = {key: stored for (key, _), stored in stored_values(target).items()}
     assert {key: after[key] for key, _, _ in lost} == {key: stored for key, stored, _ in lost}
     assert all(after[key].startswith(b"k8s:enc:secretbox:v1:key1:") for key, _, _ in good)
@@ -441,7 +441,7 @@ def test_case_48_value_of_no_configured_provider_is_lost_and_asked_of_nobody(
     source = database(tmp_path / "old.db", sealed(Form.V2_SEED, 1, name="other"))
     ran = snaptool("rewrite", source, tmp_path / "new.db", "--config", both, "--new-config", secretbox, "-o", "json")
     assert ran.code == 3
-    assert [lost["reason"] for lost in ran.json["undecryptable"]] == ["unknown_prefix"]
+    assert [lost["reason"] for lost in ran.json["lost"]] == ["unknown_prefix"]
     assert plugin.calls() == []
 
 

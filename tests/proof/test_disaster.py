@@ -45,7 +45,7 @@ def test_lists_work_again_and_exactly_the_lost_objects_are_gone(
     told = snaptool("rewrite", cluster.snapshot, target, "--config", config, "--new-config", config, "-o", "json")
     assert told.code == 3, told
     assert not target.exists()
-    lost = {entry["key"] for entry in json.loads(told.out)["undecryptable"] if entry["live"]}
+    lost = {entry["key"] for entry in json.loads(told.out)["lost"] if entry["live"]}
 
     ran = snaptool(
         "rewrite", cluster.snapshot, target, "--config", config, "--new-config", config, "--undecryptable", "delete"

@@ -162,7 +162,8 @@ def test_opened_rows_say_which_key_opened_them(tmp_path: Path) -> None:
     key = b"/registry/secrets/a/b"
     path = write_history(tmp_path / "db", [(key, seal_cbc("with:colon", A, OBJECT))])
     with open_snapshot(path) as opened:
-        assert [row.key_name for row in listing(opened)] == ["with"]
+        assert [row.key_name for row in listing(opened)] == ["with:colon"]
+        assert [row.header.certain for row in listing(opened)] == [False]
         assert [row.key_name for row in listing(opened, keyring=keyring("aescbc", ("with:colon", A)))] == ["with:colon"]
 
 

@@ -149,7 +149,8 @@ def test_lost_lists_what_does_not_open_and_counts_older_ones() -> None:
 
 def test_plaintext_that_the_configuration_refuses_is_lost(tmp_path: Path) -> None:
     # found-key.yaml has no identity provider.
-    path = write_history(tmp_path / "db", [(b"/registry/secrets/a/plain", OBJECT), (b"/registry/pods/a/p", OBJECT)])
+    pod = OBJECT.replace(b"Secret", b"Pod")
+    path = write_history(tmp_path / "db", [(b"/registry/secrets/a/plain", OBJECT), (b"/registry/pods/a/p", pod)])
     with open_snapshot(path) as opened:
         (row,) = listing(opened, None, None, sample_keyring("found-key.yaml"), lost=True)
         assert (row.name, row.reason) == (

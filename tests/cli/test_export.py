@@ -395,7 +395,10 @@ def test_45_redacted_manifests_have_no_value_of_the_source(exporting: Exporting)
     ]
     assert set(exporting.left_out.values()) == {"redacted"}
     everything = json.dumps([documents, exporting.report]) + exporting.notes
+    raw = exporting("-n", "shop", "--secrets", "redact", "--raw")
+    everything += json.dumps([raw, exporting.report]) + exporting.notes
     assert not any(value in everything for value in (*values, helm))
+    assert names(exporting("-n", "shop", "--secrets", "skip", "--raw")) == ["Namespace/shop", "ConfigMap/a.v1"]
 
 
 def test_names_of_a_snapshot_command_no_terminal(snaptool: Snaptool) -> None:
@@ -587,6 +590,9 @@ def test_48_values_that_do_not_open(exporting: Exporting) -> None:
     assert exporting.ran is not None
     assert exporting.ran.code == 3
     assert [one["key"] for one in exporting.report["undecryptable"]] == ["/registry/secrets/shop/lost"]
+    alone = ("secret/lost", "-n", "shop", "--config", config, "--undecryptable", "skip", "--cluster", "none")
+    ran = exporting.snaptool("export", exporting.source, *alone, "--to", target)
+    assert ran.code == 3  # nothing is left to write
 
 
 def test_48_an_older_revision_of_the_same_life_stands_in(exporting: Exporting) -> None:

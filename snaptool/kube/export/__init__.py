@@ -45,6 +45,7 @@ from snaptool.kube.export.versions import promote
 from snaptool.kube.export.webhooks import WEBHOOKS, Webhook, webhooks_of
 
 CRD = Kind("CustomResourceDefinition", "apiextensions.k8s.io")
+SECRET = Kind("Secret", "")
 
 __all__ = [
     "CANDIDATES",
@@ -57,6 +58,7 @@ __all__ = [
     "NAMESPACE",
     "NAMESPACES",
     "OWNED",
+    "SECRET",
     "WEBHOOKS",
     "WEBHOOK_FOLDER",
     "Below",

@@ -207,11 +207,31 @@ def _claim(edit: Edit, _namespace: str, _facts: Facts, how: Cleaning) -> Iterato
         yield "a new, empty volume: the data of the old one is not in a snapshot of etcd"
 
 
+_HANDLES = {
+    "csi": "volumeHandle",
+    "awsElasticBlockStore": "volumeID",
+    "azureDisk": "diskURI",
+    "azureFile": "shareName",
+    "cephfs": "path",
+    "cinder": "volumeID",
+    "gcePersistentDisk": "pdName",
+    "hostPath": "path",
+    "iscsi": "iqn",
+    "local": "path",
+    "nfs": "path",
+    "rbd": "image",
+    "vsphereVolume": "volumePath",
+}
+"""What tells a volume from others, by its source."""
+
+
 def _volume(edit: Edit, _namespace: str, _facts: Facts, _how: Cleaning) -> Iterator[str]:
     tree = edit.tree
-    handle = text(tree, "spec", "csi", "volumeHandle")
-    if handle:
-        yield f"the data is in volume {handle} of {text(tree, 'spec', 'csi', 'driver')}, not in this export"
+    for source, name in _HANDLES.items():
+        handle = text(tree, "spec", source, name)
+        if handle:
+            driver = text(tree, "spec", source, "driver") or text(tree, "spec", source, "server") or source
+            yield f"the data is in volume {handle} of {driver}, not in this export"
     edit.drop("spec", "claimRef", "uid")
     edit.drop("spec", "claimRef", "resourceVersion")
     _drop_annotations(edit, "pv.kubernetes.io/bound-by-controller", "pv.kubernetes.io/bind-completed")
@@ -257,13 +277,17 @@ def _secret(edit: Edit, _namespace: str, _facts: Facts, how: Cleaning) -> Iterat
 _DOCKER_TYPES = frozenset({"kubernetes.io/dockercfg", "kubernetes.io/dockerconfigjson"})
 
 
+_OF_SECRETS = ("apiVersion", "kind", "metadata", "type", "immutable", "data")
+
+
 def redact(secret: Tree) -> None:
-    """Replace every value of a Secret that is not empty."""
-    instead = b64encode(b"{}" if secret.get("type") in _DOCKER_TYPES else b"REDACTED").decode()
-    for field in ("data", "stringData"):
-        values = secret.get(field)
-        if isinstance(values, dict):
-            secret[field] = {name: instead if value else value for name, value in values.items()}
+    """Replace every value of a Secret that is not empty, and take out what may hold a copy."""
+    instead = b64encode(b"{}" if text(secret, "type") in _DOCKER_TYPES else b"REDACTED").decode()
+    annotations_of(secret).pop(LAST_APPLIED, None)
+    for field in [field for field in secret if field not in _OF_SECRETS]:
+        del secret[field]
+    if "data" in secret:
+        secret["data"] = {name: instead if value else value for name, value in mapping(secret, "data").items()}
 
 
 def _scaled(edit: Edit, _namespace: str, _facts: Facts, _how: Cleaning) -> Iterator[str]:

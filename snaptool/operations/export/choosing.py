@@ -23,6 +23,7 @@ from snaptool.kube.export import (
     CRD,
     GENERATED_RESOURCES,
     NAMESPACE,
+    SECRET,
     WEBHOOKS,
     Definition,
     Facts,
@@ -239,7 +240,7 @@ class _Choosing:
         controller = None if seen.kind.built_in or self._request.raw else controller_of(seen.tree)
         if controller is not None and not self._request.names(row.key):
             self._owned.append((row.index, text(controller, "uid")))
-        if seen.kind.kind == "Secret" and row.key.path == "secrets":
+        if seen.kind == SECRET:
             self._chosen.secrets += 1
         elif seen.kind == Kind("Service", ""):
             self._chosen.services.add((row.namespace, row.key.name))
@@ -247,14 +248,14 @@ class _Choosing:
 
     def _reason(self, seen: Seen) -> Leave | None:
         request, row = self._request, seen.row
+        if seen.kind == SECRET and request.secrets is Secrets.SKIP:
+            return Leave.SKIPPED
+        if request.secrets is Secrets.REDACT and seen.kind.built_in and is_helm_release(seen.tree, seen.kind):
+            return Leave.REDACTED
         if request.raw:
             return None
         if not seen.decoded.known or seen.decoded.undecoded is not None:
             return Leave.UNKNOWN_KIND
-        if seen.kind.kind == "Secret" and request.secrets is Secrets.SKIP and seen.kind.built_in:
-            return Leave.SKIPPED
-        if request.secrets is Secrets.REDACT and seen.kind.built_in and is_helm_release(seen.tree, seen.kind):
-            return Leave.REDACTED
         if request.volumes is Volumes.NEW and seen.kind == Kind("PersistentVolume", ""):
             return Leave.SKIPPED
         if request.names(row.key):

@@ -17,7 +17,7 @@ from snaptool.etcd import RevisionCompacted, RevisionInFuture
 from snaptool.files import Draft, check_target
 from snaptool.folder import FolderDraft, check_folder_target
 from snaptool.kube import key_prefixes, resolve_type
-from snaptool.kube.export import CRD, CREATE, OWNED, Kind, Leave, Place, place
+from snaptool.kube.export import CRD, CREATE, OWNED, SECRET, Kind, Leave, Place, place
 from snaptool.operations.export.absent import NothingToExport, last_with_objects, left_at
 from snaptool.operations.export.advice import NoteBook, Written, commands, general_notes
 from snaptool.operations.export.choosing import Choice, Chosen, choose, wants
@@ -146,7 +146,8 @@ class _Job:
             if not skip_hash_check:
                 digests.require_right_trailer()
         self._check_found(chosen)
-        if reader.lost and request.undecryptable is not Lost.SKIP:
+        nothing_else = not any(choice in _WRITTEN for choice in chosen.choices)
+        if reader.lost and (request.undecryptable is not Lost.SKIP or nothing_else):
             raise ValuesLost(_in_order(reader.lost), with_config=self._keyring is not None)
         if self._output.terminal and chosen.secrets and request.secrets is Secrets.INCLUDE:
             raise SecretsOnTerminal(chosen.secrets)
@@ -298,7 +299,8 @@ class _Job:
         apart = chosen.choices[row.index] == Choice.APART
         manifest = make_manifest(seen, chosen, self._request)
         where = place(seen.kind, row.namespace, row.key.name, create=manifest.create, owned=apart)
-        tree = seen.decoded.shown() if self._request.raw else manifest.tree
+        hidden = seen.kind == SECRET and self._request.secrets is not Secrets.INCLUDE
+        tree = seen.decoded.shown() if self._request.raw and not hidden else manifest.tree
         file = (sink.add_apart if apart else sink.add)(where, tree, shown_key(row.key.key))
         for text, group in () if apart else manifest.notes:
             self._book.add(seen.kind, seen.name, text, group)

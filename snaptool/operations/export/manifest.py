@@ -9,6 +9,7 @@ from typing import Any
 
 from snaptool.kube.export import (
     CRD,
+    SECRET,
     Below,
     Edit,
     Look,
@@ -21,12 +22,13 @@ from snaptool.kube.export import (
     prepare,
     promote,
     prune,
+    redact,
     settle_custom_resource,
     text,
 )
 from snaptool.kube.kinds import fields_of, list_keys, message_of
 from snaptool.operations.export.choosing import Chosen
-from snaptool.operations.export.request import ExportRequest
+from snaptool.operations.export.request import ExportRequest, Secrets
 from snaptool.operations.export.rows import Seen
 
 
@@ -48,6 +50,8 @@ def make_manifest(seen: Seen, chosen: Chosen, request: ExportRequest) -> Manifes
     """Make the manifest of one object; its tree is changed."""
     tree, kind = seen.tree, seen.kind
     if request.raw:
+        if kind == SECRET and request.secrets is Secrets.REDACT:
+            redact(tree)
         return Manifest(tree, [], [], [], create=False)
     edit, notes, pruned = Edit(tree), list(_owners(seen, chosen)), []
     definition = None if kind.built_in else chosen.definition_of(seen.row)

@@ -153,3 +153,40 @@ def test_closed_openshift_secrets_say_what_is_needed(snaptool: Snaptool) -> None
     assert (ran.code, ran.json["error"]["code"]) == (exits.FINDINGS, "embedded_closed")
     assert "kube-apiserver" in ran.json["error"]["remedy"]
     assert "15 of them closed" in snaptool("inspect", OPENSHIFT).stdout
+
+
+# --- files of the container -----------------------------------------------------------------------------------------
+
+
+def test_case_62_openshift_recovers_with_the_file_beside_the_snapshot(snaptool: Snaptool) -> None:
+    for source in (OPENSHIFT.parent, CONTAINERS / "openshift" / "backup.tar.gz"):
+        ran = snaptool("inspect", source, "--embedded-config", "-o", "json")
+        assert counts(ran) == (20, 0)
+        places = [place["place"] for place in ran.json["embedded"] if place["opens"] == "as it is"]
+        assert len(places) == 1
+        assert places[0].endswith("kube-apiserver-pod-7/secrets/encryption-config/encryption-config")
+        made = snaptool("config", "extract", source, shows_secrets=True)
+        assert made.code == exits.DONE
+        assert "oauthaccesstokens.oauth.openshift.io" in made.stdout
+
+
+def test_case_64_rkestate_beside_the_snapshot_opens_it(snaptool: Snaptool) -> None:
+    (source,) = (CONTAINERS / "zip" / "rke1").iterdir()
+    ran = snaptool("inspect", source, "--embedded-config", "-o", "json")
+    assert counts(ran) == (4, 0)
+    (state,) = [place for place in ran.json["embedded"] if place["kind"] == "rke1"]
+    assert state["place"].endswith(".rkestate, desiredState.encryptionConfig")
+    assert state["keys"] == [{"provider": "aescbc", "name": "aescbckey"}]
+
+
+def test_case_47_keys_in_the_header_of_omni_give_the_configuration_of_talos(snaptool: Snaptool) -> None:
+    hexadecimal = (CONTAINERS / "omni" / "README.txt").read_text().split("(hex): ")[1].split()[0]
+    key = snaptool.write("omni.key", hexadecimal)
+    source = CONTAINERS / "omni" / "FFFFFFFF96A8CA5B.snapshot"
+    target = snaptool.folder / "out.yaml"
+    ran = snaptool(
+        "config", "extract", source, "--omni-key-file", key, "-f", target, makes=[target], shows_secrets=True
+    )
+    assert "Omni's header" in ran.stderr
+    rendered = parse_config((CONTAINERS / "config" / "talos-encryptionconfig.yaml").read_bytes())
+    assert parse_config(target.read_bytes()).entries == rendered.entries

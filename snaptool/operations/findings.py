@@ -52,6 +52,7 @@ SEVERITIES: dict[str, Severity] = {
     "outside_prefixes": Severity.WARNING,
     "misnamed_resource": Severity.WARNING,
     "auth_enabled": Severity.NOTE,
+    "embedded_config_copy": Severity.NOTE,
     "leftovers": Severity.NOTE,
     "unmatched_resource": Severity.NOTE,
 }

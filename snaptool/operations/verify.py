@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snaptool.bolt import Problem, check
+from snaptool.embedded.places import RKE1
 from snaptool.etcd import RecordProblem, Snapshot
 from snaptool.kube import Fault
 from snaptool.operations.boot import boot_check
@@ -37,6 +38,7 @@ from snaptool.operations.survey import trailer_findings
 from snaptool.operations.sweep import LostValue, Progress, Sweep, encrypted_values, no_progress, nothing, sweep
 from snaptool.providers import Keyring, Kind, Reason
 from snaptool.scratch import Difference, EtcdBinaries
+from snaptool.text import printable
 
 _MOST_PROBLEMS = 1000
 
@@ -120,6 +122,7 @@ def verify(
                 findings += outside_findings(opened)
                 names = keyring.resource_names() if keyring else ()
                 findings += unmatched_findings(unmatched_names(names, swept.resources))
+                findings += _copies(opened)
     if boot_with is not None and not broken_tree:
         report = boot_check(snapshot, opened.source.path, binaries=boot_with)
         findings += [_from_boot(difference, report.etcd) for difference in report.differences]
@@ -132,6 +135,18 @@ def verify(
         lost=_of_interest(swept.lost if swept else (), live_only=live_only),
         undecodable=_of_interest(swept.undecodable if swept else (), live_only=live_only),
     )
+
+
+def _copies(opened: OpenedSnapshot) -> Iterator[Finding]:
+    """Find RKE1's copies of its state, which nothing reads at a restore and nobody would think of."""
+    for key in opened.places.live():
+        if key in RKE1:
+            yield finding(
+                "embedded_config_copy",
+                printable(key),
+                "RKE keeps a copy of its state there, with the encryption keys it had when it wrote that",
+                "after a rewrite under new keys it still has the old ones: run `rke up` with the new state",
+            )
 
 
 def _of_interest(values: Sequence[LostValue], *, live_only: bool) -> tuple[LostValue, ...]:

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from snaptool.cli import exits
+from snaptool.etcd import KeyValue, Revision, encode_key_value, encode_revision_key
 from snaptool.providers import parse_config
 from tests.support.cli import GOLDEN, Ran, Snaptool
+from tests.support.history import make_snapshot
 
 CONTAINERS = GOLDEN / "containers"
 K3S = CONTAINERS / "plain" / "etcd-snapshot-node-1-1767323045"
@@ -190,3 +192,14 @@ def test_case_47_keys_in_the_header_of_omni_give_the_configuration_of_talos(snap
     assert "Omni's header" in ran.stderr
     rendered = parse_config((CONTAINERS / "config" / "talos-encryptionconfig.yaml").read_bytes())
     assert parse_config(target.read_bytes()).entries == rendered.entries
+
+
+def test_a_copy_of_rkes_state_in_the_cluster_is_noted(snaptool: Snaptool) -> None:
+    key = b"/registry/secrets/kube-system/full-cluster-state"
+    record = KeyValue(key=key, create_revision=2, mod_revision=2, version=1, value=b"k8s:enc:aescbc:v1:k:" + bytes(32))
+    space = KeyValue(key=b"/registry/namespaces/x", create_revision=3, mod_revision=3, version=1, value=b"{}")
+    records = [(encode_revision_key(Revision(one.mod_revision, 0)), encode_key_value(one)) for one in (record, space)]
+    ran = snaptool("verify", snaptool.write("rke.db", make_snapshot(records)), "-o", "json")
+    (found,) = [one for one in ran.json["findings"] if one["code"] == "embedded_config_copy"]
+    assert (found["severity"], found["place"]) == ("note", key.decode())
+    assert "a copy" in snaptool("inspect", snaptool.folder / "rke.db").stdout

@@ -85,6 +85,7 @@ def document(result: Survey, configs: Sequence[str] = (), places: Sequence[Embed
     file, etcd = result.file, result.etcd
     return {
         "container": container_document(result.container),
+        "platform": list(result.platforms),
         "embedded": embedded_document(places),
         "file": {
             "path": file.path,
@@ -178,6 +179,8 @@ def _print(result: Survey, configs: Sequence[str], *, verbose: bool) -> None:
     )
     if result.container is not None:
         _print_container(result.container)
+    if result.platforms:
+        echo(f"platform: {', '.join(result.platforms)}")
     compacted = f"compacted at {etcd.compacted_revision:,}" if etcd.compacted_revision else "never compacted"
     echo(
         f"etcd {etcd.storage_version or etcd.version_hint}: revision {etcd.revision:,}, {compacted}; "

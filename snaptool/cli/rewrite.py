@@ -296,8 +296,9 @@ def _print_salvage(saved: SalvageReport) -> None:
     echo(f"{saved.stale:,} stale records in {saved.carved_pages:,} free pages left out")
     if saved.intact:
         echo("the tree of the source has no fault: nothing is missing")
-    echo(f"{saved.target.path}: {size_text(saved.target.size)}, read back and checked")
-    echo(f"  status hash {saved.target.hash:x}, revision {saved.target.revision:,}, sha256 {saved.target.sha256}")
+    _print_written(saved.target, "read back and checked")
+    digest = "" if saved.target.packed is not None else f", sha256 {saved.target.sha256}"
+    echo(f"  status hash {saved.target.hash:x}, revision {saved.target.revision:,}{digest}")
 
 
 def _begin_report(
@@ -404,17 +405,18 @@ def _side(kind: str | None, name: str) -> dict[str, str | None]:
 
 
 def _file(facts: FileReport) -> dict[str, Any]:
-    return {
+    stated = {
         "path": facts.path,
         "size": facts.size,
         "sha256": facts.sha256,
         "revision": facts.revision,
         "hash": facts.hash,
         "hashkv": facts.hashkv,
-        "container": None
-        if facts.packed is None
-        else {"layers": list(facts.packed.layers), "size": facts.packed.size, "sha256": facts.packed.sha256},
     }
+    if facts.packed is None:
+        return stated
+    packed = {"layers": list(facts.packed.layers), "size": facts.packed.size, "sha256": facts.packed.sha256}
+    return stated | {"container": packed}
 
 
 def _print(result: RewriteReport, target: Path, new_configs: Sequence[str], *, with_config: bool) -> None:
@@ -442,13 +444,24 @@ def _print(result: RewriteReport, target: Path, new_configs: Sequence[str], *, w
     if result.target is None:
         echo("dry run: nothing was written")
         return
-    echo(f"{result.target.path}: {size_text(result.target.size)}, read back and verified")
+    _print_written(result.target, "read back and verified")
     echo(
         f"  status hash {result.target.hash:x}, HashKV {result.target.hashkv}, revision {result.target.revision:,}"
         + (f" (source: {result.source.revision:,})" if result.engine == "etcd" else "")
     )
-    echo(f"  sha256 {result.target.sha256}")
+    if result.target.packed is None:
+        echo(f"  sha256 {result.target.sha256}")
     _print_next_steps(result, target, new_configs)
+
+
+def _print_written(target: FileReport, state: str) -> None:
+    """Print what was written; of a container, its own size and SHA-256, which other programs see, and what is in it."""
+    if target.packed is None:
+        echo(f"{target.path}: {size_text(target.size)}, {state}")
+        return
+    layers = ", in it ".join(target.packed.layers)
+    echo(f"{target.path}: {size_text(target.packed.size)}, {state}; sha256 {target.packed.sha256}")
+    echo(f"  {layers}: a snapshot of {size_text(target.size)}, sha256 {target.sha256}")
 
 
 def _print_why_stopped(result: RewriteReport, *, with_config: bool) -> None:
@@ -508,11 +521,15 @@ def _key(kind: str | None, name: str) -> str:
 
 
 def _print_next_steps(result: RewriteReport, target: Path, new_configs: Sequence[str]) -> None:
+    from snaptool.operations.platform import platform_next
+
     echo()
     echo("next:")
-    echo("  restore it on every member, each with its own --name and peer URLs (etcd 3.6 and newer: etcdutl):")
-    echo(f"    etcdutl snapshot restore {quoted(target)} --data-dir NEW-DATA-DIR")
-    echo("    with etcd 3.4.27, 3.5.10 and newer add: --bump-revision 1000000000 --mark-compacted")
+    packed = result.target.packed if result.target is not None else None
+    layers = () if packed is None else packed.layers
+    for step in platform_next(result.platforms, target, layers, bootstrap=result.bootstrap):
+        for line in step.lines:
+            echo(f"  {line}")
     if len(new_configs) == 1:
         echo(f"  start every API server with --encryption-provider-config {quoted(new_configs[0])}")
     elif new_configs:

@@ -26,12 +26,14 @@ from snaptool.containers import (
     unwrap,
 )
 from snaptool.embedded import PlaceFinder
+from snaptool.embedded.places import BOOTSTRAP
 from snaptool.errors import FormatError, InputError
 from snaptool.etcd import DIGEST_SIZE, RecordChunk, Snapshot, Trailer, describe_bad_trailer, judge_trailer
 from snaptool.files import Source
 from snaptool.inputs import Inputs, remember
 from snaptool.kube import normal_prefix, prefix_text
 from snaptool.operations.deltas import with_deltas
+from snaptool.operations.platform import PlatformFinder
 from snaptool.operations.prefixes import PrefixFacts, find_prefixes
 
 _HASH_BLOCK = 2 << 20
@@ -87,6 +89,7 @@ class OpenedSnapshot:
     given_prefixes: tuple[str, ...] = ()
     _facts: list[PrefixFacts] = field(default_factory=list, init=False, repr=False, compare=False)
     _places: PlaceFinder = field(default_factory=PlaceFinder, init=False, repr=False, compare=False)
+    _platforms: PlatformFinder = field(default_factory=PlatformFinder, init=False, repr=False, compare=False)
 
     @property
     def prefix_facts(self) -> PrefixFacts:
@@ -105,6 +108,17 @@ class OpenedSnapshot:
     def _look(self, chunk: RecordChunk) -> None:
         self.tend(chunk)
         self._places.add(chunk)
+        self._platforms.add(chunk)
+
+    @property
+    def has_bootstrap(self) -> bool:
+        """Are there keys under `/bootstrap/`, as k3s and RKE2 have?"""
+        return any(key.startswith(BOOTSTRAP) for key in self.places.live())
+
+    @property
+    def platforms(self) -> tuple[str, ...]:
+        """Which platforms the snapshot shows signs of: found by the same pass."""
+        return self._platforms.platforms(self.container, bootstrap=self.has_bootstrap)
 
     @property
     def prefixes(self) -> tuple[str, ...]:

@@ -75,6 +75,7 @@ class RewriteReport:
     `source_problem`: what is wrong with the trailer of the source, where the request said to go on all the same.
     `prefixes`: the API servers' `--etcd-prefix`, in their normal form; None where no values were to be opened.
     `unmatched`: names in the new configuration that cover no key.
+    `platforms`: which ones the source shows signs of; `bootstrap`: it has keys under `/bootstrap/`.
     """
 
     source: FileReport
@@ -93,6 +94,8 @@ class RewriteReport:
     verified: bool
     seconds: float
     source_problem: str = ""
+    platforms: tuple[str, ...] = ()
+    bootstrap: bool = False
     updated: Updates = field(default_factory=Updates)
 
     @property
@@ -201,6 +204,8 @@ def rewrite(
             verified=False,
             seconds=time.monotonic() - started,
             source_problem=digests.trailer_problem(),
+            platforms=opened.platforms,
+            bootstrap=opened.has_bootstrap,
             updated=request.updates,
         )
         if report.stopped:

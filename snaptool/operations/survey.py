@@ -137,7 +137,7 @@ class Survey:
     """What a snapshot is and holds. `lost`: the values that do not open, empty without keys to read with.
 
     `undecodable`: those that no API server can decode; without keys only what is plaintext is looked at.
-    `container`: what was around it, None where the file itself is the snapshot.
+    `container`: what was around it, None where the file itself is the snapshot. `platforms`: which ones show.
     `prefixes`: the API servers' `--etcd-prefix`, in their normal form.
     """
 
@@ -149,6 +149,7 @@ class Survey:
     undecodable: tuple[LostValue, ...]
     findings: tuple[Finding, ...]
     container: Unwrapped | None = None
+    platforms: tuple[str, ...] = ()
 
 
 def survey(
@@ -189,6 +190,7 @@ def survey(
         undecodable=swept.undecodable,
         findings=grouped(findings),
         container=opened.container,
+        platforms=opened.platforms,
     )
 
 

@@ -382,3 +382,30 @@ def test_57_gardener_chain_is_restored_by_etcdutl(snaptool: Snaptool) -> None:
     assert records_of(target) == CHAINS["lzw"]["records"]
     with open_snapshot(target) as opened:
         assert boot_check(opened.snapshot, target, binaries=find_etcd(None)).differences == ()
+
+
+# --- platforms ---
+
+
+@pytest.mark.parametrize(
+    ("name", "platform"),
+    [
+        ("zip/k3s/etcd-snapshot-node-1-1767323045.zip", "k3s"),
+        ("plain/etcd-snapshot-node-1-1767323045", "k3s"),
+        ("zip/rke1/c-abc12-rl-7xk2p_2026-01-02T03-04-05Z.zip", "rke1"),
+        ("openshift/dir", "openshift"),
+        ("openshift/backup.tar.gz", "openshift"),
+        ("gardener/lzw", "gardener"),
+        ("tar/k0s_backup_2026-01-02T03_04_05_000Z.tar.gz", "k0s"),
+        ("tar/vcluster-etcd.tar.gz", "vcluster"),
+        ("tar/kubespray.tar.gz", "kubespray"),
+        ("tar/charmed/etcd-snapshot-2026-01-02-03.04.05.tar.gz", "charmed"),
+        ("kops", "kops"),
+    ],
+)
+def test_the_platform_is_named(snaptool: Snaptool, name: str, platform: str) -> None:
+    assert platform in inspect(snaptool, VECTORS / name).json["platform"]
+
+
+def test_a_snapshot_of_no_known_platform_has_none(snaptool: Snaptool) -> None:
+    assert inspect(snaptool, snaptool.sample("aescbc-cluster.db")).json["platform"] == []

@@ -86,7 +86,7 @@ def test_any_other_name_is_a_plain_snapshot_whatever_the_source_was_in(snaptool:
     for number, source in enumerate(["zip/k3s/etcd-snapshot-node-1-1767323045.zip", "tar/kubespray.tar.gz"]):
         target = snaptool.folder / f"new-{number}.db"
         ran = snaptool("repair", VECTORS / source, target, "-o", "json", makes=[target])
-        assert ran.json["target"]["container"] is None
+        assert "container" not in ran.json["target"]
         assert inspect(snaptool, target).json["container"] is None
 
 

@@ -1,0 +1,191 @@
+"""Which platform a snapshot is from, and how that platform takes one back.
+
+Platforms are told by keys that they alone make, and by the container. What to do next is computed from the file that
+was written: its name, what is around it, and what is known of the platform. Source: spec/containers.md, 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from snaptool.containers import Unwrapped
+from snaptool.etcd import RecordChunk, hash_spans
+from snaptool.text import quoted
+
+_SIGNS: dict[bytes, str] = {
+    b"/registry/k3s.cattle.io/addons/kube-system/coredns": "k3s",
+    b"/registry/k3s.cattle.io/addons/kube-system/rolebindings": "k3s",
+    b"/registry/k3s.cattle.io/addons/kube-system/rke2-coredns": "rke2",
+    b"/registry/helm.cattle.io/helmcharts/kube-system/rke2-coredns": "rke2",
+    b"/registry/helm.cattle.io/helmcharts/kube-system/rke2-canal": "rke2",
+    b"/registry/secrets/kube-system/full-cluster-state": "rke1",
+    b"/registry/configmaps/kube-system/full-cluster-state": "rke1",
+    b"/kubernetes.io/namespaces/openshift-config-managed": "openshift",
+    b"/kubernetes.io/namespaces/openshift-kube-apiserver": "openshift",
+    b"/registry/configmaps/kube-system/kubeadm-config": "kubeadm",
+    b"/registry/configmaps/kube-system/shoot-info": "gardener",
+    b"/registry/apiextensions.k8s.io/customresourcedefinitions/serviceaccounts.talos.dev": "talos",
+    b"/registry/serviceaccounts/kube-system/kops-controller": "kops",
+    b"/registry/apiextensions.k8s.io/customresourcedefinitions/charts.helm.k0sproject.io": "k0s",
+}
+"""Keys that one platform makes, and no other."""
+
+_KEYS = tuple(_SIGNS)
+_SIZES = np.array([len(key) for key in _KEYS], dtype=np.int64)
+_HASHES = hash_spans(np.frombuffer(b"".join(_KEYS), dtype=np.uint8), np.cumsum(_SIZES) - _SIZES, _SIZES)
+
+
+class PlatformFinder:
+    """Looks for the keys by which platforms are told, in whatever pass sees all records."""
+
+    def __init__(self) -> None:
+        self._found: set[str] = set()
+
+    def add(self, chunk: RecordChunk) -> None:
+        """Take the records of a chunk."""
+        (rows,) = np.nonzero(chunk.readable & np.isin(chunk.key_len, _SIZES))
+        hashes = hash_spans(chunk.buffer, chunk.key_pos[rows], chunk.key_len[rows])
+        for row in rows[np.isin(hashes, _HASHES)].tolist():
+            platform = _SIGNS.get(chunk.user_key(row))
+            if platform is not None:
+                self._found.add(platform)
+
+    def platforms(self, container: Unwrapped | None, *, bootstrap: bool) -> tuple[str, ...]:
+        """Name the platforms, the most certain first. `bootstrap`: the snapshot has keys under `/bootstrap/`."""
+        found = set(self._found)
+        if bootstrap and not found & {"k3s", "rke2"}:
+            found.add("k3s")
+        around = container.platform if container is not None else None
+        if around is not None and not (around == "k3s" and "rke2" in found):
+            found.add(around)
+        if len(found) > 1:
+            found.discard("kubeadm")  # others use it, or its names
+        return tuple(sorted(found))
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing to do next. `code`: a stable word; `lines`: a sentence, then commands, indented."""
+
+    code: str
+    lines: tuple[str, ...]
+
+
+def platform_next(platforms: Sequence[str], target: Path, layers: Sequence[str], *, bootstrap: bool) -> list[Step]:
+    """Say how a platform restores the file that was written to `target`, with `layers` around the snapshot.
+
+    `bootstrap`: it has keys under `/bootstrap/`. Always one step with the code `restore` at least.
+    """
+    steps = []
+    plain, unpack = _unpacked(target, layers, whole="openshift" in platforms)
+    takes_it = _takes_as_it_is(platforms, layers)
+    if unpack and not takes_it:
+        steps.append(Step("unpack", ("a restore takes the plain snapshot:", f"  {unpack}")))
+    for platform in platforms:
+        if platform in _RESTORES:
+            where = target if takes_it else plain
+            steps.append(Step("restore", tuple(line.replace("FILE", quoted(where)) for line in _RESTORES[platform])))
+    if bootstrap and {"k3s", "rke2"} & set(platforms):
+        steps.append(
+            Step(
+                "bootstrap",
+                (
+                    "the restore writes what /bootstrap/ in the snapshot holds over the server's files: certificates",
+                    "  and, with --secrets-encryption, the encryption configuration; it opens with the token that the",
+                    "  server had when the snapshot was taken",
+                ),
+            )
+        )
+    if not any(step.code == "restore" for step in steps):
+        steps.append(
+            Step(
+                "restore",
+                (
+                    _BY_ETCDUTL,
+                    f"  etcdutl snapshot restore {quoted(plain)} --data-dir NEW-DATA-DIR",
+                    "  with etcd 3.4.27, 3.5.10 and newer add: --bump-revision 1000000000 --mark-compacted",
+                ),
+            )
+        )
+    return steps
+
+
+_BY_ETCDUTL = "restore it on every member, each with its own --name and peer URLs (etcd 3.6 and newer: etcdutl):"
+
+
+def _takes_as_it_is(platforms: Sequence[str], layers: Sequence[str]) -> bool:
+    """Say whether the platform's own command takes the container: not k3s' zip, which its releases of 2026 refuse."""
+    archive = layers[-1].partition(":")[0] if layers else ""
+    return not layers or (archive == "zip" and "rke1" in platforms) or (archive == "tar" and "k0s" in platforms)
+
+
+def _unpacked(target: Path, layers: Sequence[str], *, whole: bool) -> tuple[Path, str]:
+    """Return where the plain snapshot will be, and the command that puts it there; "" when it is there already.
+
+    `whole`: the restore needs what lies beside it in an archive too.
+    """
+    if not layers:
+        return target, ""
+    kind, _, entry = layers[-1].partition(":")
+    if kind == "zip":
+        plain = target.with_name(f"{target.stem}.db")
+        return plain, f"unzip -p {quoted(target)} {quoted(entry)} > {quoted(plain)}"
+    if kind == "tar" and whole:
+        return Path(entry), f"tar -xf {quoted(target)}"
+    if kind == "tar":
+        plain = target.with_name(f"{target.name.split('.')[0]}.db")
+        return plain, f"tar -xOf {quoted(target)} {quoted(entry)} > {quoted(plain)}"
+    plain = target.with_suffix("")
+    program = {"gzip": "gzip", "zstd": "zstd", "xz": "xz", "bzip2": "bzip2"}[kind]
+    return plain, f"{program} -dc {quoted(target)} > {quoted(plain)}"
+
+
+_CLUSTER_RESET = (
+    "  a plain file, not a zip: releases of 2026 refuse a zip with its whole path (k3s-io/k3s issue 14526)",
+    "  then, on every other server, remove DATA-DIR/server/db and let it join again",
+)
+_RESTORES: dict[str, tuple[str, ...]] = {
+    "k3s": (
+        "restore it with k3s, stopped on every server, on one of them:",
+        "  k3s server --cluster-reset --cluster-reset-restore-path=FILE",
+        *_CLUSTER_RESET,
+    ),
+    "rke2": (
+        "restore it with RKE2, stopped on every server, on one of them:",
+        "  rke2 server --cluster-reset --cluster-reset-restore-path=FILE",
+        *_CLUSTER_RESET,
+    ),
+    "rke1": (
+        "restore it with rke; put the file into /opt/rke/etcd-snapshots on every etcd host first, or into S3:",
+        "  rke etcd snapshot-restore --config cluster.yml --name NAME   # the name of the file, without .zip",
+        "  without --use-local-state, and with the local cluster.rkestate replaced by the one in the backup",
+    ),
+    "openshift": (
+        "restore it with the script of a control plane host, from a directory with this snapshot and, under the same",
+        "  date, static_kuberesources_DATE.tar.gz: both files of the backup, or keys and data do not fit:",
+        "  cluster-restore.sh DIRECTORY   # snapshot_DATE.db is FILE",
+        "  afterwards look at the condition Encrypted: oc get kubeapiserver -o yaml",
+    ),
+    "kops": (
+        "restore it with etcd-manager, which wants gzip: in a new directory of the backup store, with a later time",
+        "  than the others and the _etcd_backup.meta of the source beside it:",
+        "  gzip -c FILE > etcd.backup.gz",
+        "  etcd-manager-ctl --backup-store=STORE restore-backup TIME-SEQUENCE",
+        "  it puts the current values into a new cluster: history, revisions and leases are not restored",
+    ),
+    "gardener": (
+        "restore it as a full snapshot, beside or instead of the chain in the store, named after its revision:",
+        "  gzip -c FILE > Full-00000000-REVISION-UNIXTIME.gz   # REVISION with eight digits",
+        "  use it only for a cluster that is restored from it: the next delta has to start one revision later",
+    ),
+    "k0s": (
+        "restore it with k0s, which takes a whole archive: a target that ends in .tar.gz brings the rest along:",
+        "  k0s restore FILE",
+    ),
+    "talos": ("restore it with Talos:", "  talosctl bootstrap --recover-from=FILE"),
+    "omni": ("restore it with Talos, which Omni manages:", "  talosctl bootstrap --recover-from=FILE"),
+}

@@ -42,6 +42,7 @@ soak: setup ## slow properties and long fuzzing
 bench: setup ## snaptool beside etcdutl, bbolt and cp (RECORDS=1000000 for 3 GB; BENCH=--growth, BENCH=--shapes)
 	$(BIN)/python -m tests.benchmarks --records $(RECORDS) $(BENCH)
 	$(if $(BENCH),,$(BIN)/python -m tests.benchmarks.kms)
+	$(if $(BENCH),,$(BIN)/python -m tests.benchmarks.kinds)
 
 peers: setup ## other etcds and bbolt, which judge what we write (Go; Debian's etcd by apt-get)
 	$(BIN)/python -m tests.peers.build etcd bbolt

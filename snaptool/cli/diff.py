@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snaptool.cli import exits, options
+from snaptool.cli.comparing import Side, print_object_diff
 from snaptool.cli.embedded import Embedding, embedded_options
-from snaptool.cli.looking import SHOWN_REASONS, examples, open_for_reading
+from snaptool.cli.looking import SHOWN_REASONS, asking, examples, namespace_option, open_for_reading, tell_namespace
 from snaptool.cli.render import Terminal, echo, print_json_members, print_sentence, print_table
 from snaptool.errors import InputError
 
 if TYPE_CHECKING:
     from snaptool.operations.diff import Diff, Difference, DiffValue
     from snaptool.operations.keys import KmsOptions
+    from snaptool.operations.object import Target
     from snaptool.operations.opening import OpenedSnapshot
 
 
@@ -25,10 +27,14 @@ if TYPE_CHECKING:
     "diff",
     epilog=examples(
         "snaptool diff before.db after.db --config-a old.yaml --config-b new.yaml",
+        "snaptool diff before.db after.db deploy web -n shop",
     ),
 )
 @options.snapshot_argument("a", "A", "--entry-a")
 @options.snapshot_argument("b", "B", "--entry-b")
+@click.argument("words", metavar="[KEY | TYPE NAME]", nargs=-1)
+@namespace_option
+@click.option("--show-managed-fields", is_flag=True, help="Compare metadata.managedFields of the object too.")
 @options.config_option("--config-a", "EncryptionConfiguration to read A with; may be repeated, tried in order.")
 @options.config_option("--config-b", "EncryptionConfiguration to read B with; may be repeated, tried in order.")
 @embedded_options
@@ -41,6 +47,8 @@ if TYPE_CHECKING:
 def diff_command(
     a: Path,
     b: Path,
+    words: tuple[str, ...],
+    namespace: str | None,
     config_as: tuple[str, ...],
     config_bs: tuple[str, ...],
     embedding: Embedding,
@@ -50,9 +58,10 @@ def diff_command(
     output: str,
     terminal: Terminal,
     *,
+    show_managed_fields: bool,
     skip_hash_check: bool,
 ) -> int:
-    """Compare the current values of two snapshots by their plaintext.
+    """Compare the current values of two snapshots by their plaintext, or one object of both as YAML.
 
     Exit code 0 when every plaintext is the same, however it is encrypted; 1 when keys were added, removed or changed; 3
     when there is no such key, but values that do not open and so cannot be compared.
@@ -62,6 +71,8 @@ def diff_command(
 
     if [*config_as, *config_bs].count("-") > 1:
         raise InputError("stdin can be read once only", hint="put the second configuration into a file")
+    if not words and (namespace is not None or show_managed_fields):
+        raise click.UsageError("-n and --show-managed-fields are for one object: name it")
     loaded_a, loaded_b = options.load_configs(config_as, terminal), options.load_configs(config_bs, terminal)
     with (
         terminal.progress() as progress,
@@ -70,6 +81,14 @@ def diff_command(
     ):
         read_a = embedding.read_with(opened_a, loaded_a, terminal)
         read_b = embedding.read_with(opened_b, loaded_b, terminal)
+        if words:
+            with asking(read_a, kms) as (keyring_a, _), asking(read_b, kms) as (keyring_b, _):
+                sides = (Side(a, opened_a, keyring_a), Side(b, opened_b, keyring_b))
+                target = _target(words, namespace, sides)
+                tell_namespace(target, terminal)
+                return print_object_diff(
+                    target, sides, output, managed_fields=show_managed_fields, skip_hash_check=skip_hash_check
+                )
         if not skip_hash_check and kms_configs([*read_a, *read_b]):
             for opened in (opened_a, opened_b):  # before any key service is asked
                 opened.require_right_trailer()
@@ -94,6 +113,19 @@ def diff_command(
     if found.differs:
         return exits.FAILED
     return exits.FINDINGS if len(found.undecided) else exits.DONE
+
+
+def _target(words: tuple[str, ...], namespace: str | None, sides: tuple[Side, Side]) -> Target:
+    """Find what was named, by the definitions of the first snapshot, or where those do not tell, of the second."""
+    from snaptool.kube import UnknownType
+    from snaptool.operations.asked import Types
+    from snaptool.operations.object import parse_target
+
+    first, second = (Types(side.opened, side.keyring) for side in sides)
+    try:
+        return parse_target(words, namespace, first.resolve)
+    except UnknownType:
+        return parse_target(words, namespace, second.resolve)
 
 
 def _diff_members(found: Diff, sides: dict[str, tuple[Path, OpenedSnapshot]]) -> Iterator[tuple[str, Any]]:

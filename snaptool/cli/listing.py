@@ -11,7 +11,14 @@ import click
 
 from snaptool.cli import exits, options
 from snaptool.cli.embedded import Embedding, embedded_options
-from snaptool.cli.looking import SHOWN_REASONS, examples, open_for_reading, print_reasons, state
+from snaptool.cli.looking import (
+    SHOWN_REASONS,
+    examples,
+    open_for_reading,
+    print_reasons,
+    short_name,
+    state,
+)
 from snaptool.cli.render import Terminal, echo, print_json_members, print_table
 from snaptool.text import printable
 
@@ -33,6 +40,9 @@ if TYPE_CHECKING:
 @click.argument("word", metavar="[TYPE | KEY-PREFIX]", required=False)
 @click.option("-n", "--namespace", metavar="NS", help="Only this namespace.  [default: all]")
 @click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces: the default, for the habit of it.")
+@click.option(
+    "--revision", metavar="N", type=click.IntRange(min=1), help="The values that were there at that revision."
+)
 @click.option("--all-revisions", is_flag=True, help="Every stored revision and deletion, not only current values.")
 @click.option("--lost", is_flag=True, help="Only values that no key opens, or no API server can decode.")
 @click.option("--carved", is_flag=True, help="What lies in free pages, in a file of any state; takes only -o besides.")
@@ -49,6 +59,7 @@ def list_command(
     snapshot: Path,
     word: str | None,
     namespace: str | None,
+    revision: int | None,
     configs: tuple[str, ...],
     embedding: Embedding,
     prefixes: tuple[str, ...],
@@ -72,8 +83,10 @@ def list_command(
     from snaptool.operations.listing import listing
     from snaptool.operations.lives import life_of_namespace
 
+    if revision is not None and (all_revisions or lost):
+        raise click.UsageError("--revision shows what was there then; --all-revisions and --lost look at every record")
     if carved:
-        if word or namespace or configs or lost or all_revisions:
+        if word or namespace or configs or lost or all_revisions or revision:
             raise click.UsageError("--carved lists all that lies in free pages, and takes no other choice")
         return _list_carved(snapshot, output, terminal)
     if lost and not configs and not embedding.wanted:
@@ -91,6 +104,7 @@ def list_command(
             keyring,
             all_revisions=all_revisions,
             lost=lost,
+            revision=revision,
             skip_hash_check=skip_hash_check,
             jobs=jobs,
             progress=progress,
@@ -100,7 +114,7 @@ def list_command(
             print_json_members(_listing_members(rows, snapshot))
         elif output == "name":
             for row in rows:
-                echo(_short_name(row))
+                echo(short_name(row.resource, row.name))
         else:
             _print_listing(rows, with_keys=keyring is not None, all_revisions=all_revisions, wide=output == "wide")
         if not len(rows):
@@ -199,17 +213,6 @@ def _listed_document(row: ListedRecord) -> dict[str, Any]:
         "explanation": row.reason,
         "server_error": "" if outcome is None else server_message(outcome),
     }
-
-
-def _short_name(row: ListedRecord) -> str:
-    """Name an object as `kubectl -o name` does: `secret/smtp`, `deployment.apps/shop`."""
-    from snaptool.kube import RESOURCE_TYPES
-
-    kind = next((known for known in RESOURCE_TYPES if known.group_resource == row.resource), None)
-    if kind is None or not kind.kind:
-        return f"{row.resource}/{row.name}"
-    group = f".{kind.group}" if kind.group else ""
-    return f"{kind.kind.lower()}{group}/{row.name}"
 
 
 def _print_listing(rows: Listing, *, with_keys: bool, all_revisions: bool, wide: bool) -> None:

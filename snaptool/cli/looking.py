@@ -13,9 +13,10 @@ from snaptool.cli import options
 from snaptool.cli.render import Terminal, echo, print_sentence
 
 if TYPE_CHECKING:
+    from snaptool.kube import ResourceType
     from snaptool.operations.keys import KmsOptions
     from snaptool.operations.listing import ListedRecord
-    from snaptool.operations.object import HistoryEntry
+    from snaptool.operations.object import HistoryEntry, Target
     from snaptool.operations.opening import OpenedSnapshot
     from snaptool.providers import EncryptionConfig, Keyring
     from snaptool.providers.kms import AskingKeys
@@ -79,3 +80,40 @@ def print_reasons(reasons: dict[tuple[str, str], int]) -> None:
         print_sentence(f"{count:,} {'lost' if server else 'undecodable'}: {sentence}")
         if server:
             print_sentence(f"    kube-apiserver says: {server}")
+
+
+def tell_namespace(target: Target, terminal: Terminal) -> None:
+    """Say where an object is looked for when nobody said it."""
+    if target.namespace_assumed:
+        terminal.detail(f"looking in namespace {target.namespace}, as kubectl does; -n names another")
+
+
+def short_name(resource: str, name: str) -> str:
+    """Name an object as `kubectl -o name` does: `secret/smtp`, `deployment.apps/shop`."""
+    from snaptool.kube import RESOURCE_TYPES
+
+    kind = next((known for known in RESOURCE_TYPES if known.group_resource == resource), None)
+    if kind is None or not kind.kind:
+        return f"{resource}/{name}"
+    group = f".{kind.group}" if kind.group else ""
+    return f"{kind.kind.lower()}{group}/{name}"
+
+
+def absent_note(opened: OpenedSnapshot, kind: ResourceType, namespace: str | None, keyring: Keyring | None) -> str:
+    """Say that nothing of a type is there, and where there is something."""
+    from snaptool.operations.absent import absence_of
+
+    if namespace is None:
+        return f"no {kind.group_resource} in this snapshot"
+    absence = absence_of(opened, kind, namespace, keyring)
+    sentence = f"no {kind.group_resource} in namespace {namespace}"
+    if absence.whole_at:
+        return f"{sentence}, which was there, whole, until revision {absence.whole_at}: --revision {absence.whole_at}"
+    if absence.elsewhere:
+        names = ", ".join(absence.elsewhere[:_NAMED_PLACES])
+        more = ", ..." if len(absence.elsewhere) > _NAMED_PLACES else ""
+        return f"{sentence}; there are some in {names}{more}: name one with -n, or all with -A"
+    return f"{sentence}, nor in another one"
+
+
+_NAMED_PLACES = 5

@@ -1,8 +1,7 @@
-"""`snaptool get` and `history`: one object, and what happened to it."""
+"""`snaptool get` and `history`: objects, and what happened to one."""
 
 from __future__ import annotations
 
-from base64 import b64encode
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,19 +9,29 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snaptool.cli import exits, options
+from snaptool.cli.comparing import Side, print_object_diff
 from snaptool.cli.embedded import Embedding, embedded_options
-from snaptool.cli.looking import asking, examples, namespace_option, open_for_reading, print_reasons, state
-from snaptool.cli.render import Terminal, echo, print_bytes, print_json, print_object, print_table
-from snaptool.errors import FormatError
+from snaptool.cli.getting import Getting
+from snaptool.cli.looking import (
+    asking,
+    examples,
+    namespace_option,
+    open_for_reading,
+    print_reasons,
+    state,
+    tell_namespace,
+)
+from snaptool.cli.render import Terminal, echo, print_json, print_table
 from snaptool.text import printable
 
 if TYPE_CHECKING:
     from snaptool.operations.keys import KmsOptions
-    from snaptool.operations.object import History, StoredValue, Target
+    from snaptool.operations.object import History
 
 _SHOWN_DIGITS = 8
 
 _words_argument = click.argument("words", metavar="(KEY | TYPE NAME)", nargs=-1, required=True)
+_managed_fields_option = click.option("--show-managed-fields", is_flag=True, help="Show metadata.managedFields too.")
 
 
 # --- get ------------------------------------------------------------------------------------------------------------
@@ -32,19 +41,27 @@ _words_argument = click.argument("words", metavar="(KEY | TYPE NAME)", nargs=-1,
     "get",
     epilog=examples(
         "snaptool get backup.db secret smtp -n shop --config old.yaml",
+        "snaptool get backup.db deploy,sts -A -o yaml",
         "snaptool get backup.db /registry/configmaps/shop/settings --revision 1200",
     ),
 )
 @options.snapshot_argument()
-@_words_argument
+@click.argument("words", metavar="(KEY | TYPE [NAME]... | TYPE/NAME...)", nargs=-1, required=True)
 @namespace_option
-@click.option("--revision", metavar="N", type=click.IntRange(min=1), help="The value as it was at that revision.")
+@click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces.")
+@click.option("--revision", metavar="N", type=click.IntRange(min=1), help="As it was at that revision.")
+@_managed_fields_option
 @options.config_option()
 @embedded_options
 @options.hash_option
 @options.prefix_option
 @options.kms_options
-@options.output_option("yaml", "json", "value", "stored", default="yaml")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(("text", "yaml", "json", "name", "value", "stored")),
+    help="How to print the result.  [default: yaml for one object, text for several]",
+)
 @options.terminal_options
 def get_command(
     snapshot: Path,
@@ -55,74 +72,41 @@ def get_command(
     embedding: Embedding,
     prefixes: tuple[str, ...],
     kms: KmsOptions,
-    output: str,
+    output: str | None,
     terminal: Terminal,
     *,
+    all_namespaces: bool,
+    show_managed_fields: bool,
     skip_hash_check: bool,
 ) -> int:
-    """Show one object, decrypted.
+    """Show objects, decrypted, as kubectl prints them.
 
-    As with kubectl, a TYPE that has namespaces is looked for in `default` unless -n names another. `-o value` gives the
-    plaintext as kube-apiserver stored it, mostly protobuf; `-o stored` what is in etcd, with the encryption around it.
+    As with kubectl, a TYPE that has namespaces is looked for in `default` unless -n names another, TYPE may be several
+    with commas between, and several objects are a List. `-o value` gives the plaintext of one as kube-apiserver stored
+    it, mostly protobuf; `-o stored` what is in etcd, with the encryption around it.
     """
-    from snaptool.operations.object import find_value, open_found, parse_target
+    from snaptool.operations.asked import Types, parse_asked
 
-    target = parse_target(words, namespace)
     loaded = () if output == "stored" else options.load_configs(configs, terminal)
     with ExitStack() as stack:
         opened = stack.enter_context(open_for_reading(snapshot, prefixes, terminal))
         read_with = () if output == "stored" else embedding.read_with(opened, loaded, terminal)
-        keyring, _ = stack.enter_context(asking(read_with, kms))
-        _tell_namespace(target, terminal)
-        value = find_value(opened, target, revision, keyring=keyring, skip_hash_check=skip_hash_check)
-        if output == "stored":
-            terminal.note(_where(value))
-            print_bytes(value.stored)
-            return exits.DONE
-        found = open_found(opened, value, keyring)
-    by = ""
-    if found.outcome.key_name and read_with:
-        name = read_with[found.outcome.position[0]].name
-        by = f", opened by {found.outcome.kind} {found.outcome.key_name} of {name}"
-    if found.fault is not None:
-        terminal.note("no API server can decode this value: lists of its resource fail while it is the current one")
-    terminal.note(_where(value) + (by if value.stored is not found.plaintext else ", in clear"))
-    if found.notice:
-        terminal.note(found.notice)
-    if output == "value":
-        print_bytes(found.plaintext)
-    else:
-        try:
-            shown = _object(value, found.plaintext)
-        except FormatError as error:
-            terminal.note(f"{error}; it is shown as it is, and -o value gives its bytes")
-            shown = _as_it_is(value, found.plaintext)
-        print_object(shown, output)
-    return exits.DONE if found.fault is None else exits.FINDINGS
-
-
-def _as_it_is(value: StoredValue, plaintext: bytes) -> dict[str, Any]:
-    """Show a value that is no API object: as text where it is one."""
-    shown = {"key": printable(value.key), "revision": value.revision.main}
-    try:
-        return {**shown, "text": plaintext.decode()}
-    except UnicodeDecodeError:
-        return {**shown, "base64": b64encode(plaintext).decode()}
-
-
-def _object(value: StoredValue, plaintext: bytes) -> dict[str, Any]:
-    from snaptool.kube.kinds import as_served, decode_object, without_managed_fields
-
-    return without_managed_fields(as_served(decode_object(plaintext).shown(), value.revision.main))
-
-
-def _where(value: StoredValue) -> str:
-    return f"{printable(value.key)} at revision {value.revision}, {'the current' if value.live else 'an old'} value"
-
-
-def _tell_namespace(target: Target, terminal: Terminal) -> None:
-    if target.namespace_assumed:
-        terminal.detail(f"looking in namespace {target.namespace}, as kubectl does; -n names another")
+        keyring, sources = stack.enter_context(asking(read_with, kms))
+        types = Types(opened, keyring, revision)
+        asked = parse_asked(words, namespace, types.resolve, all_namespaces=all_namespaces)
+        got = Getting(opened, types, keyring, revision, terminal, managed_fields=show_managed_fields)
+        for target in asked.targets[:1]:
+            tell_namespace(target, terminal)
+        if asked.single:
+            names = [config.name for config in read_with]
+            return got.one(asked.targets[0], output or "yaml", names, skip_hash_check=skip_hash_check)
+        if output in {"value", "stored"}:
+            raise click.UsageError(f"-o {output} shows one object: name it")
+        code = got.several(asked, output or "text", skip_hash_check=skip_hash_check)
+        failures = [failure for keys in sources for failure in keys.failures]
+        for failure in failures[:1]:
+            terminal.note(str(failure))
+        return exits.KEY_SERVICE if failures else code
 
 
 # --- history --------------------------------------------------------------------------------------------------------
@@ -132,11 +116,21 @@ def _tell_namespace(target: Target, terminal: Terminal) -> None:
     "history",
     epilog=examples(
         "snaptool history backup.db secret smtp -n shop --config old.yaml",
+        "snaptool history backup.db deploy web -n shop --diff 1200 1350",
     ),
 )
 @options.snapshot_argument()
 @_words_argument
 @namespace_option
+@click.option(
+    "--diff",
+    "revisions",
+    metavar="R1 R2",
+    nargs=2,
+    type=click.IntRange(min=1),
+    help="Compare the object as it was at two revisions; exit code 1 when it differs.",
+)
+@_managed_fields_option
 @options.config_option()
 @embedded_options
 @options.hash_option
@@ -148,6 +142,7 @@ def history_command(
     snapshot: Path,
     words: tuple[str, ...],
     namespace: str | None,
+    revisions: tuple[int, int] | None,
     configs: tuple[str, ...],
     embedding: Embedding,
     prefixes: tuple[str, ...],
@@ -155,6 +150,7 @@ def history_command(
     output: str,
     terminal: Terminal,
     *,
+    show_managed_fields: bool,
     skip_hash_check: bool,
 ) -> int:
     """Show every stored revision of a key: what happened, and under which key its value is stored.
@@ -162,14 +158,21 @@ def history_command(
     CONTENT is a digest of the plaintext: equal ones are equal contents, whatever they were encrypted with. Encrypted
     values need --config for it. Exit code 3 when a value is lost.
     """
+    from snaptool.operations.asked import Types
     from snaptool.operations.object import history, parse_target
 
-    target = parse_target(words, namespace)
     loaded = options.load_configs(configs, terminal)
     with ExitStack() as stack:
         opened = stack.enter_context(open_for_reading(snapshot, prefixes, terminal))
         keyring, sources = stack.enter_context(asking(embedding.read_with(opened, loaded, terminal), kms))
-        _tell_namespace(target, terminal)
+        types = Types(opened, keyring)
+        target = parse_target(words, namespace, types.resolve)
+        tell_namespace(target, terminal)
+        if revisions is not None:
+            sides = [Side(snapshot, opened, keyring, revision) for revision in revisions]
+            return print_object_diff(
+                target, sides, output, managed_fields=show_managed_fields, skip_hash_check=skip_hash_check
+            )
         found = history(opened, target, keyring, skip_hash_check=skip_hash_check)
     failures = [failure for keys in sources for failure in keys.failures]
     for failure in failures[:1]:

@@ -186,8 +186,40 @@ def print_object(tree: dict[str, Any], output: str) -> None:
     elif output == "json":
         _print_part(document(object_json(tree)))
     else:
-        unicode = _shows_unicode()
-        click.echo(yaml_text(tree, fit=lambda text: is_fit(text) and (unicode or text.isascii())), nl=False)
+        click.echo(yaml_text(tree, fit=_is_fit_here), nl=False)
+
+
+def print_objects(trees: Iterable[dict[str, Any]], output: str) -> None:
+    """Print a List of objects as kubectl does, one after the other. As `print_object`."""
+    from snaptool.kube.kinds import list_text
+
+    if not sys.stdout.isatty():
+        for part in list_text(trees, output):
+            click.echo(part.encode(), nl=False)
+    elif output == "json":
+        for part in list_text(trees, output):
+            _print_part(document(part))
+    else:
+        for part in list_text(trees, output, fit=_is_fit_here):
+            click.echo(part, nl=False)
+
+
+def yaml_lines(tree: dict[str, Any] | None) -> list[str]:
+    """Return the lines of an object's YAML, fit for stdout whatever that is; none for no object."""
+    from snaptool.kube.kinds import yaml_text
+
+    text = "" if tree is None else yaml_text(tree, fit=_is_fit_here if sys.stdout.isatty() else None)
+    return text.split("\n")[:-1]
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines that are fit for stdout already."""
+    for line in lines:
+        click.echo(f"{line}\n".encode(), nl=False)
+
+
+def _is_fit_here(text: str) -> bool:
+    return is_fit(text) and (_shows_unicode() or text.isascii())
 
 
 def print_bytes(content: bytes) -> None:

@@ -51,9 +51,11 @@ class ValueLost(ProviderError):
     """A value that was asked for does not open."""
 
     def __init__(self, value: StoredValue, outcome: Outcome, sentence: str, *, with_config: bool) -> None:
+        self.sentence = sentence
+        self.server = server_message(outcome)
         hint = "give the EncryptionConfiguration of its cluster with --config; -o stored shows the bytes as they are"
         if with_config:
-            hint = f"kube-apiserver says: {server_message(outcome)}; another --config may hold the key that fits"
+            hint = f"kube-apiserver says: {self.server}; another --config may hold the key that fits"
         super().__init__(f"{printable(value.key)} at revision {value.revision} does not open: {sentence}", hint=hint)
         self.key = value.key
         self.revision = value.revision
@@ -148,7 +150,30 @@ def find_value(
     `keyring` only serves to say when the deletion of one that is gone began. Raises NoSuchKey, WrongTrailer, and the
     FormatErrors of a damaged file.
     """
-    key, records = _find(opened, target, skip_hash_check=skip_hash_check)
+    (found,) = find_values(opened, (target,), revision, keyring=keyring, skip_hash_check=skip_hash_check)
+    return found
+
+
+def find_values(
+    opened: OpenedSnapshot,
+    targets: Sequence[Target],
+    revision: int | None = None,
+    *,
+    keyring: Keyring | None = None,
+    skip_hash_check: bool = False,
+) -> list[StoredValue]:
+    """Find the values of several keys, in one pass. Raises as `find_value`, at the first that is not there."""
+    found = _find(opened, targets, skip_hash_check=skip_hash_check)
+    return [_value_of(opened, key, records, revision, keyring) for key, records in found]
+
+
+def _value_of(
+    opened: OpenedSnapshot,
+    key: bytes,
+    records: Sequence[StoredRecord],
+    revision: int | None,
+    keyring: Keyring | None,
+) -> StoredValue:
     snapshot = opened.snapshot
     if revision is not None and revision > snapshot.current_revision:
         problem = f"the snapshot ends at revision {snapshot.current_revision}, before {revision}"
@@ -180,17 +205,21 @@ def value_at(key: bytes, revision: Revision, stored: bytes, *, live: bool) -> St
     return StoredValue(key=key, revision=revision, live=live, header=header_of(stored), stored=stored)
 
 
-def _find(opened: OpenedSnapshot, target: Target, *, skip_hash_check: bool) -> tuple[bytes, list[StoredRecord]]:
+def _find(
+    opened: OpenedSnapshot, targets: Sequence[Target], *, skip_hash_check: bool
+) -> list[tuple[bytes, list[StoredRecord]]]:
     snapshot = opened.snapshot
     with opened.digests() as digests:
-        keys = target.keys(opened.prefixes)
-        histories = snapshot.history_of(keys)
+        histories = snapshot.history_of({key for target in targets for key in target.keys(opened.prefixes)})
         if not skip_hash_check:
             digests.require_right_trailer()
-    for key in keys:
-        if key in histories:
-            return key, histories[key]
-    raise NoSuchKey(target.said, "there is no such key", hint=_where_else(snapshot, target, opened.prefixes))
+    found = []
+    for target in targets:
+        key = next((key for key in target.keys(opened.prefixes) if key in histories), None)
+        if key is None:
+            raise NoSuchKey(target.said, "there is no such key", hint=_where_else(snapshot, target, opened.prefixes))
+        found.append((key, histories[key]))
+    return found
 
 
 _NAMED_PLACES = 5
@@ -336,7 +365,7 @@ def history(
 ) -> History:
     """Tell the history of a key. Without a keyring plaintext alone is digested. Raises as `find_value`."""
     prefixes = opened.prefixes
-    key, records = _find(opened, target, skip_hash_check=skip_hash_check)
+    ((key, records),) = _find(opened, (target,), skip_hash_check=skip_hash_check)
     snapshot = opened.snapshot
     origins = None
     if keyring is not None:

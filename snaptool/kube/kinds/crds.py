@@ -90,13 +90,21 @@ def pruning_schema(crd: Plain, version: str) -> Plain | None:
 
     `crd` is in v1 form. Nothing is pruned where the definition says so, or has no such version or no schema for it.
     """
-    spec = mapping(crd.get("spec"))
-    versions = spec.get("versions")
-    if spec.get("preserveUnknownFields") is True or not isinstance(versions, list):
+    if mapping(crd.get("spec")).get("preserveUnknownFields") is True:
         return None
-    found = next((each for each in versions if isinstance(each, dict) and each.get("name") == version), {})
+    found = next((each for each in _versions(crd) if each.get("name") == version), {})
     schema = mapping(found.get("schema")).get("openAPIV3Schema")
     return schema if isinstance(schema, dict) else None
+
+
+def version_names(crd: Plain) -> frozenset[str]:
+    """Return the versions that a definition in v1 form has: an object in another one cannot be decoded."""
+    return frozenset(name for each in _versions(crd) if isinstance(name := each.get("name"), str))
+
+
+def _versions(crd: Plain) -> list[Plain]:
+    versions = mapping(crd.get("spec")).get("versions")
+    return [each for each in versions if isinstance(each, dict)] if isinstance(versions, list) else []
 
 
 def pruned(tree: Plain, schema: Plain) -> tuple[Plain, list[str]]:

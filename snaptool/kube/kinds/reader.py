@@ -209,6 +209,20 @@ def _decode_protobuf(plaintext: bytes, release: int | None) -> Decoded:
     return Decoded(tree, known=message is not None, unknown=reading.placed(tree) if reading.unknown else ())
 
 
+def is_refused(message: bytes, api_version: str, kind: str) -> bool:
+    """Is it certain that an API server cannot decode the message inside of an envelope?
+
+    True where it breaks off, or a field that the table has is of another wire type. A kind that the table does not have
+    is judged by its metadata and the wire format alone.
+    """
+    reading = _Reading(message)
+    try:
+        reading.fill(0, len(message), table_for(None).kind(api_version, kind) or _any_kind(None), {}, MAX_DEPTH // 2)
+    except (wire.BadMessage, IndexError):
+        return True
+    return any(refused for _, _, refused in reading.unknown)
+
+
 _Usual = tuple[tuple[str, str, "Message | None"], tuple[int, int]]
 
 
@@ -248,7 +262,11 @@ def _any_kind(release: int | None) -> Message:
 
 
 class _DoesNotFit(Exception):
-    """A field is not what the table says: it is kept by its number."""
+    """A field is not what the table says: it is kept by its number. `refused`: the API server cannot decode it."""
+
+    def __init__(self, *, refused: bool = True) -> None:
+        super().__init__()
+        self.refused = refused
 
 
 _INT, _BOOL, _INTS, _BOOLS, _TEXT, _MESSAGE, _MESSAGES, _TEXTS, _TEXT_MAP, _INLINE, _VALUE, _VALUES, _MAP = (
@@ -364,8 +382,8 @@ class _Reading:
         self.unknown.append((out, field, field.number in message.numbers))
         return field.end
 
-    def _refuse(self, start: int, out: Plain) -> None:
-        self.unknown.append((out, wire.field_at(self.buffer, start), True))
+    def _keep_odd(self, start: int, out: Plain, *, refused: bool) -> None:
+        self.unknown.append((out, wire.field_at(self.buffer, start), refused))
 
     def _text_entry(self, at: int, stop: int) -> tuple[str, str] | None:
         """Read the entry of a map of texts, if it is written as Go writes it and short."""
@@ -387,9 +405,10 @@ class _Reading:
         found: Plain = {}
         before = len(self.unknown)
         self.fill(at, stop, inside, found, 1 + MAX_DEPTH // 4)
-        if any(place is found for place, _, _ in self.unknown[before:]):
+        inside_it = self.unknown[before:]
+        if any(place is found for place, _, _ in inside_it):
             del self.unknown[before:]
-            self._refuse(start, out)
+            self._keep_odd(start, out, refused=any(refused for _, _, refused in inside_it))
             return None
         value = found.get("value")
         if value is None:
@@ -420,8 +439,8 @@ class _Reading:
         if op in {_VALUE, _VALUES}:
             try:
                 value = self._value(at, stop, inside)
-            except _DoesNotFit:
-                self._refuse(start, out)
+            except _DoesNotFit as odd:
+                self._keep_odd(start, out, refused=odd.refused)
                 return
             if op == _VALUES:
                 if out.get(name) is None:
@@ -531,7 +550,7 @@ def _int_or_string(reading: _Reading, at: int, stop: int) -> int | str:
         return _number(parts, 2)
     if kind == 1:
         return go_text(_bytes(parts, 3))
-    raise _DoesNotFit
+    raise _DoesNotFit(refused=False)  # it is decoded, and cannot be printed
 
 
 def _raw(reading: _Reading, at: int, stop: int) -> Any:
@@ -539,7 +558,7 @@ def _raw(reading: _Reading, at: int, stop: int) -> Any:
     try:
         return load_json(text, MAX_DEPTH // 2) if text else None
     except NotAnObject:
-        raise _DoesNotFit from None
+        raise _DoesNotFit(refused=False) from None  # the same
 
 
 _SPECIAL: dict[str, Callable[[_Reading, int, int], Any]] = {

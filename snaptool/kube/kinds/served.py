@@ -44,11 +44,6 @@ def without_managed_fields(tree: Plain) -> Plain:
     return tree | {"metadata": {name: value for name, value in metadata.items() if name != "managedFields"}}
 
 
-def list_of(items: list[Plain]) -> Plain:
-    """Return the List in which kubectl shows several objects."""
-    return {"apiVersion": "v1", "items": items, "kind": "List", "metadata": {"resourceVersion": ""}}
-
-
 def _with_claim_types(tree: Plain) -> Plain:
     spec = tree.get("spec")
     templates = spec.get("volumeClaimTemplates") if isinstance(spec, dict) else None

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from snaptool.kube.kinds import json_text, yaml_text
+from snaptool.kube.kinds import json_text, list_text, yaml_text
 from snaptool.kube.kinds.reader import load_json
 from snaptool.text import is_fit
 from tests.support.kinds import BY_RELEASE, VECTORS, is_bare_merge, numbers_alike, vectors, yaml_values
@@ -128,6 +128,15 @@ def test_case_32_json_float(number: float, shown: str, in_yaml: str) -> None:
 def test_json_escapes_what_kubectl_escapes() -> None:
     text = "<&>\u2028\u2029\n\r\t\b\f\x01\x7fä\U0001f600"
     assert json_text(text) == '"\\u003c\\u0026\\u003e\\u2028\\u2029\\n\\r\\t\\b\\f\\u0001\x7fä\U0001f600"\n'
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_list_is_printed_a_piece_at_a_time_as_it_would_be_whole(count: int) -> None:
+    items = [vector["json"] for vector in itertools.islice(vectors("real-1.37.2"), count)]
+    items = [*items, {"a": "\x85 \u2028 x"}][:count]
+    whole = {"apiVersion": "v1", "items": items, "kind": "List", "metadata": {"resourceVersion": ""}}
+    assert "".join(list_text(items, "yaml")) == yaml_text(whole)
+    assert "".join(list_text(items, "json")) == json_text(whole)
 
 
 @pytest.mark.parametrize("fit", [is_fit, str.isascii])

@@ -17,7 +17,6 @@ from snaptool.kube.kinds import (
     fields_of,
     known_kinds,
     list_keys,
-    list_of,
     pruned,
     pruning_schema,
     without_managed_fields,
@@ -536,10 +535,6 @@ def test_case_27_managed_fields() -> None:
     tree = {"metadata": {"name": "a", "managedFields": [1]}, "kind": "K"}
     assert without_managed_fields(tree) == {"metadata": {"name": "a"}, "kind": "K"}
     assert tree["metadata"] == {"name": "a", "managedFields": [1]}
-
-
-def test_a_list_is_as_kubectl_makes_it() -> None:
-    assert list_of([]) == {"apiVersion": "v1", "items": [], "kind": "List", "metadata": {"resourceVersion": ""}}
 
 
 # -- pruning ---------------------------------------------------------------------------------------------------------

@@ -3,9 +3,9 @@
 `expected_type` says what the keys of a resource hold; nothing for keys that hold no API objects (`ranges`,
 `masterleases`, what other programs keep under a plural that nobody knows). `fault` judges a plaintext by it, at one of
 two depths. The cheap one looks at the encoding: a protobuf envelope whose lengths add up, JSON and CBOR that parse,
-and a type that the resource can have. The full one also walks the message inside of the envelope, with the fields of
-every object's metadata and of the kinds that are known here; a kind that is not known is walked by the wire format
-alone, so that a healthy value of a newer release is never called undecodable.
+and a type that the resource can have. The full one also reads the message inside of the envelope with the table of
+kinds; what that does not have is read by the wire format alone, so that a healthy value of a newer release is never
+called undecodable.
 
 It follows what API servers do, not what they write: unknown fields, texts that are no UTF-8 in protobuf and JSON, and
 a missing end of the envelope are all read. Two kinds of values go further: an empty one and one that names no type.
@@ -19,7 +19,6 @@ k8s.io/apiserver 0.31.14 and 0.37.2 (tests/interop/test_oracle_storage.py). Any 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -28,6 +27,7 @@ from re import compile as pattern
 from snaptool import wire
 from snaptool.errors import FormatError
 from snaptool.kube.keys import RESOURCE_TYPES
+from snaptool.kube.kinds.reader import is_refused
 from snaptool.kube.objects import CBOR_MAGIC, PROTOBUF_MAGIC, check_cbor, describe, load_json, usual_type
 
 
@@ -173,7 +173,7 @@ def _envelope_fault(plaintext: bytes, expected: ExpectedType, *, full: bool) -> 
     api_version, kind = texts.get(1, ""), texts.get(2, "")
     found = _type_fault(api_version, kind, expected)
     if found is None and full:
-        found = _message_fault(parts.get(2, b""), _SCHEMAS.get((api_version, kind), _ANY_OBJECT))
+        found = _message_fault(parts.get(2, b""), api_version, kind)
     return found
 
 
@@ -189,62 +189,11 @@ def _bytes(field: wire.Field) -> bytes:
 
 def _object_fault(plaintext: bytes, api_version: str, kind: str) -> Fault | None:
     raw = next((part.value for part in wire.fields(plaintext[len(PROTOBUF_MAGIC) :]) if part.number == 2), b"")
-    schema = _SCHEMAS.get((api_version, kind), _ANY_OBJECT)
-    return _message_fault(raw if isinstance(raw, bytes) else b"", schema)
+    return _message_fault(raw if isinstance(raw, bytes) else b"", api_version, kind)
 
 
-Schema = Mapping[int, "int | Schema"]
-"""The fields of a message by number: a wire type, or the schema of a message inside."""
-
-
-def _message_fault(message: bytes, schema: Schema) -> Fault | None:
-    try:
-        _walk(message, schema)
-    except FormatError:
-        return Fault.BAD_OBJECT
-    return None
-
-
-def _walk(message: bytes, schema: Schema) -> None:
-    """Raise wire.BadMessage where a message, or one of known fields inside of it, breaks the format."""
-    for field in wire.fields(message):
-        known = schema.get(field.number)
-        if isinstance(known, int):
-            if field.wire_type != known:
-                raise wire.BadMessage(f"field {field.number} has another wire type", field.start)
-        elif known is not None:
-            _walk(_bytes(field), known)
-
-
-_V, _B = wire.VARINT, wire.BYTES
-_TIME: Schema = {1: _V, 2: _V}
-_TEXTS: Schema = {1: _B, 2: _B}
-_OWNER: Schema = {1: _B, 3: _B, 4: _B, 5: _B, 6: _V, 7: _V}
-_MANAGED: Schema = {1: _B, 2: _B, 3: _B, 4: _TIME, 6: _B, 7: {1: _B}, 8: _B}
-_META: Schema = {
-    **dict.fromkeys(range(1, 7), _B),
-    7: _V,
-    8: _TIME,
-    9: _TIME,
-    10: _V,
-    11: _TEXTS,
-    12: _TEXTS,
-    13: _OWNER,
-    14: _B,
-    15: _B,
-    17: _MANAGED,
-}
-_REFERENCE: Schema = dict.fromkeys(range(1, 8), _B)
-_ANY_OBJECT: Schema = {1: _META}
-_SCHEMAS: Mapping[tuple[str, str], Schema] = {
-    ("v1", "Secret"): {1: _META, 2: _TEXTS, 3: _B, 4: _TEXTS, 5: _V},
-    ("v1", "ConfigMap"): {1: _META, 2: _TEXTS, 3: _TEXTS, 4: _V},
-    ("v1", "ServiceAccount"): {1: _META, 2: _REFERENCE, 3: {1: _B}, 4: _V},
-}
-"""Kinds whose fields are known. Source: kubernetes/api core/v1/generated.proto, apimachinery meta/v1/generated.proto.
-
-A field keeps its number and its type in every release (spec/kinds.md, 1.2).
-"""
+def _message_fault(message: bytes, api_version: str, kind: str) -> Fault | None:
+    return Fault.BAD_OBJECT if is_refused(message, api_version, kind) else None
 
 
 # -- JSON, CBOR, YAML ------------------------------------------------------------------------------------------------

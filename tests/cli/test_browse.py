@@ -211,7 +211,7 @@ def test_a_lost_value_exits_3_and_says_why(snaptool: Snaptool) -> None:
         (("secret", "nothing"), "`snaptool list SNAPSHOT secrets` shows which there are"),
         (("/registry/nothing",), "there is no such key"),
         (("secret", "smtp", "-n", "shop", "--revision", "28"), "its oldest record is of revision 29, after 28"),
-        (("a", "b", "c"), "name one key, or a type and a name"),
+        (("a", "b", "c"), "no resource is called 'a'"),
     ],
 )
 def test_what_is_not_there_exits_2_with_advice(snaptool: Snaptool, words: tuple[str, ...], said: str) -> None:

@@ -190,7 +190,11 @@ def _value_of(
         life = last_life(until, marks_of(opened, keyring))
         if len(until) > 1 and life is not None:
             before = (one for one in reversed(until[:-1]) if one.revision.main <= life.whole)
-            hint = f"its value before that: --revision {next(before, until[-2]).revision.main}"
+            last = next(before, until[-2]).revision.main
+            parsed = parse_key(key, opened.prefixes)
+            if parsed is not None and parsed.group_resource == "namespaces":
+                last = life.whole  # what is in it was written after it
+            hint = f"its value before that: --revision {last}"
         raise NoSuchKey(printable(key), f"it was deleted at revision {record.revision}", hint=hint)
     return _stored_value(snapshot, record, live=record is records[-1])
 

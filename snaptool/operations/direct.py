@@ -105,7 +105,10 @@ class DirectEngine:
         draft.start_syncing()
         try:
             return _read_back(draft, writer)
-        except FormatError as error:
+        except (FormatError, ReadBackFailed) as error:
+            job.opened.source.check_unchanged()  # the file was held against a source that is no longer there
+            if isinstance(error, ReadBackFailed):
+                raise
             # It is not the input that is damaged.
             raise ReadBackFailed(f"the written file is broken: {error}") from error
 

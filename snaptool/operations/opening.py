@@ -174,7 +174,10 @@ class OpenedSnapshot:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.source.__exit__(kind, error, trace)
+        finally:
+            self.close()
 
 
 class Digests:

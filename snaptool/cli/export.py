@@ -75,7 +75,7 @@ _SHOWN = 20
     type=click.Choice(["stop", "skip", "older"]),
     default="stop",
     show_default=True,
-    help="What to do when values do not open; older: the newest older revision that does.",
+    help="What to do when values do not open; older: the newest older revision that does, else skip.",
 )
 @click.option("--report", metavar="FILE", type=click.Path(path_type=Path), help="Write what was done, as JSON.")
 @click.option("--force", is_flag=True, help="Replace an existing file, or a directory that an export made.")
@@ -195,10 +195,14 @@ def _text(key: bytes) -> str:
 
 
 def _summarise(made: Exported, target: Path | None, terminal: Terminal) -> None:
+    from snaptool.kube import prefix_text
+
     total = made.kinds.total()
     counts = ", ".join(f"{count:,} {kind}" for kind, count in made.kinds.items())
     where = "" if target is None else f" in {target}"
-    terminal.note(f"{total:,} object{'' if total == 1 else 's'} at revision {made.revision}{where}: {counts}")
+    under = ", ".join(map(prefix_text, made.prefixes))
+    objects = f"{total:,} object{'' if total == 1 else 's'}"
+    terminal.note(f"{objects} at revision {made.revision} under {under}{where}: {counts}")
     if made.left_out:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(made.left_out.items()))
         terminal.note(f"left out {made.left_out.total():,}: {reasons}")

@@ -603,9 +603,13 @@ def test_48_an_older_revision_of_the_same_life_stands_in(exporting: Exporting) -
     )
     config = exporting.snaptool.write("config.yaml", CONFIG)
     older = ("-n", "shop", "--config", config, "--undecryptable", "older")
-    ran = exporting.snaptool("export", exporting.source, *older)
-    assert ran.code == 3  # `other` had one life before, and that is another object
-    assert "/registry/secrets/shop/other" in ran.stderr
+    ran = exporting.snaptool("export", exporting.source, "-n", "shop", "--config", config)
+    assert ran.code == 3
+    assert "1 of them has an older revision that opens" in ran.stderr
+    assert names(exporting(*older)) == ["Namespace/shop", "Secret/db"]
+    assert exporting.ran is not None
+    assert exporting.ran.code == 3  # `other` had one life before, and that is another object
+    assert [one["key"] for one in exporting.report["undecryptable"]] == ["/registry/secrets/shop/other"]
     (secret,) = exporting("secret/db", *older, "--cluster", "none")
     assert secret["data"] == SECRET["data"]
     assert exporting.report["older"] == [{"key": "/registry/secrets/shop/db", "revision": 3}]

@@ -23,7 +23,6 @@ class Cleaning:
     """What a request says about cleaning. `redact`: no value of a Secret is shown."""
 
     keep_allocated: bool = False
-    keep_api_versions: bool = False
     new_volumes: bool = False
     redact: bool = False
 

@@ -16,7 +16,7 @@ from snaptool.errors import InputError, ProviderError
 from snaptool.etcd import RevisionCompacted, RevisionInFuture
 from snaptool.files import Draft, check_target
 from snaptool.folder import FolderDraft, check_folder_target
-from snaptool.kube import key_prefixes, resolve_type
+from snaptool.kube import key_prefixes, prefix_text, resolve_type
 from snaptool.kube.export import CRD, CREATE, OWNED, SECRET, Kind, Leave, Place, place
 from snaptool.operations.export.absent import NothingToExport, last_with_objects, left_at
 from snaptool.operations.export.advice import NoteBook, Written, commands, general_notes
@@ -36,8 +36,10 @@ from snaptool.text import printable
 class ValuesLost(ProviderError):
     """Values of the selection do not open. `lost`: which, and why. Nothing was written."""
 
-    def __init__(self, lost: tuple[LostValue, ...], *, with_config: bool) -> None:
-        hint = "--undecryptable older takes older revisions that open, skip goes on without them; see --config"
+    def __init__(self, lost: tuple[LostValue, ...], *, with_older: int, with_config: bool) -> None:
+        hint = "--undecryptable skip goes on without them; another --config may hold their key"
+        if with_older:
+            hint = f"{with_older:,} of them {'has' if with_older == 1 else 'have'} an older revision that opens: --undecryptable older takes it; {hint}"
         if not with_config:
             hint = "give the EncryptionConfiguration of their cluster with --config"
         one = f"{printable(lost[0].key)} does not open: {lost[0].reason}"
@@ -141,18 +143,23 @@ class _Job:
             rows = collect_rows(
                 self._opened, prefixes, request.revision, lambda key: wants(request, key), self._progress
             )
-            reader = Reader(rows, self._keyring, older=request.undecryptable is Lost.OLDER)
+            reader = Reader(rows, self._keyring)
             chosen = choose(rows, request, reader)
+            while request.undecryptable is Lost.OLDER and reader.find_older():
+                reader.lost.clear()
+                chosen = choose(rows, request, reader)  # what is read now may name others
             if not skip_hash_check:
                 digests.require_right_trailer()
         self._check_found(chosen)
         nothing_else = not any(choice in _WRITTEN for choice in chosen.choices)
-        if reader.lost and (request.undecryptable is not Lost.SKIP or nothing_else):
-            raise ValuesLost(_in_order(reader.lost), with_config=self._keyring is not None)
+        if reader.lost and (request.undecryptable is Lost.STOP or nothing_else):
+            lost = _in_order(reader.lost)
+            raise ValuesLost(lost, with_older=reader.find_older(), with_config=self._keyring is not None)
         if self._output.terminal and chosen.secrets and request.secrets is Secrets.INCLUDE:
             raise SecretsOnTerminal(chosen.secrets)
         made = Exported(request.revision or snapshot.current_revision, prefixes)
-        made.lost, made.older = _in_order(reader.lost), dict(reader.replaced)
+        made.lost = _in_order(reader.lost)
+        made.older = {key: record.revision.main for key, record in reader.older.items()}
         self._write(made, chosen, reader)
         return made
 
@@ -444,6 +451,7 @@ def _members(made: Exported, chosen: Chosen) -> Iterator[tuple[str, Iterator[Any
     yield "older", ({"key": shown_key(key), "revision": revision} for key, revision in sorted(made.older.items()))
     for name, found in (("unknown_fields", made.unknown_fields), ("pruned", made.pruned)):
         yield name, ({"key": shown_key(key), "paths": list(paths)} for key, paths in sorted(found.items()))
+    yield "prefixes", map(prefix_text, made.prefixes)
     yield "notes", iter(made.notes)
     yield "next", (command for _, command in made.commands if command)
 

@@ -122,7 +122,6 @@ class ExportRequest:
         """What is done to each object."""
         return Cleaning(
             keep_allocated=self.keep_allocated,
-            keep_api_versions=self.keep_api_versions,
             new_volumes=self.volumes is Volumes.NEW,
             redact=self.secrets is Secrets.REDACT,
         )

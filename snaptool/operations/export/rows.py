@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snaptool.errors import FormatError
-from snaptool.etcd import RecordChunk, decode_key_value
+from snaptool.etcd import KeyValue, RecordChunk, StoredRecord, decode_key_value
 from snaptool.kube import RESOURCE_TYPES, ResourceKey, ResourceType, parse_key
 from snaptool.kube.export import Kind, Tree, group_of
 from snaptool.kube.kinds import Decoded, as_served, decode_object
@@ -185,17 +185,15 @@ def object_name(kind: Kind, namespace: str, name: str) -> str:
 class Reader:
     """Opens and decodes rows. `lost` and `undecodable`: what did not, by key, each said once.
 
-    With `older` a value that is lost is replaced by the newest older one of the same life that opens.
+    `older`: records that stand in for values that are lost; `find_older` looks for them.
     """
 
-    def __init__(self, rows: Rows, keyring: Keyring | None, *, older: bool) -> None:
+    def __init__(self, rows: Rows, keyring: Keyring | None) -> None:
         self._rows = rows
         self._keyring = keyring or Keyring()
         self._with_config = keyring is not None
-        self._want_older = older
-        self._older: dict[bytes, tuple[int, bytes] | None] = {}
+        self.older: dict[bytes, StoredRecord] = {}
         self.lost: dict[bytes, LostValue] = {}
-        self.replaced: dict[bytes, int] = {}
         self.undecodable: dict[bytes, str] = {}
 
     def read(self, row: Row) -> Seen | None:
@@ -217,11 +215,10 @@ class Reader:
         outcome, plaintext = self.open_stored(row.key.key, stored)
         if plaintext is not None:
             return plaintext, row.revision, 0
-        if self._want_older:
-            found = self._opening_older(row)
-            if found is not None:
-                self.replaced[row.key.key] = found[0]
-                return found[1], found[0], found[0]
+        record = self.older.get(row.key.key)
+        if record is not None:
+            _, plaintext = self.open_stored(row.key.key, self._value(record).value)
+            return plaintext, record.revision.main, record.revision.main
         header = header_of(stored)
         self.lost[row.key.key] = LostValue(
             key=row.key.key,
@@ -240,28 +237,32 @@ class Reader:
             return outcome, stored
         return outcome, plaintext if outcome.opened else None
 
-    def _opening_older(self, row: Row) -> tuple[int, bytes] | None:
-        key = row.key.key
-        if key not in self._older:
-            self._older[key] = self._find_older(row)
-        return self._older[key]
+    def find_older(self) -> int:
+        """Look for what can stand in for all that is lost: the newest older value of the same life that opens.
 
-    def _find_older(self, row: Row) -> tuple[int, bytes] | None:
-        """Look for the newest older value with the same create revision that opens."""
-        snapshot = self._rows.opened.snapshot
-        records = snapshot.history_of([row.key.key]).get(row.key.key, [])
-        current = next((one for one in records if one.revision.main == row.revision and not one.tombstone), None)
-        if current is None:
-            return None
-        life = decode_key_value(snapshot.stored_value(current)).create_revision
-        for record in reversed([one for one in records if one.revision.main < row.revision and not one.tombstone]):
-            value = decode_key_value(snapshot.stored_value(record))
-            if value.create_revision != life:
+        One pass over the records. What is found is lost no more; returns how many that are.
+        """
+        before = len(self.lost)
+        for key, records in self._rows.opened.snapshot.history_of(self.lost).items():
+            found = self._newest_that_opens(key, records, self.lost[key].revision)
+            if found is not None:
+                self.older[key] = found
+                del self.lost[key]
+        return before - len(self.lost)
+
+    def _newest_that_opens(self, key: bytes, records: list[StoredRecord], revision: int) -> StoredRecord | None:
+        of_life = 0
+        for record in reversed([one for one in records if one.revision.main <= revision and not one.tombstone]):
+            value = self._value(record)
+            of_life = of_life or value.create_revision
+            if value.create_revision != of_life:
                 return None
-            _, plaintext = self.open_stored(row.key.key, value.value)
-            if plaintext is not None:
-                return record.revision.main, plaintext
+            if self.open_stored(key, value.value)[1] is not None:
+                return record
         return None
+
+    def _value(self, record: StoredRecord) -> KeyValue:
+        return decode_key_value(self._rows.opened.snapshot.stored_value(record))
 
 
 def _kind_of(tree: Tree, key: ResourceKey) -> Kind:

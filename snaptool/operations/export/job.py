@@ -39,7 +39,8 @@ class ValuesLost(ProviderError):
     def __init__(self, lost: tuple[LostValue, ...], *, with_older: int, with_config: bool) -> None:
         hint = "--undecryptable skip goes on without them; another --config may hold their key"
         if with_older:
-            hint = f"{with_older:,} of them {'has' if with_older == 1 else 'have'} an older revision that opens: --undecryptable older takes it; {hint}"
+            have = "has" if with_older == 1 else "have"
+            hint = f"{with_older:,} of them {have} an older revision that opens: --undecryptable older takes it; {hint}"
         if not with_config:
             hint = "give the EncryptionConfiguration of their cluster with --config"
         one = f"{printable(lost[0].key)} does not open: {lost[0].reason}"

@@ -1,8 +1,10 @@
 """snaptool: rewrite etcd snapshots of Kubernetes clusters.
 
-Everything a command does is one call here, on typed values::
+Everything a command does is one call here, named as the command, on paths, bytes or opened snapshots::
 
-    from snaptool import Keyring, RewriteRequest, open_snapshot, parse_config, rewrite
+    import snaptool
+
+    report = snaptool.rewrite("backup.db", "new.db", config="old.yaml", new_config="new.yaml")
 
 Names are imported when they are first asked for, so that the command line's `--help` does not wait for numpy.
 """
@@ -13,6 +15,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from snaptool.api import (
+        Comparison,
+        StoredObject,
+        diff,
+        export,
+        get,
+        history,
+        inspect,
+        list_keys,
+        repair,
+        rewrite,
+        verify,
+    )
+    from snaptool.arguments import UnknownWord, WrongType
     from snaptool.errors import (
         FormatError,
         InputError,
@@ -23,59 +39,102 @@ if TYPE_CHECKING:
         SnaptoolError,
         VerificationFailed,
     )
-    from snaptool.operations.export import Exported, ExportRequest, Output, export
+    from snaptool.operations.export import Exported
+    from snaptool.operations.keys import KmsOptions
+    from snaptool.operations.listing import ListedRecord
+    from snaptool.operations.object import History
     from snaptool.operations.opening import OpenedSnapshot, open_snapshot
-    from snaptool.operations.plan import RewriteRequest, Undecryptable
-    from snaptool.operations.rewrite import RewriteReport, repair, rewrite
-    from snaptool.operations.survey import Survey, survey
-    from snaptool.operations.verify import Verification, verify
+    from snaptool.operations.plan import RewriteRequest, Undecodable, Undecryptable
+    from snaptool.operations.rewrite import RewriteReport
+    from snaptool.operations.survey import Survey
+    from snaptool.operations.verify import Verification
     from snaptool.providers import EncryptionConfig, GroupResource, Keyring, new_config, parse_config
 
+_HOMES = {
+    "api": (
+        "Comparison",
+        "StoredObject",
+        "diff",
+        "export",
+        "get",
+        "history",
+        "inspect",
+        "list_keys",
+        "repair",
+        "rewrite",
+        "verify",
+    ),
+    "arguments": ("UnknownWord", "WrongType"),
+    "errors": (
+        "FormatError",
+        "InputError",
+        "KeyServiceError",
+        "OutputError",
+        "ProviderError",
+        "ScratchError",
+        "SnaptoolError",
+        "VerificationFailed",
+    ),
+    "operations.export": ("Exported",),
+    "operations.keys": ("KmsOptions",),
+    "operations.listing": ("ListedRecord",),
+    "operations.object": ("History",),
+    "operations.opening": ("OpenedSnapshot", "open_snapshot"),
+    "operations.plan": ("RewriteRequest", "Undecodable", "Undecryptable"),
+    "operations.rewrite": ("RewriteReport",),
+    "operations.survey": ("Survey",),
+    "operations.verify": ("Verification",),
+    "providers": ("EncryptionConfig", "GroupResource", "Keyring", "new_config", "parse_config"),
+}
+
 __all__ = [
+    "Comparison",
     "EncryptionConfig",
-    "ExportRequest",
     "Exported",
     "FormatError",
     "GroupResource",
+    "History",
     "InputError",
     "KeyServiceError",
     "Keyring",
+    "KmsOptions",
+    "ListedRecord",
     "OpenedSnapshot",
-    "Output",
     "OutputError",
     "ProviderError",
     "RewriteReport",
     "RewriteRequest",
     "ScratchError",
     "SnaptoolError",
+    "StoredObject",
     "Survey",
+    "Undecodable",
     "Undecryptable",
+    "UnknownWord",
     "Verification",
     "VerificationFailed",
+    "WrongType",
+    "diff",
     "export",
+    "get",
+    "history",
+    "inspect",
+    "list_keys",
     "new_config",
     "open_snapshot",
     "parse_config",
     "repair",
     "rewrite",
-    "survey",
     "verify",
 ]
 
-_HOMES = (
-    "errors",
-    "providers",
-    "operations.opening",
-    "operations.plan",
-    "operations.survey",
-    "operations.verify",
-    "operations.rewrite",
-    "operations.export",
-)
-
 
 def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module 'snaptool' has no attribute {name!r}")
-    found = (import_module(f"snaptool.{home}") for home in _HOMES)
-    return next(getattr(home, name) for home in found if hasattr(home, name))
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"snaptool.{home}"), name)
+    raise AttributeError(f"module 'snaptool' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

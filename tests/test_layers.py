@@ -1,6 +1,6 @@
 """Who may import whom. This is the architecture, checked; the same picture stands in docs/design.md.
 
-cli -> operations -> {etcd -> bolt, bolt, kube, providers, scratch -> files, files}; cli -> files, signals;
+{cli, api} -> operations -> {etcd -> bolt, bolt, kube, providers, scratch -> files, files}; cli -> files, signals;
 files -> {inputs, signals, lost_pages}; signals, inputs, lost_pages -> errors alone;
 bolt, etcd, kube, providers -> wire; all -> errors, text. Third-party packages have one home each.
 """
@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1] / "snaptool"
 ALLOWED = {
     "errors": set(),
     "text": set(),
+    "arguments": {"errors"},
     "wire": {"errors"},
     "signals": set(),
     "lost_pages": set(),
@@ -34,6 +35,7 @@ ALLOWED = {
     "embedded": {"errors", "text", "etcd", "kube", "providers"},
     "operations": {
         "errors",
+        "arguments",
         "inputs",
         "signals",
         "text",
@@ -52,7 +54,8 @@ ALLOWED = {
         "embedded",
     },
     "__main__": {"cli", "signals"},
-    "": {"errors", "operations", "providers", "etcd", "files"},
+    "api": {"errors", "arguments", "inputs", "embedded", "kube", "operations", "providers"},
+    "": {"api", "errors", "arguments", "operations", "providers"},
 }
 """Package -> packages of snaptool that it may import. The empty name is the package root."""
 

@@ -79,6 +79,7 @@ def list_command(
     TYPE is what kubectl takes: secrets, cm, deploy.apps, PLURAL.GROUP for a custom resource; a KEY-PREFIX begins with
     a slash. With --config each value is opened too, to tell whether it is lost or stale; exit code 3 when one is lost.
     """
+    from snaptool.operations.asked import Types
     from snaptool.operations.keys import keyring_for_reading
     from snaptool.operations.listing import listing
     from snaptool.operations.lives import life_of_namespace
@@ -99,7 +100,7 @@ def list_command(
         keyring = keys.keyring if read_with else None
         rows = listing(
             opened,
-            word,
+            Types(opened, keyring, revision).selected(word),
             None if all_namespaces else namespace,
             keyring,
             all_revisions=all_revisions,

@@ -112,6 +112,10 @@ class Types:
         definition = self.definition_of(found.resource, found.group)
         return definition.type if definition is not None else self._defined(word) or found
 
+    def selected(self, word: str | None) -> ResourceType | str | None:
+        """Find the type that a word names; the beginning of a key stays as it is. Raises UnknownType."""
+        return word if word is None or _is_key(word) else self.resolve(word)
+
     def _defined(self, word: str) -> ResourceType | None:
         wanted, _, group = word.lower().partition(".")
         version = _VERSIONED.fullmatch(group)

@@ -9,10 +9,12 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
+from snaptool.arguments import wrong_type
 from snaptool.containers import (
     DEFAULT,
     Located,
@@ -280,23 +282,29 @@ class OpenedSource:
 def _from_stdin(unpacking: Unpacking) -> Source:
     if sys.stdin is None:
         raise InputError("cannot read a snapshot from stdin: it is closed", code="cannot_read")
-    spool = receive(sys.stdin.buffer, unpacking)
+    return _from_stream(sys.stdin.buffer, "stdin", unpacking)
+
+
+def _from_stream(stream: BinaryIO, name: str, unpacking: Unpacking) -> Source:
+    spool = receive(stream, unpacking)
     try:
         source = Source(spool.readable_path)
     finally:
         spool.close()
-    source.path = Path("stdin")
+    source.path = Path(name)
     return source
 
 
-def open_source(path: Path, unpacking: Unpacking = DEFAULT) -> OpenedSource:
+def open_source(path: Path | bytes, unpacking: Unpacking = DEFAULT) -> OpenedSource:
     """Find the file that is to be read as a snapshot, and unpack it. Raises as `open_snapshot`, for no bolt file too.
 
     With `unpacking.broken` any file is taken.
     """
+    content = path if isinstance(path, bytes) else None
+    path = Path("bytes") if isinstance(path, bytes) else path
     notices: tuple[str, ...] = ()
     data_directory: Path | None = None
-    directory = path if path.is_dir() else None
+    directory = path if content is None and path.is_dir() else None
     located: Located | None = None
     if directory is not None and not _database_in(directory).is_file():
         located = find_in_directory(directory, unpacking.entry)
@@ -308,7 +316,10 @@ def open_source(path: Path, unpacking: Unpacking = DEFAULT) -> OpenedSource:
     elif directory is not None:
         data_directory = path if has_wal(path) else None
         path, notices = in_data_directory(path)
-    outer = _from_stdin(unpacking) if path == STDIN else Source(path)
+    if content is not None:
+        outer = _from_stream(BytesIO(content), "bytes", unpacking)
+    else:
+        outer = _from_stdin(unpacking) if path == STDIN else Source(path)
     with ExitStack() as undo:
         undo.callback(outer.close)
         found = unwrap(outer.fileno(), str(outer.path), unpacking)
@@ -326,14 +337,19 @@ def open_source(path: Path, unpacking: Unpacking = DEFAULT) -> OpenedSource:
         )
 
 
-def open_snapshot(path: Path | str, unpacking: Unpacking = DEFAULT, *, prefixes: Sequence[str] = ()) -> OpenedSnapshot:
+def open_snapshot(
+    path: str | os.PathLike[str] | bytes, unpacking: Unpacking = DEFAULT, *, prefixes: Sequence[str] = ()
+) -> OpenedSnapshot:
     """Open a snapshot file, a `member/snap/db`, an etcd data directory, or what a platform puts around one, read-only.
 
-    `-` is stdin. `prefixes`: the API servers' `--etcd-prefix`, where they are not to be found from the keys.
+    `-` is stdin; bytes are the content of a file. `prefixes`: the API servers' `--etcd-prefix`, where they are not to
+    be found from the keys.
     Raises InputError when there is nothing to open or something to open it with is missing, FormatError
     when there is no snapshot or it is damaged, OutputError when there is no room to unpack.
     """
-    found = open_source(Path(path), unpacking)
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        raise wrong_type("path", path, "a path, or the bytes of a snapshot")
+    found = open_source(path if isinstance(path, bytes) else Path(path), unpacking)
     source, notices, stated = found.source, found.notices, None
     try:
         snapshot = Snapshot(source.buffer, source.release_memory)

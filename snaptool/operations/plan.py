@@ -14,6 +14,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from snaptool.arguments import word_of
 from snaptool.bolt import (
     LeafChunk,
 )
@@ -91,6 +92,11 @@ class RewriteRequest:
     randomness: Randomness = field(default_factory=SystemRandomness)
     rewraps: Rewraps = field(default_factory=Rewraps)
     updates: Updates = field(default_factory=Updates)
+
+    def __post_init__(self) -> None:
+        # A word that is no member compares unequal to all of them, and would act as the one that nobody tests for.
+        object.__setattr__(self, "undecryptable", word_of(Undecryptable, self.undecryptable, "undecryptable"))
+        object.__setattr__(self, "undecodable", word_of(Undecodable, self.undecodable, "undecodable"))
 
 
 COPY, RESEAL, REBUILD, DROP, REPLACE = range(5)

@@ -834,12 +834,11 @@ def test_what_names_something_left_out_says_so(exporting: Exporting) -> None:
 
 
 def test_the_library_exports_as_the_command_does(tmp_path: Path) -> None:
-    from snaptool import ExportRequest, Output, export, open_snapshot
+    from snaptool import export
 
     source = write_objects(tmp_path / "c.db", namespace(), SECRET, MAP)
     parts: list[bytes] = []
-    with open_snapshot(source) as opened:
-        made = export(opened, ExportRequest(namespaces=("shop",)), Output(write=parts.append))
+    made = export(source, parts.append, namespaces="shop")
     documents = list(yaml.safe_load_all(b"".join(parts)))
     assert names(documents) == ["Namespace/shop", "Secret/db", "ConfigMap/settings"]
     assert made.kinds == {"Namespace": 1, "Secret": 1, "ConfigMap": 1}

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from snaptool import open_snapshot, survey
+from snaptool import inspect, open_snapshot
 from snaptool.errors import SnaptoolError
 from snaptool.files import SourceChanged
 from tests.support.cli import ROOT
@@ -154,10 +154,10 @@ def test_a_library_call_on_a_file_that_is_cut_raises(folder: Folder, size: int) 
     """A child process, as the wrong answer would be its end by SIGBUS."""
     code = (
         "import os, sys\n"
-        "from snaptool import SnaptoolError, open_snapshot, survey\n"
+        "from snaptool import SnaptoolError, inspect, open_snapshot\n"
         "opened = open_snapshot(sys.argv[1])\n"
         "os.truncate(sys.argv[1], int(sys.argv[2]))\n"
-        "for call in (lambda: survey(opened), lambda: [chunk.keys for chunk in opened.snapshot.records()]):\n"
+        "for call in (lambda: inspect(opened), lambda: [chunk.keys for chunk in opened.snapshot.records()]):\n"
         "    try:\n"
         "        call()\n"
         "    except SnaptoolError as error:\n"
@@ -176,7 +176,7 @@ def test_what_was_found_in_lost_pages_is_not_believed(folder: Folder) -> None:
     with pytest.raises(SourceChanged), open_snapshot(folder.source) as opened:  # noqa: PT012 - it is about the end
         os.truncate(folder.source, 8192)
         with pytest.raises(SnaptoolError):
-            survey(opened)
+            inspect(opened)
 
 
 def test_times_that_are_put_back_do_not_hide_a_change(folder: Folder) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from snaptool.arguments import word_of
 from snaptool.errors import InputError
 from snaptool.kube import ResourceKey, ResourceType, UnknownType, resolve_type
 from snaptool.kube.export import Cleaning
@@ -100,6 +101,8 @@ class ExportRequest:
     undecryptable: Lost = Lost.STOP
 
     def __post_init__(self) -> None:
+        for name, words in (("secrets", Secrets), ("volumes", Volumes), ("undecryptable", Lost)):
+            object.__setattr__(self, name, word_of(words, getattr(self, name), name))
         only_cluster = self.types and all(one.type.namespaced is False for one in self.types)
         if not (self.namespaces or self.every_namespace or only_cluster):
             raise InputError(

@@ -1,0 +1,559 @@
+"""The library: one function for each command, on paths, bytes or opened snapshots, with typed results.
+
+Each does what its command does, and keeps the same promises. A snapshot is a path (also of what platforms put around
+one), its bytes, or an `OpenedSnapshot`; a configuration is a path, its bytes, an `EncryptionConfig`, a `Keyring`, or
+several of the first three. `progress` is called with a step, how much is done, and of how much. `note` is called with
+sentences that the command would print beside its result.
+
+What is wanted is given by words as on the command line; another word is an `UnknownWord`, a wrong type a `WrongType`,
+which are a ValueError and a TypeError too. A key service that does not answer raises a KeyServiceError: a result that
+counts its values as lost would be wrong.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from snaptool.arguments import require_bool, require_count, texts, word_of, wrong_type
+from snaptool.embedded import Recovered, find_embedded, passphrases
+from snaptool.errors import InputError
+from snaptool.inputs import read_input
+from snaptool.kube.kinds import as_served, decode_object
+from snaptool.operations import diff as diffing
+from snaptool.operations import export as exporting
+from snaptool.operations import rewrite as rewriting
+from snaptool.operations import verify as verifying
+from snaptool.operations.asked import Types
+from snaptool.operations.coverage import joined
+from snaptool.operations.embedding import carried_files, plan_embedded
+from snaptool.operations.findings import Severity
+from snaptool.operations.keys import NO_KMS_OPTIONS, KmsOptions, asking_keyring, keyring_for_reading, keys_for_rewriting
+from snaptool.operations.listing import ListedRecord, listing
+from snaptool.operations.object import History, find_value, open_found, parse_target
+from snaptool.operations.object import history as history_of
+from snaptool.operations.opening import OpenedSnapshot, open_snapshot
+from snaptool.operations.plan import RewriteRequest, Undecodable, Undecryptable
+from snaptool.operations.rewrite import RewriteReport
+from snaptool.operations.survey import Survey, survey
+from snaptool.operations.sweep import Progress, no_progress
+from snaptool.operations.verify import Verification
+from snaptool.providers import EncryptionConfig, Keyring, read_configs
+
+Snapshot: TypeAlias = str | os.PathLike[str] | bytes | OpenedSnapshot
+Configuration: TypeAlias = str | os.PathLike[str] | bytes | EncryptionConfig
+Configurations: TypeAlias = Configuration | Sequence[Configuration] | Keyring
+Note: TypeAlias = Callable[[str], object]
+
+_LARGEST_CONFIG = 16 << 20
+_A_CONFIG = "a path, bytes, an EncryptionConfig, a Keyring, or several of the first three"
+
+
+def _silent(_sentence: str) -> None:
+    """Notes that nobody reads."""
+
+
+# --- what is passed -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _opened(snapshot: Snapshot, prefixes: str | Sequence[str], note: Note, name: str) -> Iterator[OpenedSnapshot]:
+    given = texts("prefixes", prefixes)
+    if isinstance(snapshot, OpenedSnapshot):
+        if given and given != snapshot.given_prefixes:
+            raise InputError(f"{name} is opened already: give prefixes to open_snapshot")
+        yield snapshot
+        return
+    if not isinstance(snapshot, (str, bytes, os.PathLike)):
+        raise wrong_type(name, snapshot, "a path, bytes, or an OpenedSnapshot")
+    with open_snapshot(snapshot, prefixes=given) as opened:
+        for notice in opened.notices:
+            note(notice)
+        yield opened
+
+
+def _target(value: object, name: str) -> Path:
+    if not isinstance(value, (str, os.PathLike)):
+        raise wrong_type(name, value, "a path")
+    return Path(value)
+
+
+def _configs(value: Configurations | None, name: str, note: Note, *, strict: bool = False) -> list[EncryptionConfig]:
+    """Read what was passed as one configuration or several. Raises WrongType, BadConfig, InputError."""
+    if value is None:
+        return []
+    if isinstance(value, Keyring):
+        raise wrong_type(name, value, "a path, bytes, an EncryptionConfig, or several: a Keyring has no KMS keys made")
+    several = value if isinstance(value, (list, tuple)) else (value,)
+    found: list[EncryptionConfig] = []
+    for one in several:
+        if isinstance(one, EncryptionConfig):
+            found.append(one)
+            continue
+        if isinstance(one, bytes):
+            content, called = one, name
+        elif isinstance(one, (str, os.PathLike)):
+            content, called = read_input(one, _LARGEST_CONFIG, "configuration", secret=b"secret"), os.fspath(one)
+        else:
+            raise wrong_type(name, one, _A_CONFIG)
+        held = read_configs(content, name=called, strict=strict)
+        for sentence in held.notes:
+            note(sentence)
+        found += held.configs
+    return found
+
+
+def _keyring(
+    opened: OpenedSnapshot, config: Configurations | None, kms: KmsOptions, note: Note, progress: Progress, **how: bool
+) -> Keyring | None:
+    """Make the keyring to read all values with; None where no configuration was given. Raises KeyServiceError."""
+    if config is None or isinstance(config, Keyring):
+        return config
+    keys = keyring_for_reading(opened, _configs(config, "config", note), kms, progress=progress, **how)
+    if keys.outage is not None:
+        raise keys.outage
+    return keys.keyring
+
+
+@contextmanager
+def _asking(config: Configurations | None, kms: KmsOptions, note: Note) -> Iterator[Keyring | None]:
+    """Make the keyring to read a few values with; a service is asked when one is opened."""
+    if config is None or isinstance(config, Keyring):
+        yield config
+        return
+    with asking_keyring(_configs(config, "config", note), kms) as (keyring, asking):
+        try:
+            yield keyring
+        finally:
+            failure = next((failure for keys in asking for failure in keys.failures), None)
+        if failure is not None:
+            raise failure
+
+
+def _require_words(words: Sequence[object], namespace: object) -> None:
+    for word in words:
+        if not isinstance(word, str):
+            raise wrong_type("the name", word, "a str: an etcd key, or a type and a name")
+    if namespace is not None and not isinstance(namespace, str):
+        raise wrong_type("namespace", namespace, "a str")
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def inspect(
+    snapshot: Snapshot,
+    config: Configurations | None = None,
+    *,
+    prefixes: str | Sequence[str] = (),
+    jobs: int = 1,
+    kms: KmsOptions = NO_KMS_OPTIONS,
+    progress: Progress = no_progress,
+    note: Note = _silent,
+) -> Survey:
+    """Take stock of a snapshot; with a configuration, open every value too.
+
+    Raises InputError, FormatError for a damaged file, KeyServiceError.
+    """
+    require_count(jobs=jobs)
+    with _opened(snapshot, prefixes, note, "snapshot") as opened:
+        keyring = _keyring(opened, config, kms, note, progress)
+        return survey(opened, keyring, jobs=jobs, progress=progress)
+
+
+def verify(
+    snapshot: Snapshot,
+    config: Configurations | None = None,
+    *,
+    prefixes: str | Sequence[str] = (),
+    live_only: bool = False,
+    jobs: int = 1,
+    kms: KmsOptions = NO_KMS_OPTIONS,
+    progress: Progress = no_progress,
+    note: Note = _silent,
+) -> Verification:
+    """Check a snapshot from its pages to its values. What is wrong is in the result; damage does not raise.
+
+    `live_only`: leave out what concerns older revisions alone. Raises InputError, KeyServiceError, and FormatError for
+    what is no snapshot at all.
+    """
+    require_bool(live_only=live_only)
+    require_count(jobs=jobs)
+    with _opened(snapshot, prefixes, note, "snapshot") as opened:
+        keyring = _keyring(opened, config, kms, note, progress)
+        return verifying.verify(opened, keyring, live_only=live_only, jobs=jobs, progress=progress)
+
+
+def list_keys(
+    snapshot: Snapshot,
+    what: str | None = None,
+    *,
+    namespace: str | None = None,
+    config: Configurations | None = None,
+    all_revisions: bool = False,
+    lost: bool = False,
+    prefixes: str | Sequence[str] = (),
+    skip_hash_check: bool = False,
+    jobs: int = 1,
+    kms: KmsOptions = NO_KMS_OPTIONS,
+    progress: Progress = no_progress,
+    note: Note = _silent,
+) -> tuple[ListedRecord, ...]:
+    """List the keys of a type (`secrets`, `deploy.apps`) or under a beginning (`/registry/pods/`), in their order.
+
+    `lost`: only values that no key opens or no API server can decode, for which a configuration is needed. Raises
+    UnknownType, WrongTrailer, FormatError, KeyServiceError.
+    """
+    require_bool(all_revisions=all_revisions, lost=lost, skip_hash_check=skip_hash_check)
+    require_count(jobs=jobs)
+    _require_words([] if what is None else [what], namespace)
+    if lost and config is None:
+        raise InputError("lost needs config: without keys no value opens")
+    with _opened(snapshot, prefixes, note, "snapshot") as opened:
+        keyring = _keyring(opened, config, kms, note, progress, skip_hash_check=skip_hash_check)
+        rows = listing(
+            opened,
+            Types(opened, keyring).selected(what),
+            namespace,
+            keyring,
+            all_revisions=all_revisions,
+            lost=lost,
+            skip_hash_check=skip_hash_check,
+            jobs=jobs,
+            progress=progress,
+        )
+        return tuple(rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredObject:
+    """One value of a snapshot, opened. `plaintext`: as kube-apiserver stored it; `live`: it is the current one.
+
+    `provider` and `key_name`: what opened it; `identity` and None where it is plaintext.
+    """
+
+    key: str
+    revision: int
+    live: bool
+    provider: str
+    key_name: str | None
+    plaintext: bytes = field(repr=False)
+
+    @property
+    def object(self) -> dict[str, Any]:
+        """The object, as an API server gives it. Raises NotAnObject."""
+        return as_served(decode_object(self.plaintext).shown(), self.revision)
+
+
+def get(
+    snapshot: Snapshot,
+    *name: str,
+    namespace: str | None = None,
+    revision: int | None = None,
+    config: Configurations | None = None,
+    prefixes: str | Sequence[str] = (),
+    skip_hash_check: bool = False,
+    kms: KmsOptions = NO_KMS_OPTIONS,
+    note: Note = _silent,
+) -> StoredObject:
+    """Open one value: `get(path, "secret", "smtp", namespace="shop")`, or by its etcd key.
+
+    Raises NoSuchKey, ValueLost, UnknownType, WrongTrailer, FormatError, KeyServiceError.
+    """
+    require_bool(skip_hash_check=skip_hash_check)
+    require_count(revision=revision)
+    _require_words(name, namespace)
+    with _opened(snapshot, prefixes, note, "snapshot") as opened, _asking(config, kms, note) as keyring:
+        target = parse_target(name, namespace, Types(opened, keyring, revision).resolve)
+        value = find_value(opened, target, revision, keyring=keyring, skip_hash_check=skip_hash_check)
+        found = open_found(opened, value, keyring)
+        if found.notice:
+            note(found.notice)
+        return StoredObject(
+            key=value.key.decode(errors="backslashreplace"),
+            revision=value.revision.main,
+            live=value.live,
+            provider=str(found.outcome.kind or value.header.provider),
+            key_name=found.outcome.key_name or value.header.key_name,
+            plaintext=found.plaintext,
+        )
+
+
+def history(
+    snapshot: Snapshot,
+    *name: str,
+    namespace: str | None = None,
+    config: Configurations | None = None,
+    prefixes: str | Sequence[str] = (),
+    skip_hash_check: bool = False,
+    kms: KmsOptions = NO_KMS_OPTIONS,
+    note: Note = _silent,
+) -> History:
+    """Return every stored revision of a key: what happened, and under which key its value is stored. Raises as `get`.
+
+    Lost values do not raise: they are entries with a `reason`.
+    """
+    require_bool(skip_hash_check=skip_hash_check)
+    _require_words(name, namespace)
+    with _opened(snapshot, prefixes, note, "snapshot") as opened, _asking(config, kms, note) as keyring:
+        target = parse_target(name, namespace, Types(opened, keyring).resolve)
+        return history_of(opened, target, keyring, skip_hash_check=skip_hash_check)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What differs between two snapshots by plaintext. `same`: how many values have the same stored bytes.
+
+    `re_encrypted`: the same plaintext in other bytes; `undecided`: what does not open on a side.
+    """
+
+    same: int
+    added: tuple[diffing.Difference, ...]
+    removed: tuple[diffing.Difference, ...]
+    changed: tuple[diffing.Difference, ...]
+    re_encrypted: tuple[diffing.Difference, ...]
+    undecided: tuple[diffing.Difference, ...]
+
+    @property
+    def differs(self) -> bool:
+        """Is anything added, removed or changed?"""
+        return bool(self.added or self.removed or self.changed)
+
+
+def diff(
+    a: Snapshot,
+    b: Snapshot,
+    *,
+    config: Configurations | None = None,
+    config_a: Configurations | None = None,
+    config_b: Configurations | None = None,
+    prefixes: str | Sequence[str] = (),
+    skip_hash_check: bool = False,
+    jobs: int = 1,
+    kms: KmsOptions = NO_KMS_OPTIONS,
+    progress: Progress = no_progress,
+    note: Note = _silent,
+) -> Comparison:
+    """Compare the current values of two snapshots by their plaintext; `config` is for both.
+
+    Raises WrongTrailer, FormatError, KeyServiceError.
+    """
+    require_bool(skip_hash_check=skip_hash_check)
+    require_count(jobs=jobs)
+    if config is not None and (config_a is not None or config_b is not None):
+        raise InputError("config is for both snapshots: give it, or config_a and config_b")
+    with _opened(a, prefixes, note, "a") as opened_a, _opened(b, prefixes, note, "b") as opened_b:
+        sides = [
+            diffing.DiffSide(opened, _keyring(opened, own or config, kms, note, progress))
+            for opened, own in ((opened_a, config_a), (opened_b, config_b))
+        ]
+        found = diffing.diff(sides[0], sides[1], skip_hash_check=skip_hash_check, jobs=jobs, progress=progress)
+        return Comparison(
+            same=found.same,
+            added=tuple(found.added),
+            removed=tuple(found.removed),
+            changed=tuple(found.changed),
+            re_encrypted=tuple(found.re_encrypted),
+            undecided=tuple(found.undecided),
+        )
+
+
+# --- writing --------------------------------------------------------------------------------------------------------
+
+
+def rewrite(
+    source: Snapshot,
+    target: str | os.PathLike[str] | None,
+    request: RewriteRequest | None = None,
+    *,
+    config: Configurations | None = None,
+    new_config: Configurations | None = None,
+    decrypt: bool = False,
+    undecryptable: Undecryptable | str = Undecryptable.STOP,
+    undecodable: Undecodable | str = Undecodable.KEEP,
+    allow_uncovered: bool = False,
+    compact: bool = False,
+    rewrap: bool = False,
+    update_embedded: bool = False,
+    keep_embedded: bool = False,
+    token: str | None = None,
+    container: str = "auto",
+    force: bool = False,
+    prefixes: str | Sequence[str] = (),
+    skip_hash_check: bool = False,
+    jobs: int = 1,
+    kms: KmsOptions = NO_KMS_OPTIONS,
+    progress: Progress = no_progress,
+    note: Note = _silent,
+) -> RewriteReport:
+    """Write every value of `source` to `target` under the first keys of `new_config`, or as plaintext with `decrypt`.
+
+    `target` None: do the same work and write nothing. `request`: everything about values at once, with keyrings, in
+    place of the words for them. `token`: the server token of k3s or RKE2, for `update_embedded`.
+
+    The report says `stopped` when values are lost and nobody said what to do with them; then nothing was written.
+    Raises InputError (UncoveredResources, EmbeddedConfigStale, TargetExists …), FormatError, OutputError,
+    KeyServiceError, ReadBackFailed.
+    """
+    place = None if target is None else _target(target, "target")
+    require_bool(force=force, skip_hash_check=skip_hash_check, update_embedded=update_embedded)
+    if request is not None:
+        if not isinstance(request, RewriteRequest):
+            raise wrong_type("request", request, "a RewriteRequest; configurations are given as config and new_config")
+        if config is not None or new_config is not None or decrypt:
+            raise InputError("request says everything about values: leave config, new_config and decrypt out")
+        with _opened(source, prefixes, note, "source") as opened:
+            return rewriting.rewrite(opened, place, request, container=container, force=force, progress=progress)
+    require_bool(decrypt=decrypt, allow_uncovered=allow_uncovered, compact=compact, rewrap=rewrap)
+    require_bool(keep_embedded=keep_embedded)
+    require_count(jobs=jobs)
+    lost, broken = (
+        word_of(Undecryptable, undecryptable, "undecryptable"),
+        word_of(Undecodable, undecodable, "undecodable"),
+    )
+    if token is not None:
+        if not isinstance(token, str):
+            raise wrong_type("token", token, "a str")
+        passphrases(token)
+    if decrypt == (new_config is not None):
+        raise InputError("exactly one of new_config and decrypt is needed")
+    if lost is Undecryptable.DELETE and config is None:
+        raise InputError("undecryptable='delete' needs config: without keys all that is encrypted would go")
+    old = _configs(config, "config", note)
+    written = joined(_configs(new_config, "new_config", note, strict=True))
+    with _opened(source, prefixes, note, "source") as opened:
+        updates = plan_embedded(
+            opened,
+            _carried(opened, old, token),
+            written,
+            update=update_embedded,
+            keep=keep_embedded,
+            token=token,
+            entropy=os.urandom,
+        )
+        for sentence in updates.notes:
+            note(sentence)
+        with keys_for_rewriting(
+            opened,
+            old,
+            () if written is None else (written,),
+            kms,
+            undecryptable=lost,
+            allow_uncovered=allow_uncovered,
+            skip_hash_check=skip_hash_check,
+            rewrap=rewrap,
+            progress=progress,
+        ) as keys:
+            made = RewriteRequest(
+                reading=keys.reading.keyring,
+                writing=keys.writing,
+                rewraps=keys.rewraps,
+                decrypt=decrypt,
+                undecryptable=lost,
+                undecodable=broken,
+                allow_uncovered=allow_uncovered,
+                compact=compact,
+                skip_hash_check=skip_hash_check,
+                updates=updates,
+                jobs=1 if kms.v1_dek_per_object else jobs,
+            )
+            return rewriting.rewrite(opened, place, made, container=container, force=force, progress=progress)
+
+
+def _carried(opened: OpenedSnapshot, configs: Sequence[EncryptionConfig], token: str | None) -> Recovered:
+    return find_embedded(opened.places, token=token, configs=configs, files=carried_files(opened))
+
+
+def repair(
+    source: Snapshot,
+    target: str | os.PathLike[str],
+    *,
+    container: str = "auto",
+    force: bool = False,
+    progress: Progress = no_progress,
+    note: Note = _silent,
+) -> RewriteReport:
+    """Write the same records to a fresh file: packed, without leftovers, with a right trailer. Raises as `rewrite`."""
+    require_bool(force=force)
+    place = _target(target, "target")
+    with _opened(source, (), note, "source") as opened:
+        return rewriting.repair(opened, place, container=container, force=force, progress=progress)
+
+
+def export(
+    snapshot: Snapshot,
+    to: str | os.PathLike[str] | Callable[[bytes], object],
+    *types: str,
+    namespaces: str | Sequence[str] = (),
+    every_namespace: bool = False,
+    config: Configurations | None = None,
+    cluster: exporting.Cluster | str | None = None,
+    secrets: exporting.Secrets | str = exporting.Secrets.INCLUDE,
+    volumes: exporting.Volumes | str = exporting.Volumes.KEEP,
+    undecryptable: exporting.Lost | str = exporting.Lost.STOP,
+    keep_allocated: bool = False,
+    keep_api_versions: bool = False,
+    raw: bool = False,
+    revision: int | None = None,
+    force: bool = False,
+    prefixes: str | Sequence[str] = (),
+    skip_hash_check: bool = False,
+    kms: KmsOptions = NO_KMS_OPTIONS,
+    progress: Progress = no_progress,
+    note: Note = _silent,
+) -> exporting.Exported:
+    """Write objects as manifests for `kubectl apply`: `export(path, "shop", namespaces="shop", config="enc.yaml")`.
+
+    `to`: a directory, a file (*.yaml, *.json), or what is called with the bytes of one stream. `types`: `secrets`,
+    `secret/smtp`. Raises NothingToExport, ValuesLost, InputError, OutputError, FormatError, KeyServiceError; then
+    nothing was written.
+    """
+    require_bool(every_namespace=every_namespace, keep_allocated=keep_allocated, raw=raw, force=force)
+    require_bool(keep_api_versions=keep_api_versions, skip_hash_check=skip_hash_check)
+    require_count(revision=revision)
+    stream = to if callable(to) else None
+    request = exporting.ExportRequest(
+        namespaces=texts("namespaces", namespaces),
+        every_namespace=every_namespace,
+        types=exporting.parse_types(texts("types", types)),
+        cluster=None if cluster is None else word_of(exporting.Cluster, cluster, "cluster"),
+        secrets=word_of(exporting.Secrets, secrets, "secrets"),
+        volumes=word_of(exporting.Volumes, volumes, "volumes"),
+        undecryptable=word_of(exporting.Lost, undecryptable, "undecryptable"),
+        keep_allocated=keep_allocated,
+        keep_api_versions=keep_api_versions,
+        raw=raw,
+        revision=revision,
+    )
+    output = exporting.Output(
+        to=None if stream is not None else _target(to, "to"),
+        write=_nowhere if stream is None else stream,
+        force=force,
+    )
+    with _opened(snapshot, prefixes, note, "snapshot") as opened:
+        keyring = _keyring(opened, config, kms, note, progress, skip_hash_check=skip_hash_check)
+        return exporting.export(opened, request, output, keyring, skip_hash_check=skip_hash_check, progress=progress)
+
+
+def _nowhere(_data: bytes) -> None:
+    """Take the bytes of a stream that is not written."""
+
+
+__all__ = [
+    "Comparison",
+    "Severity",
+    "StoredObject",
+    "diff",
+    "export",
+    "get",
+    "history",
+    "inspect",
+    "list_keys",
+    "repair",
+    "rewrite",
+    "verify",
+]

@@ -22,7 +22,7 @@ from snaptool.kube import (
 )
 from snaptool.kube.kinds import decode_object, json_text, yaml_text
 from snaptool.kube.objects import decode_envelope
-from tests.support.kinds import numbers_alike, yaml_values
+from tests.support.kinds import known_kinds, numbers_alike, yaml_values
 from tests.unit.kube.builders import config_map, envelope
 from tests.unit.kube.test_objects import CUSTOM, CUSTOM_CBOR, SECRET
 
@@ -113,7 +113,9 @@ def damaged_objects(draw: st.DrawFn) -> bytes:
     st.one_of(
         st.binary(max_size=200),
         damaged_objects(),
-        st.binary(max_size=200).map(lambda raw: envelope("v1", "Secret", raw)),
+        st.builds(
+            lambda kind, raw: envelope(kind[0], kind[1], raw), st.sampled_from(known_kinds()), st.binary(max_size=200)
+        ),
         st.binary(max_size=60).map(lambda rest: b"\xd9\xd9\xf7\xa4" + rest),
         st.text(max_size=60).map(lambda rest: b"apiVersion: v1\nkind: K\n" + rest.encode()),
     )

@@ -12,8 +12,15 @@ from typing import Any
 
 import yaml
 
+from snaptool.kube.kinds import table
+
 VECTORS = Path(__file__).parents[1] / "golden" / "kinds"
 BY_RELEASE = ("v0.20", "v0.27", "v0.34", "v0.37", "other-releases")
+
+
+def known_kinds() -> tuple[tuple[str, str], ...]:
+    """Every apiVersion and kind of the table."""
+    return tuple(table._lines().kinds)
 
 
 def vectors(name: str) -> Iterator[dict[str, Any]]:

@@ -8,22 +8,18 @@ order: the printers sort.
 from snaptool.kube.kinds.crds import (
     CRD_KIND,
     CRD_V1,
-    crd_to_v1,
-    is_stored_crd,
     mapping,
     pruned,
     pruning_schema,
     version_names,
 )
 from snaptool.kube.kinds.printing import json_text, list_text, yaml_text
-from snaptool.kube.kinds.reader import UNKNOWN, Decoded, Plain, UnknownField, decode_object, is_refused
+from snaptool.kube.kinds.reader import Decoded, Plain, decode_object, is_refused
 from snaptool.kube.kinds.served import as_served, without_managed_fields
 from snaptool.kube.kinds.table import (
     FIRST_RELEASE,
     LAST_RELEASE,
-    FieldType,
     fields_of,
-    known_kinds,
     list_keys,
     message_of,
 )
@@ -33,19 +29,13 @@ __all__ = [
     "CRD_V1",
     "FIRST_RELEASE",
     "LAST_RELEASE",
-    "UNKNOWN",
     "Decoded",
-    "FieldType",
     "Plain",
-    "UnknownField",
     "as_served",
-    "crd_to_v1",
     "decode_object",
     "fields_of",
     "is_refused",
-    "is_stored_crd",
     "json_text",
-    "known_kinds",
     "list_keys",
     "list_text",
     "mapping",

@@ -117,11 +117,6 @@ def message_of(api_version: str, kind: str) -> str | None:
     return _lines().kinds.get((api_version, kind))
 
 
-def known_kinds() -> tuple[tuple[str, str], ...]:
-    """Return every apiVersion and kind of the table."""
-    return tuple(_lines().kinds)
-
-
 def list_keys(message: str) -> dict[int, tuple[str, ...]]:
     """Return the lists of a message whose items must differ: field number to the keys of a map; none: a set."""
     return _lines().lists.get(message, {})

@@ -128,6 +128,8 @@ deviceclasses.resource.k8s.io devicetaintrules.resource.k8s.io resourceclaims.re
 resourceclaimtemplates.resource.k8s.io(n) resourcepoolstatusrequests.resource.k8s.io resourceslices.resource.k8s.io
 podsecuritypolicies.policy podpresets.settings.k8s.io(n) auditsinks.auditregistration.k8s.io
 clustercidrs.networking.k8s.io podschedulingcontexts.resource.k8s.io(n) resourceclasses.resource.k8s.io
+podschedulings.resource.k8s.io(n) resourceclaimparameters.resource.k8s.io(n)
+resourceclassparameters.resource.k8s.io(n) evictions.lifecycle.k8s.io(n)
 """
 BUILT_IN = _TABLE.split()
 

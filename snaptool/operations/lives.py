@@ -19,8 +19,8 @@ from snaptool.operations.labels import header_of, resource_of
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.providers import Keyring, Kind
 
-Marked = Callable[[StoredRecord], bool | None]
-"""Says whether the object of a record is being deleted; None where that cannot be read."""
+Look = Callable[[StoredRecord], tuple[bool | None, int]]
+"""Says whether the object of a record is being deleted, None where that cannot be read, and which version it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,39 +28,40 @@ class Life:
     """The last life of a key. `marked`, `deleted`: revisions, 0 where that did not happen.
 
     `whole`: the last revision at which it was there and not being deleted, which may be compacted away; 0 where its
-    deletion never began.
+    deletion never began, or it was never there before.
     """
 
     marked: int
     deleted: int
-
-    @property
-    def whole(self) -> int:
-        """The last revision at which it was there and not being deleted."""
-        return max((self.marked or self.deleted) - 1, 0)
+    whole: int
 
 
-def last_life(records: Sequence[StoredRecord], marked: Marked, until: int | None = None) -> Life | None:
+def last_life(records: Sequence[StoredRecord], look: Look, until: int | None = None) -> Life | None:
     """Follow the last life of a key, up to a revision. None where there is none. `records`: of one key, in order."""
     records = [one for one in records if until is None or one.revision.main <= until]
     if not records:
         return None
     deleted = records[-1].revision.main if records[-1].tombstone else 0
-    first_mark = 0
+    first_mark, version = 0, 1
     for record in reversed(records[:-1] if deleted else records):
-        found = None if record.tombstone else marked(record)
-        if record.tombstone or found is False:
+        if record.tombstone:
+            break
+        found, version = look(record)
+        if found is False:
+            version += 1  # this one is whole, and comes before the mark
             break
         if found:
             first_mark = record.revision.main
-    return Life(first_mark, deleted)
+    end = first_mark or deleted
+    return Life(first_mark, deleted, end - 1 if end and (version > 1 or not first_mark) else 0)
 
 
-def marks_of(opened: OpenedSnapshot, keyring: Keyring | None) -> Marked:
+def looking(opened: OpenedSnapshot, keyring: Keyring | None) -> Look:
     """Make what `last_life` asks, with the keys at hand."""
 
-    def marked(record: StoredRecord) -> bool | None:
-        stored = decode_key_value(opened.snapshot.stored_value(record)).value
+    def look(record: StoredRecord) -> tuple[bool | None, int]:
+        value = decode_key_value(opened.snapshot.stored_value(record))
+        stored = value.value
         plaintext: bytes | None = stored
         if header_of(stored).kind is not Kind.IDENTITY:
             chain = (keyring or Keyring()).chain_for(resource_of(record.key, opened.prefixes).group_resource)
@@ -68,10 +69,10 @@ def marks_of(opened: OpenedSnapshot, keyring: Keyring | None) -> Marked:
         try:
             metadata = decode_object(plaintext or b"").tree.get("metadata")
         except FormatError:
-            return None
-        return isinstance(metadata, dict) and bool(metadata.get("deletionTimestamp"))
+            return None, value.version
+        return isinstance(metadata, dict) and bool(metadata.get("deletionTimestamp")), value.version
 
-    return marked
+    return look
 
 
 def life_of_namespace(
@@ -81,5 +82,5 @@ def life_of_namespace(
     kind = resolve_type("namespaces")
     keys = [key for prefix in opened.prefixes for key in key_prefixes(kind, None, namespace, prefix=prefix)]
     found = opened.snapshot.history_of(keys)
-    marked = marks_of(opened, keyring)
-    return next((last_life(found[key], marked, until) for key in keys if key in found), None)
+    look = looking(opened, keyring)
+    return next((last_life(found[key], look, until) for key in keys if key in found), None)

@@ -29,7 +29,7 @@ from snaptool.operations.crypto import Outcome, open_value, plaintext_digest
 from snaptool.operations.judging import expected_of
 from snaptool.operations.labels import Header, header_of, resource_of
 from snaptool.operations.listing import beginning, ending
-from snaptool.operations.lives import last_life, marks_of
+from snaptool.operations.lives import last_life, looking
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.reasons import explain, server_message
 from snaptool.providers import Chain, Keyring, Kind, Reason
@@ -187,7 +187,7 @@ def _value_of(
     record = until[-1]
     if record.tombstone:
         hint = "nothing older is stored"
-        life = last_life(until, marks_of(opened, keyring))
+        life = last_life(until, looking(opened, keyring))
         if len(until) > 1 and life is not None:
             before = (one for one in reversed(until[:-1]) if one.revision.main <= life.whole)
             last = next(before, until[-2]).revision.main

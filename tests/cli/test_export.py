@@ -679,6 +679,26 @@ def test_50_the_right_revision_is_compacted(exporting: Exporting) -> None:
     assert "compacted at 6" in ran.stderr
 
 
+def test_a_namespace_that_is_being_deleted_says_where_it_is_whole(exporting: Exporting) -> None:
+    *before, _ = deletion(SECRET, MAP)  # the Namespace is still there
+    exporting.write(*before)
+    assert names(exporting("-n", "shop")) == ["Namespace/shop"]
+    assert "being deleted since 2026-03-02T09:00:00Z" in exporting.notes
+    assert "--revision 4 is from before" in exporting.notes
+    exporting.write(*before, compacted=6)
+    exporting("-n", "shop")
+    assert "is from before" not in exporting.notes
+
+
+def test_a_namespace_that_never_was_whole_has_no_revision_named(exporting: Exporting) -> None:
+    exporting.write(MAP, namespace(deletionTimestamp="2026-03-02T09:00:00Z"))
+    ran = exporting.snaptool("export", exporting.source, "-n", "shop", "--revision", "3")
+    assert ran.code == 1
+    assert "was being deleted" in ran.stderr
+    assert "--revision 2" not in ran.stderr
+    assert "at no earlier revision" in ran.stderr
+
+
 def test_50_list_and_get_name_the_same_revision(exporting: Exporting) -> None:
     marked = SECRET | {"metadata": SECRET["metadata"] | {"deletionTimestamp": "2026-03-02T09:00:00Z"}}
     exporting.write(namespace(), SECRET, namespace(deletionTimestamp="x"), marked, gone(SECRET), gone(namespace()))

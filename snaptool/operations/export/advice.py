@@ -49,15 +49,18 @@ class NoteBook:
             yield f"{hidden:,} more notes; --report has all of them"
 
 
-def general_notes(chosen: Chosen, request: ExportRequest, crds: dict[str, str]) -> Iterator[str]:
-    """Yield what is not about one exported object. `crds`: what is known about definitions that are not here."""
+def general_notes(chosen: Chosen, request: ExportRequest, crds: dict[str, str], whole: dict[str, int]) -> Iterator[str]:
+    """Yield what is not about one exported object.
+
+    `crds`: what is known about definitions that are not here; `whole`: revisions before deletions of namespaces.
+    """
     if request.raw:
         return
     for namespace, since in chosen.facts.terminating.items():
         if request.includes(namespace) and namespace in chosen.found_namespaces:
             yield (
                 f"namespace {namespace} was being deleted since {since}: what had been deleted before the backup is "
-                "not in it"
+                f"not in it{f'; --revision {whole[namespace]} is from before' if namespace in whole else ''}"
             )
     yield from _webhook_notes(chosen)
     yield from _definition_notes(chosen, crds)

@@ -26,7 +26,7 @@ from snaptool.operations.export.reporting import Report, shown_key
 from snaptool.operations.export.request import ENDING_FORMATS, ExportRequest, Format, Lost, Secrets
 from snaptool.operations.export.rows import LostValue, Reader, Row, collect_rows
 from snaptool.operations.export.sinks import Folder, Sink, Stream, is_an_export
-from snaptool.operations.lives import last_life, life_of_namespace, marks_of
+from snaptool.operations.lives import last_life, life_of_namespace, looking
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.sweep import Progress, no_progress
 from snaptool.providers import Keyring
@@ -223,6 +223,8 @@ class _Job:
         if being_deleted and found is not None:
             what = f"namespace {namespace} was being deleted at revision {until}: marked at {found.marked}"
         whole = found.whole if found else last_with_objects(snapshot, namespace, chosen.rows.prefixes)
+        if being_deleted and not whole:
+            return NothingToExport(what, hint="it is in this file at no earlier revision; a named TYPE is exported")
         if not whole:
             later = life_of_namespace(self._opened, namespace, self._keyring)
             hint = "`snaptool list SNAPSHOT namespaces` shows which there are"
@@ -254,8 +256,8 @@ class _Job:
         what = f"there is no {said} at revision {until or snapshot.current_revision}"
         keys = self._keys_of(said, chosen.rows.prefixes)
         found = snapshot.history_of(keys)
-        marked = marks_of(self._opened, self._keyring)
-        lives = [one for key in keys if (one := last_life(found.get(key, []), marked, until)) is not None]
+        look = looking(self._opened, self._keyring)
+        lives = [one for key in keys if (one := last_life(found.get(key, []), look, until)) is not None]
         if not lives or not lives[0].whole:
             return NothingToExport(what, hint="`snaptool list` shows which objects there are, and in which namespaces")
         return self._with_revision(what, lives[0].whole, "", chosen.rows.prefixes)
@@ -350,7 +352,8 @@ class _Job:
                 made.left_out[str(reason)] += 1
         if made.apart:
             made.left_out[str(Leave.OWNED)] += made.apart
-        notes = [*self._book.lines(), *general_notes(chosen, self._request, self._gone_definitions(chosen))]
+        gone, whole = self._gone_definitions(chosen), self._whole_before(chosen)
+        notes = [*self._book.lines(), *general_notes(chosen, self._request, gone, whole)]
         if made.pruned:
             notes.append(
                 f"{len(made.pruned):,} custom resources have fields that their schema does not name; a server does not "
@@ -367,6 +370,15 @@ class _Job:
             target = None if self._output.to is None else str(self._output.to)
             made.commands = tuple(commands(self._written, target, tree=self._tree))
 
+    def _whole_before(self, chosen: Chosen) -> dict[str, int]:
+        """Find the revisions at which namespaces that are being deleted were whole, if they are still there."""
+        whole = {}
+        for namespace in filter(self._request.includes, chosen.facts.terminating):
+            life = life_of_namespace(self._opened, namespace, self._keyring, self._request.revision)
+            if life is not None and life.whole >= max(self._opened.snapshot.compacted_revision, 1):
+                whole[namespace] = life.whole
+        return whole
+
     def _gone_definitions(self, chosen: Chosen) -> dict[str, str]:
         """Look for definitions of exported custom resources that are not there any more."""
         snapshot, gone = self._opened.snapshot, {}
@@ -382,7 +394,7 @@ class _Job:
             for key in key_prefixes(resolve_type("crd"), None, name, prefix=prefix)
         }
         for key, records in snapshot.history_of(keys).items() if keys else ():
-            found = last_life(records, marks_of(self._opened, self._keyring), self._request.revision)
+            found = last_life(records, looking(self._opened, self._keyring), self._request.revision)
             if found is not None and found.whole:
                 kept = found.whole >= snapshot.compacted_revision
                 has = f"--revision {found.whole} has it" if kept else f"revision {found.whole} is compacted"

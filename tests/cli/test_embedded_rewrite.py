@@ -200,7 +200,7 @@ def test_openshift_takes_its_own_keys_and_refuses_new_ones(snaptool: Snaptool, n
     )
     assert same.code == exits.DONE
     rows = [row for row in same.json["values"] if row["from"]["provider"] != "identity" and row["to"]]
-    assert {row["to"]["key"] for row in rows} == {"2"}
+    assert {row["to"]["key_name"] for row in rows} == {"2"}
     target.unlink()
     other: list[str | Path] = ["-c", everything, "--new-config", new, "--allow-uncovered"]
     ran = snaptool("rewrite", OPENSHIFT, target, *other, "-o", "json")

@@ -31,6 +31,7 @@ def blocks(language: str) -> list[object]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     shutil.copytree(ROOT / "samples", tmp_path / "samples")
+    shutil.copytree(ROOT / "tests" / "golden" / "containers", tmp_path / "tests" / "golden" / "containers")
     return tmp_path
 
 

@@ -82,13 +82,12 @@ def platform_next(platforms: Sequence[str], target: Path, layers: Sequence[str],
     """
     steps = []
     plain, unpack = _unpacked(target, layers, whole="openshift" in platforms)
-    takes_it = _takes_as_it_is(platforms, layers)
-    if unpack and not takes_it:
+    restoring = [platform for platform in platforms if platform in _RESTORES]
+    if unpack and not (restoring and all(_takes_as_it_is(platform, layers) for platform in restoring)):
         steps.append(Step("unpack", ("a restore takes the plain snapshot:", f"  {unpack}")))
-    for platform in platforms:
-        if platform in _RESTORES:
-            where = target if takes_it else plain
-            steps.append(Step("restore", tuple(line.replace("FILE", quoted(where)) for line in _RESTORES[platform])))
+    for platform in restoring:
+        where = target if _takes_as_it_is(platform, layers) else plain
+        steps.append(Step("restore", tuple(line.replace("FILE", quoted(where)) for line in _RESTORES[platform])))
     if bootstrap and {"k3s", "rke2"} & set(platforms):
         steps.append(
             Step(
@@ -117,10 +116,10 @@ def platform_next(platforms: Sequence[str], target: Path, layers: Sequence[str],
 _BY_ETCDUTL = "restore it on every member, each with its own --name and peer URLs (etcd 3.6 and newer: etcdutl):"
 
 
-def _takes_as_it_is(platforms: Sequence[str], layers: Sequence[str]) -> bool:
+def _takes_as_it_is(platform: str, layers: Sequence[str]) -> bool:
     """Say whether the platform's own command takes the container: not k3s' zip, which its releases of 2026 refuse."""
     archive = layers[-1].partition(":")[0] if layers else ""
-    return not layers or (archive == "zip" and "rke1" in platforms) or (archive == "tar" and "k0s" in platforms)
+    return not layers or (archive, platform) in {("zip", "rke1"), ("tar", "k0s")}
 
 
 def _unpacked(target: Path, layers: Sequence[str], *, whole: bool) -> tuple[Path, str]:

@@ -135,7 +135,13 @@ def _ordered(keys: Iterable[str]) -> list[str]:
     by_code_point = sorted(keys)
     if "".join(by_code_point).isalpha():
         return by_code_point
+    if len(by_code_point) > _CACHED_KEYS:
+        return sorted(by_code_point, key=_NATURAL_KEY)
     return list(_natural(tuple(by_code_point)))
+
+
+_CACHED_KEYS = 64
+"""Labels and managed fields come again and again; what is larger is seldom seen twice, and would fill memory."""
 
 
 @lru_cache(maxsize=2048)

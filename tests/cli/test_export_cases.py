@@ -130,6 +130,11 @@ def test_05_what_apply_refuses_goes_apart_with_a_command_of_its_own(snaptool: Sn
     ]
 
 
+def test_05_in_a_stream_the_way_out_is_named(snaptool: Snaptool) -> None:
+    ran, _, _ = run_case(snaptool, "05-duplicate-list-keys")
+    assert "--to DIRECTORY puts them apart, for `kubectl create`" in ran.stderr
+
+
 def test_10_pruned_paths_stand_in_the_report(snaptool: Snaptool) -> None:
     folder = "10-cr-pruned-fields"
     ran, _, report = run_case(snaptool, folder)

@@ -178,3 +178,5 @@ def _stream_commands(written: Written, target: str | None) -> Iterator[tuple[str
     if written.definitions and written.custom:
         before = "twice: the first time kubectl does not know the kinds that it has just created" if target else before
     yield before, f"kubectl apply --server-side -f {file}"
+    if CREATE in written.folders:
+        yield "some of these objects it refuses, see above: --to DIRECTORY puts them apart, for `kubectl create`", ""

@@ -25,6 +25,7 @@ import click
 
 from snaptool import signals
 from snaptool.cli import exits
+from snaptool.cli.command import misplaced, missed
 from snaptool.cli.outside import from_outside
 from snaptool.cli.render import OutputFailed, echo, json_text, print_json, printed
 from snaptool.cli.render import begin as begin_output
@@ -33,19 +34,21 @@ from snaptool.inputs import remembering_inputs
 from snaptool.text import printable
 
 _COMMANDS = {
-    "inspect": "inspect",
-    "verify": "verify",
-    "list": "listing",
-    "get": "object",
-    "history": "object",
-    "diff": "diff",
-    "export": "export",
-    "rewrite": "rewrite",
-    "repair": "rewrite",
-    "config": "config",
-    "kms": "kms",
-    "scratch": "scratch",
+    "inspect": ("inspect", "Describe a snapshot and the keys it is stored under"),
+    "verify": ("verify", "Check pages, records and values"),
+    "list": ("listing", "List keys, and what each value is stored under"),
+    "get": ("object", "Show objects, decrypted, as kubectl does"),
+    "history": ("object", "Show every stored revision of a key"),
+    "diff": ("diff", "Compare two snapshots by plaintext"),
+    "export": ("export", "Write objects as manifests for kubectl apply"),
+    "rewrite": ("rewrite", "Re-encrypt, decrypt or prune a snapshot"),
+    "repair": ("rewrite", "Write the same records to a clean file"),
+    "config": ("config", "Make, check or extract an EncryptionConfiguration"),
+    "kms": ("kms", "Check KMS plugins, plan and save their answers"),
+    "scratch": ("scratch", "Serve a copy with a real etcd"),
+    "help": ("command", "Show the help of a command"),
 }
+"""Each with its module and what it does, in at most 55 characters: help fits 80 columns."""
 
 
 class _Group(click.Group):
@@ -57,9 +60,20 @@ class _Group(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         if cmd_name not in _COMMANDS:
             return None
-        module = importlib.import_module(f"snaptool.cli.{_COMMANDS[cmd_name]}")
+        module = importlib.import_module(f"snaptool.cli.{_COMMANDS[cmd_name][0]}")
         command: click.Command = getattr(module, f"{cmd_name}_command")
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - the same
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            raise missed(ctx, self, args)
+        return super().resolve_command(ctx, args)
 
 
 @click.group(
@@ -69,10 +83,10 @@ class _Group(click.Group):
 )
 @click.version_option(package_name="snaptool", message="snaptool %(version)s")
 def cli() -> None:
-    """Rewrite etcd snapshots of Kubernetes clusters.
+    """Re-encrypt, decrypt, prune or repair etcd snapshots of Kubernetes clusters, offline.
 
-    Open every value with the old EncryptionConfiguration, write it under a new one or in clear, or drop what no key
-    opens. The source is never changed; the target is whole and verified, or absent.
+    Open every value with the old EncryptionConfiguration, write it under a new one or as plaintext, or drop what no
+    key opens. The source is never changed; the target is whole and verified, or absent.
     """
 
 
@@ -150,12 +164,17 @@ def _run(arguments: list[str]) -> int:
 
 
 def _fail(arguments: list[str], error: SnaptoolError) -> int:
+    hint = (misplaced(cli, arguments) if error.code in _UNUSABLE else "") or error.hint
     _say(f"error: {error}")
-    if error.hint:
-        _say(f"       {error.hint}")
+    if hint:
+        _say(f"       {hint}")
     _say_written()
-    _print_failure(arguments, error.code, str(error), error.hint, error.place)
+    _print_failure(arguments, error.code, str(error), hint, error.place)
     return exits.exit_code(error)
+
+
+_UNUSABLE = {"cannot_read", "cannot_use_path", "not_a_regular_file"}
+"""Codes of paths that cannot be read: the arguments may be in the wrong order."""
 
 
 def _fail_by_bug(arguments: list[str], error: Exception) -> int:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from snaptool.cli import exits, options
+from snaptool.cli.command import Command
 from snaptool.cli.embedded import Embedding, read_token, token_option
 from snaptool.cli.render import Terminal, confirm, echo, print_json, print_table, print_text
 from snaptool.errors import InputError
@@ -30,7 +31,7 @@ def config_command() -> None:
     """Make, check or extract an EncryptionConfiguration."""
 
 
-@config_command.command("new")
+@config_command.command("new", cls=Command, short_help="Make a configuration with a fresh key")
 @click.option(
     "--provider",
     type=click.Choice(["secretbox", "aesgcm", "aescbc", "identity"]),
@@ -146,7 +147,7 @@ def _write_all(files: Sequence[tuple[Path, str]], *, force: bool) -> None:
             draft.publish()
 
 
-@config_command.command("extract")
+@config_command.command("extract", cls=Command, short_help="Take one out of a snapshot")
 @options.snapshot_argument()
 @options.config_option(help_text="EncryptionConfiguration that opens what the snapshot carries; may be repeated.")
 @token_option
@@ -195,9 +196,9 @@ _EXTRACTED = """\
 """
 
 
-@config_command.command("check")
+@config_command.command("check", cls=Command, short_help="Check one as kube-apiserver does")
 @click.argument("file", metavar="FILE")
-@click.option("--automatic-reload", is_flag=True, help="The API servers reload the file by themselves.")
+@click.option("--automatic-reload", is_flag=True, help="Apply the rules for servers that reload the file themselves.")
 @click.option("--before-1.31", "lenient", is_flag=True, help="Apply the rules of Kubernetes before 1.31.")
 @options.output_option()
 @options.terminal_options

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snaptool.cli import exits, options
+from snaptool.cli.command import Command
 from snaptool.cli.comparing import Side, print_object_diff
 from snaptool.cli.embedded import Embedding, embedded_options
 from snaptool.cli.looking import SHOWN_REASONS, asking, examples, namespace_option, open_for_reading, tell_namespace
 from snaptool.cli.render import Terminal, echo, print_json_members, print_sentence, print_table
-from snaptool.errors import InputError
 
 if TYPE_CHECKING:
     from snaptool.operations.diff import Diff, Difference, DiffValue
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
 @click.command(
     "diff",
+    cls=Command,
     epilog=examples(
         "snaptool diff before.db after.db --config-a old.yaml --config-b new.yaml",
+        "snaptool diff monday.db friday.db --config enc.yaml",
         "snaptool diff before.db after.db deploy web -n shop",
     ),
 )
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 @click.argument("words", metavar="[KEY | TYPE NAME]", nargs=-1)
 @namespace_option
 @click.option("--show-managed-fields", is_flag=True, help="Compare metadata.managedFields of the object too.")
+@options.config_option(help_text="EncryptionConfiguration to read both with; may be repeated, tried in order.")
 @options.config_option("--config-a", "EncryptionConfiguration to read A with; may be repeated, tried in order.")
 @options.config_option("--config-b", "EncryptionConfiguration to read B with; may be repeated, tried in order.")
 @embedded_options
@@ -49,6 +52,7 @@ def diff_command(
     b: Path,
     words: tuple[str, ...],
     namespace: str | None,
+    configs: tuple[str, ...],
     config_as: tuple[str, ...],
     config_bs: tuple[str, ...],
     embedding: Embedding,
@@ -69,11 +73,12 @@ def diff_command(
     from snaptool.operations.diff import DiffSide, diff
     from snaptool.operations.keys import keyring_for_reading, kms_configs
 
-    if [*config_as, *config_bs].count("-") > 1:
-        raise InputError("stdin can be read once only", hint="put the second configuration into a file")
+    options.refuse_stdin_twice([*configs, *config_as, *config_bs])
     if not words and (namespace is not None or show_managed_fields):
         raise click.UsageError("-n and --show-managed-fields are for one object: name it")
-    loaded_a, loaded_b = options.load_configs(config_as, terminal), options.load_configs(config_bs, terminal)
+    both = options.load_configs(configs, terminal)
+    loaded_a = (*options.load_configs(config_as, terminal), *both)
+    loaded_b = (*options.load_configs(config_bs, terminal), *both)
     with (
         terminal.progress() as progress,
         open_for_reading(a, prefixes, terminal, "a") as opened_a,

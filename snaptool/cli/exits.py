@@ -10,13 +10,13 @@ from snaptool import errors
 DONE, FAILED, USAGE, FINDINGS, DAMAGED, KEY_SERVICE, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 
 MEANINGS = {
-    DONE: "done, nothing to report",
-    FAILED: "failed (also: diff found differences)",
+    DONE: "success, no findings",
+    FAILED: "failed (diff: differences)",
     USAGE: "wrong usage, bad configuration, target exists, source is target",
-    FINDINGS: "findings: undecryptable or stale values, or a failed check; rewrite has written nothing",
-    DAMAGED: "the input is damaged: not a bolt file, broken tree, wrong trailer",
-    KEY_SERVICE: "a key service cannot be reached or refused",
-    INTERRUPTED: "interrupted",
+    FINDINGS: "findings (rewrite: nothing was written)",
+    DAMAGED: "the input is damaged: not a snapshot, broken tree, wrong trailer",
+    KEY_SERVICE: "a key service was unreachable or refused the request",
+    INTERRUPTED: "interrupted (by another signal: 128 and its number)",
 }
 
 _OF_FAMILY: tuple[tuple[type[errors.SnaptoolError], int], ...] = (

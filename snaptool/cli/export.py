@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from snaptool.cli import exits, options
+from snaptool.cli.command import Command
 from snaptool.cli.embedded import Embedding, embedded_options
 from snaptool.cli.render import Terminal, echo
 
@@ -22,10 +23,11 @@ _SHOWN = 20
 
 @click.command(
     "export",
+    cls=Command,
     epilog="\b\nExamples:\n"
     "  snaptool export backup.db -n shop --config enc.yaml --to shop\n"
     "  snaptool export backup.db -n shop --revision 1200 --to shop.yaml\n"
-    "  snaptool export backup.db secret/smtp -n shop --cluster none | kubectl apply --server-side -f -",
+    "  snaptool export backup.db secret/smtp -n shop | kubectl apply -f -",
 )
 @options.snapshot_argument()
 @click.argument("words", metavar="[TYPE | TYPE/NAME | TYPE NAME]...", nargs=-1)

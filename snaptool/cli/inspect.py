@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snaptool.cli import exits, options
+from snaptool.cli.command import Command
 from snaptool.cli.embedded import Embedding, embedded_document, embedded_lines, embedded_options
 from snaptool.cli.findings import (
     finding_document,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from snaptool.operations.survey import CensusRow, Survey
 
 
-@click.command("inspect")
+@click.command("inspect", cls=Command)
 @options.snapshot_argument()
 @options.config_option()
 @embedded_options

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snaptool.cli import exits, options
+from snaptool.cli.command import Command
 from snaptool.cli.render import Terminal, echo, print_json, print_table
 
 if TYPE_CHECKING:
@@ -23,9 +24,9 @@ def kms_command() -> None:
     """Check KMS plugins, plan their calls, save the keys that they unwrap."""
 
 
-@kms_command.command("check")
+@kms_command.command("check", cls=Command, short_help="Check that every KMS plugin is healthy")
 @options.config_option(required=True)
-@click.option("--decrypt-only", is_flag=True, help="Do not encrypt: for accounts that may only read.")
+@click.option("--decrypt-only", is_flag=True, help="Test decryption only, for accounts that may not encrypt.")
 @click.option(
     "--sample", metavar="SNAPSHOT", type=click.Path(path_type=Path), help="Unwrap the most used key of this snapshot."
 )
@@ -43,7 +44,7 @@ def check_command(
     decrypt_only: bool,
     skip_hash_check: bool,
 ) -> int:
-    """Ask every plugin of a configuration how it is, with a round trip of 32 random bytes.
+    """Check that every KMS plugin is healthy and can encrypt and decrypt 32 random bytes.
 
     Exit code 5 when one of them cannot be used.
     """
@@ -120,7 +121,7 @@ def _print_checks(checks: tuple[ServiceCheck, ...]) -> None:
                 echo(f"         {check.error.hint}")
 
 
-@kms_command.command("plan")
+@kms_command.command("plan", cls=Command, short_help="Count the calls that a job will make")
 @options.snapshot_argument()
 @options.config_option()
 @click.option("--new-config", metavar="FILE", help="EncryptionConfiguration that a rewrite would write with.")
@@ -143,7 +144,7 @@ def plan_command(
     rewrap: bool,
     skip_hash_check: bool,
 ) -> int:
-    """Count the calls that reading a snapshot, and writing it anew, will make. Nothing is called."""
+    """Count the calls that reading a snapshot, and rewriting it, will make. Nothing is called."""
     from snaptool.operations.keys import plan_calls
 
     written = [new_config] if new_config is not None else []
@@ -191,11 +192,11 @@ def _plan_document(plan: CallPlan) -> dict[str, Any]:
     }
 
 
-@kms_command.command("export-deks")
+@kms_command.command("export-deks", cls=Command, short_help="Save the data keys of a snapshot")
 @options.snapshot_argument()
 @click.argument("target", metavar="FILE", type=click.Path(path_type=Path))
 @options.config_option(required=True)
-@click.option("--yes-write-keys", is_flag=True, help="Required: FILE will open these values for whoever has it.")
+@click.option("--yes-write-keys", is_flag=True, help="Required: confirms that whoever has FILE can decrypt.")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @options.hash_option
 @options.kms_lost_option
@@ -222,7 +223,7 @@ def export_command(
     from snaptool.operations.keys import exported_keys
 
     if not yes_write_keys:
-        raise click.UsageError("FILE will hold the keys themselves, in clear: say --yes-write-keys if you want that")
+        raise click.UsageError("FILE will hold the keys themselves: pass --yes-write-keys to confirm that")
     read_with = options.load_configs(configs, terminal)
     with terminal.progress() as progress, options.open_snapshot(snapshot) as opened:
         check_target(target, force=force, source=opened.source)

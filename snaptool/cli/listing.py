@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snaptool.cli import exits, options
+from snaptool.cli.command import Command
 from snaptool.cli.embedded import Embedding, embedded_options
 from snaptool.cli.looking import (
     SHOWN_REASONS,
+    absent_note,
     examples,
     open_for_reading,
     print_reasons,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 @click.command(
     "list",
+    cls=Command,
     epilog=examples(
         "snaptool list backup.db secrets -n shop",
         "snaptool list backup.db /registry/pods/ -o name",
@@ -39,13 +42,13 @@ if TYPE_CHECKING:
 @options.snapshot_argument()
 @click.argument("word", metavar="[TYPE | KEY-PREFIX]", required=False)
 @click.option("-n", "--namespace", metavar="NS", help="Only this namespace.  [default: all]")
-@click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces: the default, for the habit of it.")
+@click.option("-A", "--all-namespaces", is_flag=True, hidden=True)
 @click.option(
     "--revision", metavar="N", type=click.IntRange(min=1), help="The values that were there at that revision."
 )
-@click.option("--all-revisions", is_flag=True, help="Every stored revision and deletion, not only current values.")
-@click.option("--lost", is_flag=True, help="Only values that no key opens, or no API server can decode.")
-@click.option("--carved", is_flag=True, help="What lies in free pages, in a file of any state; takes only -o besides.")
+@click.option("--all-revisions", is_flag=True, help="List every stored revision and deletion, not only current values.")
+@click.option("--lost", is_flag=True, help="List only values that no key opens, or no API server can decode.")
+@click.option("--carved", is_flag=True, help="List records found in free pages, even of a damaged file.")
 @options.config_option()
 @embedded_options
 @options.hash_option
@@ -82,7 +85,6 @@ def list_command(
     from snaptool.operations.asked import Types
     from snaptool.operations.keys import keyring_for_reading
     from snaptool.operations.listing import listing
-    from snaptool.operations.lives import life_of_namespace
 
     if revision is not None and (all_revisions or lost):
         raise click.UsageError("--revision shows what was there then; --all-revisions and --lost look at every record")
@@ -119,13 +121,14 @@ def list_command(
         else:
             _print_listing(rows, with_keys=keyring is not None, all_revisions=all_revisions, wide=output == "wide")
         if not len(rows):
-            terminal.note("no value is lost" if lost and not rows.lost_before else "no keys found")
-            life = None if lost or all_namespaces or not namespace else life_of_namespace(opened, namespace, keyring)
-            if life is not None and life.whole:
-                terminal.note(
-                    f"  namespace {namespace} was there, whole, until revision {life.whole}: "
-                    f"`get` and `export` take --revision {life.whole}"
-                )
+            where = None if all_namespaces else namespace
+            if lost:
+                note = "no value is lost" if not rows.lost_before else "no current value is lost"
+            elif rows.selection.kind is None and (word is not None or where is None):
+                note = "no keys found"
+            else:
+                note = absent_note(opened, rows.selection.kind, where, keyring)
+            terminal.note(note)
         if rows.lost_before:
             terminal.note(f"older revisions are lost too: {rows.lost_before:,}; --all-revisions lists them")
         if keys.outage is not None:

@@ -99,14 +99,17 @@ def short_name(resource: str, name: str) -> str:
     return f"{kind.kind.lower()}{group}/{name}"
 
 
-def absent_note(opened: OpenedSnapshot, kind: ResourceType, namespace: str | None, keyring: Keyring | None) -> str:
+def absent_note(
+    opened: OpenedSnapshot, kind: ResourceType | None, namespace: str | None, keyring: Keyring | None
+) -> str:
     """Say that nothing of a type is there, and where there is something."""
     from snaptool.operations.absent import absence_of
 
+    what = "keys" if kind is None else kind.group_resource
     if namespace is None:
-        return f"no {kind.group_resource} in this snapshot"
+        return f"no {what} in this snapshot"
     absence = absence_of(opened, kind, namespace, keyring)
-    sentence = f"no {kind.group_resource} in namespace {namespace}"
+    sentence = f"no {what} in namespace {namespace}"
     if absence.whole_at:
         return f"{sentence}, which was there, whole, until revision {absence.whole_at}: --revision {absence.whole_at}"
     if absence.elsewhere:

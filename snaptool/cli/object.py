@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snaptool.cli import exits, options
+from snaptool.cli.command import Command
 from snaptool.cli.comparing import Side, print_object_diff
 from snaptool.cli.embedded import Embedding, embedded_options
 from snaptool.cli.getting import Getting
@@ -39,6 +40,7 @@ _managed_fields_option = click.option("--show-managed-fields", is_flag=True, hel
 
 @click.command(
     "get",
+    cls=Command,
     epilog=examples(
         "snaptool get backup.db secret smtp -n shop --config old.yaml",
         "snaptool get backup.db deploy,sts -A -o yaml",
@@ -114,6 +116,7 @@ def get_command(
 
 @click.command(
     "history",
+    cls=Command,
     epilog=examples(
         "snaptool history backup.db secret smtp -n shop --config old.yaml",
         "snaptool history backup.db deploy web -n shop --diff 1200 1350",

@@ -35,8 +35,8 @@ _LARGEST_KEY_FILE = 256 << 20  # a million data keys take half of it
 def terminal_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `-q` and `-v`; the command receives a `terminal`."""
 
-    @click.option("-q", "--quiet", is_flag=True, help="No notes, no progress.")
-    @click.option("-v", "--verbose", is_flag=True, help="Say more about what happens.")
+    @click.option("-q", "--quiet", is_flag=True, help="Print no notes and no progress.")
+    @click.option("-v", "--verbose", is_flag=True, help="Print more about what happens.")
     @functools.wraps(command)
     def wrapped(*args: Any, quiet: bool, verbose: bool, **kwargs: Any) -> Any:
         return command(*args, terminal=Terminal(quiet=quiet, verbose=verbose), **kwargs)
@@ -52,7 +52,7 @@ def snapshot_argument(name: str = "snapshot", metavar: str = "SNAPSHOT", entry: 
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        text = "The file to take, where several in it fit."
+        text = "Name of the file to take, where several in it are snapshots."
         command = _kept(entry, "entry " + name, metavar="NAME", help=text)(command)
         if not any("omni_key" in parameter.name for parameter in getattr(command, "__click_params__", ())):
             command = _kept(
@@ -60,10 +60,13 @@ def snapshot_argument(name: str = "snapshot", metavar: str = "SNAPSHOT", entry: 
                 "max_unpacked",
                 metavar="SIZE",
                 type=_Size(),
-                help="Unpack no more where nothing says how large it is.  [default: 64G]",
+                help="Unpack at most this much where nothing states the size.  [default: 64G]",
             )(command)
             command = _kept(
-                "--omni-key-file", "omni_key", metavar="FILE", help="The cluster's backup key, for a backup of Omni."
+                "--omni-key-file",
+                "omni_key",
+                metavar="FILE",
+                help="File with the backup key of a cluster of Omni.",
             )(command)
         return click.argument(name, metavar=metavar, type=click.Path(path_type=Path, allow_dash=True))(command)
 
@@ -163,14 +166,14 @@ def prefix_option(command: Callable[..., Any]) -> Callable[..., Any]:
         "prefixes",
         metavar="PATH",
         multiple=True,
-        help="The API servers' --etcd-prefix; may be repeated.  [default: found from the file]",
+        help="--etcd-prefix of the API servers; may be repeated.  [default: found from the file]",
     )(command)
 
 
 def hash_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--skip-hash-check`."""
     return click.option(
-        "--skip-hash-check", is_flag=True, help="Go on although the SHA-256 at the end of the file is wrong."
+        "--skip-hash-check", is_flag=True, help="Continue even if the file's SHA-256 trailer does not match."
     )(command)
 
 
@@ -181,7 +184,7 @@ def jobs_option(command: Callable[..., Any]) -> Callable[..., Any]:
         metavar="N",
         type=click.IntRange(min=1),
         default=lambda: os.cpu_count() or 1,
-        help="Worker processes that open and seal values.  [default: number of cores]",
+        help="Number of worker processes.  [default: number of cores]",
     )(command)
 
 
@@ -193,32 +196,32 @@ def kms_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "kms_endpoints",
         metavar="NAME=URL",
         multiple=True,
-        help="Where the plugin of KMS provider NAME listens, instead of the configured place; may be repeated.",
+        help="Address of the plugin of KMS provider NAME, instead of the configured one; may be repeated.",
     )
     @click.option(
         "--kms-concurrency",
         metavar="N",
         type=click.IntRange(min=1),
-        help="KMS calls in flight.  [default: 8 for v1, 4 for v2]",
+        help="Number of KMS calls in flight.  [default: 8 for v1, 4 for v2]",
     )
     @click.option(
         "--kms-rate",
         metavar="N",
         type=click.FloatRange(min=0, min_open=True),
-        help="KMS calls a second.  [default: no limit until the service throttles]",
+        help="KMS calls per second.  [default: no limit until the service throttles]",
     )
     @click.option(
         "--kms-timeout",
         metavar="SECONDS",
         type=click.FloatRange(min=0, min_open=True),
-        help="For one KMS call.  [default: the configured one, but at least 10]",
+        help="Timeout of one KMS call.  [default: the configured one, at least 10]",
     )
     @click.option(
         "--dek-file",
         "dek_files",
         metavar="FILE",
         multiple=True,
-        help="Keys saved by `kms export-deks`; tried before a plugin is asked; may be repeated.",
+        help="File of keys saved by `kms export-deks`, tried before a plugin is asked; may be repeated.",
     )
     @functools.wraps(command)
     def wrapped(
@@ -251,7 +254,7 @@ def dek_per_object_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--kms-v1-dek-per-object",
         is_flag=True,
-        help="KMS v1: a data key for every value, as API servers make them; one call each, one process.",
+        help="KMS v1: make a data key for every value, as API servers do: one call each, in one process.",
     )(command)
 
 
@@ -261,8 +264,8 @@ def kms_lost_option(command: Callable[..., Any]) -> Callable[..., Any]:
         "--kms-lost",
         metavar="NAME[=sha256:KEYID]",
         multiple=True,
-        help="Your word that keys are gone for good: what KMS provider NAME refuses now, all or under one key id, "
-        "counts as lost; may be repeated.",
+        help="Confirm that keys are gone for good: values that KMS provider NAME refuses now, all or under one key "
+        "id, count as lost; may be repeated.",
     )(command)
 
 
@@ -325,7 +328,7 @@ def container_option(command: Callable[..., Any]) -> Callable[..., Any]:
         type=click.Choice(["auto", "plain", "gzip", "zstd", "xz", "bzip2", "zip", "same"]),
         default="auto",
         show_default=True,
-        help="What goes around TARGET: by its name (.gz .zst .xz .bz2 .zip), else nothing; same: what SOURCE has.",
+        help="What to pack TARGET into. auto: by its name (.gz .zst .xz .bz2 .zip); same: as SOURCE is packed.",
     )(command)
 
 
@@ -335,7 +338,7 @@ def etcd_option(command: Callable[..., Any]) -> Callable[..., Any]:
         "--etcd-bin",
         metavar="DIR",
         type=click.Path(path_type=Path, file_okay=False),
-        help="Where etcd and etcdutl are.  [default: PATH, then what snaptool[etcd] installs]",
+        help="Directory with etcd and etcdutl.  [default: PATH, then what snaptool[etcd] installs]",
     )(command)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snaptool.cli import exits, options
+from snaptool.cli.command import Command
 from snaptool.cli.embedded import Embedding, embedded_options, refuse_deletion_while_closed
 from snaptool.cli.findings import lost_document, prefix_sentence, undecodable_document
 from snaptool.cli.lists import print_deletions, print_lost, print_undecodable
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 _SHOWN_LOST = 20
 
 
-@click.command("rewrite")
+@click.command("rewrite", cls=Command)
 @options.snapshot_argument("source", "SOURCE")
 @click.argument("target", metavar="TARGET", type=click.Path(path_type=Path))
 @options.config_option()
@@ -41,14 +42,17 @@ _SHOWN_LOST = 20
     is_flag=True,
     help="Write the new configuration into what the snapshot carries inside (k3s, RKE2: with --token-file).",
 )
-@click.option("--keep-embedded", is_flag=True, help="Leave the old configuration there; the servers get the new one.")
-@click.option("--decrypt", is_flag=True, help="Write every value in clear.")
+@click.option(
+    "--keep-embedded", is_flag=True, help="Leave the old configuration there, for another way to the servers."
+)
+@click.option("--decrypt", is_flag=True, help="Write every value as plaintext.")
 @click.option(
     "--undecryptable",
     type=click.Choice(["stop", "keep", "delete"]),
     default="stop",
     show_default=True,
-    help="Values that no key opens: list them and write nothing, keep their bytes, or delete their keys.",
+    help="What to do with values that no key opens: stop (list them, write nothing), keep (copy as they are), "
+    "delete (drop their keys).",
 )
 @click.option(
     "--undecodable",
@@ -59,8 +63,8 @@ _SHOWN_LOST = 20
     "resources fail), stop (list them, write nothing), delete (drop their keys). Ciphertext that only lost its header "
     "is mended.",
 )
-@click.option("--allow-uncovered", is_flag=True, help="Write in clear what the new configuration has no entry for.")
-@click.option("--rewrap", is_flag=True, help="KMS: wrap the same data keys anew, and leave what they encrypt as it is.")
+@click.option("--allow-uncovered", is_flag=True, help="Write resources that --new-config does not list as plaintext.")
+@click.option("--rewrap", is_flag=True, help="KMS: rewrap the data keys; leave the encrypted data unchanged.")
 @click.option("--compact", is_flag=True, help="Drop what a compaction at the current revision would drop.")
 @click.option(
     "--engine",
@@ -68,12 +72,15 @@ _SHOWN_LOST = 20
     type=click.Choice(["direct", "etcd"]),
     default="direct",
     show_default=True,
-    help="File to file, history included; or through a scratch etcd as a client, which keeps live values only.",
+    help="direct: rewrite the file, keeping all revisions. etcd: rewrite through a temporary etcd, keeping "
+    "current values only.",
 )
 @click.option("--boot-check", is_flag=True, help="Boot a copy of the new file with a real etcd before it is published.")
 @options.etcd_option
-@click.option("--dry-run", is_flag=True, help="Do all the work, write nothing.")
-@click.option("--report", metavar="FILE", type=click.Path(path_type=Path), help="Write the JSON report to a file too.")
+@click.option("--dry-run", is_flag=True, help="Do everything except writing TARGET.")
+@click.option(
+    "--report", metavar="FILE", type=click.Path(path_type=Path), help="Also write the JSON report to this file."
+)
 @options.container_option
 @click.option("--force", is_flag=True, help="Replace TARGET if it exists.")
 @options.hash_option
@@ -113,14 +120,14 @@ def rewrite_command(
     force: bool,
     skip_hash_check: bool,
 ) -> int:
-    """Write SOURCE anew to TARGET with every value under another key, or in clear.
+    """Re-encrypt SOURCE into TARGET, or decrypt it, or drop what cannot be read.
 
     Every value is opened with --config and written as kube-apiserver would write it with --new-config. Values that do
     not change and all of etcd's history keep every byte. The new file is read back and checked with the new
     configuration alone before it gets its name; SOURCE is never changed.
 
-    SOURCE is a snapshot, a db file, what a platform puts around one, or an etcd data directory: of the last, the direct
-    engine reads the db alone, and --engine etcd also what only the WAL holds. TARGET is a plain snapshot, which every
+    SOURCE is a snapshot, a db file, what a platform puts around one, or an etcd data directory. From a data directory,
+    the direct engine reads only the db; --engine etcd also replays the WAL. TARGET is a plain snapshot, which every
     restore takes, unless its name or --container asks for something around it.
     """
     from snaptool.files import check_target
@@ -217,10 +224,10 @@ def rewrite_command(
     return _finish(result, target, new_configs, output, terminal, with_config=bool(old))
 
 
-@click.command("repair")
+@click.command("repair", cls=Command)
 @options.snapshot_argument("source", "SOURCE")
 @click.argument("target", metavar="TARGET", type=click.Path(path_type=Path))
-@click.option("--salvage", "salvaging", is_flag=True, help="SOURCE is broken: save the records that can be trusted.")
+@click.option("--salvage", "salvaging", is_flag=True, help="Save the records that can be trusted from a broken SOURCE.")
 @options.container_option
 @click.option("--force", is_flag=True, help="Replace TARGET if it exists.")
 @options.output_option()
@@ -228,7 +235,7 @@ def rewrite_command(
 def repair_command(
     source: Path, target: Path, container: str, output: str, terminal: Terminal, *, salvaging: bool, force: bool
 ) -> int:
-    """Write the same records to a fresh file: packed, without leftovers, with a right SHA-256 at the end.
+    """Write the same records to a fresh file: packed, without leftovers, with a correct SHA-256 trailer.
 
     With --salvage any file is taken, however broken: records that a tree leads to, and records carved from other pages
     where the tree is broken. The report says what is missing or not proven; exit code 3 when anything is.
@@ -336,7 +343,7 @@ def _finish(
 ) -> int:
     if output == "json":
         print_json(document(result))
-    else:
+    elif result.stopped or not terminal.quiet:
         _print(result, target, new_configs, with_config=with_config)
     if result.source_problem and result.target is not None:
         terminal.note(f"of the source, {result.source_problem}: its records were copied as they are, and the")

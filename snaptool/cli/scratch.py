@@ -9,14 +9,15 @@ import click
 
 from snaptool import signals
 from snaptool.cli import exits, options
+from snaptool.cli.command import Command
 from snaptool.cli.render import Terminal, echo
 
 
-@click.command("scratch", context_settings={"ignore_unknown_options": True})
+@click.command("scratch", cls=Command, context_settings={"ignore_unknown_options": True})
 @options.snapshot_argument()
 @click.argument("command", metavar="[-- COMMAND...]", nargs=-1, type=click.UNPROCESSED)
 @options.etcd_option
-@click.option("--tcp", is_flag=True, help="Listen on a port of 127.0.0.1 too, not on a unix socket alone.")
+@click.option("--tcp", is_flag=True, help="Also listen on a port of 127.0.0.1, not only on a unix socket.")
 @options.hash_option
 @options.terminal_options
 def scratch_command(
@@ -45,7 +46,7 @@ def scratch_command(
         else:
             notices = (f"serving {opened.data_directory} with its WAL",)
         if opened.snapshot.auth_enabled:
-            notices += ("authentication is on in it: say --user NAME to etcdctl, for which it asks the password",)
+            notices += ("authentication is on in it: pass --user NAME to etcdctl, which asks for the password",)
         for notice in notices:
             terminal.note(notice)
         if tcp:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from snaptool.cli import exits, options
+from snaptool.cli.command import Command
 from snaptool.cli.embedded import Embedding, embedded_options
 from snaptool.cli.findings import (
     count_findings,
@@ -23,19 +24,19 @@ if TYPE_CHECKING:
     from snaptool.operations.keys import KmsOptions
 
 
-@click.command("verify")
+@click.command("verify", cls=Command)
 @options.snapshot_argument()
 @options.config_option()
 @embedded_options
-@click.option("--boot", is_flag=True, help="Boot a copy with a real etcd too, and compare all that it serves.")
+@click.option("--boot", is_flag=True, help="Also boot a copy with a real etcd, and compare everything that it serves.")
 @options.etcd_option
-@click.option("--live-only", is_flag=True, help="Leave out values that are only old revisions.")
+@click.option("--live-only", is_flag=True, help="Leave out old revisions.")
 @click.option(
     "--fail-on",
     type=click.Choice(["error", "warning", "note"]),
     default="warning",
     show_default=True,
-    help="Exit with 3 when there is a finding as bad as that.",
+    help="Exit with 3 from findings of this severity on.",
 )
 @options.prefix_option
 @options.jobs_option

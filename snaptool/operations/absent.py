@@ -22,8 +22,10 @@ class Absence:
     whole_at: int = 0
 
 
-def absence_of(opened: OpenedSnapshot, kind: ResourceType, namespace: str | None, keyring: Keyring | None) -> Absence:
-    """Find out why a type has no objects in a namespace. Raises the FormatErrors of a damaged file."""
+def absence_of(
+    opened: OpenedSnapshot, kind: ResourceType | None, namespace: str | None, keyring: Keyring | None
+) -> Absence:
+    """Find out why a type, None for all, has no objects in a namespace. Raises the FormatErrors of a damaged file."""
     if namespace is None:
         return Absence()
     life = life_of_namespace(opened, namespace, keyring)

@@ -14,6 +14,7 @@ import click
 from snaptool.cli.render import Terminal
 from snaptool.errors import InputError
 from snaptool.inputs import InputTooLarge, read_input
+from snaptool.text import quoted
 
 if TYPE_CHECKING:
     from snaptool.containers import Unpacking
@@ -120,7 +121,27 @@ def open_snapshot(
 
     if str(path) == "-":
         claim_stdin()
+    elif not os.path.lexists(path):
+        _refuse_wrong_order(path, name)
     return opening.open_snapshot(path, unpacking(name, near=near), prefixes=prefixes)
+
+
+def _refuse_wrong_order(path: Path, name: str) -> None:
+    """Say that the snapshot stands in the place of another argument, where `path` is nothing and another one is."""
+    context = click.get_current_context(silent=True)
+    if context is None or context.command.name == "diff":
+        return
+    others = [one.name for one in context.command.params if isinstance(one, click.Argument) and one.name != name]
+    for other in others:
+        value = context.params.get(other or "")
+        for word in value if isinstance(value, tuple) else (value,):
+            if word and Path(word).exists():
+                raise InputError(
+                    f"there is no file {path}; {word} is one, and stands where something else belongs",
+                    hint=f"the snapshot comes first: {context.command_path} {quoted(str(word))} …",
+                    code="cannot_read",
+                    place=str(path),
+                )
 
 
 def claim_stdin() -> None:

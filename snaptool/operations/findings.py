@@ -51,6 +51,7 @@ SEVERITIES: dict[str, Severity] = {
     "stale": Severity.WARNING,
     "outside_prefixes": Severity.WARNING,
     "misnamed_resource": Severity.WARNING,
+    "snapshot_live_copy": Severity.WARNING,
     "auth_enabled": Severity.NOTE,
     "embedded_config_copy": Severity.NOTE,
     "leftovers": Severity.NOTE,

@@ -6,7 +6,7 @@ was written: its name, what is around it, and what is known of the platform. Sou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from snaptool.containers import Unwrapped
 from snaptool.etcd import RecordChunk, hash_spans
+from snaptool.operations.findings import Finding, finding
 from snaptool.text import quoted
 
 _SIGNS: dict[bytes, str] = {
@@ -65,6 +66,18 @@ class PlatformFinder:
         if len(found) > 1:
             found.discard("kubeadm")  # others use it, or its names
         return tuple(sorted(found))
+
+
+def container_findings(container: Unwrapped | None) -> Iterator[Finding]:
+    """Yield what the way in which a platform makes its backups means for this one."""
+    if container is not None and container.platform == "charmed":
+        yield finding(
+            "snapshot_live_copy",
+            container.place,
+            "Charmed Kubernetes copies the file of a running etcd, without its WAL: pages may be of different moments",
+            "if `snaptool verify` finds no damage it can be used; `snaptool repair` writes it with a trailer, which "
+            "`etcdutl snapshot restore` checks",
+        )
 
 
 @dataclass(frozen=True, slots=True)

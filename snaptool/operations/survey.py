@@ -16,6 +16,7 @@ from snaptool.operations.findings import Finding, finding, from_etcd, grouped
 from snaptool.operations.judging import Depth
 from snaptool.operations.labels import Header, Labels
 from snaptool.operations.opening import Digests, OpenedSnapshot
+from snaptool.operations.platform import container_findings
 from snaptool.operations.sweep import LostValue, Progress, Sweep, encrypted_values, no_progress, nothing, sweep
 from snaptool.providers import Keyring, Reason
 
@@ -180,7 +181,7 @@ def survey(
         trailer = digests.trailer()
         findings = list(trailer_findings(opened, digests))
     findings += [from_etcd(found) for found in snapshot.findings()]
-    findings += outside_findings(opened)
+    findings += [*outside_findings(opened), *container_findings(opened.container)]
     return Survey(
         file=_file_facts(opened, trailer),
         prefixes=opened.prefixes,

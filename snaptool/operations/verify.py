@@ -33,6 +33,7 @@ from snaptool.operations.findings import (
 from snaptool.operations.judging import Depth
 from snaptool.operations.labels import Header, Labels
 from snaptool.operations.opening import OpenedSnapshot
+from snaptool.operations.platform import container_findings
 from snaptool.operations.reasons import explain, server_message
 from snaptool.operations.survey import trailer_findings
 from snaptool.operations.sweep import LostValue, Progress, Sweep, encrypted_values, no_progress, nothing, sweep
@@ -119,7 +120,7 @@ def verify(
                     step="opening",
                 )
                 findings += _value_findings(swept, remedy, live_only=live_only)
-                findings += outside_findings(opened)
+                findings += [*outside_findings(opened), *container_findings(opened.container)]
                 names = keyring.resource_names() if keyring else ()
                 findings += unmatched_findings(unmatched_names(names, swept.resources))
                 findings += _copies(opened)

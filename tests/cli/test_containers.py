@@ -409,3 +409,92 @@ def test_the_platform_is_named(snaptool: Snaptool, name: str, platform: str) -> 
 
 def test_a_snapshot_of_no_known_platform_has_none(snaptool: Snaptool) -> None:
     assert inspect(snaptool, snaptool.sample("aescbc-cluster.db")).json["platform"] == []
+
+
+# --- situations ---
+
+FIELD = GOLDEN / "cases" / "field2"
+
+
+def test_situation_21_half_a_database_in_a_whole_gzip_is_short(snaptool: Snaptool) -> None:
+    store = FIELD / "21-half-in-gzip/store/backups/etcd/main"
+    ran = inspect(snaptool, store / "2026-03-01T08:15:00Z-000002")
+    assert (ran.code, ran.json["error"]["code"]) == (4, "snapshot_short")
+    problem = ran.json["error"]["problem"]
+    assert "57,344" in problem
+    assert "28,688" in problem
+    assert inspect(snaptool, store / "2026-03-01T08:00:00Z-000001").json["file"]["trailer"] == "ok"
+    ran = inspect(snaptool, store / "control")
+    assert ran.code == 2
+
+
+def test_situation_21_the_newest_of_a_store_is_half_and_the_one_before_it_can_be_named(snaptool: Snaptool) -> None:
+    store = FIELD / "21-half-in-gzip/store"
+    ran = inspect(snaptool, store)
+    assert ran.json["error"]["code"] == "snapshot_short"
+    ran = inspect(snaptool, store, "--entry", "2026-03-01T08:00:00Z-000001")
+    assert ran.json["file"]["trailer"] == "ok"
+
+
+def test_situation_24_directories_are_backups(snaptool: Snaptool) -> None:
+    bucket = FIELD / "24-audit-directories/bucket"
+    for path in (
+        bucket / "garden",
+        bucket / "garden/shoot--a--b/etcd-main",
+        bucket / "garden/shoot--a--b/etcd-main/v2",
+    ):
+        ran = inspect(snaptool, path)
+        assert (ran.json["etcd"]["revision"], ran.json["platform"]) == (18, ["gardener"])
+    ran = snaptool("inspect", bucket / "ocp/2026-01-02", "--embedded-config", "-o", "json")
+    assert ran.json["platform"] == ["openshift"]
+    assert ran.json["lost"] == []
+
+
+def test_charmed_kubernetes_copies_a_running_etcd(snaptool: Snaptool) -> None:
+    ran = inspect(snaptool, VECTORS / "tar/charmed/etcd-snapshot-2026-01-02-03.04.05.tar.gz")
+    assert "snapshot_live_copy" in [one["code"] for one in ran.json["findings"]]
+
+
+@pytest.mark.parametrize(
+    ("words", "first"),
+    [
+        (["list", "secrets", "SNAPSHOT"], "snaptool list SNAPSHOT …"),
+        (["get", "secret", "web", "SNAPSHOT"], "snaptool get SNAPSHOT …"),
+        (["repair", "new.db", "SNAPSHOT"], "snaptool repair SNAPSHOT …"),
+    ],
+)
+def test_arguments_in_the_wrong_order_are_put_right(snaptool: Snaptool, words: list[str], first: str) -> None:
+    snapshot = str(snaptool.sample("aescbc-cluster.db"))
+    ran = snaptool(*(snapshot if word == "SNAPSHOT" else word for word in words))
+    assert ran.code == 2
+    assert f"the snapshot comes first: {first.replace('SNAPSHOT', snapshot)}" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "says", "helps"),
+    [
+        (b"kind: EncryptionConfiguration\napiVersion: v1\n", "an EncryptionConfiguration", "--config"),
+        (
+            b"# ours\napiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\n",
+            "EncryptionConf",
+            "--config",
+        ),
+        (b'{"kind":"EncryptionConfiguration","resources":[]}', "an EncryptionConfiguration", "--config"),
+        (b"apiVersion: v1\nkind: Secret\n", "a YAML manifest", "--config"),
+        (b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>NoSuchKey</Code></Error>', "object store", "download"),
+        (b"<!DOCTYPE html><html>", "HTML", "download"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS", "git lfs pull"),
+        (b"-----BEGIN CERTIFICATE-----\n", "PEM", "SNAPSHOT"),
+        (b'{"items": []}', "JSON", "--config"),
+        (b"7z\xbc\xaf\x27\x1c\0\0", "7z", "7z x"),
+        (bytes(8192), "zeros", "snapshot"),
+        (b"hello world\n", "'hello world", "etcdctl snapshot save"),
+    ],
+)
+def test_what_is_no_snapshot_is_named_by_its_first_bytes(
+    snaptool: Snaptool, content: bytes, says: str, helps: str
+) -> None:
+    ran = inspect(snaptool, snaptool.write("file", content))
+    assert (ran.code, ran.json["error"]["code"]) == (4, "container_unknown")
+    assert says in ran.json["error"]["problem"]
+    assert helps in ran.json["error"]["remedy"]

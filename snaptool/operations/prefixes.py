@@ -197,7 +197,10 @@ class _Finder:
             members = rows[chosen]
             encrypted = values.encrypted[members]
             objects = _objects(values, members[~encrypted], path)
-            if prefix not in DEFAULT_PREFIXES:
+            if prefix in DEFAULT_PREFIXES:
+                # Damaged or misplaced objects are Kubernetes' too; under another prefix they prove nothing.
+                objects = objects or int(np.count_nonzero(values.sure[members] & ~encrypted)) * (path in _BY_PATH)
+            else:
                 encrypted &= np.isin(places.segments[chosen], _segments_behind(path))
             stray[members[encrypted]] = False
             if objects:

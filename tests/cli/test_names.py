@@ -149,6 +149,15 @@ def test_given_prefixes_that_leave_out_a_found_one_stop_the_run(snaptool: Snapto
     assert "/registry (namespaces, secrets: 2 in plaintext)" in ran.stderr
 
 
+def test_damaged_objects_prove_a_usual_prefix_and_no_other(snaptool: Snaptool) -> None:
+    source = snapshot(snaptool, {b"/registry/secrets/default/a": b"k8s\0damaged"})
+    assert snaptool("inspect", source, "-o", "json").json["prefixes"] == ["/registry"]
+    other = database(snaptool.folder / "other.db", [(b"/k8s/secrets/default/a", b"k8s\0damaged", b"")])
+    found = snaptool("inspect", other, "-o", "json").json
+    assert found["prefixes"] == []
+    assert "outside_prefixes" in {one["code"] for one in found["findings"]}
+
+
 # --- names of keys --------------------------------------------------------------------------------------------------
 
 

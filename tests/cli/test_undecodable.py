@@ -153,9 +153,9 @@ def test_delete_drops_exactly_the_broken_ones_by_the_rules_of_lost_values(
     words = ("--config", old, "--new-config", new, "--keep-embedded", "--undecodable", "delete", "-o", "json")
     ran = snaptool("rewrite", mixed, target, *words, makes=[target])
     assert ran.code == 0
-    whole = {one["key"] for one in ran.json["deleted"] if one["whole"]}
+    whole = {one["key"] for one in ran.json["deletions"] if one["whole"]}
     assert whole == names_of_broken() | {f"/registry/secrets/ns/{name}" for name in ("is-broken", "sealed")}
-    assert [one["key"] for one in ran.json["deleted"] if not one["whole"]] == ["/registry/secrets/ns/was-broken"]
+    assert [one["key"] for one in ran.json["deletions"] if not one["whole"]] == ["/registry/secrets/ns/was-broken"]
     after = values(target)
     assert len(after[HEAD + b"was-broken"]) == 1
     verified = snaptool("verify", target, "--config", new, "-o", "json")
@@ -175,7 +175,7 @@ def test_the_etcd_engine_follows_the_same_choice(
     words = ("--config", old, "--new-config", new, "--engine", "etcd", "--etcd-bin", etcd_binaries.etcd.parent)
     ran = snaptool("rewrite", source, target, *words, "--undecodable", "delete", "-o", "json", makes=[target])
     assert ran.code == 0, ran.text
-    assert [one["key"] for one in ran.json["deleted"]] == ["/registry/secrets/ns/broken"]
+    assert [one["key"] for one in ran.json["deletions"]] == ["/registry/secrets/ns/broken"]
     assert snaptool("list", target, "secrets", "-o", "name").stdout == "secret/sound\n"
 
 

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from snaptool.arguments import require_bool, require_count, texts, word_of, wrong_type
-from snaptool.embedded import Recovered, find_embedded, passphrases
+from snaptool.embedded import Recovered, Updates, find_embedded, passphrases
 from snaptool.errors import InputError
 from snaptool.inputs import read_input
 from snaptool.kube.kinds import as_served, decode_object
@@ -29,7 +29,8 @@ from snaptool.operations import export as exporting
 from snaptool.operations import rewrite as rewriting
 from snaptool.operations import verify as verifying
 from snaptool.operations.asked import Types
-from snaptool.operations.coverage import joined
+from snaptool.operations.coverage import joined, one_of
+from snaptool.operations.earlier import earlier_backups
 from snaptool.operations.embedding import carried_files, plan_embedded
 from snaptool.operations.findings import Severity
 from snaptool.operations.keys import NO_KMS_OPTIONS, KmsOptions, asking_keyring, keyring_for_reading, keys_for_rewriting
@@ -375,7 +376,8 @@ def rewrite(
     decrypt: bool = False,
     undecryptable: Undecryptable | str = Undecryptable.STOP,
     undecodable: Undecodable | str = Undecodable.KEEP,
-    allow_uncovered: bool = False,
+    older_from: Sequence[Snapshot] = (),
+    allow_plaintext: bool = False,
     compact: bool = False,
     rewrap: bool = False,
     update_embedded: bool = False,
@@ -392,11 +394,13 @@ def rewrite(
 ) -> RewriteReport:
     """Write every value of `source` to `target` under the first keys of `new_config`, or as plaintext with `decrypt`.
 
-    `target` None: do the same work and write nothing. `request`: everything about values at once, with keyrings, in
-    place of the words for them. `token`: the server token of k3s or RKE2, for `update_embedded`.
+    Without either, `undecryptable` older or delete drops only what is lost. `target` None: do the same work and write
+    nothing. `request`: everything about values at once, with keyrings, in place of the words for them. `older_from`:
+    earlier backups of the same cluster, for `undecryptable` older. `token`: the server token of k3s or RKE2, for
+    `update_embedded`.
 
     The report says `stopped` when values are lost and nobody said what to do with them; then nothing was written.
-    Raises InputError (UncoveredResources, EmbeddedConfigStale, TargetExists …), FormatError, OutputError,
+    Raises InputError (EmbeddedConfigStale, TargetExists …), PlaintextNotAllowed, FormatError, OutputError,
     KeyServiceError, ReadBackFailed.
     """
     place = None if target is None else _target(target, "target")
@@ -408,7 +412,7 @@ def rewrite(
             raise InputError("request says everything about values: leave config, new_config and decrypt out")
         with _opened(source, prefixes, note, "source") as opened:
             return rewriting.rewrite(opened, place, request, container=container, force=force, progress=progress)
-    require_bool(decrypt=decrypt, allow_uncovered=allow_uncovered, compact=compact, rewrap=rewrap)
+    require_bool(decrypt=decrypt, allow_plaintext=allow_plaintext, compact=compact, rewrap=rewrap)
     require_bool(keep_embedded=keep_embedded)
     require_count(jobs=jobs)
     lost, broken = (
@@ -419,43 +423,58 @@ def rewrite(
         if not isinstance(token, str):
             raise wrong_type("token", token, "a str")
         passphrases(token)
-    if decrypt == (new_config is not None):
-        raise InputError("exactly one of new_config and decrypt is needed")
-    if lost is Undecryptable.DELETE and config is None:
-        raise InputError("undecryptable='delete' needs config: without keys all that is encrypted would go")
+    only_lost = not decrypt and new_config is None
+    if decrypt and new_config is not None:
+        raise InputError("one of new_config and decrypt is needed, not both")
+    if only_lost and not (lost.deletes or broken is Undecodable.DELETE):
+        raise InputError("one of new_config and decrypt is needed, or undecryptable='older' to drop only what is lost")
+    if older_from and lost is not Undecryptable.OLDER:
+        raise InputError("older_from goes with undecryptable='older'")
+    if lost.deletes and config is None:
+        raise InputError(f"undecryptable='{lost}' needs config: without keys all that is encrypted would go")
     old = _configs(config, "config", note)
     written = joined(_configs(new_config, "new_config", note, strict=True))
     with _opened(source, prefixes, note, "source") as opened:
-        updates = plan_embedded(
-            opened,
-            _carried(opened, old, token),
-            written,
-            update=update_embedded,
-            keep=keep_embedded,
-            token=token,
-            entropy=os.urandom,
-        )
+        updates = Updates()
+        if not only_lost:
+            updates = plan_embedded(
+                opened,
+                _carried(opened, old, token),
+                written,
+                update=update_embedded,
+                keep=keep_embedded,
+                token=token,
+                entropy=os.urandom,
+            )
         for sentence in updates.notes:
             note(sentence)
-        with keys_for_rewriting(
-            opened,
-            old,
-            () if written is None else (written,),
-            kms,
-            undecryptable=lost,
-            allow_uncovered=allow_uncovered,
-            skip_hash_check=skip_hash_check,
-            rewrap=rewrap,
-            progress=progress,
-        ) as keys:
+        new = one_of(old) if only_lost and lost is Undecryptable.OLDER else (written,) if written is not None else ()
+        with (
+            keys_for_rewriting(
+                opened,
+                old,
+                new,
+                kms,
+                undecryptable=lost,
+                allow_plaintext=allow_plaintext,
+                skip_hash_check=skip_hash_check,
+                rewrap=rewrap,
+                progress=progress,
+            ) as keys,
+            ExitStack() as backups,
+        ):
+            older = [backups.enter_context(_opened(one, (), note, "older_from")) for one in older_from]
+            reading = keys.reading.keyring
             made = RewriteRequest(
-                reading=keys.reading.keyring,
+                reading=reading,
                 writing=keys.writing,
                 rewraps=keys.rewraps,
                 decrypt=decrypt,
                 undecryptable=lost,
                 undecodable=broken,
-                allow_uncovered=allow_uncovered,
+                allow_plaintext=allow_plaintext,
+                only_lost=only_lost,
+                earlier=earlier_backups(opened, reading, older, old, kms, skip_hash_check=skip_hash_check),
                 compact=compact,
                 skip_hash_check=skip_hash_check,
                 updates=updates,

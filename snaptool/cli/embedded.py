@@ -97,7 +97,7 @@ def refuse_deletion_while_closed(
 ) -> None:
     """Refuse to delete what does not open while a closed place may hold the keys to it. Raises InputError."""
     inside = [config for config in carried.configs if config in read_with]
-    if undecryptable != "delete" or not wanted or not carried.closed or len(inside) < len(read_with):
+    if undecryptable not in {"delete", "older"} or not wanted or not carried.closed or len(inside) < len(read_with):
         return
     place = carried.closed[0]
     raise InputError(

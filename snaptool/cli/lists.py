@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from snaptool.cli.render import echo, print_sentence
 from snaptool.text import printable
 
 if TYPE_CHECKING:
-    from snaptool.operations.plan import Deletion
+    from snaptool.operations.plan import Deletion, Restoration
     from snaptool.operations.sweep import LostValue
 
 SHOWN = 20
@@ -26,13 +26,31 @@ def print_undecodable(values: Sequence[LostValue]) -> None:
     _print_groups(_by_reason("undecodable", values))
 
 
-def print_deletions(deletions: Sequence[Deletion]) -> None:
-    """Print keys that went whole and keys whose history was cut, by what that means for the cluster."""
+def print_restored(restored: Sequence[Restoration]) -> None:
+    """Print objects that got an older revision back, with both revisions."""
+    rows = (
+        (
+            f"taken back, {one.resource.name}",
+            "the newest older revision that opens is the current content again",
+            f"{printable(one.key)} at revision {one.revision}: as it was at revision {one.from_revision}"
+            + (f" in {one.place}" if one.place else ""),
+        )
+        for one in restored
+    )
+    _print_groups(rows)
+
+
+def print_deletions(deletions: Sequence[Deletion], no_older: Mapping[bytes, str]) -> None:
+    """Print keys that went whole and keys whose history was cut, by what that means for the cluster.
+
+    `no_older`: why those that went have no older revision to take back.
+    """
     rows = (
         (
             f"{'deleted' if one.whole else 'history cut'}, {one.resource}",
             one.consequence,
-            f"{printable(one.key)} ({_counted(len(one.revisions), 'revision')}): {one.reason}",
+            f"{printable(one.key)} ({_counted(len(one.revisions), 'revision')})"
+            + (f": {no_older[one.key]}" if one.whole and one.key in no_older else ""),
         )
         for one in sorted(deletions, key=lambda one: not one.whole)
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from snaptool.cli import exits, options
 from snaptool.cli.command import Command
 from snaptool.cli.embedded import Embedding, embedded_options, refuse_deletion_while_closed
 from snaptool.cli.findings import lost_document, prefix_sentence, undecodable_document
-from snaptool.cli.lists import print_deletions, print_lost, print_undecodable
+from snaptool.cli.lists import print_deletions, print_lost, print_restored, print_undecodable
 from snaptool.cli.render import Terminal, echo, json_text, print_json, print_sentence, print_table, size_text
 from snaptool.errors import InputError, OutputError, SnaptoolError
 from snaptool.text import printable, quoted
@@ -48,11 +48,19 @@ _SHOWN_LOST = 20
 @click.option("--decrypt", is_flag=True, help="Write every value as plaintext.")
 @click.option(
     "--undecryptable",
-    type=click.Choice(["stop", "keep", "delete"]),
+    type=click.Choice(["stop", "keep", "older", "delete"]),
     default="stop",
     show_default=True,
-    help="What to do with values that no key opens: stop (list them, write nothing), keep (copy as they are), "
-    "delete (drop their keys).",
+    help="What to do with values that no key opens: stop (list them, write nothing), keep (copy as they are), older (give "
+    "the object its newest older revision that opens, and delete the others), delete (drop their keys).",
+)
+@click.option(
+    "--older-from",
+    "older_from",
+    metavar="SNAPSHOT",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Earlier backup of the same cluster that older revisions may come from; repeated, newest first.",
 )
 @click.option(
     "--undecodable",
@@ -63,7 +71,12 @@ _SHOWN_LOST = 20
     "resources fail), stop (list them, write nothing), delete (drop their keys). Ciphertext that only lost its header "
     "is mended.",
 )
-@click.option("--allow-uncovered", is_flag=True, help="Write resources that --new-config does not list as plaintext.")
+@click.option(
+    "--allow-plaintext",
+    is_flag=True,
+    help="Let encrypted values become plaintext where the new configuration has no entry for them, or identity first.",
+)
+@click.option("--allow-uncovered", is_flag=True, hidden=True)
 @click.option("--rewrap", is_flag=True, help="KMS: rewrap the data keys; leave the encrypted data unchanged.")
 @click.option("--compact", is_flag=True, help="Drop what a compaction at the current revision would drop.")
 @click.option(
@@ -98,6 +111,7 @@ def rewrite_command(
     new_configs: tuple[str, ...],
     undecryptable: str,
     undecodable: str,
+    older_from: tuple[Path, ...],
     report: Path | None,
     prefixes: tuple[str, ...],
     jobs: int,
@@ -113,6 +127,7 @@ def rewrite_command(
     update_embedded: bool,
     keep_embedded: bool,
     decrypt: bool,
+    allow_plaintext: bool,
     allow_uncovered: bool,
     rewrap: bool,
     compact: bool,
@@ -126,13 +141,18 @@ def rewrite_command(
     not change and all of etcd's history keep every byte. The new file is read back and checked with the new
     configuration alone before it gets its name; SOURCE is never changed.
 
+    Without --new-config and --decrypt, a deleting option (--undecryptable delete or older, --undecodable delete) drops
+    only what is lost or undecodable: every other record keeps every byte.
+
     SOURCE is a snapshot, a db file, what a platform puts around one, or an etcd data directory. From a data directory,
     the direct engine reads only the db; --engine etcd also replays the WAL. TARGET is a plain snapshot, which every
     restore takes, unless its name or --container asks for something around it.
     """
+    from snaptool.embedded import Updates
     from snaptool.files import check_target
     from snaptool.operations.boot import replayed
-    from snaptool.operations.coverage import joined
+    from snaptool.operations.coverage import joined, one_of
+    from snaptool.operations.earlier import earlier_backups
     from snaptool.operations.embedding import plan_embedded
     from snaptool.operations.engine import EtcdEngine
     from snaptool.operations.keys import keys_for_rewriting
@@ -140,40 +160,54 @@ def rewrite_command(
     from snaptool.operations.rewrite import DIRECT, rewrite
     from snaptool.scratch import find_etcd
 
-    if decrypt == bool(new_configs):
+    lost = Undecryptable(undecryptable)
+    only_lost = not (decrypt or new_configs)
+    if decrypt and new_configs:
         raise click.UsageError("say either --new-config FILE or --decrypt")
-    if decrypt and rewrap:
-        raise click.UsageError("--rewrap wraps keys with the plugin of --new-config; --decrypt leaves none to wrap")
+    if only_lost and not (lost.deletes or undecodable == "delete"):
+        raise click.UsageError(
+            "say --new-config FILE or --decrypt; to drop only what is lost: --undecryptable older, or delete"
+        )
+    if rewrap and not new_configs:
+        raise click.UsageError("--rewrap wraps keys with the plugin of --new-config; without it none is wrapped")
+    if older_from and lost is not Undecryptable.OLDER:
+        raise click.UsageError("--older-from goes with --undecryptable older")
+    if engine_name == "etcd" and (only_lost or lost is Undecryptable.OLDER):
+        raise click.UsageError("--engine etcd keeps no history: use the direct engine to drop only what is lost")
     if boot_check and dry_run:
         raise click.UsageError("--boot-check boots the new file, and --dry-run makes none")
-    if update_embedded and (keep_embedded or engine_name == "etcd"):
-        raise click.UsageError("--update-embedded goes with the direct engine, and not with --keep-embedded")
-    if undecryptable == "delete" and not (configs or embedding.wanted):
-        raise click.UsageError("--undecryptable delete needs --config: without keys all that is encrypted would go")
+    if update_embedded and (keep_embedded or engine_name == "etcd" or only_lost):
+        raise click.UsageError("--update-embedded goes with the direct engine and a change of keys, not with others")
+    if lost.deletes and not (configs or embedding.wanted):
+        raise click.UsageError(f"--undecryptable {lost} needs --config: without keys all that is encrypted would go")
     options.refuse_stdin_twice([*configs, *new_configs])
     loaded = options.load_configs(configs, terminal)
     written = joined(options.load_configs(new_configs, terminal, strict=True, one_each=True))
     new = () if written is None else (written,)
-    lost = Undecryptable(undecryptable)
     etcd = find_etcd(etcd_bin) if boot_check or engine_name == "etcd" else None
     by_etcd = etcd if engine_name == "etcd" else None
     with (
         terminal.progress() as progress,
         options.open_snapshot(source, "source", prefixes=prefixes, near=target.parent) as found,
     ):
+        plain_allowed = allow_plaintext or allow_uncovered
         if not dry_run:
             check_target(target, force=force, source=found.source)  # before an etcd is booted or a key service asked
         old = embedding.read_with(found, loaded, terminal)
         carried = embedding.find(found, loaded)
         refuse_deletion_while_closed(carried, old, undecryptable, wanted=embedding.wanted)
-        updates = plan_embedded(
-            found,
-            carried,
-            new[0] if new else None,
-            update=update_embedded,
-            keep=keep_embedded,
-            token=embedding.token,
-            entropy=os.urandom,
+        updates = (
+            Updates()
+            if only_lost
+            else plan_embedded(
+                found,
+                carried,
+                new[0] if new else None,
+                update=update_embedded,
+                keep=keep_embedded,
+                token=embedding.token,
+                entropy=os.urandom,
+            )
         )
         for note in updates.notes:
             terminal.note(note)
@@ -183,27 +217,34 @@ def rewrite_command(
             keys_for_rewriting(
                 opened,
                 old,
-                new,
+                # Older revisions that come back are sealed under the first key that there is for them.
+                one_of(old) if only_lost and lost is Undecryptable.OLDER else new,
                 kms,
                 undecryptable=lost,
                 # The other engine looks at live values alone, and judges by itself.
-                allow_uncovered=allow_uncovered or engine_name == "etcd",
+                allow_plaintext=plain_allowed or engine_name == "etcd",
                 skip_hash_check=skip_hash_check,
                 rewrap=rewrap,
                 progress=progress,
             ) as keys,
+            ExitStack() as backups,
         ):
             for notice in opened.notices:
                 terminal.note(notice)
             options.note_key_problems(terminal, keys.reading)
+            older = [backups.enter_context(options.open_snapshot(path, "older-from")) for path in older_from]
+            reading = keys.reading.keyring
+            earlier = earlier_backups(opened, reading, older, old, kms, skip_hash_check=skip_hash_check)
             request = RewriteRequest(
-                reading=keys.reading.keyring,
+                reading=reading,
                 writing=keys.writing,
                 rewraps=keys.rewraps,
                 decrypt=decrypt,
                 undecryptable=lost,
                 undecodable=Undecodable(undecodable),
-                allow_uncovered=allow_uncovered,
+                allow_plaintext=plain_allowed,
+                only_lost=only_lost,
+                earlier=earlier,
                 compact=compact,
                 skip_hash_check=skip_hash_check,
                 updates=updates,
@@ -390,6 +431,16 @@ def document(result: RewriteReport) -> dict[str, Any]:
         else None,
         "lost": [lost_document(lost) for lost in result.lost],
         "undecodable": [undecodable_document(value) for value in result.undecodable],
+        "restored": [
+            {
+                "key": printable(one.key),
+                "resource": one.resource.name,
+                "revision": one.revision,
+                "from_revision": one.from_revision,
+                "from": one.place or None,
+            }
+            for one in result.restored
+        ],
         "deletions": [
             {
                 "key": printable(deletion.key),
@@ -398,6 +449,7 @@ def document(result: RewriteReport) -> dict[str, Any]:
                 "revisions": list(deletion.revisions),
                 "reason": deletion.reason,
                 "consequence": deletion.consequence,
+                "no_older": result.older.missing.get(deletion.key) if deletion.whole else None,
             }
             for deletion in result.deletions
         ],
@@ -437,7 +489,8 @@ def _print(result: RewriteReport, target: Path, new_configs: Sequence[str], *, w
         echo(prefix_sentence(result.prefixes))
     for one in result.unmatched:
         print_sentence(f"new configuration: {one.problem}")
-    print_deletions(result.deletions)
+    print_restored(result.restored)
+    print_deletions(result.deletions, result.older.missing if result.undecryptable == "older" else {})
     _print_about_undecodable(result)
     counts = result.records
     what = "live keys" if result.engine == "etcd" else "records"
@@ -542,5 +595,7 @@ def _print_next_steps(result: RewriteReport, target: Path, new_configs: Sequence
     elif new_configs:
         names = ", ".join(map(quoted, new_configs))
         echo(f"  start every API server with its own one as --encryption-provider-config: {names}")
+    elif result.only_lost:
+        echo("  the API servers go on with the configuration that they have")
     elif any(change.to_kind == "identity" for change in result.values):
         echo("  start the API servers without encryption for these resources; the old keys are needed no more")

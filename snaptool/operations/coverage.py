@@ -76,6 +76,14 @@ def joined(configs: Sequence[EncryptionConfig]) -> EncryptionConfig | None:
     return EncryptionConfig(name, tuple(entry for config in configs for entry in config.entries))
 
 
+def one_of(configs: Sequence[EncryptionConfig]) -> tuple[EncryptionConfig, ...]:
+    """Make one configuration of several that are tried in turn: for each resource, the first that names it writes."""
+    if len(configs) < 2:
+        return tuple(configs)
+    name = ", ".join(config.name for config in configs)
+    return (EncryptionConfig(name, tuple(entry for config in configs for entry in config.entries)),)
+
+
 def _names(config: EncryptionConfig) -> Iterator[str]:
     yield from dict.fromkeys(canonical_name(name) for entry in config.entries for name in entry.resources)
 

@@ -488,6 +488,11 @@ class Workshop:
         """Seal one value anew that is known to open, here; `revision` (main, sub) chooses the random bytes."""
         return self._bench.reseal(resource, stored, key, self._bench.work.randomness.for_value(*revision))
 
+    def seal(self, resource: GroupResource | None, plaintext: bytes, key: bytes, revision: tuple[int, int]) -> bytes:
+        """Seal one plaintext, here; `revision` as in `reseal`."""
+        entropy = self._bench.work.randomness.for_value(*revision)
+        return self._bench.writing_chain(resource).seal(plaintext, key, entropy)
+
     def opened(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, OpenedBatch]]:
         """Yield every batch with what came of opening it, in order."""
         return self._run(open_batch, batches)

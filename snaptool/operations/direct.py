@@ -9,7 +9,7 @@ byte but for the values, and those by the digests of what they open to, with the
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from zlib import crc32
@@ -37,6 +37,7 @@ from snaptool.etcd import (
     Snapshot,
     add_spans,
     compact,
+    decode_key_value,
     delete_lost,
     merge,
     replace_value,
@@ -51,8 +52,11 @@ from snaptool.operations.crypto import (
     Sealed,
     Work,
     Workshop,
+    open_value,
+    plaintext_digest,
 )
 from snaptool.operations.labels import Labels
+from snaptool.operations.older import OlderValues
 from snaptool.operations.plan import (
     COPY,
     DROP,
@@ -66,8 +70,10 @@ from snaptool.operations.plan import (
     changes,
     deletions,
     doomed,
-    require_cover,
+    require_encryption,
+    restorations,
     sealed_anew,
+    values_of_ways,
     ways_of,
 )
 from snaptool.operations.sweep import (
@@ -93,10 +99,16 @@ class DirectEngine:
     name = "direct"
 
     def decide(
-        self, snapshot: Snapshot, swept: Sweep, labels: Labels, workshop: Workshop, request: RewriteRequest
+        self,
+        snapshot: Snapshot,
+        swept: Sweep,
+        labels: Labels,
+        workshop: Workshop,
+        request: RewriteRequest,
+        older: OlderValues,
     ) -> Plan:
         """Decide what becomes of every record, by the editing rules of etcd."""
-        return _decide(snapshot, swept, labels, workshop, request)
+        return _decide(snapshot, swept, labels, workshop, request, older)
 
     def write(self, job: Job, draft: Draft) -> FileReport:
         """Write records from file to file, and read them back."""
@@ -127,18 +139,26 @@ class _Nowhere:
         """Do nothing: there is no position."""
 
 
-def _decide(snapshot: Snapshot, swept: Sweep, labels: Labels, workshop: Workshop, request: RewriteRequest) -> Plan:
-    ways, way_of = ways_of(swept, workshop)
-    if not (request.decrypt or request.allow_uncovered):
-        require_cover(ways, request.writing)
+def _decide(
+    snapshot: Snapshot,
+    swept: Sweep,
+    labels: Labels,
+    workshop: Workshop,
+    request: RewriteRequest,
+    older: OlderValues,
+) -> Plan:
+    ways, way_of = ways_of(swept, workshop, only_lost=request.only_lost)
+    restored, stored = restorations(swept, older, workshop, request)
+    if not (request.decrypt or request.allow_plaintext):
+        require_encryption(ways, values_of_ways(swept, ways, way_of), restored, request.writing)
     action = np.array([way.action for way in ways], dtype=np.uint8)[way_of]
     action[swept.tombstone] = COPY
     action[swept.repeated[action[swept.repeated] == RESEAL]] = REBUILD
-    edits = _edits(snapshot, swept, request)
+    edits = _edits(snapshot, swept, request, stored)
     action[edits.drop] = DROP
     action[list(edits.replace)] = REPLACE
     gone = action >= DROP
-    updated = [number for number in request.updates.values if number in edits.replace]
+    updated = [number for number in (*request.updates.values, *stored) if number in edits.replace]
     gone[updated] = False
     return Plan(
         action=action,
@@ -149,25 +169,32 @@ def _decide(snapshot: Snapshot, swept: Sweep, labels: Labels, workshop: Workshop
             rewritten=int(np.count_nonzero(sealed_anew(action))) + len(updated),
             deleted=int(np.count_nonzero(gone)),
         ),
-        changes=changes(swept, ways, way_of, gone),
+        changes=changes(swept, ways, way_of, gone, restored),
         deletions=deletions(
-            doomed(swept, request), {*edits.drop.tolist(), *edits.replace} - {*updated}, snapshot, labels.prefixes
+            doomed(swept, request),
+            {*edits.drop.tolist(), *edits.replace} - {*updated},
+            snapshot,
+            labels.prefixes,
+            restored,
         ),
         lost=swept.lost,
         undecodable=swept.undecodable,
+        restored=restored,
     )
 
 
-def _edits(snapshot: Snapshot, swept: Sweep, request: RewriteRequest) -> Edits:
+def _edits(snapshot: Snapshot, swept: Sweep, request: RewriteRequest, restored: Mapping[int, bytes]) -> Edits:
     edits = NO_EDITS
     lost: dict[bytes, list[int]] = {}
     for value in doomed(swept, request):
-        lost.setdefault(value.key, []).append(value.record)
+        if value.record not in restored:
+            lost.setdefault(value.key, []).append(value.record)
     if lost:
         edits = delete_lost(snapshot, lost)
     if request.compact:
         edits = merge(edits, compact(snapshot))
-    return set_values(snapshot, edits, request.updates.values) if request.updates.values else edits
+    values = {**request.updates.values, **restored}
+    return set_values(snapshot, edits, values) if values else edits
 
 
 @dataclass(slots=True)
@@ -393,7 +420,9 @@ def _read_back(draft: Draft, writer: _Writer) -> FileReport:
     job = writer.job
     request = job.request
     keys = Keyring(()) if request.decrypt else request.writing
-    work = Work(keys, keys, request.randomness)
+    # What keeps every byte opens with what it opened with before.
+    reading = keys if not request.only_lost or request.reading is None else request.reading
+    work = Work(reading, keys, request.randomness)
     # Not closed: views into the map may outlive this, in an error that is under way above all.
     file = draft.read_back()
     written = Snapshot(file.buffer, file.release_memory)
@@ -403,6 +432,7 @@ def _read_back(draft: Draft, writer: _Writer) -> FileReport:
         for _, answer in workshop.opened(comparison.batches()):
             comparison.take(answer)
         comparison.finish()
+        comparison.require_restored(keys)
         _compare_other_buckets(job, written)
         require_nothing_else(written)
         live = job.swept.live if job.plan.edits.is_empty else None
@@ -512,6 +542,16 @@ class _Comparison:
         same &= self._shapes[at] == self._job.notes.shapes[carried]
         if not same.all() or self._unchanged != self._writer.unchanged:
             raise ReadBackFailed("bytes that the request does not change are not the same in the written file")
+
+    def require_restored(self, keys: Keyring) -> None:
+        """Open what came back from older revisions with the keys that write. Raises ReadBackFailed."""
+        for one in self._job.plan.restored:
+            record = self._written.record(int(self._place(np.array([one.record]))[0]))
+            stored = decode_key_value(self._written.stored_value(record)).value
+            outcome, plaintext = open_value(keys.chain_for(one.resource.group_resource), stored, one.key)
+            same = record.key == one.key and record.revision.main == one.revision
+            if not same or plaintext is None or plaintext_digest(plaintext) != one.digest or outcome.stale:
+                raise ReadBackFailed(f"{printable(one.key)} does not open to its older revision {one.from_revision}")
 
 
 def _edited(name: bytes, bucket: Bucket | None, edits: Edits) -> Iterator[tuple[bytes, bytes]]:

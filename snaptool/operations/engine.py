@@ -23,7 +23,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from snaptool.errors import ScratchError
+from snaptool.errors import InputError, ScratchError
 from snaptool.etcd import NO_EDITS, Snapshot, Trailer, server_generation
 from snaptool.files import Draft
 from snaptool.operations.boot import (
@@ -37,6 +37,7 @@ from snaptool.operations.boot import (
 )
 from snaptool.operations.crypto import Work, Workshop
 from snaptool.operations.labels import Labels, header_of, resource_of_value
+from snaptool.operations.older import OlderValues
 from snaptool.operations.plan import (
     COPY,
     DROP,
@@ -51,7 +52,8 @@ from snaptool.operations.plan import (
     changes,
     deletions,
     doomed,
-    require_cover,
+    require_encryption,
+    values_of_ways,
     way,
     ways_of,
 )
@@ -70,6 +72,10 @@ from snaptool.scratch import SAFE_TTL, Change, EtcdBinaries, Rewritten, ScratchE
 from snaptool.text import printable
 
 
+class OnlyDirect(InputError):
+    """The request is one that only the direct engine can serve."""
+
+
 @dataclass(frozen=True, slots=True)
 class EtcdEngine:
     """Writes through that etcd. `parent`: where scratch files go, by default the system's temporary directory.
@@ -83,17 +89,33 @@ class EtcdEngine:
     name: ClassVar[str] = "etcd"
 
     def decide(
-        self, snapshot: Snapshot, swept: Sweep, labels: Labels, workshop: Workshop, request: RewriteRequest
+        self,
+        snapshot: Snapshot,
+        swept: Sweep,
+        labels: Labels,
+        workshop: Workshop,
+        request: RewriteRequest,
+        older: OlderValues,
     ) -> Plan:
-        """Decide on live values; everything else goes. Counts are of live keys."""
+        """Decide on live values; everything else goes. Counts are of live keys.
+
+        Every change is a new revision here, so that nothing comes back at its old one: `older` is not looked at.
+        """
+        del older
+        if request.only_lost or request.undecryptable is Undecryptable.OLDER:
+            raise OnlyDirect(
+                "the etcd engine gives every change a new revision and keeps no history, so it neither takes older "
+                "revisions back nor leaves all else as it is",
+                hint="leave --engine etcd out",
+            )
         if (nameless := int(np.count_nonzero(swept.live)) - len(LiveKeys(snapshot))) > 0:
             raise ScratchError(
                 f"{nameless} live key has an empty name, which no client of etcd can ask for",
                 hint="use `--engine direct`, which keeps every such byte",
             )
-        ways, way_of = ways_of(swept, workshop)
-        if not (request.decrypt or request.allow_uncovered):
-            require_cover([ways[number] for number in np.unique(way_of[swept.live]).tolist()], request.writing)
+        ways, way_of = ways_of(swept, workshop, only_lost=False)
+        if not (request.decrypt or request.allow_plaintext):
+            require_encryption(ways, values_of_ways(swept, ways, way_of, live=True), (), request.writing)
         gone = tuple(value for value in doomed(swept, request) if value.live)
         action = np.array([way.action for way in ways], dtype=np.uint8)[way_of]
         action[~swept.live] = DROP
@@ -199,7 +221,7 @@ def _judge(job: Job, served: ServedKey) -> tuple[Way, bytes | None]:
     """Open a value of the source: which way it goes, and its plaintext."""
     resource = resource_of_value(served.key, served.value, job.labels.prefixes)
     outcome, plaintext = job.workshop.open(resource.group_resource, served.value, served.key)
-    return way(resource, header_of(served.value), outcome, job.workshop), plaintext
+    return way(resource, header_of(served.value), outcome, job.workshop, only_lost=False), plaintext
 
 
 def _read_back(draft: Draft, job: Job, done: Rewritten) -> FileReport:

@@ -28,7 +28,7 @@ from snaptool.kube import plausible
 from snaptool.operations.crypto import Rewraps
 from snaptool.operations.labels import Header
 from snaptool.operations.opening import OpenedSnapshot, WrongTrailer
-from snaptool.operations.plan import UncoveredResources, Undecryptable
+from snaptool.operations.plan import PlaintextNotAllowed, Undecryptable
 from snaptool.operations.sweep import Progress, no_progress
 from snaptool.operations.wrapped import Collected, collect
 from snaptool.providers import (
@@ -497,7 +497,7 @@ def keys_for_rewriting(
     options: KmsOptions = NO_KMS_OPTIONS,
     *,
     undecryptable: Undecryptable = Undecryptable.STOP,
-    allow_uncovered: bool = False,
+    allow_plaintext: bool = False,
     skip_hash_check: bool = False,
     rewrap: bool = False,
     progress: Progress = no_progress,
@@ -508,7 +508,7 @@ def keys_for_rewriting(
     lost until the operator says so (`KmsOptions.given_up`). `rewrap`: values under a KMS provider get the same keys
     under a new wrapping where the API stays the same. The keys are good within the block: with `v1_dek_per_object`,
     plugins are asked while values are sealed, which only this process can do. Raises KmsError for a service that fails,
-    InputError for a bad endpoint, NothingGivenUp, and before any plugin is asked WrongTrailer and UncoveredResources,
+    InputError for a bad endpoint, NothingGivenUp, and before any plugin is asked WrongTrailer and PlaintextNotAllowed,
     as the rewrite itself would.
     """
     old_kms, new_kms = kms_configs(old), kms_configs(new)
@@ -517,7 +517,7 @@ def keys_for_rewriting(
         yield RewriteKeys(Unwrapped(Keyring(old, plausible=plausible)), Keyring(new, plausible=plausible))
         return
     collected = collect(opened, old_kms, progress, skip_hash_check=skip_hash_check)
-    if new and not allow_uncovered and undecryptable is Undecryptable.STOP:
+    if new and not allow_plaintext and undecryptable is Undecryptable.STOP:
         _require_cover(collected, old, new)
     with _Services(options) as services, ExitStack() as stack:
         reading, keys_of = _unwrap(old, collected, services, options, progress)
@@ -534,21 +534,25 @@ def keys_for_rewriting(
 
 
 def _require_cover(collected: Collected, old: Sequence[EncryptionConfig], new: Sequence[EncryptionConfig]) -> None:
-    """Refuse encrypted values without an entry in `new` whose key `old` has, by its name. Raises UncoveredResources.
+    """Refuse encrypted values that `new` writes in plaintext and whose key `old` has, by name.
+
+    Raises PlaintextNotAllowed.
 
     Only those that open would be written in clear, and whether they do is not known yet. But if they do not, a job that
     stops at lost values ends as well.
     """
     reading, writing = Keyring(old), Keyring(new)
-    uncovered = {
-        resource.name
-        for resource, header in collected.values
-        if (resource.group_resource is None or not writing.covers(resource.group_resource))
-        and header.text
-        and _has_key(reading.chain_for(resource.group_resource), header)
-    }
-    if uncovered:
-        raise UncoveredResources(sorted(uncovered))
+    uncovered: Counter[str] = Counter()
+    identity_first: Counter[str] = Counter()
+    for (resource, header), count in collected.values.items():
+        known = resource.group_resource
+        covered = known is not None and writing.covers(known)
+        if covered and writing.chain_for(known).writer[0] is not Kind.IDENTITY:
+            continue
+        if header.text and _has_key(reading.chain_for(known), header):
+            (identity_first if covered else uncovered)[resource.name] += count
+    if uncovered or identity_first:
+        raise PlaintextNotAllowed(uncovered, identity_first)
 
 
 def _has_key(chain: Chain, header: Header) -> bool:

@@ -7,7 +7,7 @@ outcome have in common is decided once, as a `Way`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -19,7 +19,7 @@ from snaptool.bolt import (
     LeafChunk,
 )
 from snaptool.embedded import Updates
-from snaptool.errors import InputError
+from snaptool.errors import VerificationFailed
 from snaptool.etcd import (
     Edits,
     Snapshot,
@@ -31,8 +31,10 @@ from snaptool.operations.crypto import (
     Rewraps,
     SystemRandomness,
     Workshop,
+    plaintext_digest,
 )
 from snaptool.operations.labels import Header, Labels, Resource
+from snaptool.operations.older import Earlier, OlderValues
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.sweep import (
     NOTHING_TRIED,
@@ -40,7 +42,7 @@ from snaptool.operations.sweep import (
     Progress,
     Sweep,
 )
-from snaptool.providers import Keyring, Kind
+from snaptool.providers import GroupResource, Keyring, Kind
 
 
 class Undecryptable(StrEnum):
@@ -48,7 +50,13 @@ class Undecryptable(StrEnum):
 
     STOP = "stop"
     KEEP = "keep"
+    OLDER = "older"
     DELETE = "delete"
+
+    @property
+    def deletes(self) -> bool:
+        """Does it let values go?"""
+        return self in {Undecryptable.OLDER, Undecryptable.DELETE}
 
 
 class Undecodable(StrEnum):
@@ -59,16 +67,30 @@ class Undecodable(StrEnum):
     DELETE = "delete"
 
 
-class UncoveredResources(InputError):
-    """Encrypted values would become plaintext because the new configuration has no entry for their resource."""
+class PlaintextNotAllowed(VerificationFailed):
+    """Encrypted values would become plaintext: no entry covers them, or `identity` comes first in theirs.
 
-    def __init__(self, resources: Sequence[str]) -> None:
-        names = ", ".join(resources)
+    `uncovered`, `identity_first`: how many values, by resource.
+    """
+
+    def __init__(self, uncovered: Mapping[str, int], identity_first: Mapping[str, int]) -> None:
+        parts = []
+        if uncovered:
+            parts.append(f"{_counted(uncovered)}: the configuration that writes has no entry for them")
+        if identity_first:
+            parts.append(f"{_counted(identity_first)}: identity is the first provider of their entry")
         super().__init__(
-            f"the new configuration has no entry for {names}, whose encrypted values would be written in clear",
-            hint="add an entry for them, or say --allow-uncovered if that is what you want",
+            f"encrypted values would become plaintext, so nothing was written: {'; '.join(parts)}",
+            hint="add an entry, or put the provider that is to write first; if plaintext is what you want for these, "
+            "say --allow-plaintext",
         )
-        self.resources = tuple(resources)
+        self.uncovered, self.identity_first = dict(uncovered), dict(identity_first)
+
+
+def _counted(resources: Mapping[str, int]) -> str:
+    return ", ".join(
+        f"{name} ({count:,} {'value' if count == 1 else 'values'})" for name, count in sorted(resources.items())
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +99,8 @@ class RewriteRequest:
 
     `reading` opens (None: values are not looked at, every record is copied), `writing` seals; `decrypt` writes
     everything in clear (`writing` is then not looked at). `rewraps`: KMS values that keep their keys and bodies, under
-    another wrapping.
+    another wrapping. `only_lost`: what opens keeps every byte, and `writing` seals older revisions that come back.
+    `earlier`: backups that older revisions may come from.
     """
 
     reading: Keyring | None
@@ -85,7 +108,9 @@ class RewriteRequest:
     decrypt: bool = False
     undecryptable: Undecryptable = Undecryptable.STOP
     undecodable: Undecodable = Undecodable.KEEP
-    allow_uncovered: bool = False
+    allow_plaintext: bool = False
+    only_lost: bool = False
+    earlier: tuple[Earlier, ...] = ()
     compact: bool = False
     skip_hash_check: bool = False
     jobs: int = 1
@@ -139,6 +164,25 @@ class Deletion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Restoration:
+    """An object whose lost current value, in record number `record`, gives way to an older one that opens.
+
+    `revision` stays; the content is of `from_revision`, in the earlier backup `place` or, where that is empty, in the
+    source. `digest`: that of its plaintext, see `plaintext_digest`.
+    """
+
+    record: int
+    key: bytes
+    resource: Resource
+    revision: int
+    from_revision: int
+    place: str
+    to_kind: Kind
+    to_key: str
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What happens to every record (`action`), the edits that come with it, and how all that is told.
 
@@ -152,6 +196,7 @@ class Plan:
     deletions: tuple[Deletion, ...]
     lost: tuple[LostValue, ...]
     undecodable: tuple[LostValue, ...] = ()
+    restored: tuple[Restoration, ...] = ()
 
     def surviving(self) -> NDArray[np.uint8]:
         """The actions of the new file's records, in its order: what was dropped is not there, what was added is."""
@@ -177,7 +222,7 @@ class Way:
     to_key: str
 
 
-def ways_of(swept: Sweep, workshop: Workshop) -> tuple[list[Way], NDArray[np.uint32]]:
+def ways_of(swept: Sweep, workshop: Workshop, *, only_lost: bool) -> tuple[list[Way], NDArray[np.uint32]]:
     """Return the ways that values go, and for every record the number of its way."""
     found: set[int] = set()
     for some in swept.stretches():
@@ -187,18 +232,28 @@ def ways_of(swept: Sweep, workshop: Workshop) -> tuple[list[Way], NDArray[np.uin
     for some in swept.stretches():
         numbers[some] = np.searchsorted(np.array(combinations, dtype=np.int64), swept.codes(some))
     ways = [
-        way(swept.resources[code >> 32], swept.headers[code >> 16 & 0xFFFF], swept.outcomes[code & 0xFFFF], workshop)
+        way(
+            swept.resources[code >> 32],
+            swept.headers[code >> 16 & 0xFFFF],
+            swept.outcomes[code & 0xFFFF],
+            workshop,
+            only_lost=only_lost,
+        )
         for code in combinations
     ]
     return ways, numbers
 
 
-def way(resource: Resource, header: Header, outcome: Outcome, workshop: Workshop) -> Way:
-    """Decide on values of one resource, header and outcome."""
+def way(resource: Resource, header: Header, outcome: Outcome, workshop: Workshop, *, only_lost: bool) -> Way:
+    """Decide on values of one resource, header and outcome. `only_lost`: what opens keeps every byte."""
     kind, key = workshop.writer(resource.group_resource)
     if not outcome.opened or outcome is NOTHING_TRIED:
         # Lost values keep their bytes unless the request deletes them; they are never sealed a second time.
         return Way(resource, header, outcome, COPY, header.kind, header.key_name or "")
+    if only_lost:
+        opened = not outcome.headless and outcome.kind is not None
+        name = outcome.key_name if opened else header.key_name or ""
+        return Way(resource, header, outcome, COPY, outcome.kind if opened else header.kind, name)
     if outcome.headless:
         return Way(resource, header, outcome, RESEAL, kind, key)
     same = (
@@ -207,21 +262,43 @@ def way(resource: Resource, header: Header, outcome: Outcome, workshop: Workshop
     return Way(resource, header, outcome, COPY if same else RESEAL, kind, key)
 
 
-def require_cover(ways: Sequence[Way], writing: Keyring) -> None:
-    """Refuse to write in clear what the new configuration does not mention. Raises UncoveredResources."""
-    uncovered = {
-        way.resource.name
-        for way in ways
-        if way.action == RESEAL
-        and way.to_kind is Kind.IDENTITY
-        and (way.resource.group_resource is None or not writing.covers(way.resource.group_resource))
-    }
-    if uncovered:
-        raise UncoveredResources(sorted(uncovered))
+def require_encryption(
+    ways: Sequence[Way],
+    counts: Sequence[int],
+    restored: Sequence[Restoration],
+    writing: Keyring,
+) -> None:
+    """Refuse to turn encrypted values into plaintext. `counts`: values of each way. Raises PlaintextNotAllowed."""
+    plain = [(way.resource, count) for way, count in zip(ways, counts, strict=True) if count and _loses_its_key(way)]
+    plain += [(one.resource, 1) for one in restored if one.to_kind is Kind.IDENTITY]
+    uncovered: Counter[str] = Counter()
+    identity_first: Counter[str] = Counter()
+    for resource, count in plain:
+        covered = resource.group_resource is not None and writing.covers(resource.group_resource)
+        (identity_first if covered else uncovered)[resource.name] += count
+    if plain:
+        raise PlaintextNotAllowed(uncovered, identity_first)
+
+
+def _loses_its_key(way: Way) -> bool:
+    return way.action == RESEAL and way.to_kind is Kind.IDENTITY
+
+
+def values_of_ways(swept: Sweep, ways: Sequence[Way], way_of: NDArray[np.uint32], *, live: bool = False) -> list[int]:
+    """Count the values that go each way; `live`: current ones alone."""
+    counts = np.zeros(len(ways), dtype=np.int64)
+    for some in swept.stretches():
+        chosen = swept.live[some] if live else ~swept.tombstone[some]
+        counts += np.bincount(way_of[some][chosen], minlength=len(ways))
+    return [int(count) for count in counts]
 
 
 def changes(
-    swept: Sweep, ways: Sequence[Way], way_of: NDArray[np.uint32], gone: NDArray[np.bool_]
+    swept: Sweep,
+    ways: Sequence[Way],
+    way_of: NDArray[np.uint32],
+    gone: NDArray[np.bool_],
+    restored: Sequence[Restoration] = (),
 ) -> tuple[ValueChange, ...]:
     """Count values by where they came from and went to."""
     counts = np.zeros((len(ways), 2, 2), dtype=np.int64)
@@ -231,12 +308,15 @@ def changes(
     rows: Counter[tuple[str, Kind | None, str, Kind | None, str | None, bool]] = Counter()
     for way, by_fate in zip(ways, counts.tolist(), strict=True):
         for deleted, (live, old) in enumerate(by_fate):
-            from_key = way.header.key_name or ""
-            if way.outcome.kind is not None and not way.outcome.headless:
-                from_key = way.outcome.key_name
+            from_key = _from_key(way)
             to: tuple[Kind | None, str | None] = (None, None) if deleted else (way.to_kind, way.to_key)
             rows[way.resource.name, way.header.kind, from_key, *to, True] += live
             rows[way.resource.name, way.header.kind, from_key, *to, False] += old
+    for one in restored:
+        lost = ways[way_of[one.record]]
+        before = (lost.resource.name, lost.header.kind, _from_key(lost))
+        rows[*before, lost.to_kind, lost.to_key, True] -= 1
+        rows[*before, one.to_kind, one.to_key, True] += 1
     fates = sorted({row[:5] for row, count in rows.items() if count}, key=str)
     return tuple(
         ValueChange(
@@ -252,10 +332,20 @@ def changes(
     )
 
 
+def _from_key(way: Way) -> str:
+    by_header = way.outcome.kind is None or way.outcome.headless
+    return way.header.key_name or "" if by_header else way.outcome.key_name
+
+
 def deletions(
-    lost_values: Sequence[LostValue], gone: Container[int], snapshot: Snapshot, prefixes: Sequence[str]
+    lost_values: Sequence[LostValue],
+    gone: Container[int],
+    snapshot: Snapshot,
+    prefixes: Sequence[str],
+    restored: Sequence[Restoration] = (),
 ) -> tuple[Deletion, ...]:
     """Tell, for every key with lost values, what goes (`gone` has the records) and what that means for the cluster."""
+    back = {one.key for one in restored}
     reasons: dict[bytes, LostValue] = {}
     for value in lost_values:
         # The live value's reason says most; else the newest one's.
@@ -269,6 +359,10 @@ def deletions(
         lost, parsed = reasons[key], parse_key(key, prefixes)
         whole = len(revisions) == len(records)
         meaning = "only old revisions are gone; the object itself is as it was"
+        if records[-1].tombstone:
+            meaning = "only old revisions are gone, of an object that was deleted since"
+        elif key in back:
+            meaning = "older revisions are gone; the object itself is as it was at the older revision that came back"
         if whole:
             meaning = consequence(parsed) if parsed else "snaptool does not know what this key is for"
         found.append(
@@ -285,11 +379,46 @@ def deletions(
 
 
 def doomed(swept: Sweep, request: RewriteRequest) -> tuple[LostValue, ...]:
-    """Return the values that the request deletes, ordered by record."""
-    lost = swept.lost if request.undecryptable is Undecryptable.DELETE else ()
+    """Return the values that the request lets go, ordered by record: deleted, or replaced by older ones."""
+    lost = swept.lost if request.undecryptable.deletes else ()
     undecodable = swept.undecodable if request.undecodable is Undecodable.DELETE else ()
     both = (*lost, *(value for value in undecodable if not value.outcome.headless))
     return tuple(sorted(both, key=lambda value: value.record))
+
+
+def older_wanted(values: Sequence[LostValue]) -> dict[bytes, GroupResource | None]:
+    """Return the keys whose current values are among `values`, for `find_older`."""
+    return {value.key: value.resource.group_resource for value in values if value.live and not value.outcome.headless}
+
+
+def restorations(
+    swept: Sweep, older: OlderValues, workshop: Workshop, request: RewriteRequest
+) -> tuple[tuple[Restoration, ...], dict[int, bytes]]:
+    """Decide which lost current values give way to older ones; return also the new stored values, by record."""
+    restored, stored = [], {}
+    going = doomed(swept, request) if request.undecryptable is Undecryptable.OLDER else ()
+    for value in going:
+        found = older.found.get(value.key) if value.live else None
+        if found is None:
+            continue
+        resource = value.resource.group_resource
+        kind, key_name = workshop.writer(resource)
+        revision = (value.revision.main, value.revision.sub)
+        stored[value.record] = workshop.seal(resource, found.plaintext, value.key, revision)
+        restored.append(
+            Restoration(
+                record=value.record,
+                key=value.key,
+                resource=value.resource,
+                revision=value.revision.main,
+                from_revision=found.revision,
+                place=found.place,
+                to_kind=kind,
+                to_key=key_name,
+                digest=plaintext_digest(found.plaintext),
+            )
+        )
+    return tuple(restored), stored
 
 
 class LeafNotes:

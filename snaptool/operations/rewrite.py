@@ -38,6 +38,7 @@ from snaptool.operations.crypto import (
 from snaptool.operations.direct import DirectEngine
 from snaptool.operations.judging import Depth
 from snaptool.operations.labels import Labels
+from snaptool.operations.older import NO_OLDER, OlderValues, find_older
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.plan import (
     Deletion,
@@ -45,10 +46,12 @@ from snaptool.operations.plan import (
     LeafNotes,
     Plan,
     RecordCounts,
+    Restoration,
     RewriteRequest,
     Undecodable,
     Undecryptable,
     ValueChange,
+    older_wanted,
 )
 from snaptool.operations.sweep import (
     LostValue,
@@ -74,8 +77,9 @@ class RewriteReport:
     `undecodable`: the values that no API server can decode; those of them that are `headless` were mended.
     `source_problem`: what is wrong with the trailer of the source, where the request said to go on all the same.
     `prefixes`: the API servers' `--etcd-prefix`, in their normal form; None where no values were to be opened.
-    `unmatched`: names in the new configuration that cover no key.
     `platforms`: which ones the source shows signs of; `bootstrap`: it has keys under `/bootstrap/`.
+    `unmatched`: names in the new configuration that cover no key. `older`: which of the objects whose current values
+    are lost have an older revision that opens; `restored`: those that got it back. `only_lost`: all else was copied.
     """
 
     source: FileReport
@@ -93,6 +97,9 @@ class RewriteReport:
     deletions: tuple[Deletion, ...]
     verified: bool
     seconds: float
+    older: OlderValues = NO_OLDER
+    restored: tuple[Restoration, ...] = ()
+    only_lost: bool = False
     source_problem: str = ""
     platforms: tuple[str, ...] = ()
     bootstrap: bool = False
@@ -118,9 +125,15 @@ class Engine(Protocol):
         """What `--engine` calls it."""
 
     def decide(
-        self, snapshot: Snapshot, swept: Sweep, labels: Labels, workshop: Workshop, request: RewriteRequest
+        self,
+        snapshot: Snapshot,
+        swept: Sweep,
+        labels: Labels,
+        workshop: Workshop,
+        request: RewriteRequest,
+        older: OlderValues,
     ) -> Plan:
-        """Decide what becomes of every record. Raises UncoveredResources."""
+        """Decide what becomes of every record. Raises PlaintextNotAllowed, and OnlyDirect."""
 
     def write(self, job: Job, draft: Draft) -> FileReport:
         """Write the new file into `draft`, trailer included, and read it back. Raises ReadBackFailed."""
@@ -151,7 +164,7 @@ def rewrite(
     `container`: what goes around the new file, one of `snaptool.containers.CHOICES`; `auto` goes by the target's name.
 
     The report says `stopped` when values are lost and the request says stop; then nothing was written. Raises
-    OutsidePrefixes, UncoveredResources, InputError for a target that may not be written, WrongTrailer, CorruptPage and
+    OutsidePrefixes, PlaintextNotAllowed, InputError for a target that may not be written, WrongTrailer, CorruptPage and
     the other FormatErrors for a damaged source, OutputError when the disk fails, ReadBackFailed when the written file
     is not as it should be, BootCheckFailed when etcd finds that, ScratchError when etcd does not do its work.
     """
@@ -186,14 +199,18 @@ def rewrite(
             digests.require_right_trailer()
         if request.reading is not None:
             refuse_outside(opened)
-        plan = engine.decide(snapshot, swept, labels, workshop, request)
+        older = NO_OLDER
+        if request.reading is not None:
+            wanted = older_wanted((*swept.lost, *swept.undecodable))
+            older = find_older(snapshot, request.reading, wanted, request.earlier)
+        plan = engine.decide(snapshot, swept, labels, workshop, request, older)
         report = RewriteReport(
             source=file_report(opened.path, opened.source.size, digests.file_sha256(), snapshot, notes.sums),
             target=None,
             dry_run=target is None,
             engine=engine.name,
             prefixes=opened.prefixes if request.reading is not None else None,
-            unmatched=unmatched_names(writing.resource_names(), swept.resources),
+            unmatched=() if request.only_lost else unmatched_names(writing.resource_names(), swept.resources),
             records=plan.counts,
             values=plan.changes,
             lost=plan.lost,
@@ -201,6 +218,9 @@ def rewrite(
             undecodable=plan.undecodable,
             undecodable_choice=request.undecodable,
             deletions=plan.deletions,
+            older=older,
+            restored=plan.restored,
+            only_lost=request.only_lost,
             verified=False,
             seconds=time.monotonic() - started,
             source_problem=digests.trailer_problem(),

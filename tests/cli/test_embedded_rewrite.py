@@ -202,7 +202,7 @@ def test_openshift_takes_its_own_keys_and_refuses_new_ones(snaptool: Snaptool, n
     rows = [row for row in same.json["values"] if row["from"]["provider"] != "identity" and row["to"]]
     assert {row["to"]["key_name"] for row in rows} == {"2"}
     target.unlink()
-    other: list[str | Path] = ["-c", everything, "--new-config", new, "--allow-uncovered"]
+    other: list[str | Path] = ["-c", everything, "--new-config", new, "--allow-plaintext"]
     ran = snaptool("rewrite", OPENSHIFT, target, *other, "-o", "json")
     assert (ran.code, ran.json["error"]["code"]) == (exits.USAGE, "embedded_config_stale")
     ran = snaptool("rewrite", OPENSHIFT, target, *other, "--update-embedded", "-o", "json")

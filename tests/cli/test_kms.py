@@ -289,9 +289,10 @@ def test_uncovered_resources_are_refused_before_any_plugin_is_asked(
     target = tmp_path / "new.db"
     words = ("rewrite", source, target, "--config", both, "--new-config", new)
     ran = snaptool(*words)
-    assert (ran.code, plugin.calls()) == (2, [])
-    assert "the new configuration has no entry for secrets" in ran.stderr
-    assert snaptool(*words, "--allow-uncovered", makes=[target]).code == 0
+    assert (ran.code, plugin.calls()) == (3, [])
+    assert "encrypted values would become plaintext" in ran.stderr
+    assert "has no entry for them" in ran.stderr
+    assert snaptool(*words, "--allow-plaintext", makes=[target]).code == 0
 
 
 def test_lost_values_need_no_entry_where_the_request_says_what_becomes_of_them(

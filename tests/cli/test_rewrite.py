@@ -178,7 +178,7 @@ def test_etcdutl_states_the_same_hash_and_restores_the_target(
     source, old = snaptool.sample(sample), SAMPLES / STATED[sample][0]
     writing = ["--decrypt"] if new == "decrypt" else ["--new-config", str(SAMPLES / "secretbox.yaml")]
     ran = snaptool(
-        "rewrite", source, target, "--config", old, *writing, "--allow-uncovered", "-o", "json", makes=[target]
+        "rewrite", source, target, "--config", old, *writing, "--allow-plaintext", "-o", "json", makes=[target]
     )
     etcdutl: Any = etcd_binaries.etcdutl
     status = json.loads(
@@ -483,23 +483,25 @@ def test_uncovered_resources_stop_the_run_by_name(snaptool: Snaptool, target: Pa
         SAMPLES / "secretbox.yaml",
     ]
     ran = snaptool("rewrite", *arguments)
-    assert ran.code == 2
-    assert "no entry for configmaps" in ran.stderr
-    assert "--allow-uncovered" in ran.stderr
-    ran = snaptool("rewrite", *arguments, "--allow-uncovered", makes=[target])
+    assert ran.code == 3
+    assert "configmaps (" in ran.stderr
+    assert "has no entry for them" in ran.stderr
+    assert "--allow-plaintext" in ran.stderr
+    ran = snaptool("rewrite", *arguments, "--allow-plaintext", makes=[target])
     assert ran.code == 0
     for (key, _), value in values(target).items():
         assert value.startswith(b"k8s:enc:") == key.startswith("/registry/secrets/")
 
 
-def test_explicit_identity_is_the_users_word(snaptool: Snaptool, target: Path) -> None:
+def test_identity_in_front_needs_the_users_word(snaptool: Snaptool, target: Path) -> None:
     new = snaptool.write(
         "new.yaml",
         config("secretbox") + "- resources: [configmaps]\n  providers:\n  - identity: {}\n",
     )
     source = snaptool.sample("mixed-providers.db")
-    ran = snaptool("rewrite", source, target, "--config", SAMPLES / "mixed.yaml", "--new-config", new, makes=[target])
-    assert ran.code == 0
+    words = ("rewrite", source, target, "--config", SAMPLES / "mixed.yaml", "--new-config", new)
+    assert snaptool(*words).code == 3
+    assert snaptool(*words, "--allow-plaintext", makes=[target]).code == 0
 
 
 def test_compact_drops_what_a_compaction_would_and_notes_it(snaptool: Snaptool, target: Path) -> None:

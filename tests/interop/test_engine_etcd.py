@@ -21,7 +21,7 @@ from snaptool.operations.boot import LiveKeys
 from snaptool.operations.engine import EtcdEngine
 from snaptool.operations.labels import resource_of
 from snaptool.operations.opening import open_snapshot
-from snaptool.operations.plan import RewriteRequest, UncoveredResources, Undecryptable
+from snaptool.operations.plan import PlaintextNotAllowed, RewriteRequest, Undecryptable
 from snaptool.operations.rewrite import DIRECT, Engine, RewriteReport, rewrite
 from snaptool.providers import Keyring, parse_config
 from snaptool.providers.kms import Api, decode_v2
@@ -213,7 +213,7 @@ def test_what_may_not_be_written_is_refused_before_etcd_starts(by_etcd: EtcdEngi
     old = reading("aescbc.yaml")
     none = tmp_path / "none"
     unused = EtcdEngine(replace(by_etcd.binaries, etcd=none, restorer=none), by_etcd.parent)
-    with pytest.raises(UncoveredResources, match="secrets"):
+    with pytest.raises(PlaintextNotAllowed, match="secrets"):
         run(
             source,
             target,

@@ -51,8 +51,8 @@ _SHOWN_LOST = 20
     type=click.Choice(["stop", "keep", "older", "delete"]),
     default="stop",
     show_default=True,
-    help="What to do with values that no key opens: stop (list them, write nothing), keep (copy as they are), older (give "
-    "the object its newest older revision that opens, and delete the others), delete (drop their keys).",
+    help="What to do with values that no key opens: stop (list them, write nothing), keep (copy as they are), "
+    "older (give the object its newest older revision that opens, and delete the others), delete (drop their keys).",
 )
 @click.option(
     "--older-from",

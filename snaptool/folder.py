@@ -15,7 +15,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,7 @@ from snaptool.inputs import advice, notice, of_run, why
 
 _NOREPLACE, _EXCHANGE = 1, 2
 _AT_FDCWD = -100
+_READ_BYTES = 4 << 20
 _MODULUS = 1 << 128
 
 
@@ -55,7 +56,12 @@ class FolderDraft:
 
     def write(self, path: str, content: bytes) -> None:
         """Write a file at a path below the target. Raises FileExistsError where there is one, OutputError."""
+        self.write_blocks(path, (content,))
+
+    def write_blocks(self, path: str, blocks: Iterable[bytes]) -> None:
+        """Write a file of any size, piece by piece. Raises as `write`."""
         assert self._work is not None
+        digest = _new_digest(path)
         folder, _, _ = path.rpartition("/")
         try:
             self._make_folders(folder)
@@ -63,15 +69,22 @@ class FolderDraft:
             descriptor = os.open(self._work / path, flags, 0o600)
             with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123 - a descriptor, which Path cannot open
                 os.fchmod(descriptor, 0o600)
-                left = memoryview(content)
-                while left:
-                    left = left[file.write(left) :]
+                for content in blocks:
+                    digest.update(content)
+                    left = memoryview(content)
+                    while left:
+                        left = left[file.write(left) :]
         except FileExistsError:
             raise
         except OSError as error:
             raise _cannot("write", self.target / path, error) from error
-        self._sum = (self._sum + _digest(path, content)) % _MODULUS
+        self._sum = (self._sum + int.from_bytes(digest.digest())) % _MODULUS
         self._files += 1
+
+    def working_path(self, path: str) -> Path:
+        """Where a file that was written lies until `publish`: to look at it."""
+        assert self._work is not None
+        return self._work / path
 
     def _make_folders(self, folder: str) -> None:
         assert self._work is not None
@@ -126,7 +139,11 @@ class FolderDraft:
         for folder, _, names in os.walk(work):
             for name in names:
                 path = Path(folder, name)
-                found = (found + _digest(path.relative_to(work).as_posix(), path.read_bytes())) % _MODULUS
+                digest = _new_digest(path.relative_to(work).as_posix())
+                with path.open("rb") as file:
+                    while content := file.read(_READ_BYTES):
+                        digest.update(content)
+                found = (found + int.from_bytes(digest.digest())) % _MODULUS
                 files += 1
         if (found, files) != (self._sum, self._files):
             raise OutputError(f"what is in {self.target} is not what was written", hint="try another disk")
@@ -195,10 +212,10 @@ def _rename(source: Path, target: Path, flag: int) -> None:
         source.rename(target)
 
 
-def _digest(path: str, content: bytes) -> int:
-    """Digest a file with its place; sums of these do not depend on the order."""
+def _new_digest(path: str) -> blake2b:
+    """Begin to digest a file with its place; sums of these do not depend on the order."""
     name = path.encode(errors="surrogateescape")
-    return int.from_bytes(blake2b(len(name).to_bytes(4) + name + content, digest_size=16).digest())
+    return blake2b(len(name).to_bytes(4) + name, digest_size=16)
 
 
 def _cannot(verb: str, path: Path, error: OSError) -> OutputError:

@@ -14,7 +14,6 @@ import click
 from snaptool.cli.render import Terminal
 from snaptool.errors import InputError
 from snaptool.inputs import InputTooLarge, read_input
-from snaptool.text import quoted
 
 if TYPE_CHECKING:
     from snaptool.containers import Unpacking
@@ -121,27 +120,7 @@ def open_snapshot(
 
     if str(path) == "-":
         claim_stdin()
-    elif not os.path.lexists(path):
-        _refuse_wrong_order(path, name)
     return opening.open_snapshot(path, unpacking(name, near=near), prefixes=prefixes)
-
-
-def _refuse_wrong_order(path: Path, name: str) -> None:
-    """Say that the snapshot stands in the place of another argument, where `path` is nothing and another one is."""
-    context = click.get_current_context(silent=True)
-    if context is None or context.command.name == "diff":
-        return
-    others = [one.name for one in context.command.params if isinstance(one, click.Argument) and one.name != name]
-    for other in others:
-        value = context.params.get(other or "")
-        for word in value if isinstance(value, tuple) else (value,):
-            if word and Path(word).exists():
-                raise InputError(
-                    f"there is no file {path}; {word} is one, and stands where something else belongs",
-                    hint=f"the snapshot comes first: {context.command_path} {quoted(str(word))} …",
-                    code="cannot_read",
-                    place=str(path),
-                )
 
 
 def claim_stdin() -> None:
@@ -340,6 +319,26 @@ def note_key_problems(terminal: Terminal, unwrapped: Unwrapped) -> None:
         terminal.note(str(problem.error))
         if problem.error.hint:
             terminal.note(f"  {problem.error.hint}")
+
+
+class _TargetPath(click.Path):
+    """A path of which it is remembered that a slash at its end asks for a directory."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read a path."""
+        if ctx is not None:
+            ctx.meta["snaptool.folder"] = str(value).endswith("/")
+        return super().convert(value, param, ctx)
+
+
+def target_argument(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add TARGET."""
+    return click.argument("target", metavar="TARGET", type=_TargetPath(path_type=Path))(command)
+
+
+def container(chosen: str) -> str:
+    """Return what goes around the target: what was chosen, or a directory where its name ends with a slash."""
+    return "directory" if click.get_current_context().meta.get("snaptool.folder") and chosen == "auto" else chosen
 
 
 def container_option(command: Callable[..., Any]) -> Callable[..., Any]:

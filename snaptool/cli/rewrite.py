@@ -31,7 +31,7 @@ _SHOWN_LOST = 20
 
 @click.command("rewrite", cls=Command)
 @options.snapshot_argument("source", "SOURCE")
-@click.argument("target", metavar="TARGET", type=click.Path(path_type=Path))
+@options.target_argument
 @options.config_option()
 @options.config_option(
     "--new-config", "EncryptionConfiguration to write with; repeated where API servers have one each; - is stdin."
@@ -256,7 +256,7 @@ def rewrite_command(
                 request,
                 engine=DIRECT if by_etcd is None else EtcdEngine(by_etcd),
                 boot_with=etcd if boot_check else None,
-                container=container,
+                container=options.container(container),
                 force=force,
                 progress=progress,
             )
@@ -267,7 +267,7 @@ def rewrite_command(
 
 @click.command("repair", cls=Command)
 @options.snapshot_argument("source", "SOURCE")
-@click.argument("target", metavar="TARGET", type=click.Path(path_type=Path))
+@options.target_argument
 @click.option("--salvage", "salvaging", is_flag=True, help="Save the records that can be trusted from a broken SOURCE.")
 @options.container_option
 @click.option("--force", is_flag=True, help="Replace TARGET if it exists.")
@@ -287,14 +287,16 @@ def repair_command(
     if salvaging:
         with terminal.progress() as progress:
             how = options.unpacking("source", near=target.parent)
-            saved = salvage(source, target, unpacking=how, container=container, force=force, progress=progress)
+            saved = salvage(
+                source, target, unpacking=how, container=options.container(container), force=force, progress=progress
+            )
         for notice in saved.notices:
             terminal.note(notice)
         return _finish_salvage(saved, output)
     with terminal.progress() as progress, options.open_snapshot(source, "source", near=target.parent) as opened:
         for notice in opened.notices:
             terminal.note(notice)
-        result = repair(opened, target, container=container, force=force, progress=progress)
+        result = repair(opened, target, container=options.container(container), force=force, progress=progress)
     return _finish(result, target, (), output, terminal)
 
 

@@ -7,7 +7,7 @@ from snaptool.containers.faults import Ambiguous, ContainerFault, ContainerRefus
 from snaptool.containers.gardener import ChainFile, read_delta
 from snaptool.containers.spool import Spool, folder_for
 from snaptool.containers.unwrap import DEFAULT, Unpacking, Unwrapped, in_directory, receive, unwrap
-from snaptool.containers.wrap import CHOICES, PLAIN, Wrapping, choose_wrapping, read_back, write_wrapped
+from snaptool.containers.wrap import CHOICES, PLAIN, Wrapping, choose_wrapping, folder_files, read_back, write_wrapped
 
 __all__ = [
     "CHOICES",
@@ -27,6 +27,7 @@ __all__ = [
     "Wrapping",
     "choose_wrapping",
     "find_in_directory",
+    "folder_files",
     "folder_for",
     "in_directory",
     "read_back",

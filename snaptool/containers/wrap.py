@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Protocol, cast
 
 from snaptool.containers.faults import ContainerRefused, corrupt
+from snaptool.containers.gardener import parse_name
 from snaptool.containers.readers import PIECE, FileReader, Peekable, Reader
 from snaptool.containers.recognise import Kind
 from snaptool.containers.streams import import_zstd, open_stream
@@ -45,11 +46,13 @@ class Sink(Protocol):
 class Wrapping:
     """How a snapshot is packed. `streams` from outside in; `archive`: "zip", "tar" or none, inside them.
 
-    `name`: the entry's; `source`: the container whose other entries come along; `renames`: new names of entries.
+    `folder`: the platform whose directory is made, or "". `name`: the entry's or the file's; `source`: the container
+    whose other entries come along; `renames`: new names of entries.
     """
 
     streams: tuple[Kind, ...] = ()
     archive: str = ""
+    folder: str = ""
     name: str = ""
     source: Unwrapped | None = field(default=None, repr=False)
     renames: dict[str, str] = field(default_factory=dict)
@@ -57,14 +60,19 @@ class Wrapping:
     @property
     def layers(self) -> tuple[str, ...]:
         """The layers as `Unwrapped.layers` says them; none for a plain snapshot."""
-        return (*(kind.value for kind in self.streams), *((f"{self.archive}:{self.name}",) if self.archive else ()))
+        around = (f"directory:{self.name}",) if self.folder else ()
+        return (
+            *around,
+            *(kind.value for kind in self.streams),
+            *((f"{self.archive}:{self.name}",) if self.archive else ()),
+        )
 
 
 PLAIN = Wrapping()
 
 
 def choose_wrapping(target: Path, wanted: str, source: Unwrapped | None) -> Wrapping:
-    """Choose what goes around a snapshot that is written to `target`. `wanted`: one of `CHOICES`.
+    """Choose what goes around a snapshot that is written to `target`. `wanted`: one of `CHOICES`, or "directory".
 
     Raises ContainerRefused: container_target where suffix, source and wish do not fit, container_method without zstd.
     """
@@ -72,6 +80,9 @@ def choose_wrapping(target: Path, wanted: str, source: Unwrapped | None) -> Wrap
     is_tar = name.endswith(_TAR_SUFFIXES)
     suffix = next((kind for end, kind in _BY_SUFFIX.items() if name.endswith(end)), None)
     keeps = source is not None and source.platform in _KEEPS_THE_REST
+    in_folder = source is not None and source.layers[:1] and source.layers[0].startswith("directory:")
+    if wanted == "directory" or (wanted == "same" and in_folder):
+        return _folder(target, source)
     if wanted == "same" or (wanted == "auto" and keeps and (is_tar or name.endswith(".zip"))):
         return _same(target, source)
     if wanted == "auto" and is_tar:
@@ -104,10 +115,9 @@ def _require_zstd(target: Path) -> None:
 
 def _same(target: Path, source: Unwrapped | None) -> Wrapping:
     """Take over the layers of the source, with names as the platform's restore wants them."""
-    if source is None or not source.layers or source.layers[0].startswith("directory:"):
-        where = "is in a directory" if source is not None and source.layers else "is a plain snapshot"
+    if source is None or not source.layers:
         raise ContainerRefused(
-            f"--container same: the source {where}, and there is no container to make again",
+            "--container same: the source is a plain snapshot, and there is no container to make again",
             hint="leave --container out, and write a plain snapshot",
             code="container_target",
         )
@@ -125,7 +135,68 @@ def _same(target: Path, source: Unwrapped | None) -> Wrapping:
     if Kind.ZSTD in streams:
         _require_zstd(target)
     renames = _renames(target, source, entry)
-    return Wrapping(streams, archive, renames.get(entry, entry), source if archive else None, renames)
+    return Wrapping(
+        streams,
+        archive,
+        name=renames.get(entry, entry),
+        source=source if archive else None,
+        renames=renames,
+    )
+
+
+def _folder(target: Path, source: Unwrapped | None) -> Wrapping:
+    """Make a directory as the platform of the source has it, which is named by its directory."""
+    platform = source.platform if source is not None else None
+    if source is None or not source.layers[:1] or not source.layers[0].startswith("directory:"):
+        platform = None
+    if platform not in _FOLDERS:
+        raise ContainerRefused(
+            f"target {target} is to be a directory, and the source is none of OpenShift, kOps, Gardener or kubespray",
+            hint="name a file: a plain snapshot",
+            code="container_target",
+        )
+    assert source is not None
+    name = source.layers[0].partition(":")[2].rsplit("/", 1)[-1]
+    streams = (Kind.GZIP,) if platform in {"kops", "gardener"} else ()
+    return Wrapping(streams, folder=platform or "", name=name, source=source)
+
+
+_FOLDERS = frozenset({"openshift", "kops", "gardener", "kubespray"})
+
+
+def folder_files(
+    wrapping: Wrapping, blocks: Callable[[], Iterator[bytes]], size: int, revision: int
+) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """Yield path and content of each file of a directory; the snapshot, of `size` bytes, comes first."""
+    assert wrapping.source is not None
+    content = _compressed(wrapping.streams[0], blocks(), size) if wrapping.streams else blocks()
+    if wrapping.folder == "gardener":
+        # The newest of equal revisions is the one that counts, and the same input gives the same name.
+        known = [one for one in (parse_name(member.name) for member in wrapping.source.members) if one is not None]
+        created = max((one.created for one in known), default=0) + 1
+        yield f"v2/Full-00000000-{revision:08}-{created}.gz", content
+        return
+    yield wrapping.name, content
+    for member in wrapping.source.members:
+        opened = wrapping.source.member_opener(member.name) if wrapping.source.member_opener is not None else None
+        if member.role != "snapshot" and opened is not None:
+            yield member.name.rsplit("/", 1)[-1], _pieces(opened)
+
+
+def _compressed(kind: Kind, blocks: Iterator[bytes], size: int) -> Iterator[bytes]:
+    out: list[bytes] = []
+
+    class _Held:
+        def write(self, data: bytes, /) -> None:
+            out.append(data)
+
+    stream = _WRITERS[kind](_Held(), size)
+    for block in blocks:
+        stream.write(block)
+        yield from out
+        out.clear()
+    stream.finish()
+    yield from out
 
 
 def _renames(target: Path, source: Unwrapped, entry: str) -> dict[str, str]:

@@ -94,6 +94,8 @@ def platform_next(platforms: Sequence[str], target: Path, layers: Sequence[str],
     `bootstrap`: it has keys under `/bootstrap/`. Always one step with the code `restore` at least.
     """
     steps = []
+    if layers and layers[0].startswith("directory:"):
+        return _next_of_folder(platforms, target, target / layers[0].partition(":")[2])
     plain, unpack = _unpacked(target, layers, whole="openshift" in platforms)
     restoring = [platform for platform in platforms if platform in _RESTORES]
     if unpack and not (restoring and all(_takes_as_it_is(platform, layers) for platform in restoring)):
@@ -156,6 +158,34 @@ def _unpacked(target: Path, layers: Sequence[str], *, whole: bool) -> tuple[Path
     return plain, f"{program} -dc {quoted(target)} > {quoted(plain)}"
 
 
+def _next_of_folder(platforms: Sequence[str], target: Path, written: Path) -> list[Step]:
+    """Say what to do with a directory as the platform has it; `written` is the file of the snapshot in it."""
+    for platform in platforms:
+        if platform in _RESTORES_OF_FOLDERS:
+            lines = _RESTORES_OF_FOLDERS[platform]
+            named = (line.replace("FOLDER", quoted(target)).replace("FILE", quoted(written)) for line in lines)
+            return [Step("restore", tuple(named))]
+    return platform_next((), written, (), bootstrap=False)
+
+
+_RESTORES_OF_FOLDERS: dict[str, tuple[str, ...]] = {
+    "openshift": (
+        "copy the directory to a control plane host, and restore it there with the script, which takes both files:",
+        "  cluster-restore.sh FOLDER",
+        "  afterwards look at the condition Encrypted: oc get kubeapiserver -o yaml",
+    ),
+    "kops": (
+        "copy the directory into the backup store (backups/etcd/main), under a name with a later time than the others:",
+        "  YYYY-MM-DDTHH:MM:SSZ-000001; then",
+        "  etcd-manager-ctl --backup-store=STORE restore-backup THAT-NAME",
+        "  it puts the current values into a new cluster: history, revisions and leases are not restored",
+    ),
+    "gardener": (
+        "upload this file beside or instead of the chain in the store, under the same name:",
+        "  FILE",
+        "  use it only for a cluster that is restored from it: the next delta has to start one revision later",
+    ),
+}
 _CLUSTER_RESET = (
     "  a plain file, not a zip: releases of 2026 refuse a zip with its whole path (k3s-io/k3s issue 14526)",
     "  then, on every other server, remove DATA-DIR/server/db and let it join again",

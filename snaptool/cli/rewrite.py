@@ -17,11 +17,12 @@ from snaptool.cli.findings import lost_document, prefix_sentence, undecodable_do
 from snaptool.cli.lists import print_deletions, print_lost, print_restored, print_undecodable
 from snaptool.cli.render import Terminal, echo, json_text, print_json, print_sentence, print_table, size_text
 from snaptool.errors import InputError, OutputError, SnaptoolError
-from snaptool.text import printable, quoted
+from snaptool.text import printable
 
 if TYPE_CHECKING:
     from snaptool.files import Draft, Source
     from snaptool.operations.keys import KmsOptions
+    from snaptool.operations.platform import Step
     from snaptool.operations.rewrite import RewriteReport
     from snaptool.operations.salvage import SalvageReport
     from snaptool.operations.written import FileReport
@@ -156,6 +157,7 @@ def rewrite_command(
     from snaptool.operations.embedding import plan_embedded
     from snaptool.operations.engine import EtcdEngine
     from snaptool.operations.keys import keys_for_rewriting
+    from snaptool.operations.next_steps import next_steps
     from snaptool.operations.plan import RewriteRequest, Undecodable, Undecryptable
     from snaptool.operations.rewrite import DIRECT, rewrite
     from snaptool.scratch import find_etcd
@@ -182,7 +184,8 @@ def rewrite_command(
         raise click.UsageError(f"--undecryptable {lost} needs --config: without keys all that is encrypted would go")
     options.refuse_stdin_twice([*configs, *new_configs])
     loaded = options.load_configs(configs, terminal)
-    written = joined(options.load_configs(new_configs, terminal, strict=True, one_each=True))
+    each = options.load_configs(new_configs, terminal, strict=True, one_each=True)
+    written = joined(each)
     new = () if written is None else (written,)
     etcd = find_etcd(etcd_bin) if boot_check or engine_name == "etcd" else None
     by_etcd = etcd if engine_name == "etcd" else None
@@ -260,9 +263,10 @@ def rewrite_command(
                 force=force,
                 progress=progress,
             )
+            steps = next_steps(result, target, tuple(zip(new_configs, each, strict=True)))
             if draft is not None:
-                _publish_report(draft, result)
-    return _finish(result, target, new_configs, output, terminal, with_config=bool(old))
+                _publish_report(draft, result, steps)
+    return _finish(result, steps, output, terminal, with_config=bool(old))
 
 
 @click.command("repair", cls=Command)
@@ -281,6 +285,7 @@ def repair_command(
     With --salvage any file is taken, however broken: records that a tree leads to, and records carved from other pages
     where the tree is broken. The report says what is missing or not proven; exit code 3 when anything is.
     """
+    from snaptool.operations.next_steps import next_steps
     from snaptool.operations.rewrite import repair
     from snaptool.operations.salvage import salvage
 
@@ -297,7 +302,7 @@ def repair_command(
         for notice in opened.notices:
             terminal.note(notice)
         result = repair(opened, target, container=options.container(container), force=force, progress=progress)
-    return _finish(result, target, (), output, terminal)
+    return _finish(result, next_steps(result, target, rewritten=False), output, terminal)
 
 
 def _finish_salvage(saved: SalvageReport, output: str) -> int:
@@ -365,9 +370,9 @@ def _begin_report(
     return Draft(report, force=force)
 
 
-def _publish_report(draft: Draft, result: RewriteReport) -> None:
+def _publish_report(draft: Draft, result: RewriteReport, steps: Sequence[Step]) -> None:
     try:
-        draft.write((json_text(document(result)) + "\n").encode())
+        draft.write((json_text(document(result, steps)) + "\n").encode())
         draft.publish()
     except SnaptoolError as error:
         if result.target is None:
@@ -377,25 +382,24 @@ def _publish_report(draft: Draft, result: RewriteReport) -> None:
 
 def _finish(
     result: RewriteReport,
-    target: Path,
-    new_configs: Sequence[str],
+    steps: Sequence[Step],
     output: str,
     terminal: Terminal,
     *,
     with_config: bool = True,
 ) -> int:
     if output == "json":
-        print_json(document(result))
+        print_json(document(result, steps))
     elif result.stopped or not terminal.quiet:
-        _print(result, target, new_configs, with_config=with_config)
+        _print(result, steps, with_config=with_config)
     if result.source_problem and result.target is not None:
         terminal.note(f"of the source, {result.source_problem}: its records were copied as they are, and the")
         terminal.note("  SHA-256 of the new file says nothing about whether they are the ones that were saved")
     return exits.FINDINGS if result.stopped else exits.DONE
 
 
-def document(result: RewriteReport) -> dict[str, Any]:
-    """Return the JSON form of a report."""
+def document(result: RewriteReport, steps: Sequence[Step] = ()) -> dict[str, Any]:
+    """Return the JSON form of a report; `steps`: what to do next."""
     from snaptool.kube import prefix_text
 
     return {
@@ -456,6 +460,7 @@ def document(result: RewriteReport) -> dict[str, Any]:
             for deletion in result.deletions
         ],
         "source_problem": result.source_problem or None,
+        "next": [{"code": step.code, "text": "\n".join(step.lines)} for step in steps],
         "verified": result.verified,
         "seconds": round(result.seconds, 3),
     }
@@ -480,7 +485,7 @@ def _file(facts: FileReport) -> dict[str, Any]:
     return stated | {"container": packed}
 
 
-def _print(result: RewriteReport, target: Path, new_configs: Sequence[str], *, with_config: bool) -> None:
+def _print(result: RewriteReport, steps: Sequence[Step], *, with_config: bool) -> None:
     print_lost(result.lost)
     print_undecodable(result.undecodable)
     if result.stopped:
@@ -513,7 +518,7 @@ def _print(result: RewriteReport, target: Path, new_configs: Sequence[str], *, w
     )
     if result.target.packed is None:
         echo(f"  sha256 {result.target.sha256}")
-    _print_next_steps(result, target, new_configs)
+    _print_next_steps(steps)
 
 
 def _print_written(target: FileReport, state: str) -> None:
@@ -582,22 +587,9 @@ def _key(kind: str | None, name: str) -> str:
     return f"{kind or 'unknown'}:{name}" if name else str(kind or "unknown")
 
 
-def _print_next_steps(result: RewriteReport, target: Path, new_configs: Sequence[str]) -> None:
-    from snaptool.operations.platform import platform_next
-
+def _print_next_steps(steps: Sequence[Step]) -> None:
     echo()
     echo("next:")
-    packed = result.target.packed if result.target is not None else None
-    layers = () if packed is None else packed.layers
-    for step in platform_next(result.platforms, target, layers, bootstrap=result.bootstrap):
+    for step in steps:
         for line in step.lines:
             echo(f"  {line}")
-    if len(new_configs) == 1:
-        echo(f"  start every API server with --encryption-provider-config {quoted(new_configs[0])}")
-    elif new_configs:
-        names = ", ".join(map(quoted, new_configs))
-        echo(f"  start every API server with its own one as --encryption-provider-config: {names}")
-    elif result.only_lost:
-        echo("  the API servers go on with the configuration that they have")
-    elif any(change.to_kind == "identity" for change in result.values):
-        echo("  start the API servers without encryption for these resources; the old keys are needed no more")

@@ -115,7 +115,7 @@ def open_stream(kind: Kind, source: Peekable, place: str) -> Reader:
             raise method(
                 place,
                 "it is packed by zstd, and the library for that is not installed",
-                "pip install 'snaptool[zstd]', or unpack it first: zstd -d FILE -o snapshot.db",
+                "pip install backports.zstd, or unpack it first: zstd -d FILE -o snapshot.db",
             ) from None
     return StreamReader(_CODECS[kind], source, place)
 

@@ -108,7 +108,7 @@ def _require_zstd(target: Path) -> None:
     except ImportError:
         raise ContainerRefused(
             f"{target}: the library for zstd is not installed",
-            hint="pip install 'snaptool[zstd]', or choose another name: .gz",
+            hint="pip install backports.zstd, or choose another name: .gz",
             code="container_method",
         ) from None
 

@@ -19,6 +19,7 @@ from snaptool.embedded.k3s import (
     storage_key,
     unseal,
 )
+from snaptool.embedded.openshift import live_secrets
 from snaptool.embedded.places import PlaceFinder, SeenRecord
 from snaptool.embedded.update import EmbeddedUpdateFailed, Updates, update_bootstrap
 
@@ -37,6 +38,7 @@ __all__ = [
     "Updates",
     "configuration_json",
     "find_embedded",
+    "live_secrets",
     "passphrases",
     "seal",
     "storage_key",

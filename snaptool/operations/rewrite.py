@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snaptool.containers import PLAIN, choose_wrapping
-from snaptool.embedded import Updates
+from snaptool.embedded import Updates, live_secrets
 from snaptool.errors import VerificationFailed
 from snaptool.etcd import (
     RecordChunk,
@@ -70,6 +70,15 @@ class BootCheckFailed(VerificationFailed):
     """A real etcd serves something else from the written file than is in it. Nothing was published."""
 
 
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What goes along with the records and matters after a restore. `key_secrets`: OpenShift's, current ones."""
+
+    alarms: tuple[str, ...] = ()
+    auth_enabled: bool = False
+    key_secrets: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewriteReport:
     """What was done. `target` is None after a dry run and when `stopped`: values are lost, the request says stop.
@@ -77,7 +86,8 @@ class RewriteReport:
     `undecodable`: the values that no API server can decode; those of them that are `headless` were mended.
     `source_problem`: what is wrong with the trailer of the source, where the request said to go on all the same.
     `prefixes`: the API servers' `--etcd-prefix`, in their normal form; None where no values were to be opened.
-    `platforms`: which ones the source shows signs of; `bootstrap`: it has keys under `/bootstrap/`.
+    `platforms`: which ones the source shows signs of; `bootstrap`: it has keys under `/bootstrap/`; `carried`: what
+    else goes along.
     `unmatched`: names in the new configuration that cover no key. `older`: which of the objects whose current values
     are lost have an older revision that opens; `restored`: those that got it back. `only_lost`: all else was copied.
     """
@@ -104,6 +114,7 @@ class RewriteReport:
     platforms: tuple[str, ...] = ()
     bootstrap: bool = False
     updated: Updates = field(default_factory=Updates)
+    carried: Carried = field(default_factory=Carried)
 
     @property
     def stopped(self) -> bool:
@@ -227,6 +238,7 @@ def rewrite(
             platforms=opened.platforms,
             bootstrap=opened.has_bootstrap,
             updated=request.updates,
+            carried=_carried(opened),
         )
         if report.stopped:
             return report
@@ -269,6 +281,14 @@ def repair(
     """Write the same records to a fresh file: packed, without leftovers, with a right trailer. Raises as `rewrite`."""
     request = RewriteRequest(reading=None, writing=Keyring(()), skip_hash_check=True)
     return rewrite(opened, target, request, container=container, force=force, progress=progress)
+
+
+def _carried(opened: OpenedSnapshot) -> Carried:
+    return Carried(
+        alarms=tuple(dict.fromkeys(alarm.name for alarm in opened.snapshot.alarms())),
+        auth_enabled=opened.snapshot.auth_enabled,
+        key_secrets=len(live_secrets(opened.places.live())),
+    )
 
 
 def _boot(draft: Draft, binaries: EtcdBinaries) -> None:

@@ -588,7 +588,7 @@ class GrpcKms:
         except ImportError as error:
             raise GrpcMissing(
                 f"KMS provider {self._provider!r} is configured, and grpcio is not installed",
-                hint="pip install 'snaptool[kms]'",
+                hint="pip install grpcio",
             ) from error
         with self._lock:
             if self._channel is None:

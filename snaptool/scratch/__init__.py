@@ -23,7 +23,15 @@ from snaptool.scratch.served import (
     ServerStatus,
     WatchEvent,
 )
-from snaptool.scratch.server import EtcdBinaries, EtcdFailed, EtcdNotFound, ScratchEtcd, find_etcd
+from snaptool.scratch.server import (
+    EtcdBinaries,
+    EtcdFailed,
+    EtcdNotFound,
+    Restorer,
+    ScratchEtcd,
+    find_etcd,
+    find_restorer,
+)
 
 __all__ = [
     "ROOM_HINT",
@@ -37,6 +45,7 @@ __all__ = [
     "EtcdFailed",
     "EtcdNotFound",
     "Expected",
+    "Restorer",
     "Rewritten",
     "ScratchEtcd",
     "ServedHash",
@@ -44,4 +53,5 @@ __all__ = [
     "ServerStatus",
     "WatchEvent",
     "find_etcd",
+    "find_restorer",
 ]

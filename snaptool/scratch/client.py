@@ -37,7 +37,7 @@ try:
     from etcd3 import etcdrpc
 except ImportError as missing:
     raise ScratchError(
-        f"the etcd client is not installed ({missing})", hint="pip install 'snaptool[etcd]' brings client and server"
+        f"the etcd client is not installed ({missing})", hint="pip install 'cslab-etcd3>=0.12.1'"
     ) from missing
 
 _CALL_SECONDS = 300.0

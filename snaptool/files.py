@@ -229,8 +229,9 @@ class Draft:
         if self._failure is not None:
             raise _output_error("write", self.target, self._failure) from self._failure
         if self._drain is None:
-            self._drain = threading.Thread(target=self._write_blocks, name="snaptool-writer", daemon=True)
-            self._drain.start()
+            drain = threading.Thread(target=self._write_blocks, name="snaptool-writer", daemon=True)
+            drain.start()  # the system may have none to give
+            self._drain = drain
         block = memoryview(data).cast("B")
         self._blocks.put((self._position, block))
         self._position += block.nbytes
@@ -278,8 +279,9 @@ class Draft:
         self._unsynced = 0
         self._to_sync.set()
         if self._syncing is None:
-            self._syncing = threading.Thread(target=self._sync_on, name="snaptool-sync", daemon=True)
-            self._syncing.start()
+            syncing = threading.Thread(target=self._sync_on, name="snaptool-sync", daemon=True)
+            syncing.start()
+            self._syncing = syncing
 
     def _sync_on(self) -> None:
         while self._to_sync.wait():

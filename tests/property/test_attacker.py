@@ -103,8 +103,9 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
 
 def job_of(rng: random.Random, folder: Path) -> dict[str, Any]:
     """Choose what is run, and what happens to it."""
-    place = folder / rng.choice(["new.db", "n\x1b[31mw.db", "\u202ebd.wen", "n" * 255, "old.yaml", "source.db", "pipe"])
+    names = ["new.db", "n\x1b[31mw.db", "\u202ebd.wen", "n" * 255, "source.db", "pipe"]
     command = rng.choice(["rewrite", "rewrite", "repair"])
+    place = folder / rng.choice([*names, "old.yaml"] if command == "rewrite" else names)
     argv = [command, str(folder / "source.db"), str(place)]
     if command == "rewrite":
         argv += ["--config", str(folder / "old.yaml"), "--jobs", rng.choice(["1", "2"])]
@@ -115,7 +116,10 @@ def job_of(rng: random.Random, folder: Path) -> dict[str, Any]:
     return {
         "argv": argv,
         "source": str(folder / "source.db"),
-        "moment": rng.choice(["map", "map", "draft", "fork", "name", "open", "import"]),
+        # What becomes of the source before it is opened is not an attack.
+        "moment": rng.choice(
+            ["map", "map", "draft", "fork", "name", *(["open", "import"] if kind == "signal" else [])]
+        ),
         "nth": rng.randint(1, 3),
         "action": "" if kind in {"limits", "none"} else kind,
         "number": int(number),
@@ -151,7 +155,7 @@ def withstand(attacked: Attacked, seed: int) -> None:
     assert not changed, case
     killed = code == -signal.SIGKILL
     extra = {path for path in after if path not in before and path != target}
-    assert not extra or (killed and "unnamed files" in job["missing"] and len(extra) == 1), case
+    assert not extra or (killed and job["missing"] and len(extra) == 1), case
 
     named = target not in before and target in after
     assert code in {0, 1, 2, 3, 4, -9} | ({128 + job["number"]} if job["action"] == "signal" else set()), case

@@ -79,6 +79,8 @@ def be_attacked(job: dict[str, Any]) -> None:
         del os.O_TMPFILE
     if "links" in job["missing"]:
         os.link = refuse
+    from snaptool.__main__ import main
+
     for name, limit in job["limits"].items():
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (limit, limit))
     left, mine = job["nth"], os.getpid()
@@ -93,8 +95,6 @@ def be_attacked(job: dict[str, Any]) -> None:
     signals.block()  # the first thing that the program itself does
     sys.addaudithook(hook)
     sys.argv = ["snaptool", *job["argv"]]
-    from snaptool.__main__ import main
-
     main()
 
 

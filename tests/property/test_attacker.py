@@ -103,7 +103,10 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
 
 def job_of(rng: random.Random, folder: Path) -> dict[str, Any]:
     """Choose what is run, and what happens to it."""
-    names = ["new.db", "n\x1b[31mw.db", "\u202ebd.wen", "n" * 255, "source.db", "pipe"]
+    kind = rng.choice(["signal", "signal", "signal", "cut", "grow", "replace", "unlink", "in place", "limits", "none"])
+    names = ["new.db", "n\x1b[31mw.db", "\u202ebd.wen", "n" * 255, "pipe"] + ["source.db"] * (
+        kind not in {"replace", "unlink"}
+    )
     command = rng.choice(["rewrite", "rewrite", "repair"])
     place = folder / rng.choice([*names, "old.yaml"] if command == "rewrite" else names)
     argv = [command, str(folder / "source.db"), str(place)]
@@ -111,7 +114,6 @@ def job_of(rng: random.Random, folder: Path) -> dict[str, Any]:
         argv += ["--config", str(folder / "old.yaml"), "--jobs", rng.choice(["1", "2"])]
         argv += rng.choice([["--new-config", str(folder / "new.yaml")], ["--decrypt"]])
     argv += rng.choice([[], ["--force"]]) + rng.choice([[], ["-o", "json"]])
-    kind = rng.choice(["signal", "signal", "signal", "cut", "grow", "replace", "unlink", "in place", "limits", "none"])
     number = rng.choice([*SIGNALS, signal.SIGKILL]) if kind == "signal" else rng.randrange(1 << 20)
     return {
         "argv": argv,

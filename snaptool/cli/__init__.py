@@ -43,6 +43,7 @@ _COMMANDS = {
     "export": ("export", "Write objects as manifests for kubectl apply"),
     "rewrite": ("rewrite", "Re-encrypt, decrypt or prune a snapshot"),
     "repair": ("rewrite", "Write the same records to a clean file"),
+    "audit": ("audit", "Look at many backups: which open, which are damaged"),
     "config": ("config", "Make, check or extract an EncryptionConfiguration"),
     "kms": ("kms", "Check KMS plugins, plan and save their answers"),
     "scratch": ("scratch", "Serve a copy with a real etcd"),

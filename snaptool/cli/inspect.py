@@ -110,27 +110,7 @@ def document(result: Survey, configs: Sequence[str] = (), places: Sequence[Embed
             "hash": etcd.hash,
         },
         "prefixes": [prefix_text(prefix) for prefix in result.prefixes],
-        "census": [
-            {
-                "resource": row.resource,
-                "provider": row.provider,
-                "key_name": row.key_name,
-                "key_name_certain": row.header.certain,
-                "live": row.live,
-                "old": row.old,
-                "bytes": row.size,
-                "opens": row.opens,
-                "lost": row.lost,
-                "lost_by_reason": dict(row.lost_by_reason),
-                "undecodable": row.undecodable,
-                "stale": row.stale,
-                "opened_by": [
-                    {"config": configs[number], "key_name": name, "values": count}
-                    for number, name, count in row.opened_by
-                ],
-            }
-            for row in result.census
-        ],
+        "census": [row.document(configs) for row in result.census],
         "lost": [lost_document(value) for value in result.lost],
         "undecodable": [undecodable_document(value) for value in result.undecodable],
         "findings": [finding_document(found) for found in result.findings],

@@ -59,7 +59,7 @@ def snapshot_argument(name: str = "snapshot", metavar: str = "SNAPSHOT", entry: 
                 "--max-unpacked",
                 "max_unpacked",
                 metavar="SIZE",
-                type=_Size(),
+                type=Size(),
                 help="Unpack at most this much where nothing states the size.  [default: 64G]",
             )(command)
             command = _kept(
@@ -85,7 +85,7 @@ def _kept(flag: str, key: str, **settings: Any) -> Decorator:
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
-class _Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click alone
+class Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click alone
     """A number of bytes: 500M, 64GiB, 1048576."""
 
     name = "size"

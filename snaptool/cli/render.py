@@ -176,6 +176,13 @@ def json_text(value: Any) -> str:
     return document(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
 
 
+def print_json_line(value: Any) -> None:
+    """Print a JSON document as one line, at once: for pipes."""
+    import json
+
+    _print_part(document(json.dumps(value, ensure_ascii=False, default=_plain)) + "\n")
+
+
 def print_object(tree: dict[str, Any], output: str) -> None:
     """Print a Kubernetes object as `yaml` or `json`: byte for byte as kubectl does, and for a terminal more escaped."""
     from snaptool.kube.kinds import json_text as object_json

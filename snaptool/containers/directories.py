@@ -140,15 +140,21 @@ def _kops_meta(meta: Path) -> tuple[str, str]:
     return version, when
 
 
+def chain_folder(path: str) -> str:
+    """Return the folder, with its slash, of the chain that a file of Gardener's is in.
+
+    v1 has a directory for every Full; both versions of the layout make one chain.
+    """
+    return re.sub(r"(?:^|(?<=/))(?:v2/|v1/Backup-\d+/)?[^/]+$", "", path)
+
+
 def _gardener(directory: Path, entry: str | None) -> Located | None:
     chains: dict[str, list[ChainFile]] = {}
     sizes = {}
     for path, size in _files(directory, _DEEPEST):
         one = parse_name(path)
         if one is not None:
-            # v1 has a directory for every Full; both versions of the layout make one chain.
-            top = re.sub(r"(?:^|(?<=/))(?:v2/|v1/Backup-\d+/)?[^/]+$", "", path)
-            chains.setdefault(top, []).append(one)
+            chains.setdefault(chain_folder(path), []).append(one)
             sizes[path] = size
     if not chains:
         return None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from snaptool.operations.judging import Depth
 from snaptool.operations.labels import Header, Labels
 from snaptool.operations.opening import Digests, OpenedSnapshot
 from snaptool.operations.platform import container_findings
-from snaptool.operations.sweep import LostValue, Progress, Sweep, encrypted_values, no_progress, nothing, sweep
+from snaptool.operations.sweep import LostValue, Progress, Sweep, Wanted, encrypted_values, no_progress, nothing, sweep
 from snaptool.providers import Keyring, Reason
 
 
@@ -84,6 +85,26 @@ class CensusRow:
     def key_name(self) -> str | None:
         """The name of the key as far as it is known; None for plaintext."""
         return self.header.key_name
+
+    def document(self, configs: Sequence[str]) -> dict[str, Any]:
+        """Return its JSON form; `configs`: the names of the configurations that it was read with."""
+        return {
+            "resource": self.resource,
+            "provider": self.provider,
+            "key_name": self.key_name,
+            "key_name_certain": self.header.certain,
+            "live": self.live,
+            "old": self.old,
+            "bytes": self.size,
+            "opens": self.opens,
+            "lost": self.lost,
+            "lost_by_reason": dict(self.lost_by_reason),
+            "undecodable": self.undecodable,
+            "stale": self.stale,
+            "opened_by": [
+                {"config": configs[number], "key_name": name, "values": count} for number, name, count in self.opened_by
+            ],
+        }
 
 
 def census(swept: Sweep, *, with_keys: bool) -> tuple[CensusRow, ...]:
@@ -159,8 +180,9 @@ def survey(
     *,
     jobs: int = 1,
     progress: Progress = no_progress,
+    wanted: Wanted = encrypted_values,
 ) -> Survey:
-    """Take stock of a snapshot; with a keyring, open every encrypted value too.
+    """Take stock of a snapshot; with a keyring, open every encrypted value too, or those that are `wanted`.
 
     Raises CorruptPage, BadRevision and BadRecord for a damaged file; a wrong trailer is a finding.
     """
@@ -174,7 +196,7 @@ def survey(
             snapshot,
             labels,
             workshop,
-            wanted=nothing if keyring is None else encrypted_values,
+            wanted=nothing if keyring is None else wanted,
             observers=[opened.tend, sums.add],
             progress=progress,
         )

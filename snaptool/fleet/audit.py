@@ -1,0 +1,105 @@
+"""The audit: what is known is kept, the rest is asked of workers, every answer is in the store before it is shown.
+
+Source: spec/fleets.md, 6 to 8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from snaptool.fleet.looking import FORMAT, Question, Record, blank, fail, look
+from snaptool.fleet.places import Backup, Place
+from snaptool.fleet.store import Asked, Store, is_answered
+from snaptool.fleet.workers import Workers
+
+_OUTAGES = 3
+"""So many backups in a row without an answer of the key service end the run."""
+
+Step = Callable[[int], object]
+
+
+@dataclass(slots=True)
+class Audit:
+    """An audit of some backups. `recheck`: all, failed, damaged, or the url of one to look at whatever is known.
+
+    After `run`: `kept`, how many answers were known; `stopped`: a key service that stayed away ended the run.
+    """
+
+    backups: Sequence[Backup]
+    question: Question
+    place: Place
+    store: Store
+    jobs: int = 1
+    timeout: float | None = None
+    recheck: str = ""
+    kept: int = field(default=0, init=False)
+    stopped: bool = field(default=False, init=False)
+
+    def run(self, progress: Step = lambda _: None) -> Iterator[Record]:
+        """Yield a record for every backup: those that were known, then the others as they come."""
+        todo = []
+        for one in self.backups:
+            known = self._known(one)
+            if known is None:
+                todo.append(one)
+            else:
+                self.kept += 1
+                progress(one.size)
+                yield known
+        if todo:
+            yield from self._ask(todo, progress)
+
+    def _known(self, backup: Backup) -> Record | None:
+        asked = Asked(backup.version, self.question.check, FORMAT, self.question.configs)
+        answers = self.store.answers([backup.url])[backup.url]
+        for record in reversed(answers):
+            if is_answered(record, asked):
+                again = self.recheck in {"all", backup.url} or self.recheck == record["status"]
+                return None if again else record
+        return None
+
+    def _ask(self, todo: Sequence[Backup], progress: Step) -> Iterator[Record]:
+        def ask(job: int) -> Record:
+            return look(todo[job], self.question, self.place)
+
+        outages = 0
+        workers = Workers(ask, [one.size for one in todo], count=self.jobs, timeout=self.timeout)
+        answers = workers.run()
+        try:
+            for answer in answers:
+                backup = todo[answer.job]
+                record = answer.result if answer.result is not None else _died(backup, self.question, answer.why)
+                record["attempts"] = answer.attempts
+                self.store.put(record, self.question.digest, again=bool(self.recheck))
+                progress(backup.size)
+                yield record
+                outages = outages + 1 if record["outage"] else 0
+                if outages >= _OUTAGES:
+                    self.stopped = True
+                    return
+        finally:
+            answers.close()
+
+
+def _died(backup: Backup, question: Question, why: str) -> Record:
+    record = blank(backup, question)
+    hint = "look at it with `snaptool inspect`, which shows where it ends"
+    fail(record, "failed", "worker_died", f"{backup.url}: {why}", hint)
+    return record
+
+
+def mark_same(records: Sequence[Record]) -> None:
+    """Add the finding `same_as` to every record whose file equals an earlier one of its series.
+
+    It is about what is compared, so that it is in no store.
+    """
+    first: dict[tuple[str, int, str], str] = {}
+    for record in sorted(records, key=lambda one: (one["time"] or "", one["url"])):
+        if record["sha256"] is None:
+            continue
+        key = (record["series"], record["size"], record["sha256"])
+        if key in first:
+            record["findings"].append(f"same_as:{first[key]}")
+        else:
+            first[key] = record["url"]

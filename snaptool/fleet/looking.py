@@ -1,0 +1,348 @@
+"""One backup, looked at: from a name to a record. Runs in a worker; raises nothing for a backup that is bad.
+
+Source: spec/fleets.md, 3 and 4.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snaptool.containers import DEFAULT, Unpacking
+from snaptool.embedded import Recovered, TokenProblem, find_embedded
+from snaptool.errors import FormatError, KeyServiceError, SnaptoolError
+from snaptool.etcd import RecordChunk
+from snaptool.files import source_changed
+from snaptool.fleet.places import Backup, Place
+from snaptool.fleet.quick import quick_look
+from snaptool.operations.boot import boot_check
+from snaptool.operations.embedding import carried_files
+from snaptool.operations.findings import DAMAGE, Severity
+from snaptool.operations.keys import NO_KMS_OPTIONS, KmsOptions, keyring_for_reading
+from snaptool.operations.opening import OpenedSnapshot, open_snapshot
+from snaptool.operations.survey import CensusRow, Survey, survey
+from snaptool.operations.sweep import encrypted_values
+from snaptool.providers import EncryptionConfig
+from snaptool.scratch import EtcdBinaries
+from snaptool.text import printable
+
+FORMAT = 1
+"""Of records. Another one is another question."""
+
+EMBEDDED = "embedded"
+"""Stands for the digest of a configuration that a backup carries inside."""
+
+Record = dict[str, Any]
+
+_NO_SNAPSHOT = {"container_unknown", "container_empty", "container_no_snapshot", "not_a_bolt_file"}
+_BLOCK = 1 << 20
+_CHECKSUMS = {".sha256": "sha256", ".md5": "md5"}
+_NAMED_LOST = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A configuration that was given: `digest` is the SHA-256 of its file, in hex."""
+
+    config: EncryptionConfig = field(repr=False)
+    digest: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is asked of every backup. `check`: quick, census, keys, sample=N or boot. `token` opens k3s' inside.
+
+    `names`: the first lost objects are named in records.
+    """
+
+    check: str
+    given: tuple[Given, ...] = ()
+    embedded: bool = False
+    token: str | None = field(default=None, repr=False)
+    kms: KmsOptions = NO_KMS_OPTIONS
+    etcd: EtcdBinaries | None = None
+    names: bool = False
+
+    @property
+    def configs(self) -> tuple[str, ...]:
+        """Digests of what is read with, in order."""
+        if self.check in {"quick", "census"}:
+            return ()
+        given = tuple(dict.fromkeys(one.digest for one in self.given))
+        return (*given, EMBEDDED) if self.embedded else given
+
+    @property
+    def digest(self) -> str:
+        """The name of the question in the store."""
+        text = f"{FORMAT}\n{self.check}\n" + "\n".join(sorted(self.configs))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def blank(backup: Backup, question: Question) -> Record:
+    """Return the record of a backup of which nothing is known yet."""
+    return {
+        "format": FORMAT,
+        "url": backup.url,
+        "version": backup.version,
+        "size": backup.size,
+        "modified": _text(backup.modified),
+        "time": _text(backup.time) if backup.time else None,
+        "series": backup.series,
+        "platform": backup.platform,
+        "path": printable(backup.path),
+        "entry": backup.entry,
+        "files": [printable(file.name) for file in backup.files],
+        "sha256": None,
+        "check": question.check,
+        "configs": list(question.configs),
+        "status": "ok",
+        "census": [],
+        "opened_by": [],
+        "keys_needed": [],
+        "lost": 0,
+        "lost_by_reason": {},
+        "undecodable": 0,
+        "plaintext": 0,
+        "stale": 0,
+        "findings": [],
+        "etcd": None,
+        "kms": [],
+        "error": None,
+        "outage": False,
+        "attempts": 1,
+        "seconds": 0.0,
+        "checked_at": _text(datetime.now(UTC)),
+    }
+
+
+def look(backup: Backup, question: Question, place: Place) -> Record:
+    """Look at one backup."""
+    began = time.monotonic()
+    record = blank(backup, question)
+    try:
+        record["version"] = place.version(backup)
+        if question.check == "quick":
+            _quick(backup, record)
+        else:
+            record["sha256"] = _checksums(backup, record)
+            _whole(backup, question, record)
+        if place.version(backup) != record["version"]:
+            raise source_changed(backup.files[0])
+    except SnaptoolError as error:
+        record["outage"] = isinstance(error, KeyServiceError)
+        fail(record, status_of(error), error.code, str(error), error.hint)
+    except OSError as error:
+        fail(record, "failed", "cannot_read", f"{backup.url}: {error.strerror or type(error).__name__}", "")
+    record["seconds"] = round(time.monotonic() - began, 3)
+    record["checked_at"] = _text(datetime.now(UTC))
+    return record
+
+
+def fail(record: Record, status: str, kind: str, message: str, hint: str) -> None:
+    """Let a record say that nothing good is known."""
+    record["status"] = status
+    record["error"] = {"kind": kind, "message": message, "hint": hint or None}
+
+
+def status_of(error: SnaptoolError) -> str:
+    """Return the status of a backup that could not be opened or read for that reason."""
+    if error.code in _NO_SNAPSHOT or error.code.startswith("not_etcd"):
+        return "not_a_snapshot"
+    if isinstance(error, FormatError) and error.code != "source_changed":
+        return "damaged"
+    return "damaged" if error.code == "delta_only" else "failed"
+
+
+def _quick(backup: Backup, record: Record) -> None:
+    found = quick_look(backup.files[0])
+    record["status"] = found.status
+    if found.status != "ok":
+        fail(record, found.status, found.code, f"{backup.url}: {found.problem}", "")
+    elif found.code:
+        record["findings"].append(found.code)
+
+
+def _whole(backup: Backup, question: Question, record: Record) -> None:
+    unpacking = DEFAULT if backup.entry is None else Unpacking(entry=backup.entry)
+    with open_snapshot(backup.path, unpacking) as opened:
+        record["platform"] = backup.platform or next(iter(opened.platforms), None)
+        digests: list[str] = []
+        names: list[str] = []
+        if question.check == "census":
+            result = survey(opened)
+        else:
+            read_with, digests = _read_with(opened, question, record)
+            names = [config.name for config in read_with]
+            keys = keyring_for_reading(opened, read_with, question.kms)
+            record["kms"] = [
+                {"provider": one.provider, "api": str(one.api), "wrapped_keys": one.sources, "unwrapped": len(one.keys)}
+                for one in keys.answers
+            ]
+            if keys.outage is not None:
+                raise keys.outage
+            wanted = Sample(_count(question.check)) if question.check.startswith("sample=") else encrypted_values
+            result = survey(opened, keys.keyring if read_with else None, wanted=wanted)
+        _fill(record, result, digests, names, names_lost=question.names)
+        if record["status"] == "stale" and not question.given:
+            record["status"] = "ok"  # under its own keys, which its platform turns over by itself
+        boot = question.etcd
+        if boot is not None and boot_check(opened.snapshot, opened.source.readable_path, binaries=boot).differences:
+            record["findings"].append("boot")
+            record["status"] = "damaged"
+        foreign = opened.prefix_facts
+        if not foreign.taken and not foreign.outside and not foreign.strays and record["status"].startswith("ok"):
+            record["status"] = "empty"
+
+
+def _read_with(opened: OpenedSnapshot, question: Question, record: Record) -> tuple[list[EncryptionConfig], list[str]]:
+    """Return the configurations to read with, and the digest of each."""
+    given = [(one.config, one.digest) for one in question.given]
+    if question.embedded:
+        configs = [one.config for one in question.given]
+        found = _carried(opened, configs, question.token)
+        if found.closed:
+            record["findings"].append("embedded_closed")
+        inside = [(config, EMBEDDED) for config in found.configs if config not in configs]
+        # As for every command: OpenShift's keeps apart what belongs to which API server, and so stands first.
+        first = [one for one in inside if one[0].platform == "openshift"]
+        given = [*first, *given, *(one for one in inside if one not in first)]
+    return [config for config, _ in given], [digest for _, digest in given]
+
+
+def _carried(opened: OpenedSnapshot, configs: Sequence[EncryptionConfig], token: str | None) -> Recovered:
+    """Find what a backup carries; a token that is another cluster's opens nothing here, as it must in a fleet."""
+    files = carried_files(opened)
+    try:
+        return find_embedded(opened.places, token=token, configs=configs, files=files)
+    except TokenProblem:
+        return find_embedded(opened.places, configs=configs, files=files)
+
+
+def _fill(record: Record, result: Survey, digests: Sequence[str], names: Sequence[str], *, names_lost: bool) -> None:
+    record["census"] = [row.document(names) for row in result.census]
+    etcd = result.etcd
+    record["etcd"] = {
+        "revision": etcd.revision,
+        "keys": etcd.keys,
+        "records": etcd.records,
+        "hash": etcd.hash,
+        "storage_version": etcd.storage_version or None,
+    }
+    record["findings"] += [found.code for found in result.findings if found.severity is not Severity.NOTE]
+    record["keys_needed"] = _keys_needed(result.census, digests, names)
+    record["opened_by"] = sorted({one["config"] for one in record["keys_needed"] if one["config"]})
+    reasons: Counter[str] = Counter()
+    for row in result.census:
+        reasons.update({str(reason): count for reason, count in row.lost_by_reason})
+        record["lost"] += row.lost or 0
+        record["undecodable"] += row.undecodable or 0
+        record["plaintext"] += _plaintext(row)
+        record["stale"] += (row.stale or 0) if row.provider != "identity" else 0
+    record["lost_by_reason"] = dict(reasons)
+    if names_lost and result.lost:
+        shown = result.lost[:_NAMED_LOST]
+        record["lost_names"] = [value.key.decode(errors="backslashreplace") for value in shown]
+    damage = [found for found in result.findings if found.code in DAMAGE]
+    if damage:
+        fail(record, "damaged", damage[0].code, f"{record['url']}: {damage[0].problem}", damage[0].remedy)
+    elif record["lost"]:
+        record["status"] = "undecryptable"
+    elif record["plaintext"]:
+        record["status"] = "plaintext"
+    elif record["stale"]:
+        record["status"] = "stale"
+    else:
+        record["status"] = "ok" if names else "ok (not opened)"
+
+
+def _plaintext(row: CensusRow) -> int:
+    """Count values that should be encrypted and are not: Secrets, and what a configuration given encrypts."""
+    if row.provider != "identity":
+        return 0
+    return row.live + row.old if row.resource == "secrets" else (row.stale or 0) + (row.lost or 0)
+
+
+def _keys_needed(census: Sequence[CensusRow], digests: Sequence[str], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Say which keys open how many values; `config` is None for what no configuration given opens."""
+    counts: Counter[tuple[str | None, str | None, str | None, str]] = Counter()
+    for row in census:
+        if row.provider == "identity":
+            continue
+        for number, key_name, values in row.opened_by:
+            counts[digests[number], names[number], key_name, row.provider] += values
+        unopened = (row.lost or 0) if row.opens is not None else row.live + row.old
+        if unopened:
+            counts[None, None, row.key_name, row.provider] += unopened
+    return [
+        {"config": digest, "file": name, "key_name": key_name, "provider": provider, "values": values}
+        for (digest, name, key_name, provider), values in counts.items()
+    ]
+
+
+class Sample:
+    """Wants so many values of each resource, provider and key name, chosen by a hash of the etcd key."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._taken: Counter[int] = Counter()
+
+    def __call__(self, chunk: RecordChunk, resource: NDArray[np.int64], header: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Choose among the records of a chunk."""
+        wanted = np.zeros(len(header), dtype=np.bool_)
+        (rows,) = np.nonzero((header != 0) & ~chunk.tombstone)
+        codes = resource[rows] << 16 | header[rows]
+        for code in np.unique(codes).tolist():
+            left = self._count - self._taken[code]
+            if left > 0:
+                some = sorted(rows[codes == code].tolist(), key=lambda row: self._order(chunk, row))[:left]
+                wanted[some] = True
+                self._taken[code] += len(some)
+        return wanted
+
+    @staticmethod
+    def _order(chunk: RecordChunk, row: int) -> int:
+        start = int(chunk.key_pos[row])
+        return zlib.crc32(chunk.buffer[start : start + int(chunk.key_len[row])].tobytes())
+
+
+def _count(check: str) -> int:
+    return int(check.removeprefix("sample="))
+
+
+def _checksums(backup: Backup, record: Record) -> str | None:
+    """Return the SHA-256 of a backup that is one file, and compare it with what a file beside it says."""
+    path = backup.files[0]
+    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            sha256.update(block)
+            md5.update(block)
+    digests = {"sha256": sha256.hexdigest(), "md5": md5.hexdigest()}
+    for suffix, kind in _CHECKSUMS.items():
+        stated = _stated(path.with_name(path.name + suffix))
+        if stated:
+            record["findings"].append("checksum_ok" if digests[kind] in stated else "checksum_differs")
+    return digests["sha256"] if len(backup.files) == 1 else None
+
+
+def _stated(path: Path) -> list[str]:
+    try:
+        with path.open("rb") as file:
+            return file.read(4096).decode(errors="replace").lower().split()
+    except OSError:
+        return []
+
+
+def _text(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

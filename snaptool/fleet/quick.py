@@ -1,0 +1,90 @@
+"""Level `quick`: the first 128 KiB of a backup, and whether the file is as long as its metas say.
+
+Of gzip the first 128 KiB unpacked give the metas, and the last four bytes the size: two reads of any file. What is in
+other containers needs `census`. Source: spec/fleets.md, 4.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from snaptool.bolt import Meta
+from snaptool.bolt.layout import MAGIC, PAGE_SIZES, BadMeta, decode_meta
+
+_HEAD = 128 << 10
+_TRAILER = 32
+_GZIP = b"\x1f\x8b\x08"
+_PACKED = (b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0", b"BZh", b"age-encryption.org/")
+
+
+@dataclass(frozen=True, slots=True)
+class Quick:
+    """What a quick look says. `status`: ok, damaged, not_a_snapshot. `code` and `problem` where it is not ok."""
+
+    status: str
+    code: str = ""
+    problem: str = ""
+
+
+def quick_look(path: Path) -> Quick:
+    """Look at a file. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        size = os.fstat(descriptor).st_size
+        head = os.pread(descriptor, _HEAD, 0)
+        if not head.startswith(_GZIP):
+            return _judge(head, size)
+        unpacked = _unpacked(head)
+        last = int.from_bytes(os.pread(descriptor, 4, max(size - 4, 0)), "little")
+        return _judge(unpacked, None, last)
+    finally:
+        os.close(descriptor)
+
+
+def _unpacked(head: bytes) -> bytes:
+    try:
+        return zlib.decompressobj(31).decompress(head, _HEAD)
+    except zlib.error:
+        return b""
+
+
+def _newer_meta(head: bytes) -> Meta | None:
+    metas = []
+    for at in (0, *PAGE_SIZES):
+        try:
+            meta = decode_meta(head[at : at + 80])
+        except BadMeta:
+            continue
+        if at in {0, meta.page_size}:
+            metas.append(meta)
+    return max(metas, key=lambda meta: meta.txid, default=None)
+
+
+def _judge(head: bytes, size: int | None, low_bits: int = 0) -> Quick:
+    """Judge the start of a database and its size, of which gzip says the lowest 32 bits alone."""
+    if size == 0 or not head:
+        return Quick("not_a_snapshot", "container_empty" if size == 0 else "container_unknown", "nothing is in it")
+    meta = _newer_meta(head)
+    if meta is None:
+        magic = MAGIC.to_bytes(4, "little")
+        if any(head[at + 16 : at + 20] == magic for at in (0, *PAGE_SIZES)):
+            return Quick("damaged", "bad_meta", "neither of its two metas can be used")
+        if head.startswith(_PACKED) or head[257:262] == b"ustar":
+            return Quick("ok", "not_looked_into", "what is in this container shows with --check census")
+        return Quick("not_a_snapshot", "container_unknown", "its first bytes are none of a bolt file or a container")
+    need = meta.page_size * meta.high_water_mark
+    if size is not None:
+        have = size - _TRAILER if size % 512 == _TRAILER else size
+        short = need > have
+    else:
+        # The size itself is known modulo 2^32 alone: of a whole file it is at least `need`, and not 16 MiB more.
+        beyond = (low_bits - need) % (1 << 32)
+        have, short = need + beyond, beyond > 1 << 30
+        if short:
+            have -= 1 << 32
+    if short:
+        return Quick("damaged", "snapshot_short", f"its pages need {need:,} bytes, and {max(have, 0):,} are there")
+    return Quick("ok")

@@ -1,0 +1,140 @@
+"""What an audit says at its end: counts, which key is needed for which backups, and the worst, by folder.
+
+Source: spec/fleets.md, 8.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from snaptool.fleet.looking import Record
+
+STATUSES = (
+    "failed",
+    "not_a_snapshot",
+    "damaged",
+    "empty",
+    "undecryptable",
+    "plaintext",
+    "stale",
+    "ok (not opened)",
+    "ok",
+)
+"""From the worst; a backup has the first that applies."""
+
+FAILING = ("damaged", "empty", "undecryptable", "plaintext", "undecodable")
+"""What exits with 3 by default."""
+
+_BELOW_KEYS = ("quick", "census", "sample=")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NeededKey:
+    """A key that backups need. `config` is None where no configuration given opens what is under it.
+
+    `oldest` and `newest`: the times that the names of these backups say; `urls` of all.
+    """
+
+    config: str | None
+    key_name: str | None
+    provider: str
+    urls: tuple[str, ...]
+    oldest: str | None
+    newest: str | None
+    values: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """An audit as a whole. `counts` by status; `undecodable`: how many hold values that no API server decodes."""
+
+    records: tuple[Record, ...]
+    counts: dict[str, int]
+    undecodable: int
+    keys: tuple[NeededKey, ...]
+
+    @property
+    def total(self) -> int:
+        """How many backups were to be looked at; what is no snapshot is none."""
+        return len(self.records) - self.counts.get("not_a_snapshot", 0)
+
+    def found(self, fail_on: Collection[str]) -> bool:
+        """Is there anything that `fail_on` names?"""
+        return any(self.counts.get(word) for word in fail_on) or ("undecodable" in fail_on and bool(self.undecodable))
+
+    @property
+    def reach(self) -> str:
+        """Say how far the table of keys can be trusted, in one sentence."""
+        unseen = sum(self.counts.get(word, 0) for word in ("failed", "damaged"))
+        shallow = sum(
+            record["check"].startswith(_BELOW_KEYS) or record["status"] == "ok (not opened)" for record in self.records
+        )
+        living = "the living cluster and copies elsewhere: not looked at"
+        if unseen or shallow:
+            parts = [f"{unseen:,} could not be read whole"] if unseen else []
+            parts += [f"{shallow:,} were not opened value by value"] if shallow else []
+            return (
+                f"of {self.total:,} listed backups, {' and '.join(parts)}; {living}. "
+                "So this does not say that a key is needed no more"
+            )
+        return (
+            f"all {self.total:,} listed backups were read whole; {living}. A key that is not in the table "
+            "is needed by none of these backups"
+        )
+
+
+def report(records: Sequence[Record]) -> Report:
+    """Sum up the records of an audit."""
+    needed: dict[tuple[str | None, str | None, str], list[tuple[Record, int]]] = {}
+    for record in records:
+        for one in record["keys_needed"]:
+            key = (one["file"], one["key_name"], one["provider"])
+            needed.setdefault(key, []).append((record, one["values"]))
+    keys = [_needed(*key, found) for key, found in needed.items()]
+    return Report(
+        records=tuple(sorted(records, key=lambda one: str(one["url"]))),
+        counts=dict(Counter(record["status"] for record in records)),
+        undecodable=sum(bool(record["undecodable"]) for record in records),
+        keys=tuple(
+            sorted(keys, key=lambda one: (one.config is None, one.oldest or "", one.config or "", one.key_name or ""))
+        ),
+    )
+
+
+def _needed(config: str | None, key_name: str | None, provider: str, found: list[tuple[Record, int]]) -> NeededKey:
+    times = sorted(record["time"] or record["modified"] for record, _ in found)
+    return NeededKey(
+        config=config,
+        key_name=key_name,
+        provider=provider,
+        urls=tuple(dict.fromkeys(record["url"] for record, _ in found)),
+        oldest=times[0],
+        newest=times[-1],
+        values=sum(values for _, values in found),
+    )
+
+
+def document(result: Report, *, kept: int) -> dict[str, Any]:
+    """Return the JSON form of a report, without its records."""
+    return {
+        "backups": result.total,
+        "counts": result.counts,
+        "undecodable": result.undecodable,
+        "kept": kept,
+        "keys": [
+            {
+                "config": key.config,
+                "key_name": key.key_name,
+                "provider": key.provider,
+                "backups": len(key.urls),
+                "values": key.values,
+                "oldest": key.oldest,
+                "newest": key.newest,
+            }
+            for key in result.keys
+        ],
+        "reach": result.reach,
+    }

@@ -1,0 +1,172 @@
+"""Long-lived worker processes that look at backups, one at a time each; a death costs one backup one attempt.
+
+Workers are forked, so that configurations and keys come with them and go through no pipe: what goes there are numbers
+of backups, and records. The asking process has one thread. Source: spec/fleets.md, 7.1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from snaptool import signals
+
+ATTEMPTS = 3
+_RENEW_AFTER = 500
+_LEAST_TIMEOUT = 600.0
+_BYTES_A_SECOND = 1e6
+
+Look = Callable[[int], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of a job. `result` is None where its workers died: `why` then says how. `attempts`: times tried."""
+
+    job: int
+    result: Any
+    attempts: int
+    why: str = ""
+
+
+@dataclass(slots=True)
+class _Worker:
+    process: BaseProcess
+    pipe: Connection
+    job: int | None = None
+    done: int = 0
+    deadline: float = 0.0
+    late: bool = False
+
+
+class Workers:
+    """Up to `count` processes that run `look` on numbers. `sizes`: bytes of each job, of which time-outs are made."""
+
+    def __init__(self, look: Look, sizes: Sequence[int], *, count: int, timeout: float | None = None) -> None:
+        self._look = look
+        self._sizes = sizes
+        self._count = max(1, min(count, len(sizes)))
+        self._timeout = timeout
+        self._workers: list[_Worker] = []
+        self._context = multiprocessing.get_context("fork")
+
+    def run(self) -> Generator[Answer, None, None]:
+        """Do all jobs, the largest first, and yield each answer as it comes. Closing it ends the workers."""
+        waiting = deque(sorted(range(len(self._sizes)), key=lambda job: -self._sizes[job]))
+        tried = [0] * len(self._sizes)
+        try:
+            while waiting or any(worker.job is not None for worker in self._workers):
+                self._give(waiting, tried)
+                for worker in self._heard():
+                    answer, why = self._answer(worker)
+                    job, worker.job = worker.job, None
+                    assert job is not None
+                    if not why:
+                        worker.done += 1
+                        if worker.done >= _RENEW_AFTER:
+                            self._end(worker)
+                        yield Answer(job, answer, tried[job])
+                        continue
+                    if not worker.process.is_alive():
+                        self._end(worker)
+                    if tried[job] < ATTEMPTS:
+                        waiting.appendleft(job)
+                    else:
+                        yield Answer(job, None, tried[job], f"{why}, {ATTEMPTS} times")
+        finally:
+            for worker in list(self._workers):
+                self._end(worker)
+
+    def _give(self, waiting: deque[int], tried: list[int]) -> None:
+        while waiting:
+            idle = next((worker for worker in self._workers if worker.job is None), None)
+            if idle is None:
+                if len(self._workers) >= self._count:
+                    return
+                idle = self._start()
+            job = waiting.popleft()
+            tried[job] += 1
+            idle.job = job
+            seconds = self._timeout or max(_LEAST_TIMEOUT, self._sizes[job] / _BYTES_A_SECOND)
+            idle.deadline = time.monotonic() + seconds
+            with contextlib.suppress(OSError):  # it has died meanwhile, which its pipe says
+                idle.pipe.send(job)
+
+    def _heard(self) -> list[_Worker]:
+        """Wait until workers have answered, died, or run out of time; the last are killed."""
+        busy = [worker for worker in self._workers if worker.job is not None]
+        left = max(0.0, min(worker.deadline for worker in busy) - time.monotonic())
+        ready = wait([worker.pipe for worker in busy], timeout=left)
+        heard = [worker for worker in busy if worker.pipe in ready]
+        late = [worker for worker in busy if worker not in heard and worker.deadline <= time.monotonic()]
+        for worker in late:
+            worker.late = True
+            worker.process.kill()
+            worker.process.join()
+        return heard + late
+
+    @staticmethod
+    def _answer(worker: _Worker) -> tuple[Any, str]:
+        """Return an answer, or why there is none."""
+        try:
+            if worker.late:
+                return None, "the time for it was over"
+            good, answer = worker.pipe.recv()
+        except (EOFError, OSError):
+            worker.process.join()
+            return None, f"a worker ended with {worker.process.exitcode}"
+        return (answer, "") if good else (None, f"this is a bug in snaptool: {answer}")
+
+    def _start(self) -> _Worker:
+        mine, theirs = self._context.Pipe()
+        process = self._context.Process(target=self._work, args=(theirs, mine), name="snaptool-audit", daemon=True)
+        process.start()
+        theirs.close()
+        assert process.pid is not None
+        signals.helper(process.pid)
+        worker = _Worker(process, mine)
+        self._workers.append(worker)
+        return worker
+
+    def _work(self, pipe: Connection, parents: Connection) -> None:
+        """Be a worker: until the asking process closes the pipe, or is gone."""
+        signals.in_worker()
+        parents.close()
+        for other in self._workers:
+            other.pipe.close()  # else nobody would see that the asking process is gone
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                job = pipe.recv()
+                try:
+                    answer = (True, self._look(job))
+                except Exception as error:  # noqa: BLE001 - counted as a death; its words could hold what is secret
+                    answer = (False, f"{type(error).__name__} in {_where(error)}")
+                pipe.send(answer)
+        os._exit(0)
+
+    def _end(self, worker: _Worker) -> None:
+        self._workers.remove(worker)
+        worker.pipe.close()
+        if worker.job is not None:
+            worker.process.terminate()
+        worker.process.join(5)
+        if worker.process.is_alive():
+            worker.process.kill()
+            worker.process.join()
+        if worker.process.pid is not None:
+            signals.no_helper(worker.process.pid)
+
+
+def _where(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "?" if trace is None else f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"  # noqa: PTH119

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snaptool.cli import exits, options
+from snaptool.cli.command import Command
 from snaptool.cli.embedded import Embedding, embedded_options
 from snaptool.cli.render import Terminal, echo, print_json, print_json_line, print_sentence, print_table, size_text
 from snaptool.errors import InputError
@@ -73,7 +74,7 @@ class _FailOn(click.ParamType):  # type: ignore[type-arg]  # as above
         return words
 
 
-@click.command("audit")
+@click.command("audit", cls=Command)
 @click.argument("arguments", metavar="PATH-OR-GLOB...", nargs=-1)
 @options.config_option()
 @embedded_options

@@ -11,9 +11,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
+import yaml
 
-from snaptool.cli import exits
+from snaptool.cli import cli, exits
 from tests.docs import CLI_PAGE, PAGES, ROOT, cli_page
 
 TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text() for page in PAGES}
@@ -62,7 +64,10 @@ def test_sessions_run_and_show_what_the_page_shows(session: str, folder: Path) -
         # A finding is an answer: inspect shows it, and its exit code says that there is one.
         allowed = {code, exits.FINDINGS} if re.search(" (inspect|history) ", command) else {code}
         assert result.returncode in allowed, result.stderr
-        assert re.fullmatch(pattern(shown), result.stdout), f"{command}\n{result.stdout}"
+        # Where a page shows what goes to stderr, all of it counts.
+        said = any(line.startswith(("snaptool: ", "Error: ")) for line in shown)
+        output = result.stdout + result.stderr if said else result.stdout
+        assert re.fullmatch(pattern(shown), output), f"{command}\n{output}"
 
 
 @pytest.mark.parametrize("code", blocks("python"))
@@ -97,3 +102,55 @@ def anchors(text: str) -> set[str]:
     """The anchors of headings, as GitHub makes them."""
     headings = re.findall(r"(?m)^#+ (.+)$", text)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_each_story_has_at_most_five_commands() -> None:
+    stories = re.split(r"(?m)^## ", TEXTS["docs/stories.md"])[1:]
+    assert len(stories) == 7
+    for story in stories:
+        commands = re.findall(r"(?m)^\$ ", story)
+        code = re.findall(r"(?s)```python\n(.*?)```", story)
+        assert 1 <= len(commands) <= 5 or (len(code) == 1 and len(code[0].splitlines()) <= 12), story
+
+
+@pytest.mark.parametrize("block", blocks("yaml"))
+def test_yaml_parses_and_names_options_that_exist(block: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")  # an indexed Job has it
+    calls = [arguments for document in yaml.safe_load_all(block) for arguments in commands_in(document)]
+    assert calls or "kind: CronJob" not in block
+    for arguments in calls:
+        assert_options_exist(arguments)
+
+
+@pytest.mark.parametrize("block", blocks("crontab"))
+def test_cron_lines_name_options_that_exist(block: str) -> None:
+    for line in block.splitlines():
+        minute, hour, day, month, weekday, command = line.split(maxsplit=5)
+        assert all(re.fullmatch(r"[0-9*/,-]+", field) for field in (minute, hour, day, month, weekday))
+        words = shlex.split(command)
+        assert "%" not in command
+        assert_options_exist(words[words.index("snaptool") :])
+
+
+def commands_in(tree: object) -> Iterator[list[str]]:
+    """Every call of snaptool in a manifest: a list of words, a line for a shell, or arguments alone."""
+    if isinstance(tree, dict):
+        for below in tree.values():
+            yield from commands_in(below)
+    elif isinstance(tree, list) and tree and all(isinstance(word, str) for word in tree):
+        words = [str(word) for word in tree]
+        words = shlex.split(words[0]) if len(words) == 1 else words
+        if "snaptool" in words:
+            yield words[words.index("snaptool") :]
+        elif words[0] in cli.list_commands(click.Context(cli)):
+            yield ["snaptool", *words]
+    elif isinstance(tree, list):
+        for below in tree:
+            yield from commands_in(below)
+
+
+def assert_options_exist(arguments: list[str]) -> None:
+    assert arguments[0] == "snaptool"
+    command = cli.get_command(click.Context(cli), arguments[1])
+    assert command is not None
+    command.make_context(arguments[1], arguments[2:], resilient_parsing=False)

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shlex
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import click
+
+from snaptool.text import quoted
 
 _HEADINGS = (
     ("Options for KMS plugins", ("kms", "dek_files")),
@@ -122,8 +125,8 @@ def misplaced(cli: click.Group, arguments: Sequence[str]) -> str:
             return ""
         found = next((value for value in values[1:] if Path(value).exists()), None)
         if found is not None:
-            rest = " ".join(value for value in values if value != found)
-            return f"{places[0].metavar or 'SNAPSHOT'} comes first: `snaptool {words[0]} {found} {rest}`"
+            rest = " ".join(shlex.quote(word) for word in words[1:] if word != found)
+            return f"{places[0].metavar or 'SNAPSHOT'} comes first: `snaptool {words[0]} {quoted(found)} {rest}`"
     return ""
 
 

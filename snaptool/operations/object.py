@@ -246,7 +246,7 @@ def _where_else(snapshot: Snapshot, target: Target, prefixes: Sequence[str]) -> 
     if not places:
         return f"`snaptool list SNAPSHOT {target.kind.group_resource}` shows which there are"
     more = ", ..." if len(places) > _NAMED_PLACES else ""
-    return f"one of that name is in namespace {', '.join([*places][:_NAMED_PLACES])}{more}: say -n"
+    return f"found in namespace {', '.join([*places][:_NAMED_PLACES])}{more}; choose with -n"
 
 
 def open_found(opened: OpenedSnapshot, value: StoredValue, keyring: Keyring | None) -> OpenedValue:

@@ -207,7 +207,7 @@ def test_a_lost_value_exits_3_and_says_why(snaptool: Snaptool) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("secret", "smtp"), "one of that name is in namespace shop: say -n"),
+        (("secret", "smtp"), "found in namespace shop; choose with -n"),
         (("secret", "nothing"), "`snaptool list SNAPSHOT secrets` shows which there are"),
         (("/registry/nothing",), "there is no such key"),
         (("secret", "smtp", "-n", "shop", "--revision", "28"), "its oldest record is of revision 29, after 28"),

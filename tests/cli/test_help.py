@@ -116,10 +116,16 @@ def test_arguments_in_the_wrong_order_are_recognised(snaptool: Snaptool) -> None
     source = snaptool.sample("aescbc-cluster.db")
     cases: list[tuple[list[str | Path], str]] = [
         ([source, "inspect"], f"snaptool inspect {source}"),
-        (["get", "secret", "smtp", source, "-n", "shop"], f"SNAPSHOT comes first: `snaptool get {source} secret smtp`"),
+        (
+            ["get", "secret", "smtp", source, "-n", "shop"],
+            f"SNAPSHOT comes first: `snaptool get {source} secret smtp -n shop`",
+        ),
         (["list", "secrets", source], f"SNAPSHOT comes first: `snaptool list {source} secrets`"),
         (["history", "secret/smtp", source], f"SNAPSHOT comes first: `snaptool history {source} secret/smtp`"),
-        (["rewrite", "new.db", source, "--decrypt"], f"SOURCE comes first: `snaptool rewrite {source} new.db`"),
+        (
+            ["rewrite", "new.db", source, "--decrypt"],
+            f"SOURCE comes first: `snaptool rewrite {source} new.db --decrypt`",
+        ),
         (["repair", "new.db", source], f"SOURCE comes first: `snaptool repair {source} new.db`"),
     ]
     for words, right in cases:

@@ -87,7 +87,7 @@ def test_a_forgotten_namespace_is_named() -> None:
     with open_snapshot(SAMPLES / "lost-key.db") as opened:
         with pytest.raises(NoSuchKey, match="secrets 'smtp' in namespace 'default'") as caught:
             find_value(opened, parse_target(["secret", "smtp"]))
-        assert caught.value.hint == "one of that name is in namespace shop: say -n"
+        assert caught.value.hint == "found in namespace shop; choose with -n"
         with pytest.raises(NoSuchKey) as caught:
             find_value(opened, parse_target(["secret", "mtp"]))
         assert "snaptool list SNAPSHOT secrets" in caught.value.hint

@@ -33,7 +33,8 @@ def blocks(language: str) -> list[object]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     shutil.copytree(ROOT / "samples", tmp_path / "samples")
-    shutil.copytree(ROOT / "tests" / "golden" / "containers", tmp_path / "tests" / "golden" / "containers")
+    for folder in ("containers", "cases/field2/19-older-in-another-backup"):
+        shutil.copytree(ROOT / "tests" / "golden" / folder, tmp_path / "tests" / "golden" / folder)
     return tmp_path
 
 

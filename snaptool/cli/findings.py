@@ -59,10 +59,16 @@ def undecodable_document(value: LostValue) -> dict[str, Any]:
 
 
 def print_findings(findings: Sequence[Finding]) -> None:
-    """Print findings, each with its first places and its remedy below it."""
+    """Print findings, each with its first places and its remedy below it, unless that was said before.
+
+    Codes that say why a value is lost or undecodable are for programs: here it is said in words.
+    """
+    from snaptool.operations.findings import SEVERITIES
+
+    said = set()
     for found in findings:
         echo()
-        head, problem = f"{found.severity}: {found.code}", found.problem
+        head, problem = f"{found.severity}: {found.code}" if found.code in SEVERITIES else found.severity, found.problem
         if len(found.places) == 1:
             print_sentence(f"{head}: {found.place}: {problem}")
         else:
@@ -71,7 +77,8 @@ def print_findings(findings: Sequence[Finding]) -> None:
                 echo(f"    {place}")
             if found.count > _SHOWN_PLACES:
                 echo(f"    ... {found.count:,} in all")
-        if found.remedy:
+        if found.remedy and found.remedy not in said:
+            said.add(found.remedy)
             print_sentence(f"    {found.remedy}")
 
 

@@ -20,12 +20,22 @@ from snaptool.cli.findings import (
 )
 from snaptool.cli.lists import print_lost, print_undecodable
 from snaptool.cli.render import Terminal, echo, print_json, print_sentence, print_table, size_text
+from snaptool.cli.verdict import (
+    after_finding,
+    causes_document,
+    print_causes,
+    print_older,
+    print_verdict,
+    reading_words,
+    summary_document,
+)
 
 if TYPE_CHECKING:
     from snaptool.containers import Unwrapped
     from snaptool.embedded import Embedded
     from snaptool.operations.keys import KmsOptions
     from snaptool.operations.survey import CensusRow, Survey
+    from snaptool.operations.verdict import Verdict
 
 
 @click.command("inspect", cls=Command)
@@ -69,10 +79,15 @@ def inspect_command(
         print_json(document(result, names, carried.places))
     else:
         _print(result, names, verbose=terminal.verbose)
+        reading = reading_words(configs, prefixes, embedded=embedding.wanted)
+        print_older(result.older, str(snapshot), result.prefixes, reading)
         for line in embedded_lines(carried.places):
             echo(line)
         if result.lost and carried.closed:
             echo("what does not open here may open with what is closed: nothing of it is lost for good")
+        if read_with:
+            verdict = verdict_of(result, with_config=True)
+            print_verdict(verdict, after_finding(verdict, result.causes, str(snapshot), reading))
     if keys.outage is not None:
         return exits.KEY_SERVICE
     bad = result.lost or result.undecodable or result.file.trailer in {"wrong", "cut"}
@@ -114,7 +129,19 @@ def document(result: Survey, configs: Sequence[str] = (), places: Sequence[Embed
         "lost": [lost_document(value) for value in result.lost],
         "undecodable": [undecodable_document(value) for value in result.undecodable],
         "findings": [finding_document(found) for found in result.findings],
+        "likelier_causes": causes_document(result.causes),
+        "summary": summary_document(verdict_of(result, with_config=bool(configs))),
     }
+
+
+def verdict_of(result: Survey, *, with_config: bool) -> Verdict:
+    """Judge a survey in objects."""
+    from snaptool.operations import verdict
+
+    keys = verdict.lost_keys(result.lost if with_config else (), result.undecodable)
+    return verdict.found(
+        keys, result.older, result.prefixes, result.by_key, never=result.never, with_config=with_config
+    )
 
 
 def container_document(container: Unwrapped | None) -> dict[str, Any] | None:
@@ -154,7 +181,7 @@ def _telling(census: Sequence[CensusRow]) -> Sequence[CensusRow]:
 def _print(result: Survey, configs: Sequence[str], *, verbose: bool) -> None:
     file, etcd = result.file, result.etcd
     trailer = _TRAILERS[file.trailer]
-    echo(
+    print_sentence(
         f"{file.path}: {size_text(file.size)}, {file.high_water_mark:,} pages of {size_text(file.page_size)}, "
         f"{file.free_pages:,} free; {trailer}"
     )
@@ -163,7 +190,7 @@ def _print(result: Survey, configs: Sequence[str], *, verbose: bool) -> None:
     if result.platforms:
         echo(f"platform: {', '.join(result.platforms)}")
     compacted = f"compacted at {etcd.compacted_revision:,}" if etcd.compacted_revision else "never compacted"
-    echo(
+    print_sentence(
         f"etcd {etcd.storage_version or etcd.version_hint}: revision {etcd.revision:,}, {compacted}; "
         f"{etcd.keys:,} keys in {etcd.records:,} records ({etcd.tombstones:,} tombstones), {etcd.leases:,} leases; "
         f"status hash {etcd.hash:x}"
@@ -205,8 +232,11 @@ def _print(result: Survey, configs: Sequence[str], *, verbose: bool) -> None:
         print_sentence(
             "…: the name of the key may go on. Names may hold colons, and no configuration given has this one."
         )
+    if any(row.stale for row in result.census):
+        print_sentence("STALE: opens, but is not under the key that writes now; `snaptool rewrite` brings it there.")
     if result.lost or result.undecodable:
         echo()
+    print_causes(result.causes)
     print_lost(result.lost)
     print_undecodable(result.undecodable)
     print_findings(result.findings)

@@ -22,12 +22,17 @@ from snaptool.cli.looking import (
     state,
 )
 from snaptool.cli.render import Terminal, echo, print_json_members, print_table
+from snaptool.cli.verdict import after_finding, print_older, print_verdict, reading_words, summary_document
 from snaptool.text import printable
 
 if TYPE_CHECKING:
     from snaptool.operations.keys import KmsOptions
     from snaptool.operations.listing import ListedRecord, Listing
+    from snaptool.operations.older import OlderValues
+    from snaptool.operations.opening import OpenedSnapshot
     from snaptool.operations.salvage import CarvedRecord
+    from snaptool.operations.verdict import Verdict
+    from snaptool.providers import Keyring
 
 
 @click.command(
@@ -113,8 +118,9 @@ def list_command(
             progress=progress,
         )
         progress.close()
+        older, verdict = _judged(opened, rows, keyring) if lost and keyring is not None else (None, None)
         if output == "json":
-            print_json_members(_listing_members(rows, snapshot))
+            print_json_members(_listing_members(rows, snapshot, verdict))
         elif output == "name":
             for row in rows:
                 echo(short_name(row.resource, row.name))
@@ -131,9 +137,28 @@ def list_command(
             terminal.note(note)
         if rows.lost_before:
             terminal.note(f"older revisions are lost too: {rows.lost_before:,}; --all-revisions lists them")
+        if older is not None and verdict is not None and output in {"text", "wide"}:
+            reading = reading_words(configs, prefixes, embedded=embedding.wanted)
+            print_older(older, str(snapshot), rows.prefixes, reading)
+            print_verdict(verdict, after_finding(verdict, (), str(snapshot), reading))
         if keys.outage is not None:
             return exits.KEY_SERVICE
         return exits.FINDINGS if rows.lost or rows.lost_before else exits.DONE
+
+
+def _judged(opened: OpenedSnapshot, rows: Listing, keyring: Keyring) -> tuple[OlderValues, Verdict]:
+    """Judge a listing of what is lost in objects: those that were asked for."""
+    from snaptool.operations import verdict
+    from snaptool.operations.labels import resource_of
+    from snaptool.operations.older import find_older
+
+    live = [row for row in rows if row.live and row.outcome is not None]
+    lost = {row.key: row for row in live if row.outcome is not None and not row.outcome.opened}
+    broken = tuple(row.key for row in live if row.outcome is not None and row.outcome.fault and row.key not in lost)
+    wanted = {key: resource_of(key, rows.prefixes).group_resource for key in lost}
+    older = find_older(opened.snapshot, keyring, wanted)
+    keys = verdict.LostKeys(current=tuple(lost), past=rows.past, undecodable=broken)
+    return older, verdict.found(keys, older, rows.prefixes)
 
 
 def _list_carved(path: Path, output: str, terminal: Terminal) -> int:
@@ -182,7 +207,7 @@ def _carved_document(one: CarvedRecord) -> dict[str, Any]:
     }
 
 
-def _listing_members(rows: Listing, path: Path) -> Iterator[tuple[str, Any]]:
+def _listing_members(rows: Listing, path: Path, verdict: Verdict | None) -> Iterator[tuple[str, Any]]:
     from snaptool.kube import prefix_text
 
     yield "path", path
@@ -190,6 +215,8 @@ def _listing_members(rows: Listing, path: Path) -> Iterator[tuple[str, Any]]:
     yield "prefixes", [prefix_text(prefix) for prefix in rows.prefixes]
     yield "lost", rows.lost
     yield "lost_older", rows.lost_before
+    if verdict is not None:
+        yield "summary", summary_document(verdict)
     yield "items", (_listed_document(row) for row in rows)
 
 

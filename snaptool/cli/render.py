@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import itertools
+import os
 import shutil
 import sys
 import textwrap
@@ -273,14 +274,37 @@ def print_table(
         cells = _cells(remaining)
 
 
+def _line_width() -> int | None:
+    """How wide lines may be: as wide as the terminal, or as COLUMNS says; None for as wide as they are."""
+    if sys.stdout is not None and (sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal()):
+        return shutil.get_terminal_size().columns
+    return None
+
+
 def print_sentence(sentence: str, *, hanging: str = "    ") -> None:
-    """Print a sentence that may be long: on a terminal broken between words, later lines indented by `hanging`."""
-    if sys.stdout is not None and sys.stdout.isatty():
-        width = shutil.get_terminal_size().columns
+    """Print a sentence that may be long: on a terminal broken between words, later lines indented by `hanging`.
+
+    Where COLUMNS says how wide lines may be, that holds for what is no terminal too.
+    """
+    width = _line_width()
+    if width is not None:
         for line in click.wrap_text(printable(sentence), width, subsequent_indent=hanging).split("\n"):
             echo(line)
     else:
         echo(sentence)
+
+
+def print_command(words: Sequence[str], *, indent: str = "    ") -> None:
+    """Print a command to copy: in one line, or broken between its words where lines may not be long."""
+    lines, width = [""], _line_width()
+    for word in words:
+        if width is not None and lines[-1] and len(indent) + len(lines[-1]) + len(word) + 3 > width:
+            lines[-1] += " \\"
+            lines.append(f"  {word}")
+        else:
+            lines[-1] += f" {word}" if lines[-1] else word
+    for line in lines:
+        echo(indent + line)
 
 
 _BLOCK_ROWS = 500

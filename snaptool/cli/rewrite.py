@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,17 @@ from snaptool.cli.embedded import Embedding, embedded_options, refuse_deletion_w
 from snaptool.cli.findings import lost_document, prefix_sentence, undecodable_document
 from snaptool.cli.lists import print_deletions, print_lost, print_restored, print_undecodable
 from snaptool.cli.render import Terminal, echo, json_text, print_json, print_sentence, print_table, size_text
+from snaptool.cli.verdict import (
+    after_finding,
+    causes_document,
+    print_causes,
+    print_older,
+    print_verdict,
+    reading_words,
+    summary_document,
+)
 from snaptool.errors import InputError, OutputError, SnaptoolError
-from snaptool.text import printable
+from snaptool.text import printable, quoted
 
 if TYPE_CHECKING:
     from snaptool.files import Draft, Source
@@ -25,6 +35,7 @@ if TYPE_CHECKING:
     from snaptool.operations.platform import Step
     from snaptool.operations.rewrite import RewriteReport
     from snaptool.operations.salvage import SalvageReport
+    from snaptool.operations.verdict import Verdict
     from snaptool.operations.written import FileReport
 
 _SHOWN_LOST = 20
@@ -266,7 +277,9 @@ def rewrite_command(
             steps = next_steps(result, target, tuple(zip(new_configs, each, strict=True)))
             if draft is not None:
                 _publish_report(draft, result, steps)
-    return _finish(result, steps, output, terminal, with_config=bool(old))
+    writing = ("--decrypt",) if decrypt else tuple(f"--new-config {quoted(one)}" for one in new_configs)
+    again = Again(reading_words(configs, prefixes, embedded=embedding.wanted), writing, str(target))
+    return _finish(result, steps, output, terminal, again=again)
 
 
 @click.command("repair", cls=Command)
@@ -386,12 +399,12 @@ def _finish(
     output: str,
     terminal: Terminal,
     *,
-    with_config: bool = True,
+    again: Again | None = None,
 ) -> int:
     if output == "json":
         print_json(document(result, steps))
     elif result.stopped or not terminal.quiet:
-        _print(result, steps, with_config=with_config)
+        _print(result, steps, again or Again(), verbose=terminal.verbose)
     if result.source_problem and result.target is not None:
         terminal.note(f"of the source, {result.source_problem}: its records were copied as they are, and the")
         terminal.note("  SHA-256 of the new file says nothing about whether they are the ones that were saved")
@@ -461,9 +474,33 @@ def document(result: RewriteReport, steps: Sequence[Step] = ()) -> dict[str, Any
         ],
         "source_problem": result.source_problem or None,
         "next": [{"code": step.code, "text": "\n".join(step.lines)} for step in steps],
+        "likelier_causes": causes_document(result.causes),
+        "summary": summary_document(verdict_of(result)),
         "verified": result.verified,
         "seconds": round(result.seconds, 3),
     }
+
+
+def verdict_of(result: RewriteReport) -> Verdict:
+    """Judge a rewrite in objects: what it did or would do, or, where it stopped, what it found."""
+    from snaptool.operations import verdict
+    from snaptool.operations.plan import Undecryptable
+
+    tried = result.prefixes is not None
+    keys = verdict.lost_keys(result.lost, result.undecodable) if tried else verdict.LostKeys()
+    prefixes = result.prefixes or ()
+    if result.stopped:
+        return verdict.found(keys, result.older, prefixes, result.by_key, never=result.never)
+    fates = verdict.Fates(
+        deleted=tuple(one.key for one in result.deletions if one.whole),
+        cut=tuple(one.key for one in result.deletions if not one.whole),
+        taken_back=tuple(one.key for one in result.restored),
+        kept=result.undecryptable is Undecryptable.KEEP or not tried,
+        only_lost=result.only_lost,
+        dry_run=result.dry_run,
+        tried=tried,
+    )
+    return verdict.done(keys, result.older, prefixes, result.by_key, fates, result.never)
 
 
 def _side(kind: str | None, name: str) -> dict[str, str | None]:
@@ -485,13 +522,28 @@ def _file(facts: FileReport) -> dict[str, Any]:
     return stated | {"container": packed}
 
 
-def _print(result: RewriteReport, steps: Sequence[Step], *, with_config: bool) -> None:
+def _print(result: RewriteReport, steps: Sequence[Step], again: Again, *, verbose: bool) -> None:
+    verdict, prefixes = verdict_of(result), result.prefixes or ()
+    if result.stopped:
+        print_causes(result.causes)
     print_lost(result.lost)
     print_undecodable(result.undecodable)
     if result.stopped:
-        _print_why_stopped(result, with_config=with_config)
+        _print_why_stopped(result, with_config=bool(again.reading))
+        print_older(result.older, result.source.path, prefixes, again.reading)
+        print_verdict(
+            verdict,
+            after_finding(
+                verdict,
+                result.causes,
+                result.source.path,
+                again.reading,
+                target=again.target,
+                writing=again.writing,
+            ),
+        )
         return
-    _print_changes(result)
+    _print_changes(result, verbose=verbose)
     if result.prefixes is not None:
         echo(prefix_sentence(result.prefixes))
     for one in result.unmatched:
@@ -509,6 +561,7 @@ def _print(result: RewriteReport, steps: Sequence[Step], *, with_config: bool) -
     if result.engine == "etcd":
         echo("written through a scratch etcd, which keeps live values only: old revisions are not in the new file")
     if result.target is None:
+        print_verdict(verdict)
         echo("dry run: nothing was written")
         return
     _print_written(result.target, "read back and verified")
@@ -518,6 +571,7 @@ def _print(result: RewriteReport, steps: Sequence[Step], *, with_config: bool) -
     )
     if result.target.packed is None:
         echo(f"  sha256 {result.target.sha256}")
+    print_verdict(verdict)
     _print_next_steps(steps)
 
 
@@ -538,9 +592,7 @@ def _print_why_stopped(result: RewriteReport, *, with_config: bool) -> None:
         echo()
         echo(f"{_values(len(result.lost))} not open, so nothing was written.")
         if with_config:
-            way = "add its configuration with a further --config; `snaptool inspect` shows what opens what"
-            echo(f"  another key:  {way}")
-            echo("  no key:       --undecryptable delete drops these keys, --undecryptable keep leaves their bytes")
+            echo("  --undecryptable older, delete or keep says what becomes of them")
         else:
             echo("  give the configuration that they were written with: --config FILE; none was given")
     if result.broken and result.undecodable_choice is Undecodable.STOP:
@@ -569,7 +621,12 @@ def _print_about_undecodable(result: RewriteReport) -> None:
         )
 
 
-def _print_changes(result: RewriteReport) -> None:
+def _print_changes(result: RewriteReport, *, verbose: bool) -> None:
+    shown = [
+        change
+        for change in result.values
+        if verbose or (change.from_kind, change.from_key) != (change.to_kind, change.to_key)
+    ]
     rows = [
         [
             change.resource,
@@ -578,9 +635,21 @@ def _print_changes(result: RewriteReport) -> None:
             change.live,
             change.old,
         ]
-        for change in result.values
+        for change in shown
     ]
+    if not rows:
+        echo("no value changes")
+        return
     print_table(["RESOURCE", "FROM", "TO", "LIVE", "OLD"], rows, right="   rr")
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """The options of the run as they are to be typed again: those that read, and those that write."""
+
+    reading: tuple[str, ...] = ()
+    writing: tuple[str, ...] = ()
+    target: str = "new.db"
 
 
 def _key(kind: str | None, name: str) -> str:

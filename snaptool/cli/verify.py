@@ -19,6 +19,7 @@ from snaptool.cli.findings import (
     undecodable_document,
 )
 from snaptool.cli.render import Terminal, echo, print_json
+from snaptool.cli.verdict import after_finding, print_older, print_verdict, reading_words, summary_document
 
 if TYPE_CHECKING:
     from snaptool.operations.keys import KmsOptions
@@ -70,6 +71,8 @@ def verify_command(
     from snaptool.operations.boot import replayed
     from snaptool.operations.findings import Severity
     from snaptool.operations.keys import keyring_for_reading
+    from snaptool.operations.verdict import found as found_verdict
+    from snaptool.operations.verdict import lost_keys
     from snaptool.operations.verify import verify
     from snaptool.scratch import find_etcd
 
@@ -96,6 +99,14 @@ def verify_command(
             progress=progress,
         )
     failed = result.damaged or keys.outage is not None or result.reaches(Severity(fail_on))
+    verdict = found_verdict(
+        lost_keys(result.lost, result.undecodable),
+        result.older,
+        result.prefixes,
+        result.by_key,
+        never=result.never,
+        with_config=bool(read_with),
+    )
     if output == "json":
         print_json(
             {
@@ -107,6 +118,7 @@ def verify_command(
                 "lost": [lost_document(value) for value in result.lost],
                 "undecodable": [undecodable_document(value) for value in result.undecodable],
                 "findings": [finding_document(found) for found in result.findings],
+                "summary": summary_document(verdict),
             }
         )
     elif failed or not terminal.quiet:
@@ -117,6 +129,10 @@ def verify_command(
             f"{result.path}: {result.records:,} records, {result.opened:,} encrypted values opened, "
             f"{count_findings(result.findings)}"
         )
+        reading = reading_words(configs, prefixes, embedded=embedding.wanted)
+        if read_with and result.records:
+            print_older(result.older, str(snapshot), result.prefixes, reading)
+            print_verdict(verdict, after_finding(verdict, result.causes, str(snapshot), reading))
     if result.damaged:
         return exits.DAMAGED
     if keys.outage is not None:

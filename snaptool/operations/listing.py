@@ -137,8 +137,8 @@ class ListedRecord:
 class Listing:
     """The chosen records in order of their keys, and of one key in order of revision. Iterate to get rows.
 
-    `lost_before`: older values that are lost too, and not shown. The rest are the rows as columns of numbers, which
-    point into `buffer`, the bytes of the file: valid while the snapshot is open.
+    `lost_before`: older values that are lost too, and not shown; `past`: keys of which only such are lost. The rest are
+    the rows as columns of numbers, which point into `buffer`, the bytes of the file: valid while the snapshot is open.
     """
 
     selection: Selection
@@ -148,6 +148,7 @@ class Listing:
     columns: dict[str, Rows] = field(repr=False)
     headers: tuple[Header, ...]
     outcomes: tuple[Outcome, ...]
+    past: tuple[bytes, ...]
     buffer: NDArray[np.uint8] = field(repr=False)
 
     def __len__(self) -> int:
@@ -376,6 +377,7 @@ class _Collected:
         if lost:
             broken = np.array([bool(outcome.why) for outcome in self._outcomes])
             columns = _where(columns, broken[columns["outcome"]])
+        past = _only_old(self._snapshot.database.pages.bytes, columns) if lost else ()
         if not all_revisions:
             live = columns["live"] != 0
             lost_before = int(np.count_nonzero(~live)) if lost else 0
@@ -388,8 +390,19 @@ class _Collected:
             columns=columns,
             headers=self._labels.named_headers(),
             outcomes=tuple(self._outcomes),
+            past=past,
             buffer=self._snapshot.database.pages.bytes,
         )
+
+
+def _only_old(buffer: NDArray[np.uint8], columns: dict[str, Rows]) -> tuple[bytes, ...]:
+    """Return the keys that have no live row among `columns`, each once."""
+    keys: dict[bytes, bool] = {}
+    places = (columns[name].tolist() for name in ("key_pos", "key_len", "live"))
+    for start, size, live in zip(*places, strict=True):
+        key = buffer[start : start + size].tobytes()
+        keys[key] = keys.get(key, False) or bool(live)
+    return tuple(key for key, live in keys.items() if not live)
 
 
 def _where(columns: dict[str, Rows], chosen: NDArray[np.bool_]) -> dict[str, Rows]:

@@ -42,7 +42,7 @@ from snaptool.operations.sweep import (
     Progress,
     Sweep,
 )
-from snaptool.providers import GroupResource, Keyring, Kind
+from snaptool.providers import Keyring, Kind
 
 
 class Undecryptable(StrEnum):
@@ -384,11 +384,6 @@ def doomed(swept: Sweep, request: RewriteRequest) -> tuple[LostValue, ...]:
     undecodable = swept.undecodable if request.undecodable is Undecodable.DELETE else ()
     both = (*lost, *(value for value in undecodable if not value.outcome.headless))
     return tuple(sorted(both, key=lambda value: value.record))
-
-
-def older_wanted(values: Sequence[LostValue]) -> dict[bytes, GroupResource | None]:
-    """Return the keys whose current values are among `values`, for `find_older`."""
-    return {value.key: value.resource.group_resource for value in values if value.live and not value.outcome.headless}
 
 
 def restorations(

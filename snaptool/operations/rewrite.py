@@ -13,6 +13,7 @@ record that is made between two passes:
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -38,6 +39,7 @@ from snaptool.operations.crypto import (
 from snaptool.operations.direct import DirectEngine
 from snaptool.operations.judging import Depth
 from snaptool.operations.labels import Labels
+from snaptool.operations.likelier import Cause, likelier_causes
 from snaptool.operations.older import NO_OLDER, OlderValues, find_older
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.plan import (
@@ -51,7 +53,6 @@ from snaptool.operations.plan import (
     Undecodable,
     Undecryptable,
     ValueChange,
-    older_wanted,
 )
 from snaptool.operations.sweep import (
     LostValue,
@@ -60,6 +61,7 @@ from snaptool.operations.sweep import (
     no_progress,
     sweep,
 )
+from snaptool.operations.verdict import KeyCount, never_encrypted, older_wanted, values_by_key
 from snaptool.operations.wrapping import TargetDraft
 from snaptool.operations.written import FileReport, file_report
 from snaptool.providers import Keyring, Kind
@@ -90,6 +92,8 @@ class RewriteReport:
     else goes along.
     `unmatched`: names in the new configuration that cover no key. `older`: which of the objects whose current values
     are lost have an older revision that opens; `restored`: those that got it back. `only_lost`: all else was copied.
+    `causes`: what is likelier than that a key is lost; `source_by_key`: the source's encrypted values by key; `never`:
+    its resources that are never encrypted.
     """
 
     source: FileReport
@@ -110,6 +114,9 @@ class RewriteReport:
     older: OlderValues = NO_OLDER
     restored: tuple[Restoration, ...] = ()
     only_lost: bool = False
+    causes: tuple[Cause, ...] = ()
+    source_by_key: tuple[KeyCount, ...] = ()
+    never: tuple[str, ...] = ()
     source_problem: str = ""
     platforms: tuple[str, ...] = ()
     bootstrap: bool = False
@@ -121,6 +128,20 @@ class RewriteReport:
         """Nothing was written, because values are lost or undecodable and the request says stop."""
         lost = bool(self.lost) and self.undecryptable is Undecryptable.STOP
         return lost or (bool(self.broken) and self.undecodable_choice is Undecodable.STOP)
+
+    @property
+    def by_key(self) -> tuple[KeyCount, ...]:
+        """Encrypted values by key: of the new file, and of the source where nothing was written."""
+        if self.stopped:
+            return self.source_by_key
+        counts: Counter[tuple[str, str]] = Counter()
+        for change in self.values:
+            if change.to_key is not None and change.to_kind is not Kind.IDENTITY:
+                counts[change.to_kind or "unknown", change.to_key] += change.live + change.old
+        return tuple(
+            KeyCount(provider=provider, key_name=name, values=count)
+            for (provider, name), count in sorted(counts.items())
+        )
 
     @property
     def broken(self) -> tuple[LostValue, ...]:
@@ -232,6 +253,9 @@ def rewrite(
             older=older,
             restored=plan.restored,
             only_lost=request.only_lost,
+            causes=likelier_causes(snapshot, swept, reading) if request.reading is not None else (),
+            source_by_key=values_by_key(swept),
+            never=never_encrypted(swept),
             verified=False,
             seconds=time.monotonic() - started,
             source_problem=digests.trailer_problem(),

@@ -16,9 +16,12 @@ from snaptool.operations.crypto import SystemRandomness, Work, Workshop
 from snaptool.operations.findings import Finding, finding, from_etcd, grouped
 from snaptool.operations.judging import Depth
 from snaptool.operations.labels import Header, Labels
+from snaptool.operations.likelier import Cause, likelier_causes
+from snaptool.operations.older import NO_OLDER, OlderValues, find_older
 from snaptool.operations.opening import Digests, OpenedSnapshot
 from snaptool.operations.platform import container_findings
 from snaptool.operations.sweep import LostValue, Progress, Sweep, Wanted, encrypted_values, no_progress, nothing, sweep
+from snaptool.operations.verdict import KeyCount, never_encrypted, older_wanted, values_by_key
 from snaptool.providers import Keyring, Reason
 
 
@@ -161,6 +164,8 @@ class Survey:
     `undecodable`: those that no API server can decode; without keys only what is plaintext is looked at.
     `container`: what was around it, None where the file itself is the snapshot. `platforms`: which ones show.
     `prefixes`: the API servers' `--etcd-prefix`, in their normal form.
+    `older`: which objects whose current values are lost have an older revision that opens; `causes`: what is likelier
+    than that a key is lost; `by_key`: encrypted values by key; `never`: resources that are never encrypted.
     """
 
     file: FileFacts
@@ -170,6 +175,10 @@ class Survey:
     lost: tuple[LostValue, ...]
     undecodable: tuple[LostValue, ...]
     findings: tuple[Finding, ...]
+    older: OlderValues = NO_OLDER
+    causes: tuple[Cause, ...] = ()
+    by_key: tuple[KeyCount, ...] = ()
+    never: tuple[str, ...] = ()
     container: Unwrapped | None = None
     platforms: tuple[str, ...] = ()
 
@@ -212,6 +221,10 @@ def survey(
         lost=swept.lost,
         undecodable=swept.undecodable,
         findings=grouped(findings),
+        older=find_older(snapshot, keys, older_wanted(swept.lost)) if keyring is not None else NO_OLDER,
+        causes=likelier_causes(snapshot, swept, keys) if keyring is not None else (),
+        by_key=values_by_key(swept),
+        never=never_encrypted(swept),
         container=opened.container,
         platforms=opened.platforms,
     )

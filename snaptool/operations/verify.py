@@ -32,11 +32,14 @@ from snaptool.operations.findings import (
 )
 from snaptool.operations.judging import Depth
 from snaptool.operations.labels import Header, Labels
+from snaptool.operations.likelier import Cause, likelier_causes
+from snaptool.operations.older import NO_OLDER, OlderValues, find_older
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.platform import container_findings
 from snaptool.operations.reasons import explain, server_message
 from snaptool.operations.survey import trailer_findings
 from snaptool.operations.sweep import LostValue, Progress, Sweep, encrypted_values, no_progress, nothing, sweep
+from snaptool.operations.verdict import KeyCount, never_encrypted, older_wanted, values_by_key
 from snaptool.providers import Keyring, Kind, Reason
 from snaptool.scratch import Difference, EtcdBinaries
 from snaptool.text import printable
@@ -68,6 +71,10 @@ class Verification:
     opened: int
     lost: tuple[LostValue, ...] = ()
     undecodable: tuple[LostValue, ...] = ()
+    older: OlderValues = NO_OLDER
+    causes: tuple[Cause, ...] = ()
+    by_key: tuple[KeyCount, ...] = ()
+    never: tuple[str, ...] = ()
 
     @property
     def damaged(self) -> bool:
@@ -102,6 +109,8 @@ def verify(
         broken_tree = any(found.code == BAD_PAGE for found in findings)
         findings += trailer_findings(opened, digests)
         swept: Sweep | None = None
+        older = NO_OLDER
+        causes: tuple[Cause, ...] = ()
         if not broken_tree:
             findings += [from_etcd(found) for found in snapshot.findings()]
             broken = list(_broken_records(snapshot))
@@ -119,7 +128,9 @@ def verify(
                     progress=progress,
                     step="opening",
                 )
-                findings += _value_findings(swept, remedy, live_only=live_only)
+                older = find_older(snapshot, keys, older_wanted(swept.lost))
+                causes = likelier_causes(snapshot, swept, keys)
+                findings += _value_findings(swept, remedy, causes, older, live_only=live_only)
                 findings += [*outside_findings(opened), *container_findings(opened.container)]
                 names = keyring.resource_names() if keyring else ()
                 findings += unmatched_findings(unmatched_names(names, swept.resources))
@@ -135,6 +146,10 @@ def verify(
         opened=0 if swept is None else _count_opened(swept),
         lost=_of_interest(swept.lost if swept else (), live_only=live_only),
         undecodable=_of_interest(swept.undecodable if swept else (), live_only=live_only),
+        older=older,
+        causes=causes,
+        by_key=() if swept is None else values_by_key(swept),
+        never=() if swept is None else never_encrypted(swept),
     )
 
 
@@ -215,7 +230,16 @@ def _leftovers(snapshot: Snapshot) -> Iterator[Finding]:
         )
 
 
-def _value_findings(swept: Sweep, remedy: Remedy, *, live_only: bool) -> Iterator[Finding]:
+def _value_findings(
+    swept: Sweep, remedy: Remedy, causes: Sequence[Cause], older: OlderValues, *, live_only: bool
+) -> Iterator[Finding]:
+    drops = f"`snaptool rewrite --undecryptable delete` drops what is lost: all {len(swept.lost):,} lost values"
+    if back := len(older.found):
+        drops = (
+            "`snaptool rewrite --undecryptable older` gives "
+            f"{back:,} {'object its' if back == 1 else 'objects their'} older revision back, and drops the rest"
+        )
+    first = "; ".join(f"{cause.problem}: {cause.remedy}" for cause in causes)
     for (live, outcome, header), values in _kinds(_of_interest(swept.lost, live_only=live_only)):
         yield Finding(
             code=outcome.reasons[0],
@@ -224,8 +248,8 @@ def _value_findings(swept: Sweep, remedy: Remedy, *, live_only: bool) -> Iterato
             problem=f"{_values(len(values), live=live)} not open: {explain(outcome, header)}; "
             f"kube-apiserver says: {server_message(outcome)}",
             remedy=remedy(header, outcome.reasons[0])
-            or "if another configuration has the key, add it with a further --config; if none has, "
-            f"`snaptool rewrite --undecryptable delete` drops what is lost: all {len(swept.lost):,} lost values",
+            or first
+            or f"if another configuration has the key, add it with a further --config; if none has, {drops}",
             count=len(values),
         )
     yield from _undecodable(swept, live_only=live_only)

@@ -26,10 +26,13 @@ from snaptool.providers.config import (
     read_configs,
     recognise_bytes,
 )
+from snaptool.providers.config.model import KEY_SIZES
 from snaptool.providers.keyring import SERVER_TEXTS, Chain, GroupResource, Keyring, NoKeyFits, Opening, Unsealed
 from snaptool.providers.provider import Entropies, Entropy, KeyDoesNotFit, Kind, Opened, Plausible, Provider, Reason
+from snaptool.providers.symmetric import Key, LocalProvider
 
 __all__ = [
+    "KEY_SIZES",
     "SERVER_TEXTS",
     "BadConfig",
     "Chain",
@@ -39,12 +42,14 @@ __all__ = [
     "Entropies",
     "Entropy",
     "GroupResource",
+    "Key",
     "KeyDoesNotFit",
     "KeyNameTaken",
     "Keyring",
     "Kind",
     "KmsConfig",
     "LocalConfig",
+    "LocalProvider",
     "NoKeyFits",
     "Opened",
     "Opening",

@@ -1,0 +1,120 @@
+"""The last words of a command: the verdict, what to try before anything is believed lost, and the next command."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from snaptool.cli.render import echo, print_command, print_sentence
+from snaptool.text import quoted
+
+if TYPE_CHECKING:
+    from snaptool.operations.likelier import Cause
+    from snaptool.operations.older import OlderValues
+    from snaptool.operations.verdict import Verdict
+
+SHOWN = 20
+
+
+def summary_document(verdict: Verdict) -> dict[str, Any]:
+    """Return the JSON form of a verdict."""
+    return {
+        "objects_lost": verdict.objects_lost,
+        "objects_with_older": verdict.objects_with_older,
+        "objects_deleted": verdict.objects_deleted,
+        "histories_cut": verdict.histories_cut,
+        "values_by_key": [
+            {"provider": one.provider, "key_name": one.key_name or None, "values": one.values}
+            for one in verdict.values_by_key
+        ],
+    }
+
+
+def causes_document(causes: Sequence[Cause]) -> list[dict[str, Any]]:
+    """Return the JSON form of what is likelier than a lost key."""
+    return [{"problem": one.problem, "remedy": one.remedy, "values": one.values} for one in causes]
+
+
+def print_causes(causes: Sequence[Cause]) -> None:
+    """Say what is likelier than a lost key, with what to try: before anything else is said about what is lost."""
+    for cause in causes:
+        print_sentence(f"likelier than a lost key: {cause.problem}")
+        print_sentence(f"    try this first: {cause.remedy}")
+
+
+def print_older(older: OlderValues, source: str, prefixes: Sequence[str], reading: Sequence[str]) -> None:
+    """Name the newest older revisions that open, each with the command that shows it."""
+    if not older.found:
+        return
+    count = len(older.found)
+    print_sentence(f"older revisions that open: {count:,}; each shown by")
+    for key, one in list(older.found.items())[:SHOWN]:
+        print_command(get_command(one.place or source, key, prefixes, one.revision, reading))
+    if count > SHOWN:
+        echo(f"    ... and {count - SHOWN:,} more")
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """What to do next: a sentence, and the words of a command, each of which stays whole."""
+
+    sentence: str = ""
+    command: tuple[str, ...] = ()
+
+
+NOTHING = Following()
+
+
+def print_verdict(verdict: Verdict, following: Following = NOTHING) -> None:
+    """Print the verdict, and what to do next."""
+    echo()
+    for sentence in verdict.sentences:
+        print_sentence(f"{sentence[0].upper()}{sentence[1:]}.")
+    if following.sentence:
+        print_sentence(f"Next: {following.sentence}")
+        print_command(following.command)
+
+
+def get_command(
+    source: str, key: bytes, prefixes: Sequence[str], revision: int, reading: Sequence[str]
+) -> tuple[str, ...]:
+    """Return the command that shows an object as it was at a revision."""
+    from snaptool.kube import parse_key
+
+    parsed = parse_key(key, prefixes)
+    words = [key.decode(errors="surrogateescape")]
+    if parsed is not None and parsed.name and parsed.group is not None:
+        words = [parsed.group_resource, parsed.name, *(["-n", parsed.namespace] if parsed.namespace else [])]
+    return ("snaptool get", *map(quoted, [source, *words]), f"--revision {revision}", *reading)
+
+
+def reading_words(configs: Sequence[str], prefixes: Sequence[str] = (), *, embedded: bool = False) -> tuple[str, ...]:
+    """Return the options by which a command reads, as they are to be typed again."""
+    words = [f"--config {quoted(config)}" for config in configs]
+    words += ["--embedded-config"] if embedded else []
+    return (*words, *(f"--etcd-prefix {quoted(prefix)}" for prefix in prefixes))
+
+
+def after_finding(
+    verdict: Verdict,
+    causes: Sequence[Cause],
+    source: str,
+    reading: Sequence[str],
+    *,
+    target: str = "new.db",
+    writing: Sequence[str] = (),
+) -> Following:
+    """Say what to do about what is lost, when nothing was changed: nothing where nothing is."""
+    if not (verdict.objects_lost or verdict.histories_cut) or not reading:
+        return NOTHING
+    option = "older" if verdict.objects_with_older else "delete"
+    command = ("snaptool rewrite", quoted(source), quoted(target), *reading, *writing, f"--undecryptable {option}")
+    back, rest = verdict.objects_with_older, verdict.objects_lost - verdict.objects_with_older
+    does = [f"gives {back:,} their older revision back"] if back else []
+    does += [f"deletes {rest:,} {'object' if rest == 1 else 'objects'}"] if rest else []
+    does += [f"cuts {verdict.histories_cut:,} {'history' if verdict.histories_cut == 1 else 'histories'}"]
+    if not verdict.histories_cut:
+        does.pop()
+    first = "try what stands above first" if causes else "look for the missing key, and give it with a further --config"
+    return Following(f"{first}; only if that fails, this {' and '.join(does)}:", command)

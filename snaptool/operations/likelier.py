@@ -1,0 +1,156 @@
+"""Is the configuration the likelier cause? What to try before anything is believed lost.
+
+A key is lost seldom; a configuration of another cluster, of another time, with a name cut off or a key under another
+name is given often. Each of these shows in the values: all of a key's values fail, a configured name is the beginning
+of a stored one, or a secret that is configured elsewhere opens them. What shows is said first, with what to try, and
+before any advice to delete. Nothing here opens a value for anybody else: it only says which name to change.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from snaptool.etcd import Snapshot, decode_key_value
+from snaptool.kube import ANY_TYPE, is_object_of
+from snaptool.operations.judging import expected_of
+from snaptool.operations.labels import Header
+from snaptool.operations.sweep import LostValue, Sweep
+from snaptool.providers import KEY_SIZES, Key, KeyDoesNotFit, Keyring, Kind, LocalProvider, Reason
+
+_GROUPS, _SAMPLES = 16, 3
+_NO_KEY = frozenset({Reason.UNKNOWN_PREFIX, Reason.UNKNOWN_KEY_NAME, Reason.IDENTITY_ENCRYPTED})
+_COLONS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why values may not open that is no loss of a key. `values`: how many it would explain; `remedy`: what to try."""
+
+    problem: str
+    remedy: str
+    values: int
+
+
+def likelier_causes(snapshot: Snapshot, swept: Sweep, keyring: Keyring) -> tuple[Cause, ...]:
+    """Find what speaks for a wrong configuration, the most telling first. Raises the FormatErrors of a damaged file."""
+    groups: dict[Header, list[LostValue]] = {}
+    for value in swept.lost:
+        if value.header.kind is not Kind.IDENTITY:
+            groups.setdefault(value.header, []).append(value)
+    if not groups or not any(keyring.providers()):
+        return ()
+    causes, explained = [], set()
+    for header, values in sorted(groups.items(), key=lambda item: -len(item[1]))[:_GROUPS]:
+        cause = _other_key(snapshot, header, values, keyring) or _cut_name(header, values, keyring)
+        if cause is not None:
+            explained.add(header)
+            causes.append(cause)
+    opened = _opened(swept)
+    left = {header: values for header, values in groups.items() if header not in explained}
+    return (*causes, *_all_fail(left, opened, keyring))
+
+
+def _opened(swept: Sweep) -> Mapping[Header, int]:
+    """Count the encrypted values that open, by header."""
+    opens = np.array([outcome.opened and outcome.kind is not None for outcome in swept.outcomes])
+    counts: Counter[Header] = Counter()
+    for some in swept.stretches():
+        chosen = (swept.header[some] != 0) & ~swept.tombstone[some] & opens[swept.outcome[some]]
+        for number, count in zip(
+            *(part.tolist() for part in np.unique(swept.header[some][chosen], return_counts=True)), strict=True
+        ):
+            counts[swept.headers[number]] += count
+    return counts
+
+
+def _named(kind: Kind | None, name: str | None) -> str:
+    return f"{kind} {name!r}" if name else str(kind)
+
+
+def _many(count: int) -> str:
+    return "1 value is" if count == 1 else f"{count:,} values are"
+
+
+def _local_keys(keyring: Keyring) -> Iterator[tuple[Kind, Key]]:
+    seen = set()
+    for providers in keyring.providers():
+        for provider in providers:
+            for key in provider.keys if isinstance(provider, LocalProvider) else ():
+                if (provider.kind, key.name, key.secret) not in seen:
+                    seen.add((provider.kind, key.name, key.secret))
+                    yield provider.kind, key
+
+
+def _other_key(snapshot: Snapshot, header: Header, values: Sequence[LostValue], keyring: Keyring) -> Cause | None:
+    """Find a configured secret that opens the values although it stands under another name or provider."""
+    if header.kind not in KEY_SIZES:
+        return None
+    for kind, key in _local_keys(keyring):
+        mine = (kind, key.name) == (header.kind, header.key_name)
+        if mine or len(key.secret) not in KEY_SIZES[header.kind]:
+            continue
+        reader = LocalProvider(header.kind, (Key(header.key_name or key.name, key.secret),))
+        if all(_opens(reader, snapshot, value) for value in values[:_SAMPLES]):
+            stored = _named(header.kind, header.key_name)
+            problem = f"{_many(len(values))} under {stored} and open with the key that the configuration calls "
+            problem += _named(kind, key.name)
+            return Cause(problem, f"configure it as {stored} too, and run this again", len(values))
+    return None
+
+
+def _opens(reader: LocalProvider, snapshot: Snapshot, value: LostValue) -> bool:
+    stored = decode_key_value(snapshot.stored_value(snapshot.record(value.record))).value
+    expected = expected_of(value.resource.group_resource) or ANY_TYPE
+    starts = {len(stored) - len(stored.split(b":", _COLONS)[-1]), len(value.header.text)}
+    for start in starts - {0}:
+        try:
+            found = [one.plaintext for one in reader.unseal_headless(stored[start:], value.key)]
+        except KeyDoesNotFit:
+            continue
+        if any(is_object_of(plaintext, expected=expected) for plaintext in found):
+            return True
+    return False
+
+
+def _cut_name(header: Header, values: Sequence[LostValue], keyring: Keyring) -> Cause | None:
+    """Find a configured name that is the beginning of the stored one, or that begins with it."""
+    name = header.key_name
+    if not name or Reason.UNKNOWN_KEY_NAME not in values[0].outcome.reasons:
+        return None
+    for kind, other in sorted(keyring.key_names()):
+        if kind is header.kind and other and (name.startswith(other) or other.startswith(name)):
+            problem = f"{_many(len(values))} under {_named(kind, name)}, and the configuration has "
+            problem += _named(kind, other)
+            remedy = "one name looks like the other cut off: write the whole name into the configuration and try again"
+            return Cause(problem, remedy, len(values))
+    return None
+
+
+def _all_fail(
+    groups: Mapping[Header, Sequence[LostValue]], opened: Mapping[Header, int], keyring: Keyring
+) -> Iterator[Cause]:
+    lost = sum(map(len, groups.values()))
+    if not lost:
+        return
+    if not sum(opened.values()) and lost > 1:
+        yield Cause(
+            f"none of the {lost:,} encrypted values opens",
+            "the configuration is likelier that of another cluster or of another time than all keys are lost: look "
+            "for this cluster's own, on each of its control plane nodes and in their backups",
+            lost,
+        )
+        return
+    for header, values in groups.items():
+        if opened.get(header, 0) or len(values) < 2 or _NO_KEY.intersection(values[0].outcome.reasons):
+            continue
+        if (header.kind, header.key_name) in keyring.key_names() and header.kind in KEY_SIZES:
+            yield Cause(
+                f"all {len(values):,} values under {_named(header.kind, header.key_name)} fail, and the configuration "
+                "has a key of that name",
+                "it is likelier another key of the same name than a lost one: look for an older copy of the file",
+                len(values),
+            )

@@ -13,10 +13,12 @@ the root CA publisher, RBAC bootstrapping), kubeadm, Helm's storage drivers, cer
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from re import Match, Pattern
 from re import compile as pattern
+from shlex import quote
+from typing import Any
 
 from snaptool.kube.keys import ResourceKey, key_prefixes, resolve_type
 
@@ -26,6 +28,9 @@ _MAX_PLACE = 63 + 1 + 253  # namespace (RFC 1123 label), slash, name (RFC 1123 s
 
 Exists = Callable[[bytes], bool]
 """Is there a live object under this etcd key that is not lost as well?"""
+
+Content = Mapping[str, Any]
+"""An older revision of the object that opens, as a tree: it tells what the object was."""
 
 _Sentence = Callable[[ResourceKey, Match[str], Exists | None], str]
 
@@ -37,11 +42,16 @@ class _Rule:
     sentence: str | _Sentence
 
 
-def consequence(key: ResourceKey, exists: Exists | None = None) -> str:
+def consequence(key: ResourceKey, exists: Exists | None = None, content: Content | None = None) -> str:
     """Say in one line what is lost with the object under `key` and how it comes back.
 
-    `exists` looks for neighbours; without it the line does not depend on them.
+    `exists` looks for neighbours; without it the line does not depend on them. `content` says of a Secret what it was:
+    its name alone is no proof.
     """
+    if content is not None and key.group_resource == "secrets":
+        by_content = _by_type(key, content)
+        if by_content:
+            return by_content
     place = key.name if key.namespace is None else f"{key.namespace}/{key.name}"
     # Longer places break Kubernetes' limits; the patterns are not made for them.
     rules = _RULES_BY_RESOURCE.get(key.group_resource, ()) if len(place) <= _MAX_PLACE else ()
@@ -50,10 +60,51 @@ def consequence(key: ResourceKey, exists: Exists | None = None) -> str:
         if match is not None:
             if callable(rule.sentence):
                 return rule.sentence(key, match, exists)
-            return rule.sentence.format(**match.groupdict())
+            texts = {name: quote(text) for name, text in match.groupdict().items() if text}
+            return rule.sentence.format(**texts, namespace=quote(key.namespace or ""))
     if key.group and "." in key.path.partition("/")[0]:
         return f"a custom resource: {_OWNER}"
     return "apply it again from its manifest, or from an older backup that still opens"
+
+
+def _by_type(key: ResourceKey, content: Content) -> str:
+    """Say it by the type of a Secret; empty for types that say no more than the name."""
+    kind = content.get("type")
+    name, namespace = quote(key.name), quote(key.namespace or "")
+    if kind == "kubernetes.io/tls":
+        return (
+            "a TLS certificate with its key: what serves it falls back to a default certificate or does not start; "
+            f"have it reissued, or kubectl create secret tls {name} -n {namespace} --cert=FILE --key=FILE"
+        )
+    if kind == "kubernetes.io/service-account-token":
+        account = _annotation(content, "kubernetes.io/service-account.name") or "its service account"
+        if _MADE_BY_CONTROLLER.fullmatch(key.name):
+            return (
+                f"a token of service account {account} that a controller made: whoever uses it is refused; from "
+                "Kubernetes 1.24 on pods do not need it, for others: "
+                f"kubectl create token {quote(account)} -n {namespace}"
+            )
+        return (
+            f"a token of service account {account}, made by hand: apply the Secret {key.name} again with its type and "
+            "its annotation kubernetes.io/service-account.name, and a controller fills in a new token; whoever has "
+            "the old one is refused"
+        )
+    if kind in {"kubernetes.io/dockerconfigjson", "kubernetes.io/dockercfg"}:
+        return (
+            "registry credentials: pods that name it in imagePullSecrets cannot pull images; kubectl create secret "
+            f"docker-registry {name} -n {namespace} --docker-server=HOST --docker-username=USER"
+        )
+    return ""
+
+
+_MADE_BY_CONTROLLER = pattern(r".{1,253}-token-[bcdfghjklmnpqrstvwxz2456789]{5}")
+
+
+def _annotation(content: Content, name: str) -> str:
+    metadata = content.get("metadata")
+    annotations = metadata.get("annotations") if isinstance(metadata, Mapping) else None
+    value = annotations.get(name) if isinstance(annotations, Mapping) else None
+    return value if isinstance(value, str) else ""
 
 
 def _neighbour(key: ResourceKey, word: str, name: str, exists: Exists | None) -> bool | None:
@@ -76,7 +127,8 @@ def _service_account_token(key: ResourceKey, match: Match[str], exists: Exists |
     return (
         f"{likely} of service account {account}: whoever uses it is refused. Up to Kubernetes 1.23 a new one is made "
         "by itself (restart the pods that mount it); from 1.24 on create a Secret of type "
-        f"kubernetes.io/service-account-token for {account} if something outside still needs a lasting token"
+        f"kubernetes.io/service-account-token for {account} if something outside still needs a lasting token, or: "
+        f"kubectl create token {quote(account)} -n {quote(key.namespace or '')}"
     )
 
 
@@ -101,14 +153,13 @@ def _any_secret(key: ResourceKey, _: Match[str], exists: Exists | None) -> str:
 
 
 def _tls(key: ResourceKey, match: Match[str], exists: Exists | None) -> str:
-    return _of_certificate(key, (key.name, match["base"] or ""), exists) or (
-        "looks like a TLS certificate with its key: what serves it falls back to a default certificate or does not "
-        f"start; create it again (kubectl create secret tls {key.name}) or have it reissued"
-    )
+    # A name is no proof: without a Certificate of that name it is a Secret like any other.
+    return _of_certificate(key, (key.name, match["base"] or ""), exists) or _any_secret(key, match, exists)
 
 
 def _helm(key: ResourceKey, match: Match[str], exists: Exists | None) -> str:
     release, revision = match["release"], int(match["revision"])
+    where = f"-n {quote(key.namespace or '')}"
     text = f"Helm's record of release {release}, revision {revision}: what the release installed stays as it is"
     if exists is None:
         return f"{text}; if it was the newest, Helm needs a rollback to an older one before it can upgrade"
@@ -121,8 +172,9 @@ def _helm(key: ResourceKey, match: Match[str], exists: Exists | None) -> str:
     # Helm keeps ten revisions by default; look a little further and never without end.
     older = next((number for number in range(revision - 1, max(revision - 32, 0), -1) if recorded(number)), None)
     if older is not None:
-        return f"{text}; it was the newest record: helm rollback {release} {older}, then upgrade again"
-    return f"{text}; no other record exists: helm upgrade --install {release} with the same chart adopts what is there"
+        return f"{text}; it was the newest record: helm rollback {quote(release)} {older} {where}, then upgrade again"
+    upgrade = f"helm upgrade --install {quote(release)} CHART {where}"
+    return f"{text}; no other record exists: {upgrade}, with the same chart, adopts what is there"
 
 
 _RANDOM = "[bcdfghjklmnpqrstvwxz2456789]{5}"  # apimachinery pkg/util/rand: no vowels, no look-alikes
@@ -161,10 +213,33 @@ _RULES = (
     ),
     _rule(
         "secrets",
+        r"openshift-config-managed/encryption-(?:key|config)-.+|openshift-[a-z-]*apiserver/encryption-config-[0-9]+",
+        "a key or configuration of OpenShift's own encryption: what is under that key cannot be read by its API "
+        "servers; the operator makes a new key (unsupportedConfigOverrides.encryption.reason), not this one again",
+    ),
+    _rule(
+        "secrets",
+        r"openshift-[^/]+/(?:.+-)?(?:serving-cert|metrics-tls|tls-certs)",
+        "looks like a certificate of OpenShift's service CA: it is issued again by itself for its Service; restart "
+        "the pods that mount it",
+    ),
+    _rule(
+        "secrets",
+        r"openshift-ingress/router-certs-default|openshift-ingress-operator/router-ca",
+        "OpenShift's default certificate of ingress: the ingress operator issues a new one by itself",
+    ),
+    _rule(
+        "secrets",
+        r"openshift-machine-api/(?:master|worker)-user-data(?:-managed)?",
+        "what new machines of OpenShift start with: running nodes are not affected, new ones do not join; take it "
+        "from an older backup",
+    ),
+    _rule(
+        "secrets",
         r"[^/]+/(?:regcred|(?:.+[-.])?(?:dockercfg|dockerconfigjson|(?:image-?)?pull-?secret|"
         r"(?:docker-?)?registry(?:-?(?:creds?|credentials|secret|key|auth))?|acr-secret|ecr-secret|gcr-secret)(?:[-.].+)?)",
         "looks like registry credentials: pods that name it in imagePullSecrets cannot pull images; create it again "
-        "(kubectl create secret docker-registry)",
+        "(kubectl create secret docker-registry NAME -n {namespace})",
     ),
     _rule(
         "secrets", r"[^/]+/(?:(?P<base>.+)[-.](?:tls|cert|certs|certificate|ssl)|(?:tls|ssl|wildcard)(?:[-.].+)?)", _tls

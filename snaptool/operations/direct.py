@@ -176,6 +176,7 @@ def _decide(
             snapshot,
             labels.prefixes,
             restored,
+            older,
         ),
         lost=swept.lost,
         undecodable=swept.undecodable,

@@ -99,9 +99,8 @@ class EtcdEngine:
     ) -> Plan:
         """Decide on live values; everything else goes. Counts are of live keys.
 
-        Every change is a new revision here, so that nothing comes back at its old one: `older` is not looked at.
+        Every change is a new revision here, so that nothing comes back at its old one.
         """
-        del older
         if request.only_lost or request.undecryptable is Undecryptable.OLDER:
             raise OnlyDirect(
                 "the etcd engine gives every change a new revision and keeps no history, so it neither takes older "
@@ -131,7 +130,7 @@ class EtcdEngine:
                 deleted=int(np.count_nonzero(live == DROP)),
             ),
             changes=changes(swept, ways, way_of, action == DROP),
-            deletions=deletions(gone, range(len(action)), snapshot, labels.prefixes),
+            deletions=deletions(gone, range(len(action)), snapshot, labels.prefixes, older=older),
             lost=tuple(value for value in swept.lost if value.live),
             undecodable=tuple(value for value in swept.undecodable if value.live),
         )

@@ -24,7 +24,7 @@ from snaptool.etcd import (
     Edits,
     Snapshot,
 )
-from snaptool.kube import consequence, parse_key
+from snaptool.kube import parse_key
 from snaptool.operations.crypto import (
     Outcome,
     Randomness,
@@ -34,7 +34,8 @@ from snaptool.operations.crypto import (
     plaintext_digest,
 )
 from snaptool.operations.labels import Header, Labels, Resource
-from snaptool.operations.older import Earlier, OlderValues
+from snaptool.operations.meaning import meanings
+from snaptool.operations.older import NO_OLDER, Earlier, OlderValues
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.sweep import (
     NOTHING_TRIED,
@@ -343,6 +344,7 @@ def deletions(
     snapshot: Snapshot,
     prefixes: Sequence[str],
     restored: Sequence[Restoration] = (),
+    older: OlderValues = NO_OLDER,
 ) -> tuple[Deletion, ...]:
     """Tell, for every key with lost values, what goes (`gone` has the records) and what that means for the cluster."""
     back = {one.key for one in restored}
@@ -352,11 +354,15 @@ def deletions(
         if value.key not in reasons or value.live or not reasons[value.key].live:
             reasons[value.key] = value
     found = []
-    for key, records in snapshot.history_of(reasons).items():
+    histories = snapshot.history_of(reasons)
+    whole_keys = [key for key, records in histories.items() if all(record.number in gone for record in records)]
+    parsed_keys = [parsed for key in whole_keys if (parsed := parse_key(key, prefixes)) is not None]
+    said = meanings(parsed_keys, gone, snapshot, older)
+    for key, records in histories.items():
         revisions = tuple(record.revision.main for record in records if record.number in gone)
         if not revisions:
             continue
-        lost, parsed = reasons[key], parse_key(key, prefixes)
+        lost = reasons[key]
         whole = len(revisions) == len(records)
         meaning = "only old revisions are gone; the object itself is as it was"
         if records[-1].tombstone:
@@ -364,7 +370,7 @@ def deletions(
         elif key in back:
             meaning = "older revisions are gone; the object itself is as it was at the older revision that came back"
         if whole:
-            meaning = consequence(parsed) if parsed else "snaptool does not know what this key is for"
+            meaning = said.get(key, "snaptool does not know what this key is for")
         found.append(
             Deletion(
                 key=key,

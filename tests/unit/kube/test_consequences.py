@@ -24,12 +24,14 @@ def said(key: str, cluster: set[bytes] | None = None) -> str:
         ("secrets/shop/builder-token-x7k2p", "looks like a token of service account builder"),
         ("secrets/kube-system/bootstrap-token-abcdef", "kubeadm token create"),
         ("secrets/kube-system/kubeadm-certs", "upload-certs"),
-        ("secrets/shop/shop-tls", "kubectl create secret tls shop-tls"),
-        ("secrets/shop/tls", "kubectl create secret tls tls"),
-        ("secrets/shop/wildcard.example.org", "kubectl create secret tls"),
+        ("secrets/shop/shop-tls", "create it again from where its content comes from"),
+        ("secrets/shop/tls", "create it again from where its content comes from"),
+        ("secrets/openshift-monitoring/prometheus-serving-cert", "service CA"),
+        ("secrets/openshift-config-managed/encryption-key-openshift-kube-apiserver-3", "OpenShift's own encryption"),
+        ("secrets/openshift-machine-api/worker-user-data", "new machines"),
         ("secrets/shop/sh.helm.release.v1.my.app.v12", "release my.app, revision 12"),
         ("configmaps/shop/sh.helm.release.v1.app.v1", "release app, revision 1"),
-        ("secrets/shop/regcred", "docker-registry"),
+        ("secrets/shop/regcred", "docker-registry NAME -n shop"),
         ("secrets/shop/team-pull-secret", "docker-registry"),
         ("secrets/shop/gitlab-registry", "docker-registry"),
         ("secrets/shop/default-dockercfg-bcdf5", "OpenShift's registry credentials of service account default"),
@@ -78,8 +80,8 @@ def test_a_neighbouring_certificate_means_that_cert_manager_issues_anew(name: st
 
 def test_other_records_of_a_helm_release_decide_what_to_do() -> None:
     assert "a newer record exists" in said("secrets/shop/sh.helm.release.v1.app.v4", CLUSTER)
-    assert "helm rollback app 5" in said("secrets/shop/sh.helm.release.v1.app.v6", CLUSTER)
-    assert "helm rollback app 5" in said("secrets/shop/sh.helm.release.v1.app.v8", CLUSTER)
+    assert "helm rollback app 5 -n shop" in said("secrets/shop/sh.helm.release.v1.app.v6", CLUSTER)
+    assert "helm rollback app 5 -n shop" in said("secrets/shop/sh.helm.release.v1.app.v8", CLUSTER)
     assert "helm upgrade --install other" in said("secrets/shop/sh.helm.release.v1.other.v1", CLUSTER)
     assert "helm upgrade --install app" in said("configmaps/shop/sh.helm.release.v1.app.v6", CLUSTER)
 
@@ -106,3 +108,28 @@ def test_hostile_names_give_one_line_soon(name: str) -> None:
     assert time.monotonic() - began < 1
     assert "\n" not in line
     assert len(line) < 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fragment"),
+    [
+        ("web", {"type": "kubernetes.io/tls"}, "kubectl create secret tls web -n shop"),
+        ("web-tls", {"type": "Opaque"}, "create it again from where its content comes from"),
+        (
+            "robot",
+            {
+                "type": "kubernetes.io/service-account-token",
+                "metadata": {"annotations": {"kubernetes.io/service-account.name": "ci"}},
+            },
+            "made by hand: apply the Secret robot again",
+        ),
+        ("ci-token-x7k2p", {"type": "kubernetes.io/service-account-token"}, "that a controller made"),
+        ("pull", {"type": "kubernetes.io/dockerconfigjson"}, "docker-registry pull -n shop"),
+    ],
+)
+def test_the_content_of_an_older_revision_says_what_a_secret_was(
+    name: str, content: dict[str, object], fragment: str
+) -> None:
+    parsed = parse_key(f"/registry/secrets/shop/{name}".encode())
+    assert parsed is not None
+    assert fragment in consequence(parsed, None, content)

@@ -6,6 +6,9 @@ import signal
 # As snaptool sets it; tests may import gRPC first, and commands that run in their process fork workers.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 
+# Nobody's terminal says here how long lines may be; tests of that say it themselves.
+os.environ.pop("COLUMNS", None)
+
 # A run in the background (CI, nohup) has SIGINT ignored and hands that on to every program that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

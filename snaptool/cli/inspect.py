@@ -21,6 +21,7 @@ from snaptool.cli.findings import (
 from snaptool.cli.lists import print_lost, print_undecodable
 from snaptool.cli.render import Terminal, echo, print_json, print_sentence, print_table, size_text
 from snaptool.cli.verdict import (
+    NOTHING,
     after_finding,
     causes_document,
     print_causes,
@@ -87,7 +88,9 @@ def inspect_command(
             echo("what does not open here may open with what is closed: nothing of it is lost for good")
         if read_with:
             verdict = verdict_of(result, with_config=True)
-            print_verdict(verdict, after_finding(verdict, result.causes, str(snapshot), reading))
+            # What is closed may hold the keys: nothing is advised that deletes.
+            following = NOTHING if carried.closed else after_finding(verdict, result.causes, str(snapshot), reading)
+            print_verdict(verdict, following)
     if keys.outage is not None:
         return exits.KEY_SERVICE
     bad = result.lost or result.undecodable or result.file.trailer in {"wrong", "cut"}

@@ -137,7 +137,7 @@ def list_command(
             terminal.note(note)
         if rows.lost_before:
             terminal.note(f"older revisions are lost too: {rows.lost_before:,}; --all-revisions lists them")
-        if older is not None and verdict is not None and output in {"text", "wide"}:
+        if older is not None and verdict is not None and (rows.lost or rows.past) and output in {"text", "wide"}:
             reading = reading_words(configs, prefixes, embedded=embedding.wanted)
             print_older(older, str(snapshot), rows.prefixes, reading)
             print_verdict(verdict, after_finding(verdict, (), str(snapshot), reading))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -83,10 +84,12 @@ def get_command(
     from snaptool.kube import parse_key
 
     parsed = parse_key(key, prefixes)
+    namespace: tuple[str, ...] = ()
     words = [key.decode(errors="surrogateescape")]
     if parsed is not None and parsed.name and parsed.group is not None:
-        words = [parsed.group_resource, parsed.name, *(["-n", parsed.namespace] if parsed.namespace else [])]
-    return ("snaptool get", *map(quoted, [source, *words]), f"--revision {revision}", *reading)
+        words = [parsed.group_resource, parsed.name]
+        namespace = (f"-n {shlex.quote(parsed.namespace)}",) if parsed.namespace else ()
+    return ("snaptool get", quoted(source), *map(shlex.quote, words), *namespace, f"--revision {revision}", *reading)
 
 
 def reading_words(configs: Sequence[str], prefixes: Sequence[str] = (), *, embedded: bool = False) -> tuple[str, ...]:

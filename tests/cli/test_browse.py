@@ -111,6 +111,11 @@ def test_list_lost_explains_and_exits_3(snaptool: Snaptool) -> None:
         "\n"
         "2 lost: the configuration has aescbc keys for it, but none with the name 'year-2024'\n"
         "    kube-apiserver says: no matching key was found for the provided AES transformer\n"
+        "\n"
+        "2 Secrets in namespace shop are lost (none has an older revision that opens), 1 more only loses history.\n"
+        "Next: look for the missing key, and give it with a further --config; only if that fails, this deletes 2 "
+        "objects and cuts 1 history:\n"
+        f"    snaptool rewrite {LOST} new.db --config {LOST_KEYS} --undecryptable delete\n"
     )
     assert "older revisions are lost too: 1; --all-revisions lists them" in ran.stderr
 

@@ -214,6 +214,7 @@ def test_new_configuration_is_accepted_and_seals(snaptool: Snaptool, tmp_path: P
     ran = snaptool(
         *("rewrite", snaptool.sample("aescbc-cluster.db"), target, "--config", SAMPLES / "aescbc.yaml"),
         *("--new-config", path),
+        *(("--allow-plaintext",) if provider == "identity" else ()),
         makes=[target],
     )
     assert ran.code == 0

@@ -1,0 +1,158 @@
+"""The last words of every command that opens values: objects, not records, and what to do next."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from snaptool.operations.verdict import KeyCount, objects, under_keys
+from tests.cli.test_older import KNOWN, OTHER, history, sealed, secret
+from tests.support.cli import SAMPLES, Snaptool
+from tests.support.history import Store
+from tests.support.snapshots import config
+
+__all__ = ["history"]
+
+LOST, LOST_KEYS = SAMPLES / "lost-key.db", SAMPLES / "lost-key.yaml"
+SENTENCE = "2 Secrets in namespace shop are lost (none has an older revision that opens), 1 more only loses history."
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("inspect", LOST),
+        ("list", LOST, "--lost"),
+        ("verify", LOST),
+        ("rewrite", LOST, "new.db", "--new-config", SAMPLES / "secretbox.yaml"),
+    ],
+    ids=["inspect", "list", "verify", "rewrite"],
+)
+def test_what_is_lost_is_counted_in_objects_last(snaptool: Snaptool, words: tuple[str | Path, ...]) -> None:
+    ran = snaptool(*words, "--config", LOST_KEYS)
+    assert ran.code == 3
+    assert ran.stdout.count(SENTENCE) == 1
+    lines = ran.stdout.splitlines()
+    after = lines[lines.index(SENTENCE) + 1 :]
+    assert any(line.startswith("Next: ") for line in after)
+    assert after[-1].startswith("    snaptool rewrite ")
+    assert "unknown_key_name" not in ran.stdout, "a word for programs"
+    summary = snaptool(*words, "--config", LOST_KEYS, "-o", "json").json["summary"]
+    counts = {name: count for name, count in summary.items() if name != "values_by_key"}
+    assert counts == {"objects_lost": 2, "objects_with_older": 0, "objects_deleted": 0, "histories_cut": 1}
+
+
+def test_the_command_that_is_named_next_works(snaptool: Snaptool, tmp_path: Path) -> None:
+    said = snaptool("inspect", LOST, "--config", LOST_KEYS).stdout.splitlines()[-1]
+    target = tmp_path / "new.db"
+    command = [str(target) if word == "new.db" else word for word in shlex.split(said)]
+    assert command[0] == "snaptool"
+    ran = snaptool(*command[1:], "-o", "json", makes=[target])
+    assert ran.code == 0
+    assert ran.json["summary"] == {
+        "objects_lost": 2,
+        "objects_with_older": 0,
+        "objects_deleted": 2,
+        "histories_cut": 1,
+        "values_by_key": [
+            {"provider": "aescbc", "key_name": "year-2025", "values": 10},
+            {"provider": "aescbc", "key_name": "year-2026", "values": 2},
+        ],
+    }
+
+
+def test_older_revisions_that_open_are_named_with_the_command_that_shows_them(
+    snaptool: Snaptool, history: Path, tmp_path: Path
+) -> None:
+    ran = snaptool("inspect", history, "--config", tmp_path / "known.yaml")
+    assert (
+        "3 Secrets in namespace a are lost (1 has an older revision that opens), 1 more only loses history."
+        in ran.stdout
+    )
+    assert "--undecryptable older" in ran.stdout.splitlines()[-1]
+    (line,) = (line for line in ran.stdout.splitlines() if "--revision 3" in line)
+    words = shlex.split(line)
+    assert words[:2] == ["snaptool", "get"]
+    assert words[3:7] == ["secrets", "back", "-n", "a"]
+    shown = snaptool(*words[1:], "-o", "json")
+    assert (shown.code, shown.json["type"]) == (0, "two")
+    stopped = snaptool("rewrite", history, "new.db", "--config", tmp_path / "known.yaml", "--decrypt", "-o", "json")
+    assert stopped.json["summary"]["objects_with_older"] == 1
+    deleted = snaptool(
+        "rewrite", history, "new.db", "--config", tmp_path / "known.yaml", "--undecryptable", "delete", "--dry-run"
+    )
+    assert "1 of them had an older revision that opens: --undecryptable older takes it back." in deleted.stdout
+
+
+def test_done_says_how_many_values_are_under_which_key(snaptool: Snaptool, tmp_path: Path) -> None:
+    target = tmp_path / "new.db"
+    words = ("--config", SAMPLES / "aescbc.yaml", "--new-config", SAMPLES / "secretbox.yaml")
+    ran = snaptool("rewrite", snaptool.sample("aescbc-cluster.db"), target, *words, makes=[target])
+    assert "11 values are under secretbox key1, 0 under any other key" in ran.stdout
+    assert "Nothing is lost." in ran.stdout
+    proof = snaptool("verify", target, "--config", SAMPLES / "secretbox.yaml")
+    assert "11 values are under secretbox key1, 0 under any other key" in proof.stdout
+
+
+def test_objects_are_counted_by_kind_and_namespace() -> None:
+    keys = [f"/registry/secrets/ns-{number % 7}/s-{number}".encode() for number in range(34)]
+    assert objects(keys, ("/registry",)) == "34 Secrets in 7 namespaces"
+    assert objects([b"/registry/networkpolicies/a/x", b"/registry/namespaces/a"], ("/registry",)) == (
+        "1 NetworkPolicy and 1 Namespace in namespace a"
+    )
+    assert under_keys([KeyCount(provider="aescbc", key_name="k", values=1)], ["masterleases"]) == (
+        "1 value is under aescbc k, 0 under any other key; never encrypted by design: masterleases"
+    )
+
+
+# --- is the configuration the likelier cause? -----------------------------------------------------------------------
+
+
+def store(snaptool: Snaptool, name: str, secret_text: str, count: int = 3) -> Path:
+    made = Store()
+    for number in range(count):
+        key = f"/registry/secrets/a/s{number}".encode()
+        made.put(key, sealed(snaptool, key, secret(f"s{number}", "x"), secret_text, name))
+    return snaptool.write("lost.db", made.snapshot())
+
+
+@pytest.mark.parametrize(
+    ("stored_name", "stored_key", "configured", "said"),
+    [
+        ("key2", KNOWN, config("aesgcm", name="key1", secret=KNOWN), "open with the key that the configuration calls"),
+        ("k", KNOWN, config("secretbox", name="k", secret=KNOWN), "the configuration calls secretbox 'k'"),
+        ("aes-2026-01", OTHER, config("aesgcm", name="aes-2026", secret=KNOWN), "looks like the other cut off"),
+        ("key1", OTHER, config("aesgcm", name="key1", secret=KNOWN), "none of the 3 encrypted values opens"),
+    ],
+    ids=["another name", "another provider", "cut name", "another cluster"],
+)
+def test_a_likelier_cause_is_said_before_any_advice_to_delete(
+    snaptool: Snaptool, stored_name: str, stored_key: str, configured: str, said: str
+) -> None:
+    source, known = store(snaptool, stored_name, stored_key), snaptool.write("old.yaml", configured)
+    for words in (("inspect", source), ("rewrite", source, "new.db", "--decrypt"), ("verify", source)):
+        out = snaptool(*words, "--config", known).stdout
+        assert said in out, words[0]
+        assert out.index(said) < out.index("--undecryptable delete")
+    causes: Any = json.loads(snaptool("inspect", source, "--config", known, "-o", "json").stdout)["likelier_causes"]
+    assert [cause["values"] for cause in causes] == [3]
+
+
+def test_a_key_that_is_really_lost_has_no_likelier_cause(snaptool: Snaptool) -> None:
+    assert snaptool("inspect", LOST, "--config", LOST_KEYS, "-o", "json").json["likelier_causes"] == []
+
+
+@pytest.mark.parametrize("words", [("inspect", LOST), ("list", LOST, "--lost")])
+def test_lines_fit_a_terminal_of_80_columns(
+    snaptool: Snaptool, monkeypatch: pytest.MonkeyPatch, words: tuple[str | Path, ...]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    source = snaptool.sample("lost-key.db", "l.db")
+    known = Path(snaptool.write("l.yaml", LOST_KEYS.read_text()))
+    monkeypatch.chdir(snaptool.folder)
+    assert source.exists()
+    out = snaptool(words[0], "l.db", *words[2:], "--config", known.name).stdout
+    assert [line for line in out.splitlines() if len(line) > 80] == []

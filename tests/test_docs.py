@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -155,3 +156,30 @@ def assert_options_exist(arguments: list[str]) -> None:
     command = cli.get_command(click.Context(cli), arguments[1])
     assert command is not None
     command.make_context(arguments[1], arguments[2:], resilient_parsing=False)
+
+
+# -- docs/json.md: the keys of documents
+
+DOCUMENTS = {
+    "inspect": ("inspect", "samples/lost-key.db", "--config", "samples/lost-key.yaml"),
+    "verify": ("verify", "samples/lost-key.db", "--config", "samples/lost-key.yaml"),
+    "rewrite": (
+        *("rewrite", "samples/lost-key.db", "new.db", "--config", "samples/lost-key.yaml"),
+        *("--new-config", "samples/secretbox.yaml", "--undecryptable", "delete"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_page_of_json_lists_the_keys_of_a_document(name: str, folder: Path) -> None:
+    section = TEXTS["docs/json.md"].partition(f"\n## `{name}`\n")[2].partition("\n## ")[0]
+    listed = re.findall(r"`(\w+)`", " ".join(re.findall(r"(?m)^\| (`[^|]+) \|", section)))
+    result = subprocess.run(
+        [Path(sys.executable).parent / "snaptool", *DOCUMENTS[name], "-o", "json"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode in {exits.DONE, exits.FINDINGS}, result.stderr
+    assert listed == list(json.loads(result.stdout)), f"docs/json.md, section {name}"

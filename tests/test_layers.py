@@ -8,6 +8,7 @@ bolt, etcd, kube, providers -> wire; all -> errors, text. Third-party packages h
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,6 +117,14 @@ def test_imports_follow_the_layers(path: Path) -> None:
 
 def test_every_package_has_a_row() -> None:
     assert {package_of(path) for path in modules()} == set(ALLOWED)
+
+
+def test_picture_in_the_documentation_has_every_package_above_what_it_imports() -> None:
+    page = (ROOT.parent / "docs" / "design.md").read_text()
+    floors = {name: int(floor) for floor, name in re.findall(r"(?m)^\| (\d) \| \[(\w+)\]", page)}
+    assert set(floors) == set(ALLOWED) - {"", "__main__"}, "docs/design.md, Layers"
+    for package, floor in floors.items():
+        assert all(floors[lower] < floor for lower in ALLOWED[package]), f"docs/design.md: {package}"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "cli").glob("*.py")), ids=lambda path: path.name)

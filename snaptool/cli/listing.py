@@ -125,7 +125,9 @@ def list_command(
             for row in rows:
                 echo(short_name(row.resource, row.name))
         else:
-            _print_listing(rows, with_keys=keyring is not None, all_revisions=all_revisions, wide=output == "wide")
+            _print_listing(
+                rows, with_keys=keyring is not None, all_revisions=all_revisions, wide=output == "wide", lost=lost
+            )
         if not len(rows):
             where = None if all_namespaces else namespace
             if lost:
@@ -246,12 +248,14 @@ def _listed_document(row: ListedRecord) -> dict[str, Any]:
     }
 
 
-def _print_listing(rows: Listing, *, with_keys: bool, all_revisions: bool, wide: bool) -> None:
+def _print_listing(rows: Listing, *, with_keys: bool, all_revisions: bool, wide: bool, lost: bool) -> None:
     reasons: dict[tuple[str, str], int] = {}
     # A column for the resource would make most lines too long for a terminal.
     for number, (resource, group) in enumerate(itertools.groupby(rows, lambda row: row.resource)):
         first = next(group)
         headings, right = ["NAME", "REVISION", "PROVIDER", "KEY", "SIZE"], " r  r"
+        if lost and not wide:  # the size of what nobody can read says nothing
+            headings, right = headings[:-1], right[:-1]
         if first.namespace:
             headings, right = ["NAMESPACE", *headings], " " + right
         if with_keys or all_revisions:

@@ -105,9 +105,9 @@ def test_list_lost_explains_and_exits_3(snaptool: Snaptool) -> None:
     assert ran.code == 3
     assert ran.stdout == (
         "secrets\n"
-        "NAMESPACE  NAME             REVISION  PROVIDER  KEY        SIZE  STATE\n"
-        "shop       never-rewritten        19  aescbc    year-2024   396  LOST\n"
-        "shop       written-last           38  aescbc    year-2024   396  LOST\n"
+        "NAMESPACE  NAME             REVISION  PROVIDER  KEY        STATE\n"
+        "shop       never-rewritten        19  aescbc    year-2024  LOST\n"
+        "shop       written-last           38  aescbc    year-2024  LOST\n"
         "\n"
         "2 lost: the configuration has aescbc keys for it, but none with the name 'year-2024'\n"
         "    kube-apiserver says: no matching key was found for the provided AES transformer\n"

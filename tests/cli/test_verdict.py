@@ -84,7 +84,7 @@ def test_older_revisions_that_open_are_named_with_the_command_that_shows_them(
     deleted = snaptool(
         "rewrite", history, "new.db", "--config", tmp_path / "known.yaml", "--undecryptable", "delete", "--dry-run"
     )
-    assert "1 of them had an older revision that opens: --undecryptable older takes it back." in deleted.stdout
+    assert "1 of the deleted had an older revision that opens: --undecryptable older takes it back." in deleted.stdout
 
 
 def test_done_says_how_many_values_are_under_which_key(snaptool: Snaptool, tmp_path: Path) -> None:

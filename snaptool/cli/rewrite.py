@@ -600,6 +600,18 @@ def _print_why_stopped(result: RewriteReport, *, with_config: bool) -> None:
         count = f"{len(result.broken):,} {'value' if len(result.broken) == 1 else 'values'}"
         echo(f"no API server can decode {count}, so nothing was written.")
         echo("  --undecodable delete drops these keys, --undecodable keep leaves their bytes")
+    _print_also_going(len(result.unsettled), result.also_going)
+
+
+def _print_also_going(count: int, more: int) -> None:
+    """Say what a deletion takes along: a hint never widens a loss without a word."""
+    if more:
+        what = (
+            "1 older value of the same objects, which opens"
+            if more == 1
+            else f"{more:,} older values of them that open"
+        )
+        echo(f"  delete drops {count + more:,} values: what is listed, and {what}")
 
 
 def _values(count: int) -> str:

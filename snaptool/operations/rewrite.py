@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -89,7 +90,7 @@ class RewriteReport:
     `source_problem`: what is wrong with the trailer of the source, where the request said to go on all the same.
     `prefixes`: the API servers' `--etcd-prefix`, in their normal form; None where no values were to be opened.
     `platforms`: which ones the source shows signs of; `bootstrap`: it has keys under `/bootstrap/`; `carried`: what
-    else goes along.
+    else goes along. `also_going`: when `stopped`, how many values that open deleting the others would take along.
     `unmatched`: names in the new configuration that cover no key. `older`: which of the objects whose current values
     are lost have an older revision that opens; `restored`: those that got it back. `only_lost`: all else was copied.
     `causes`: what is likelier than that a key is lost; `source_by_key`: the source's encrypted values by key; `never`:
@@ -122,12 +123,12 @@ class RewriteReport:
     bootstrap: bool = False
     updated: Updates = field(default_factory=Updates)
     carried: Carried = field(default_factory=Carried)
+    also_going: int = 0
 
     @property
     def stopped(self) -> bool:
         """Nothing was written, because values are lost or undecodable and the request says stop."""
-        lost = bool(self.lost) and self.undecryptable is Undecryptable.STOP
-        return lost or (bool(self.broken) and self.undecodable_choice is Undecodable.STOP)
+        return bool(self.unsettled)
 
     @property
     def by_key(self) -> tuple[KeyCount, ...]:
@@ -142,6 +143,12 @@ class RewriteReport:
             KeyCount(provider=provider, key_name=name, values=count)
             for (provider, name), count in sorted(counts.items())
         )
+
+    @property
+    def unsettled(self) -> tuple[LostValue, ...]:
+        """The values that nobody said what to do with: why it is `stopped`."""
+        lost = self.lost if self.undecryptable is Undecryptable.STOP else ()
+        return (*lost, *(self.broken if self.undecodable_choice is Undecodable.STOP else ()))
 
     @property
     def broken(self) -> tuple[LostValue, ...]:
@@ -265,7 +272,7 @@ def rewrite(
             carried=_carried(opened),
         )
         if report.stopped:
-            return report
+            return replace(report, also_going=_also_going(snapshot, report.unsettled))
         job = Job(
             request=request,
             opened=opened,
@@ -305,6 +312,14 @@ def repair(
     """Write the same records to a fresh file: packed, without leftovers, with a right trailer. Raises as `rewrite`."""
     request = RewriteRequest(reading=None, writing=Keyring(()), skip_hash_check=True)
     return rewrite(opened, target, request, container=container, force=force, progress=progress)
+
+
+def _also_going(snapshot: Snapshot, values: Sequence[LostValue]) -> int:
+    """Count the values that open and would go with an object whose current value is deleted: its older revisions."""
+    broken = {value.record for value in values}
+    histories = snapshot.history_of({value.key for value in values if value.live})
+    records = (record for history in histories.values() for record in history)
+    return sum(1 for record in records if not record.tombstone and record.number not in broken)
 
 
 def _carried(opened: OpenedSnapshot) -> Carried:

@@ -115,7 +115,7 @@ def absent_note(
     if absence.elsewhere:
         names = ", ".join(absence.elsewhere[:_NAMED_PLACES])
         more = ", ..." if len(absence.elsewhere) > _NAMED_PLACES else ""
-        return f"{sentence}; there are some in {names}{more}: name one with -n, or all with -A"
+        return f"{sentence}; there are some in the namespaces {names}{more}: name one with -n, or all with -A"
     return f"{sentence}, nor in another one"
 
 

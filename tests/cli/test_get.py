@@ -123,7 +123,7 @@ def test_a_type_lists_its_objects_in_the_default_namespace_as_kubectl_does(snapt
     assert lines[1].split() == ["database", "Opaque", "2", "2026-01-01T01:28:39Z"]
     assert snaptool("get", MIXED, "pods").stderr == (
         "snaptool: no pods in namespace default; "
-        "there are some in kube-system, shop: name one with -n, or all with -A\n"
+        "there are some in the namespaces kube-system, shop: name one with -n, or all with -A\n"
     )
     everywhere = snaptool("get", MIXED, "cm,ns", "-A", "--config", MIXED_KEYS).stdout
     config_maps, namespaces = (block.splitlines() for block in everywhere.split("\n\n"))

@@ -199,7 +199,7 @@ def test_a_target_in_the_directory_is_the_source(directory: Directory, place: st
     directory.target = next(target.glob("*.wal")) if target.is_dir() else target
     result = directory.rewrite("--engine", "etcd", "--force", *directory.etcd)
     assert result.returncode == 2
-    assert "source and target are the same file" in result.stderr
+    assert "never written" in result.stderr or "the source is never changed" in result.stderr
 
 
 def test_a_directory_of_a_newer_etcd_asks_for_that_one(directory: Directory, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,6 +128,7 @@ class _FailOn(click.ParamType):  # type: ignore[type-arg]  # as above
 @click.option("--all", "show_all", is_flag=True, help="Show every backup.")
 @click.option("--list", "only_list", is_flag=True, help="Say what would be looked at, and stop.")
 @click.option("--report-only", is_flag=True, help="Report from the store, and look at nothing.")
+@options.page_option
 @options.output_option("text", "json", "jsonl")
 @options.terminal_options
 def audit_command(
@@ -147,6 +148,7 @@ def audit_command(
     fail_on: tuple[str, ...],
     etcd_bin: Path | None,
     kms: KmsOptions,
+    page: options.Page | None,
     output: str,
     terminal: Terminal,
     *,
@@ -162,6 +164,7 @@ def audit_command(
     """
     from snaptool.fleet import Audit, LocalPlace, Store, mark_same, report
 
+    shown = _Shown(output=output, fail_on=fail_on, configs=configs, terminal=terminal, show_all=show_all, page=page)
     if report_only:
         with Store(store, must_exist=True) as kept:
             records = kept.newest()
@@ -172,7 +175,7 @@ def audit_command(
             for record in records:
                 print_json_line(record)
         mark_same(records)
-        return _finish(report(records), output, fail_on, len(records), configs, terminal, show_all=show_all)
+        return _finish(report(records), shown, len(records))
     if not arguments:
         raise click.UsageError("name backups: paths, folders or globs")
     question = _question(configs, embedding, check, kms, etcd_bin, terminal, jobs=jobs, names=names)
@@ -182,6 +185,9 @@ def audit_command(
         return _print_list(found, output)
     with Store(store) as kept:
         place.own = kept.own_files
+        if page is not None and page.target.exists():  # an earlier run's, which is no backup
+            status = page.target.stat()
+            place.own.add((status.st_dev, status.st_ino))
         found = _chosen(_find(place, arguments, terminal), newest, per, since, larger_than, shard)
         audit = Audit(found, question, place, kept, jobs=jobs, timeout=timeout, recheck=_recheck(recheck))
         total, done = sum(one.size for one in found), 0
@@ -200,7 +206,7 @@ def audit_command(
         mark_same(records)
         if audit.kept:
             terminal.note(f"kept {audit.kept:,}: unchanged since they were looked at")
-        code = _finish(report(records), output, fail_on, audit.kept, configs, terminal, show_all=show_all)
+        code = _finish(report(records), shown, audit.kept, question.given)
     if audit.stopped:
         terminal.note("a key service does not answer: the rest was not looked at, and the next run goes on")
         return exits.KEY_SERVICE
@@ -310,25 +316,34 @@ def _print_list(found: Sequence[Backup], output: str) -> int:
     return exits.DONE
 
 
-def _finish(
-    result: Report,
-    output: str,
-    fail_on: Sequence[str],
-    kept: int,
-    configs: Sequence[str],
-    terminal: Terminal,
-    *,
-    show_all: bool,
-) -> int:
-    from snaptool.fleet import document
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shown:
+    """How results are shown. `configs`: the files that were given, as the user named them."""
 
-    code = exits.FINDINGS if result.found(fail_on) else exits.DONE
+    output: str
+    fail_on: Sequence[str]
+    configs: Sequence[str]
+    terminal: Terminal
+    show_all: bool
+    page: options.Page | None
+
+
+def _finish(result: Report, shown: _Shown, kept: int, given: Sequence[Given] = ()) -> int:
+    from snaptool.fleet import STATUSES, document
+
+    code = exits.FINDINGS if result.found(shown.fail_on) else exits.DONE
     if result.counts.get("failed"):
         code = exits.FAILED
-    if output == "json":
-        print_json({**document(result, kept=kept), "records": list(result.records)})
-    elif output == "text" and (code or not terminal.quiet):
-        _print(result, fail_on, configs, show_all=show_all)
+    whole = {**document(result, kept=kept), "records": list(result.records)}
+    if shown.page is not None:
+        from snaptool.pages import audit_page
+
+        configs = [(one.name, one.digest) for one in given]
+        shown.page.write(audit_page(whole, STATUSES, list(dict.fromkeys(configs))))
+    if shown.output == "json":
+        print_json(whole)
+    elif shown.output == "text" and (code or not shown.terminal.quiet):
+        _print(result, shown)
     return code
 
 
@@ -349,7 +364,7 @@ _WORDS = {
 }
 
 
-def _print(result: Report, fail_on: Sequence[str], configs: Sequence[str], *, show_all: bool) -> None:
+def _print(result: Report, shown: _Shown) -> None:
     from snaptool.fleet import STATUSES
 
     counts = [f"{result.counts[word]:,} {_WORDS[word]}" for word in reversed(STATUSES) if word in result.counts]
@@ -367,10 +382,10 @@ def _print(result: Report, fail_on: Sequence[str], configs: Sequence[str], *, sh
             right="   r",
         )
         print_sentence(result.reach)
-    bad = [one for one in result.records if show_all or _is_bad(one, fail_on)]
+    bad = [one for one in result.records if shown.show_all or _is_bad(one, shown.fail_on)]
     if bad:
         echo()
-        _print_records(bad, configs, limit=None if show_all else _SHOWN)
+        _print_records(bad, shown.configs, limit=None if shown.show_all else _SHOWN)
 
 
 def _is_bad(record: Record, fail_on: Sequence[str]) -> bool:
@@ -380,7 +395,8 @@ def _is_bad(record: Record, fail_on: Sequence[str]) -> bool:
 def _print_records(records: Sequence[Record], configs: Sequence[str], limit: int | None) -> None:
     from snaptool.fleet import STATUSES
 
-    ordered = sorted(records, key=lambda one: (STATUSES.index(one["status"]), one["url"]))
+    none = "not_a_snapshot"
+    ordered = sorted(records, key=lambda one: (one["status"] == none, STATUSES.index(one["status"]), one["url"]))
     for record in ordered[:limit]:
         print_sentence(f"{record['status']}  {record['url']}{_why(record)}")
     if limit is not None and len(ordered) > limit:

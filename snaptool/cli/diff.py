@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 @options.prefix_option
 @options.jobs_option
 @options.kms_options
+@options.page_option
 @options.output_option()
 @options.terminal_options
 def diff_command(
@@ -60,6 +61,7 @@ def diff_command(
     jobs: int,
     kms: KmsOptions,
     output: str,
+    page: options.Page | None,
     terminal: Terminal,
     *,
     show_managed_fields: bool,
@@ -76,6 +78,8 @@ def diff_command(
     options.refuse_stdin_twice([*configs, *config_as, *config_bs])
     if not words and (namespace is not None or show_managed_fields):
         raise click.UsageError("-n and --show-managed-fields are for one object: name it")
+    if words and page is not None:
+        raise click.UsageError("--html is for whole snapshots: it shows no plaintext")
     both = options.load_configs(configs, terminal)
     loaded_a = (*options.load_configs(config_as, terminal), *both)
     loaded_b = (*options.load_configs(config_bs, terminal), *both)
@@ -109,6 +113,10 @@ def diff_command(
             progress=progress,
         )
         progress.close()
+        if page is not None:
+            from snaptool.pages import diff_page
+
+            page.write(diff_page(_page_document(found, {"a": (a, opened_a), "b": (b, opened_b)})))
         if output == "json":
             print_json_members(_diff_members(found, {"a": (a, opened_a), "b": (b, opened_b)}))
         else:
@@ -142,6 +150,16 @@ def _diff_members(found: Diff, sides: dict[str, tuple[Path, OpenedSnapshot]]) ->
     yield "same", found.same
     for name in ("added", "removed", "changed", "re_encrypted", "undecided"):
         yield name, (_difference_document(one) for one in getattr(found, name))
+
+
+def _page_document(found: Diff, sides: dict[str, tuple[Path, OpenedSnapshot]]) -> dict[str, Any]:
+    """Make one document of the members, with texts for bytes and paths."""
+    members: dict[str, Any] = {
+        name: list(value) if isinstance(value, Iterator) else value for name, value in _diff_members(found, sides)
+    }
+    for side in sides:
+        members[side]["path"] = str(members[side]["path"])
+    return members
 
 
 def _difference_document(one: Difference) -> dict[str, Any]:

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 @options.jobs_option
 @options.kms_lost_option
 @options.kms_options
+@options.page_option
 @options.output_option()
 @options.terminal_options
 def inspect_command(
@@ -57,6 +58,7 @@ def inspect_command(
     kms: KmsOptions,
     embedding: Embedding,
     output: str,
+    page: options.Page | None,
     terminal: Terminal,
 ) -> int:
     """Show what a snapshot is, whether it is whole, and which keys its values are stored under.
@@ -76,6 +78,10 @@ def inspect_command(
         result = survey(opened, keys.keyring if read_with else None, jobs=jobs, progress=progress)
         carried = embedding.find(opened, loaded)
     names = [config.name for config in read_with]
+    if page is not None:
+        from snaptool.pages import inspect_page
+
+        page.write(inspect_page(document(result, names, carried.places), _ages(result)))
     if output == "json":
         print_json(document(result, names, carried.places))
     else:
@@ -145,6 +151,14 @@ def verdict_of(result: Survey, *, with_config: bool) -> Verdict:
     return verdict.found(
         keys, result.older, result.prefixes, result.by_key, never=result.never, with_config=with_config
     )
+
+
+def _ages(result: Survey) -> list[tuple[str, tuple[int, ...]]]:
+    """Name the keys of a survey, with how many of their values are how old."""
+    return [
+        (f"{header.provider} {header.shown or ''}".rstrip(), counts)
+        for header, counts in sorted(result.ages, key=lambda one: (one[0].provider, one[0].name))
+    ]
 
 
 def container_document(container: Unwrapped | None) -> dict[str, Any] | None:

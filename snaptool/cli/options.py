@@ -362,6 +362,39 @@ def etcd_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+class Page:
+    """Where a page goes, checked before any work."""
+
+    def __init__(self, target: Path, *, force: bool) -> None:
+        from snaptool.files import check_target
+
+        check_target(target, force=force)
+        self.target, self._force = target, force
+
+    def write(self, text: str) -> None:
+        """Write the page, whole or not at all. Raises InputError and OutputError."""
+        from snaptool.files import write_private
+
+        write_private(self.target, text, force=self._force)
+
+
+def page_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--html` and `--force`; the command receives a `page`, None where none is wanted."""
+
+    @click.option(
+        "--html",
+        metavar="FILE",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Write the result as a page, too: one file, which loads nothing.",
+    )
+    @click.option("--force", is_flag=True, help="Replace the FILE of --html.")
+    @functools.wraps(command)
+    def wrapped(*args: Any, html: Path | None, force: bool, **kwargs: Any) -> Any:
+        return command(*args, page=None if html is None else Page(html, force=force), **kwargs)
+
+    return wrapped
+
+
 def load_configs(
     paths: Sequence[str], terminal: Terminal, *, strict: bool = False, one_each: bool = False
 ) -> tuple[EncryptionConfig, ...]:

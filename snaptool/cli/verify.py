@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 @options.jobs_option
 @options.kms_lost_option
 @options.kms_options
+@options.page_option
 @options.output_option()
 @options.terminal_options
 def verify_command(
@@ -53,6 +54,7 @@ def verify_command(
     kms: KmsOptions,
     embedding: Embedding,
     output: str,
+    page: options.Page | None,
     etcd_bin: Path | None,
     terminal: Terminal,
     *,
@@ -107,20 +109,23 @@ def verify_command(
         never=result.never,
         with_config=bool(read_with),
     )
+    document = {
+        "path": result.path,
+        "prefixes": [prefix_text(prefix) for prefix in result.prefixes],
+        "records": result.records,
+        "opened": result.opened,
+        "damaged": result.damaged,
+        "lost": [lost_document(value) for value in result.lost],
+        "undecodable": [undecodable_document(value) for value in result.undecodable],
+        "findings": [finding_document(found) for found in result.findings],
+        "summary": summary_document(verdict),
+    }
+    if page is not None:
+        from snaptool.pages import verify_page
+
+        page.write(verify_page(document))
     if output == "json":
-        print_json(
-            {
-                "path": result.path,
-                "prefixes": [prefix_text(prefix) for prefix in result.prefixes],
-                "records": result.records,
-                "opened": result.opened,
-                "damaged": result.damaged,
-                "lost": [lost_document(value) for value in result.lost],
-                "undecodable": [undecodable_document(value) for value in result.undecodable],
-                "findings": [finding_document(found) for found in result.findings],
-                "summary": summary_document(verdict),
-            }
-        )
+        print_json(document)
     elif failed or not terminal.quiet:
         print_findings(result.findings)
         if result.records:

@@ -79,7 +79,7 @@ class Place(Protocol):
 class LocalPlace:
     """Files and folders of this machine. `own`: files of the run itself, by device and inode, which are not listed."""
 
-    own: Collection[tuple[int, int]] = ()
+    own: set[tuple[int, int]] = field(default_factory=set)
     _links: int = field(default=0, init=False)
 
     def find(self, argument: str) -> Listing:

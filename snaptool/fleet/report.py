@@ -78,7 +78,7 @@ class Report:
             parts += [f"{shallow:,} were not opened value by value"] if shallow else []
             return (
                 f"of {self.total:,} listed backups, {' and '.join(parts)}; {living}. "
-                "So this does not say that a key is needed no more"
+                "So the table does not say that a key may be destroyed"
             )
         return (
             f"all {self.total:,} listed backups were read whole; {living}. A key that is not in the table "

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from snaptool.containers import Unwrapped
-from snaptool.etcd import Snapshot, Trailer
+from snaptool.etcd import RecordChunk, Snapshot, Trailer
 from snaptool.operations.coverage import outside_findings
 from snaptool.operations.crypto import SystemRandomness, Work, Workshop
 from snaptool.operations.findings import Finding, finding, from_etcd, grouped
@@ -166,6 +167,7 @@ class Survey:
     `prefixes`: the API servers' `--etcd-prefix`, in their normal form.
     `older`: which objects whose current values are lost have an older revision that opens; `causes`: what is likelier
     than that a key is lost; `by_key`: encrypted values by key; `never`: resources that are never encrypted.
+    `ages`: for each header, how many values were written in each of `AGES` equal parts of the revisions.
     """
 
     file: FileFacts
@@ -181,6 +183,31 @@ class Survey:
     never: tuple[str, ...] = ()
     container: Unwrapped | None = None
     platforms: tuple[str, ...] = ()
+    ages: tuple[tuple[Header, tuple[int, ...]], ...] = ()
+
+
+AGES = 24
+
+
+class _Ages:
+    """Counts values by header and part of the revisions, beside whatever chooses which are opened."""
+
+    def __init__(self, snapshot: Snapshot, wanted: Wanted) -> None:
+        self._last = snapshot.current_revision
+        self._wanted = wanted
+        self._counts: Counter[int] = Counter()
+
+    def __call__(self, chunk: RecordChunk, resource: NDArray[np.int64], header: NDArray[np.int64]) -> NDArray[np.bool_]:
+        part = np.clip(chunk.main.astype(np.float64) * AGES / (self._last + 1), 0, AGES - 1).astype(np.int64)
+        found, times = np.unique((header * AGES + part)[~chunk.tombstone], return_counts=True)
+        self._counts.update(dict(zip(found.tolist(), times.tolist(), strict=True)))
+        return self._wanted(chunk, resource, header)
+
+    def by_header(self, headers: Sequence[Header]) -> tuple[tuple[Header, tuple[int, ...]], ...]:
+        seen = sorted({code // AGES for code in self._counts})
+        return tuple(
+            (headers[number], tuple(self._counts[number * AGES + part] for part in range(AGES))) for number in seen
+        )
 
 
 def survey(
@@ -200,12 +227,13 @@ def survey(
     sums = snapshot.new_sums()
     keys = keyring or Keyring(())
     work = Work(keys, keys, SystemRandomness(), depth=Depth.CHEAP)
+    ages = _Ages(snapshot, nothing if keyring is None else wanted)
     with Workshop(work, opened.source, jobs=jobs) as workshop, opened.digests() as digests:
         swept = sweep(
             snapshot,
             labels,
             workshop,
-            wanted=nothing if keyring is None else wanted,
+            wanted=ages,
             observers=[opened.tend, sums.add],
             progress=progress,
         )
@@ -227,6 +255,7 @@ def survey(
         never=never_encrypted(swept),
         container=opened.container,
         platforms=opened.platforms,
+        ages=ages.by_header(swept.headers),
     )
 
 

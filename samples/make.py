@@ -2,9 +2,9 @@
 
 A real etcd stores what a cluster would have stored, in the same order in every run; `etcdutl` and the server state the
 numbers in README.md. Values are sealed here by the bare cryptography libraries, following kube-apiserver's layouts
-(spec/encryption-at-rest.md, 2.2 to 2.4), and not by `snaptool.providers`: that snaptool opens them must show more than
-that it agrees with itself. Records are the same in every run; page layout and digest depend on the moments at which
-etcd commits.
+(docs/formats/encryption.md, "aescbc", "aesgcm" and "secretbox"), and not by `snaptool.providers`: that snaptool opens
+them must show more than that it agrees with itself. Records are the same in every run; page layout and digest depend on
+the moments at which etcd commits.
 """
 
 from __future__ import annotations

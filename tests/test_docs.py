@@ -183,3 +183,38 @@ def test_page_of_json_lists_the_keys_of_a_document(name: str, folder: Path) -> N
     )
     assert result.returncode in {exits.DONE, exits.FINDINGS}, result.stderr
     assert listed == list(json.loads(result.stdout)), f"docs/json.md, section {name}"
+
+
+# -- references from code to pages
+
+SOURCES = sorted(
+    path
+    for folder in ("snaptool", "tests", "samples")
+    for path in (ROOT / folder).rglob("*.py")
+    if path != Path(__file__)
+)
+REFERENCE = re.compile(r'([\w/-]+)\.md((?:(?:,? and|,) "[^"]+")*)')
+HOMES_OF_PAGES = ("docs/", "spec/", "design/")
+
+
+def references(text: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield the pages that a file refers to, each with the headings that are quoted behind it."""
+    for name, quoted in REFERENCE.findall(re.sub(r"\s+(?:# )?", " ", text)):
+        if name.startswith(HOMES_OF_PAGES):
+            yield f"{name}.md", re.findall(r'"([^"]+)"', quoted)
+
+
+def test_references_are_found_over_the_ends_of_lines() -> None:
+    text = 'Source: docs/formats/kms.md, "How\n    # many calls",\n "Failures" and "Plugins"; docs/json.md.'
+    assert list(references(text)) == [
+        ("docs/formats/kms.md", ["How many calls", "Failures", "Plugins"]),
+        ("docs/json.md", []),
+    ]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_references_lead_to_pages_and_headings_that_exist(path: Path) -> None:
+    for name, headings in references(path.read_text()):
+        assert (ROOT / name).exists(), f"{path} refers to {name}"
+        known = set(re.findall(r"(?m)^#+ (.+)$", (ROOT / name).read_text()))
+        assert set(headings) <= known, f"{path} refers to {name}: {set(headings) - known}"

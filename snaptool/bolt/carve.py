@@ -9,7 +9,7 @@ that runs into a page that is in use, or that has a header of its own, is not ca
 reached as the rest of a longer page are not looked at, for they are the bytes of values.
 
 Bounded: headers are tested by numpy, no element table may lie in another, and no page may claim more bytes than it
-has. Source: spec/etcd-snapshot.md, 8.2 and 8.3. Knows nothing of what the records are, nor which of them are true.
+has. Source: docs/formats/bolt.md, "Carving". Knows nothing of what the records are, nor which of them are true.
 """
 
 from __future__ import annotations

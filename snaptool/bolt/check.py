@@ -2,7 +2,7 @@
 
 The same walk that readers use, with a report instead of an exception: it goes on with what is left after each fault.
 On a healthy file this costs what reading costs. What bbolt's own check does not look at is looked at too: inline
-buckets, element positions, the order inside them. Source: bbolt tx_check.go (v1.4.3); spec/etcd-snapshot.md, 1.10.
+buckets, element positions, the order inside them. Source: bbolt tx_check.go (v1.4.3); docs/formats/bolt.md, "Checking".
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ freelist. A page is a 16-byte header, then an array of 16-byte elements, then th
 `pos` counts from the element itself, so elements keep their meaning when their page moves. All integers have the
 machine's byte order; this module reads and writes the little-endian form and recognises the other by its magic.
 
-Source: etcd-io/bbolt internal/common/{page,meta,bucket,inode}.go (v1.4.3); spec/etcd-snapshot.md, section 1. This
+Source: etcd-io/bbolt internal/common/{page,meta,bucket,inode}.go (v1.4.3); docs/formats/bolt.md, "Pages". This
 module is pure: bytes in, values out, and back. It opens no file and walks no tree.
 """
 

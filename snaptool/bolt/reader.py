@@ -1,7 +1,7 @@
 """A bolt file as buckets of byte pairs: which meta counts, where its page size comes from, and the buckets of its root.
 
-Source: bbolt db.go (`meta`, `getPageSize`), bucket.go (`openBucket`); spec/etcd-snapshot.md, 1.3, 1.4, 1.7. Knows
-nothing of what the buckets are for, and opens no file.
+Source: bbolt db.go (`meta`, `getPageSize`), bucket.go (`openBucket`); docs/formats/bolt.md, "Which meta counts",
+"High-water mark" and "Buckets". Knows nothing of what the buckets are for, and opens no file.
 """
 
 from __future__ import annotations

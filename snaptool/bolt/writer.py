@@ -9,7 +9,7 @@ Records and carried leaves wait until there is a block of them; then the pages, 
 block are made by array operations. Where a block ends has no influence on the result: a last leaf that is not full
 waits for the next one.
 
-Source: spec/etcd-snapshot.md, section 6, a recipe verified on etcd 3.4 to 3.7; bbolt node.go (`write`), bucket.go
+Source: docs/formats/bolt.md, "Writing", a recipe verified on etcd 3.4 to 3.7; bbolt node.go (`write`), bucket.go
 (`inlineable`). Knows buckets of byte pairs and a sink; knows nothing of what they mean.
 """
 
@@ -49,7 +49,7 @@ from snaptool.bolt.layout import (
 from snaptool.bolt.scan import PageMap, Positions, blocks, spans
 from snaptool.errors import SnaptoolError
 
-_BLOCK_BYTES = 2 << 20  # measured in design/performance.md: 1-2 MB stay in the cache
+_BLOCK_BYTES = 2 << 20  # measured: 1-2 MB stay in the cache
 _FIRST_DATA_PAGE = 3
 _LAST_TXID = (1 << 64) - 2
 _HEADER = struct.Struct(struct_format(PageHeader))

@@ -81,7 +81,8 @@ def new_command(
     old = options.load_configs([keep], terminal, one_each=True)[0] if keep is not None else None
     _check_targets([target, final], keep, force=force)
     if old is not None and old.platform == "talos" and key_name is None:
-        # Talos gives its two keys these names, and serves no third one: spec/containers.md, B4.
+        # Talos gives its two keys these names, and serves no third one: docs/formats/containers.md, "Configurations
+        # elsewhere".
         key_name = {"secretbox": "key2", "aescbc": "key1"}.get(provider)
     text = new_config(
         kind=Kind(provider),

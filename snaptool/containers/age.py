@@ -1,7 +1,7 @@
 """Omni's backups: an age file whose file key is sealed with NaCl's secretbox, and in it two secrets and a snapshot.
 
-Only this one kind of recipient is read: others belong to age itself. Source: spec/containers.md, 4.6; the age format,
-c2sp.org/age (v1).
+Only this one kind of recipient is read: others belong to age itself. Source: docs/formats/containers.md, "Omni"; the
+age format, c2sp.org/age (v1).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Rules that zip, tar and directories share: which entry is the snapshot, what the others are, what is not etcd.
 
-Names are compared and shown, never joined to a path. Source: spec/containers.md, 3.3, 4 and 6.
+Names are compared and shown, never joined to a path. Source: docs/formats/containers.md, "Archives" and "Not etcd".
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Directories that platforms leave: OpenShift's pair, kOps' and Gardener's stores, kubespray's, or one of snapshots.
 
 Nothing is opened here but what is needed to know a file's kind; the file to read is named, and read like any other.
-Source: spec/containers.md, 4.3 to 4.5 and 5.3.
+Source: docs/formats/containers.md, "Platforms" and "Gardener".
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What can be wrong with a file that should hold a snapshot. The codes are those of spec/containers.md, C4."""
+"""What can be wrong with a file that should hold a snapshot.
+
+Source of the codes: docs/formats/containers.md, "Error codes".
+"""
 
 from __future__ import annotations
 

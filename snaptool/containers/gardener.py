@@ -1,7 +1,7 @@
 """Gardener's backups: a full snapshot and the deltas after it, as etcd-backup-restore writes them.
 
 Which files belong together, and what a delta says. What the events make of the database is `snaptool.etcd.replay`'s
-business. Source: spec/containers.md, 5.
+business. Source: docs/formats/containers.md, "Gardener".
 """
 
 from __future__ import annotations

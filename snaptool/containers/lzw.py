@@ -2,7 +2,7 @@
 
 Codes begin 9 bits wide; 256 empties the table, 257 ends the stream; each code but the first after an emptying adds an
 entry, and the width grows when the next entry would not fit, up to 12 bits, where the table stays as it is. Not the
-format of Unix compress. Source: spec/containers.md, 5.1.
+format of Unix compress. Source: docs/formats/containers.md, "Gardener".
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What a file is, by its first bytes; its name decides only where there is no magic.
 
-The order matters: a tar may have a database's first page where a meta is looked for. Source: spec/containers.md, 2.
+The order matters: a tar may have a database's first page where a meta is looked for. Source:
+docs/formats/containers.md, "Recognising a file".
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Streams with one thing in them: gzip, zstd, xz, bzip2, lzma, zlib and the LZW of Go.
 
 The compressors' file objects are not used: some return the first of several joined streams as if it were all, ignore
-what follows, or take a cut stream for a whole one (spec/containers.md, 3.2). Here the decompressor objects are asked
-one by one, and every stream is read to its own end, checksum included.
+what follows, or take a cut stream for a whole one (docs/formats/containers.md, "Streams"). Here the decompressor
+objects are asked one by one, and every stream is read to its own end, checksum included.
 """
 
 from __future__ import annotations

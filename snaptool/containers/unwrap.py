@@ -2,7 +2,7 @@
 
 A database says how long it is; what would unpack to much more is stopped there, so that a bomb costs 32 MiB whatever
 it claims. Every layer is read to its own end, checksum included, also when the snapshot is complete by then. Source:
-spec/containers.md, 2 and 3.
+docs/formats/containers.md, "Recognising a file" and "Bounds".
 """
 
 from __future__ import annotations

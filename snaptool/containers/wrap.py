@@ -2,7 +2,7 @@
 
 A plain snapshot is what every restore takes; a container is made when the target's name asks for one, or where the
 rest of the source's container has to come along. The same input gives the same bytes: no times of the run, no names,
-fixed levels. Source: spec/containers.md, 3.2, 3.3 and C2.
+fixed levels. Source: docs/formats/containers.md, "Targets".
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ The library reads a directory of any size into memory, unpacks LZMA with whateve
 cut archive and something else apart by one message. So the end record is looked at before the library sees the file,
 and entries are unpacked here, up to the sizes and checksums that the directory states.
 
-Source: PKWARE APPNOTE 6.3.10, 4.3.7, 4.3.16, 4.4.5, 5.8; spec/containers.md, 3.3.
+Source: PKWARE APPNOTE 6.3.10, 4.3.7, 4.3.16, 4.4.5, 5.8; docs/formats/containers.md, "Archives".
 """
 
 from __future__ import annotations

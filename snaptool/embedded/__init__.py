@@ -4,7 +4,8 @@ k3s and RKE2 keep theirs under `/bootstrap/…`, sealed under the server token (
 and configurations as Secrets (`openshift`); RKE1 has a copy of its state as a Secret. `places` collects the records
 while keys are passed over anyway, `found` says what opens and which configuration that gives.
 
-Source: spec/containers.md, part B. Recovered secrets go to memory or to files of mode 0600, never to a report.
+Source: docs/formats/containers.md, "k3s and RKE2", "OpenShift" and "RKE1". Recovered secrets go to memory or to files
+of mode 0600, never to a report.
 """
 
 from snaptool.embedded.found import COPY, CarriedFile, Embedded, Recovered, find_embedded

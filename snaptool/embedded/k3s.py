@@ -5,7 +5,7 @@ ciphertext ‖ tag), with SALT 16 hex digits as text and the AES key PBKDF2-HMAC
 is the password of the token; before July 2021 the whole token, before June 2021 the empty text. An empty value is a
 lock that the first server held while it started. Inside is JSON, by name, with `Timestamp` and `Content`; until late
 2021 the content alone. Source: k3s-io/k3s pkg/cluster/encrypt.go, storage.go, pkg/bootstrap, pkg/clientaccess/token.go;
-spec/containers.md, B1.
+docs/formats/containers.md, "k3s and RKE2".
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Each of three API servers has keys of its own, numbered from 1, and the number is the key name in the values: the keys
 of one are never tried on resources of another. The Secrets are encrypted themselves, under the keys of
 `openshift-kube-apiserver`: one configuration that opens them has to come from elsewhere, unless they are plaintext.
-Source: openshift/library-go pkg/operator/encryption; spec/containers.md, B2.
+Source: openshift/library-go pkg/operator/encryption; docs/formats/containers.md, "OpenShift".
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 In every revision of the record that the token opens, since each holds the old keys: the configuration, the state that
 says so, and their time; all other files stay as they are. Records that do not open are named. Source:
-spec/containers.md, B1.
+docs/formats/containers.md, "k3s and RKE2".
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Changes to a store's history that a server can live with, and no others.
 
 etcd builds its index from what it finds: which record answers a read, and which create_revision and version the next
-put gets. So not every set of records may go. What may (each seen on etcd 3.4 to 3.7; spec/etcd-snapshot.md, section 7):
+put gets. So not every set of records may go. What may (each seen on etcd 3.4 to 3.7; docs/formats/etcd.md, "Changing a
+history"):
 
 * Of a key, either all records go, or its oldest ones: a *suffix* of its history stays, as after a compaction.
 Anything else

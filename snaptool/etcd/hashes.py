@@ -9,7 +9,7 @@ from what is in the file; a running server may answer for the compacted revision
 compacting, which no file holds.
 
 Source: etcd etcdutl/snapshot/v3_snapshot.go (v3.7.1), server/storage/mvcc/hash.go (v3.7.1), mvcc/kvstore.go (v3.4.23);
-spec/etcd-snapshot.md, 2.3 and 2.5.
+docs/formats/etcd.md, "Status hash" and "HashKV".
 """
 
 from __future__ import annotations

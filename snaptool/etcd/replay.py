@@ -1,7 +1,7 @@
 """What a snapshot becomes when events of a watch are applied to it, record for record as etcd would have stored them.
 
 Used for Gardener's deltas. Leases are not in events: what a delta put has none, and those of the snapshot stay as they
-were. Source: spec/containers.md, 5.4, held against what etcd-backup-restore left in real etcds.
+were. Source: docs/formats/containers.md, "Gardener", held against what etcd-backup-restore left in real etcds.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ behind the end of a tree that no meta vouches for, and when the known compaction
 since a stale record can bring a deleted key back to life. What stays uncertain even so is written and said.
 
 A revision is written once by etcd, so two carved records of one revision with different bytes cannot both be true:
-neither is written then. Source: spec/etcd-snapshot.md, 8.2, 8.3 and 4.4. Must not know: Kubernetes, encryption, paths.
+neither is written then. Source: docs/formats/etcd.md, "Damage" and "Compaction". Must not know: Kubernetes, encryption,
+paths.
 """
 
 from __future__ import annotations

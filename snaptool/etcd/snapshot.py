@@ -7,7 +7,7 @@ bytes, the digest has 32. The server makes ten buckets; `key` holds the history 
 
 The store's revision is that of the last record, raised by the compaction marks in `meta`: a compaction may have
 deleted the record that held it. Source: etcd server/storage/mvcc/kvstore.go, server/storage/schema (v3.7.1);
-spec/etcd-snapshot.md. Must not know: Kubernetes, encryption, paths.
+docs/formats/etcd.md. Must not know: Kubernetes, encryption, paths.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Many backups: find them, ask the same of each, keep the answers, sum them up. Source: spec/fleets.md."""
+"""Many backups: find them, ask the same of each, keep the answers, sum them up. Source: docs/audit.md."""
 
 from snaptool.fleet.audit import Audit, mark_same
 from snaptool.fleet.looking import EMBEDDED, FORMAT, Given, Question, Record

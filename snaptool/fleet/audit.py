@@ -1,6 +1,6 @@
 """The audit: what is known is kept, the rest is asked of workers, every answer is in the store before it is shown.
 
-Source: spec/fleets.md, 6 to 8.
+Source: docs/audit.md, "The store" and "What is said of a backup".
 """
 
 from __future__ import annotations

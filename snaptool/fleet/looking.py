@@ -1,6 +1,6 @@
 """One backup, looked at: from a name to a record. Runs in a worker; raises nothing for a backup that is bad.
 
-Source: spec/fleets.md, 3 and 4.
+Source: docs/audit.md, "Levels" and "What is said of a backup".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What names say: globs, the time in a name, the series that a backup is one of, the shard that it falls into.
 
-Source: spec/fleets.md, 2 and 7.3; spec/clouds.md, B (globs).
+Source: docs/audit.md, "More than one machine".
 """
 
 from __future__ import annotations

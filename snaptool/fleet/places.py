@@ -2,7 +2,7 @@
 
 The unit is the backup and not the file: OpenShift's pair, a Gardener chain and an etcd data directory are one each.
 What platforms keep beside backups (kOps' `control/`, `.metadata/`, `*.meta`) is part of one, never a thing of its own.
-Source: spec/fleets.md, 2; spec/containers.md, 4 and 5.3.
+Source: docs/audit.md; docs/formats/containers.md, "Platforms" and "Gardener".
 """
 
 from __future__ import annotations

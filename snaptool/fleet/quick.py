@@ -1,7 +1,7 @@
 """Level `quick`: the first 128 KiB of a backup, and whether the file is as long as its metas say.
 
 Of gzip the first 128 KiB unpacked give the metas, and the last four bytes the size: two reads of any file. What is in
-other containers needs `census`. Source: spec/fleets.md, 4.
+other containers needs `census`. Source: docs/audit.md, "Levels".
 """
 
 from __future__ import annotations

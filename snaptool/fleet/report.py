@@ -1,6 +1,6 @@
 """What an audit says at its end: counts, which key is needed for which backups, and the worst, by folder.
 
-Source: spec/fleets.md, 8.
+Source: docs/audit.md, "What is said of a backup".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The store of results: one row for each backup, version and question, written by the asking process alone.
 
-Work may be done twice, answers cannot be. Source: spec/fleets.md, 6.
+Work may be done twice, answers cannot be. Source: docs/audit.md, "The store".
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Asked:
 
 
 def is_answered(known: Record, asked: Asked) -> bool:
-    """Is a record still the answer? The first rule that fits decides. Source: spec/fleets.md, 6."""
+    """Is a record still the answer? The first rule that fits decides. Source: docs/audit.md, "The store"."""
     given, had = set(asked.configs), set(known["configs"])
     if known["version"] != asked.version or known["status"] == "failed":
         return False

@@ -1,7 +1,7 @@
 """Long-lived worker processes that look at backups, one at a time each; a death costs one backup one attempt.
 
 Workers are forked, so that configurations and keys come with them and go through no pipe: what goes there are numbers
-of backups, and records. The asking process has one thread. Source: spec/fleets.md, 7.1.
+of backups, and records. The asking process has one thread. Source: docs/audit.md.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ So the first segment says how many segments form PATH (`resource_segments`), PAT
 the same prefix and PATH has the same resource: parsing one of them answers for all. A plural that is in no table keeps
 its group unknown, since nothing in the key tells it; a few paths are written around the encryption and are marked so.
 
-Source: spec/encryption-at-rest.md, 4.1 to 4.4 (kubernetes storage factory and its etcd data test; OpenShift's API
-servers); the newest resources and the kinds as in kubernetes/api's types (10b39a39b). This module knows no value, no
-provider, no file.
+Source: docs/formats/encryption.md, "Names of resources" and "Keys in etcd" (kubernetes storage factory and its etcd
+data test; OpenShift's API servers); the newest resources and the kinds as in kubernetes/api's types (10b39a39b). This
+module knows no value, no provider, no file.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ were to be encrypted stay in plaintext without a word. So a name is held against
 those that a snapshot has, and read as people write it: a singular, a kind, a short name, `group/plural`, with a
 version, with no group or a wrong one, or misspelled.
 
-Source: spec/encryption-at-rest.md, 4.1 and 4.2. A name is RESOURCE.GROUP here, as in the file; in the names of a
-snapshot the group is `?` where keys do not tell it (`ResourceKey.group_resource`).
+Source: docs/formats/encryption.md, "Names of resources" and "Which entry applies". A name is RESOURCE.GROUP here, as in
+the file; in the names of a snapshot the group is `?` where keys do not tell it (`ResourceKey.group_resource`).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Plain values: is this a Kubernetes object, and which one.
 
-A stored object comes in one of four encodings, told apart by its first bytes (spec/encryption-at-rest.md, 1.1): the
-protobuf envelope of built-in types (``k8s`` NUL, then a `runtime.Unknown`: who it is, then the object as raw bytes),
-JSON (custom resources), CBOR with its self-description tag, and YAML. The envelope names the type; namespace and name
-stand in the object's metadata, which is field 1 of every built-in type's message.
+A stored object comes in one of four encodings, told apart by its first bytes (docs/formats/encryption.md, "What is
+encrypted"): the protobuf envelope of built-in types (``k8s`` NUL, then a `runtime.Unknown`: who it is, then the object
+as raw bytes), JSON (custom resources), CBOR with its self-description tag, and YAML. The envelope names the type;
+namespace and name stand in the object's metadata, which is field 1 of every built-in type's message.
 
 `plausible` answers for ciphers that cannot tell a right key from a wrong one (AES-CBC). What a wrong key gives is
 random bytes, so a magic of four bytes and a well-formed envelope behind it leave chance no room; JSON must parse, YAML

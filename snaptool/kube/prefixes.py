@@ -11,8 +11,8 @@ The same key can be read in several ways: `/a/b.c/secrets/n` is a Secret under `
 `b.c` under `/a`, and a namespace may be called like a resource. Objects say which it is. Where there are only headers,
 the shorter prefix explains the longer one away, unless most under the group's name is called as under a prefix.
 
-Source: kubernetes/apiserver pkg/server/options/etcd.go, pkg/storage/etcd3/store.go; spec/encryption-at-rest.md, 4.3
-and 4.4. This module knows no value and no file: what was found comes in as counts.
+Source: kubernetes/apiserver pkg/server/options/etcd.go, pkg/storage/etcd3/store.go; docs/formats/encryption.md, "Keys
+in etcd". This module knows no value and no file: what was found comes in as counts.
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ def refuse_to_lose_keys(snapshot: Snapshot, binaries: EtcdBinaries) -> None:
     """Raise ScratchError if that etcd's restore would delete a key.
 
     Up to 3.4 it deletes old members in the users' key space, where a key may have the name of a member's id. Source:
-    spec/etcd-snapshot.md, section 2.4.
+    docs/formats/etcd.md, "Buckets".
     """
     if binaries.version >= (3, 5, 0):
         return

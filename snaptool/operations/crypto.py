@@ -65,7 +65,7 @@ Answer = TypeVar("Answer")
 
 DIGEST_SIZE = 16
 BATCH_VALUES = 512
-"""Measured in design/performance.md: batches of 500 values amortise the hand-over and keep both cores busy."""
+"""Measured: batches of 500 values amortise the hand-over and keep both cores busy."""
 
 BATCH_BYTES = 1 << 20
 """Of stored values: this stays in the cache, and keeps memory flat where values are large."""

@@ -1,7 +1,8 @@
 """What a rewrite does to the configuration that its source carries inside: nothing, a new one, or a stop.
 
-A backup whose values are under new keys and whose own configuration has the old ones restores into a cluster that
-reads nothing. So that stops, unless it is written anew or left there on purpose. Source: spec/containers.md, C3.
+A backup whose values are under new keys and whose own configuration has the old ones restores into a cluster that reads
+nothing. So that stops, unless it is written anew or left there on purpose. Source: docs/formats/containers.md, "What a
+rewrite does with them".
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ an *error* makes a restore or a list fail, is lost data, or a configured value i
 look by day; a *note* is a normal state that is good to know. Damage is what makes the file itself untrustworthy: its
 tree, its records or its trailer.
 
-Source: design/product.md, section 4 (severities, exit codes); spec/encryption-at-rest.md, 3.4 (codes of lost values).
+Source: docs/json.md, "Findings" and "Lost values".
 """
 
 from __future__ import annotations

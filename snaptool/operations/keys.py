@@ -10,7 +10,7 @@ never a connection: what a job asks of a plugin does not depend on the number of
 `KeyProblem`: readers go on without these values and say so, a rewrite ends. Only the operator's word
 (`KmsOptions.given_up`) makes them lost.
 
-Source: spec/kms.md 2.4 and 6. Nothing here knows a cipher or a socket.
+Source: docs/formats/kms.md, "How many calls" and "When a plugin fails". Nothing here knows a cipher or a socket.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 On DELETE the API server only marks an object that has finalizers, and a namespace has one: a controller then empties
 the namespace, and the Namespace goes last. So the revision before it vanished shows it empty and terminating; the one
-that is wanted is the one before it was marked. Source: spec/kinds.md 9.2.
+that is wanted is the one before it was marked. Source: docs/formats/kinds.md, "What export leaves out".
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ counts only when it is of the same life of the object (the same create revision)
 revision and its version say so), and is an object that API servers can decode. An earlier backup counts only when it is
 of the same cluster: the uid of namespace kube-system is made once, and no restore changes it.
 
-Source: design/product.md, section 4 (`--undecryptable older`, `--older-from`); spec/etcd-snapshot.md (create revision).
+Source: docs/formats/etcd.md, "KeyValue" (create revision).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Which platform a snapshot is from, and how that platform takes one back.
 
 Platforms are told by keys that they alone make, and by the container. What to do next is computed from the file that
-was written: its name, what is around it, and what is known of the platform. Source: spec/containers.md, 4.
+was written: its name, what is around it, and what is known of the platform. Source: docs/formats/containers.md,
+"Platforms".
 """
 
 from __future__ import annotations

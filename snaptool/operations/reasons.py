@@ -4,7 +4,7 @@ The codes are for scripts and exact; at three in the morning they help nobody. A
 for this value, naming its provider and the key that it asks for. Where one code has several causes, all are named, the
 likeliest first. Never says anything of plaintext or keys but their names.
 
-Source: spec/encryption-at-rest.md, 2 and 3.4.
+Source: docs/formats/encryption.md, "Why a value does not open".
 """
 
 from __future__ import annotations

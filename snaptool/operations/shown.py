@@ -1,6 +1,6 @@
 """Objects as people see them: opened, decoded, as an API server gives them, with what is to be said about them.
 
-Source: spec/kinds.md, 5 and 6.3.
+Source: docs/formats/kinds.md, "What an API server adds" and "What does not fit".
 """
 
 from __future__ import annotations

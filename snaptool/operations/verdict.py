@@ -4,7 +4,7 @@ Everything else counts records and values. Who is woken at night wants to know h
 them can be had back, and what else changes; so the same few numbers and sentences stand last in the text of every
 command that opens values, and in its JSON as `summary`.
 
-Source: design/product.md, section 4 (`summary`; "the last words are a verdict in objects, not records").
+Source: docs/json.md, "Summary".
 """
 
 from __future__ import annotations

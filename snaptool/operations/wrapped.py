@@ -1,6 +1,7 @@
 """What is wrapped in a snapshot: one pass that collects the distinct wrapped keys and says where their values are.
 
-A value is named by its place in the file, so that nothing but a number is kept of it. Source: spec/kms.md 2.4.
+A value is named by its place in the file, so that nothing but a number is kept of it. Source: docs/formats/kms.md, "How
+many calls".
 """
 
 from __future__ import annotations

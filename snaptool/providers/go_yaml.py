@@ -4,8 +4,8 @@ libyaml's events, through PyYAML, with go-yaml's meaning of scalars, tags, ancho
 another parser than go-yaml, that is made up for, or the text refused. Two texts are refused that go-yaml takes: a `:`
 right before the comma or bracket of a flow collection, and a tag right before a comma.
 
-No message holds a text of the document. Source: gopkg.in/yaml.v2 resolve.go, scannerc.go; spec/encryption-at-rest.md,
-5.1 and 5.2.
+No message holds a text of the document. Source: gopkg.in/yaml.v2 resolve.go, scannerc.go; docs/formats/encryption.md,
+"Decoding".
 """
 
 from __future__ import annotations
@@ -279,7 +279,10 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", re.A
 
 
 def plain_scalar(text: str) -> str | int | float | bool | None:
-    """Resolve an untagged plain scalar as go-yaml v2 does. Source: its resolve.go; spec section 5.2."""
+    """Resolve an untagged plain scalar as go-yaml v2 does.
+
+    Source: its resolve.go; docs/formats/encryption.md, "Decoding".
+    """
     if text in _NULLS:
         return None
     if text in _BOOLS:

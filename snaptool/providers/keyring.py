@@ -11,7 +11,8 @@ of a resource may be unknown, for no key of etcd tells it: reading then tries al
 guess, for a value under the key of another entry is lost to the server.
 
 Source: kubernetes/apiserver pkg/storage/value/transformer.go, pkg/server/options/encryptionconfig/config.go
-(24a394e51); spec/encryption-at-rest.md, 3 and 4.2. Knows no file and no etcd; the etcd key is a context of bytes.
+(24a394e51); docs/formats/encryption.md, "Chains" and "Which entry applies". Knows no file and no etcd; the etcd key is
+a context of bytes.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ CBC answer only with honest padding and a plaintext that looks like an object.
 
 This module knows no socket, no file and no configuration. Nothing in it prints a key, a wrapped key or a plaintext.
 
-Source: spec/encryption-at-rest.md 2.5, 2.6 and spec/kms.md 1.6, 2; kubernetes/apiserver
+Source: docs/formats/kms.md, "KMS v1 values", "KMS v2 values" and "Limits of answers"; kubernetes/apiserver
 pkg/storage/value/encrypt/envelope/{envelope.go,kmsv2/envelope.go} and encrypt/aes (release-1.34).
 """
 
@@ -82,7 +82,7 @@ class SourceType(IntEnum):
 
 
 class Category(StrEnum):
-    """Why a key service did not deliver: spec/kms.md 1.8, and five of our own."""
+    """Why a key service did not deliver: docs/formats/kms.md, "Failures", and five of our own."""
 
     UNREACHABLE = "unreachable"
     SOCKET_PERMISSION = "socket_permission"
@@ -231,7 +231,8 @@ class Envelope:
 def decode_envelope(api: Api, provider: str, payload: bytes) -> Envelope:
     """Parse what follows a KMS provider's prefix, with every check that comes before a plugin call.
 
-    Raises KeyDoesNotFit with the reason codes of spec/encryption-at-rest.md 2.5 and 2.6, in their order.
+    Raises KeyDoesNotFit with the reason codes of docs/formats/kms.md, "KMS v1 values" and "KMS v2 values", in their
+    order.
     """
     return decode_v1(provider, payload) if api is Api.V1 else decode_v2(provider, payload)
 
@@ -378,7 +379,10 @@ def _checked(provider: str, members: _Members, encrypted_data: bytes) -> Wrapped
 
 
 def source_problem(source: WrappedSource) -> Reason | None:
-    """Return the first limit of spec/kms.md 1.6 that a v2 source breaks; it holds for stored values and for answers."""
+    """Return the first limit that a v2 source breaks; it holds for stored values and for answers.
+
+    Source: docs/formats/kms.md, "KMS v2 values".
+    """
     if not 0 < len(source.source) <= MAX_SOURCE_BYTES:
         return Reason.KMSV2_BAD_DEK_SOURCE
     if key_id_problem(source.key_id):
@@ -674,10 +678,10 @@ class WriteKeys(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SharedWriteKeys:
-    """One data key for about a million values, where kube-apiserver makes one for each: spec/kms.md 2.4, point 6.
+    """One data key for about a million values, where kube-apiserver makes one for each.
 
     With several keys the nonce chooses, so that workers need not agree on a counter and equal randomness gives equal
-    bytes; the keys' shares differ by chance alone.
+    bytes; the keys' shares differ by chance alone. Source: docs/formats/kms.md, "How many calls".
     """
 
     keys: tuple[WriteKey, ...]

@@ -13,7 +13,8 @@ gRPC status codes say little: the plugins of the three large clouds answer UNKNO
 them only what `known_words` knows is shown, and nothing after Encrypt. grpcio is imported when the first channel is
 made, and nowhere else in snaptool. What this module must not know: envelopes, objects, and what answers are used for.
 
-Source: spec/kms.md 1 and 6; kubernetes/kms pkg/util/util.go (endpoints), apiserver kmsv2/grpc_service.go.
+Source: docs/formats/kms.md, "The protocol" and "Failures"; kubernetes/kms pkg/util/util.go (endpoints), apiserver
+kmsv2/grpc_service.go.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 MAX_PATH_BYTES: Final = 107  # sun_path has 108 bytes with its NUL
 V1_VERSION: Final = "v1beta1"
 V2_VERSIONS: Final = ("v2", "v2beta1")  # what kube-apiserver 1.29 and newer takes
-DEFAULT_TIMEOUT_SECONDS: Final = 10.0  # nobody waits on an API request here: spec/kms.md 6
+DEFAULT_TIMEOUT_SECONDS: Final = 10.0  # nobody waits on an API request here: docs/formats/kms.md, "When a plugin fails"
 
 _PROBE_SECONDS: Final = 1.0
 _PROBE_PAUSE_SECONDS: Final = 0.05
@@ -223,7 +224,10 @@ RETRIED: Final = frozenset({Category.UNREACHABLE, Category.UNAVAILABLE, Category
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often a call that may pass by itself is tried, and how long to wait between: spec/kms.md 1.8. Seconds."""
+    """How often a call that may pass by itself is tried, and how long to wait between. Seconds.
+
+    Source: docs/formats/kms.md, "Failures".
+    """
 
     tries: int = 5
     first_wait: float = 0.2
@@ -289,7 +293,7 @@ class Traffic:
 
 # -- the client
 
-MAX_ANSWER_BYTES: Final = 4 << 20  # grpc's default, and so kube-apiserver's: spec/kms.md 1.4
+MAX_ANSWER_BYTES: Final = 4 << 20  # grpc's default, and so kube-apiserver's: docs/formats/kms.md, "The protocol"
 GRACE_SECONDS: Final = 0.5
 """How long after gRPC's own deadline ours ends the call."""
 

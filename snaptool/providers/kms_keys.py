@@ -7,7 +7,7 @@
 The results (`WriteKey`, `Rewrapping`) are plain values that workers get instead of a connection. What is read is
 collected by `kms_sources` and unwrapped by `kms_unwrapping`. This module knows no socket and no file.
 
-Source: spec/kms.md 1.6, 2.4 and 6.
+Source: docs/formats/kms.md, "Limits of answers", "How many calls" and "When a plugin fails".
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ from snaptool.providers.kms_sources import CONCURRENCY, Fetch, Sources
 from snaptool.providers.kms_unwrapping import Progress, in_threads
 from snaptool.providers.provider import Entropy
 
-STATUS_QUESTIONS: Final = 4  # one, and three more while Status lags behind a rotation (Google): spec/kms.md 3.2
+STATUS_QUESTIONS: Final = 4
+"""One, and three more while Status lags behind a rotation (Google): docs/formats/kms.md, "Plugins"."""
 STATUS_PAUSE_SECONDS: Final = 1.0
 _T = TypeVar("_T")
 
@@ -340,7 +341,10 @@ def check_service(
 
 
 def guess_plugin(source: WrappedSource) -> str:
-    """Say which plugin made this, going by its habits (spec/kms.md 4.3); empty when none is recognised. A guess."""
+    """Say which plugin made this, going by its habits; empty when none is recognised. A guess.
+
+    Source: docs/formats/kms.md, "Plugins".
+    """
     names = [name for name, _ in source.annotations]
     if "/cryptoKeys/" in source.key_id:
         return "Google Cloud KMS"

@@ -5,7 +5,7 @@ values: it parses envelopes, counts distinct sources and remembers where a few v
 count and places of a source, never the source itself: the caller's `fetch` brings the value at a place back. A million
 v1 data keys therefore cost the same whether a wrapped key has 60 bytes or 600. `plan_*` counts calls without a call.
 
-This module knows no socket and no file. Source: spec/kms.md 2.4.
+This module knows no socket and no file. Source: docs/formats/kms.md, "How many calls".
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from snaptool.providers.provider import KeyDoesNotFit, Reason
 Fetch = Callable[[int], tuple[bytes, bytes]]
 """Brings back the value at a place that `SourceCollector.add` was given: etcd key, stored bytes. From any thread."""
 
-CONCURRENCY: Final = {Api.V1: 8, Api.V2: 4}  # spec/kms.md 2.4: the running cluster shares the account's quota
+CONCURRENCY: Final = {Api.V1: 8, Api.V2: 4}
+"""The running cluster shares the account's quota: docs/formats/kms.md, "How many calls"."""
 REMEMBERED_PLACES: Final = 3  # of each source: what a report shows, and what a key is tried on
 
 

@@ -11,7 +11,8 @@ values up for it: then each source is asked for itself, because the one that was
 
 Keys that were saved before are tried first (`kms_saved`): they are just another `KeySource`.
 
-This module knows no socket and no file. Source: spec/kms.md 1.6, 2.4 and 6.
+This module knows no socket and no file. Source: docs/formats/kms.md, "Limits of answers", "How many calls" and "When a
+plugin fails".
 """
 
 from __future__ import annotations

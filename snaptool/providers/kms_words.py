@@ -1,6 +1,6 @@
 """What a key service's error says: its category, what helps, and those of its words that may be shown.
 
-gRPC status codes say little, and a text may carry what the service was sent. Source: spec/kms.md 1.8.
+gRPC status codes say little, and a text may carry what the service was sent. Source: docs/formats/kms.md, "Failures".
 """
 
 from __future__ import annotations

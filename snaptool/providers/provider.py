@@ -4,7 +4,8 @@ A provider is one entry of a chain: one algorithm with its keys. It sees payload
 stored value) and the context (the complete etcd key, which some algorithms authenticate). It knows no file, no etcd and
 no clock. Randomness comes in as a function, so that the same request with the same randomness gives the same bytes.
 
-Source: kubernetes/apiserver pkg/storage/value/transformer.go (24a394e51); codes: spec/encryption-at-rest.md, 3.4.
+Source: kubernetes/apiserver pkg/storage/value/transformer.go (24a394e51); codes: docs/formats/encryption.md, "Why a
+value does not open".
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Kind(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a stored value does not open: spec section 3.4, and one of our own."""
+    """Why a stored value does not open: docs/formats/encryption.md, "Why a value does not open"."""
 
     UNKNOWN_PREFIX = "unknown_prefix"
     UNKNOWN_KEY_NAME = "unknown_key_name"

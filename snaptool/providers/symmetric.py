@@ -8,8 +8,8 @@ What a provider proves differs, and callers must know it: aesgcm authenticates t
 only the value itself, aescbc nothing at all: a wrong key is noticed by its padding alone, so that one wrong read in
 256 returns garbage. Hence `plausible`.
 
-Source: kubernetes/apiserver pkg/storage/value/encrypt/{identity,aes,secretbox} (24a394e51); spec/encryption-at-rest.md,
-section 2.
+Source: kubernetes/apiserver pkg/storage/value/encrypt/{identity,aes,secretbox} (24a394e51); docs/formats/encryption.md,
+"Headers".
 """
 
 from __future__ import annotations

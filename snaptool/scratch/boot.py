@@ -3,7 +3,7 @@
 The caller says what to expect as plain values, computed from the file without etcd; this module asks the server and
 names every difference. Values are never shown, only their sizes and digests. `exercise` then makes the copy work:
 writes, deletes, compacts and defragments. Those are the moments at which a tree that merely looks right breaks
-(spec/etcd-snapshot.md, section 6: a one-child branch passes every check and kills the server at a compaction).
+(docs/formats/bolt.md, "Writing": a one-child branch passes every check and kills the server at a compaction).
 
 Leases: a booted etcd ends a lease when its TTL is over, which deletes keys; the difference would be the server's doing
 and not the file's. `kept_alive` renews them while a file is looked at just as it is; a store that is worked on for

@@ -303,7 +303,7 @@ def _operation(change: Change) -> Any:
     if change.value is None:
         return etcdrpc.RequestOp(request_delete_range=etcdrpc.DeleteRangeRequest(key=change.key))
     # The lease by its id and not by ignore_lease: on a key that names a lease which does not exist, the latter ends
-    # the server, at every restart again (spec/etcd-snapshot.md, section 7, vii).
+    # the server, at every restart again (docs/formats/etcd.md, "Leases").
     put = etcdrpc.PutRequest(key=change.key, value=change.value, lease=change.lease)
     return etcdrpc.RequestOp(request_put=put)
 

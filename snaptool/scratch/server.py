@@ -8,7 +8,7 @@ and their tools. The keeper stops etcd and removes the directory when this proce
 
 etcd 3.4 restores with `etcdctl`, 3.5 with either, from 3.6 on only `etcdutl` does; 3.4 does not log as JSON unless
 told. Everything else used here is the same from 3.4 to 3.7. Source: etcd's `--help` of each version, and
-spec/etcd-snapshot.md, section 2.4.
+docs/formats/etcd.md, "Buckets".
 
 Must not know: what a record is, what Kubernetes is, the client library (that is `snaptool.scratch.client`).
 """

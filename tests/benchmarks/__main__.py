@@ -2,7 +2,7 @@
 
 Generates snapshots (the same bytes for the same seed), runs every program in turn, round after round, and prints a
 table in Markdown; the numbers behind it go to a JSON file beside the snapshots. A peer that is not there is left out by
-name. Targets are those of design/performance.md, as information: nothing here fails because of them.
+name. Targets are those of docs/performance.md, as information: nothing here fails because of them.
 
 `--growth` shows instead how time and memory grow over four sizes, `--shapes` what uncommon snapshots cost: 8 GiB, ten
 million small records, one key with a long history, large values.

@@ -24,7 +24,7 @@ TARGETS = {"decode": 15_000, "print YAML": 8_000}
 
 
 class _Dumper(yaml.CSafeDumper):
-    """The settings that come closest to kubectl's YAML: spec/kinds.md, 7.5."""
+    """The settings that come closest to kubectl's YAML: docs/formats/kinds.md, "YAML as kubectl prints it"."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML's signature
         return True

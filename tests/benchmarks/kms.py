@@ -21,7 +21,7 @@ from tests.support.kms_values import Store, local_keks
 VALUES = 20_000
 PLAINTEXT = b"k8s\0" + bytes(996)
 V1_KEYS = 800
-CLOUD_SECONDS = 0.01  # a nearby cloud's answer: spec/kms.md 2.4
+CLOUD_SECONDS = 0.01  # a nearby cloud's answer: docs/formats/kms.md, "How many calls"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ _ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PY
 class Program:
     """A command to time. `peer`: the name of the program that it is compared with.
 
-    `target`: what to reach, and beyond, both from design/performance.md: times the peer's seconds; with `values`,
+    `target`: what to reach, and beyond, both from docs/performance.md: times the peer's seconds; with `values`,
     values a second; else seconds.
     """
 

@@ -1,4 +1,4 @@
-"""`snaptool audit`: the conformance cases of spec/fleets.md by their numbers, and situations of the field."""
+"""`snaptool audit`: cases by number, and situations of the field; docs/audit.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What platforms put around a snapshot: the vectors, and the cases of spec/containers.md, part D, by their numbers."""
+"""What platforms put around a snapshot: the vectors, and cases by number; docs/formats/containers.md."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EXITS = {
     "delta_only": 2,
     "omni_version": 2,
 }
-"""The codes whose exit code is not 4. Source: spec/containers.md, C4."""
+"""The codes whose exit code is not 4. Source: docs/formats/containers.md, "Error codes"."""
 
 
 def opened_bytes(path: Path, **how: Any) -> bytes:

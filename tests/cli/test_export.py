@@ -1,4 +1,4 @@
-"""export as its users run it: the cases of spec/kinds.md 11 by number, options, refusals, files."""
+"""export as its users run it: cases by number, options, refusals, files; docs/export.md."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def test_every_value_is_written_under_the_new_key(snaptool: Snaptool, target: Pa
 
 
 def assert_shape(document: Any) -> None:
-    """The JSON of product.md, section 3; more keys may be there."""
+    """The JSON of docs/json.md, "`rewrite`"; more keys may be there."""
     assert {
         "source",
         "target",

@@ -2,9 +2,9 @@
 
 Theory of operation. A Go module of Kubernetes' API is text that gofmt has written, so that a struct is read line by
 line: a field has a name, a Go type, a json tag and a protobuf tag. Of those the number, the name in JSON and the
-presence follow (spec/kinds.md, 1.1 and 3). One patch release of each minor is read, oldest first; a later one wins,
-what only older ones have stays, and where a release differs in what it shows, a `!` line says so. No Go code is built
-or run; Go is only needed to fetch the modules through its proxy.
+presence follow (docs/formats/kinds.md, "The table of fields"). One patch release of each minor is read, oldest first; a
+later one wins, what only older ones have stays, and where a release differs in what it shows, a `!` line says so. No Go
+code is built or run; Go is only needed to fetch the modules through its proxy.
 
 The table is one line a message, as in its head. It lies in the package; this program lies with the tests, because
 users have no need of it.

@@ -1,4 +1,5 @@
-"""The KMS client and a plugin in another process: spec/kms.md, section 7, over real gRPC on real unix sockets.
+"""The KMS client and a plugin in another process: docs/formats/kms.md, "The protocol", over real gRPC on real unix
+sockets.
 
 Calls are counted from the plugin's journal, never from what the client believes it did. Every row of section 6 is here.
 """

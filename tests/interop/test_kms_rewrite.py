@@ -1,7 +1,8 @@
 """Snapshots with KMS values through the command line, with a plugin in another process and a real etcd.
 
-spec/kms.md, section 7, end to end: calls are counted from the plugin's journal, plaintexts are compared with those that
-were sealed by bare primitives, and each new file has to open with its new configuration alone, in a real etcd too.
+docs/formats/kms.md, "How many calls", end to end: calls are counted from the plugin's journal, plaintexts are compared
+with those that were sealed by bare primitives, and each new file has to open with its new configuration alone, in a
+real etcd too.
 """
 
 from __future__ import annotations

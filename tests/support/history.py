@@ -1,9 +1,9 @@
 """A plain model of etcd's store: what a server makes of a history, in dicts and lists, one key at a time.
 
 `Store` is the writing side: puts, deletes, transactions and compactions give the records that a server would have.
-`boot` is the reading side: it builds the index from records alone, by the rules of spec/etcd-snapshot.md, 4.2 and
-4.4. What the project computes on arrays has to agree with this. Checksums come from an own table of CRC-32C, bit by
-bit.
+`boot` is the reading side: it builds the index from records alone, by the rules of docs/formats/etcd.md, "What the
+store is at a revision" and "Compaction". What the project computes on arrays has to agree with this. Checksums come
+from an own table of CRC-32C, bit by bit.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """TEST ONLY: how the KMS plugins people run wrap a key, rebuilt around keys that are worthless.
 
 Each `Wrapper` gives the bytes, key ids, annotations and error texts that one plugin is known for, without its cloud.
-The functions between them are the transformations of spec/kms.md 4.1; the vectors of kms.json hold them to it.
-Source: spec/kms.md 3, 4.1 and 5.
+The functions between them are the transformations of docs/formats/kms.md, "Plugins"; the vectors of kms.json hold them
+to it. Source: docs/formats/kms.md, "Plugins".
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ def unseal(key: bytes, sealed: bytes, context: bytes, refusal: Refusal) -> bytes
 
 
 class Local:
-    """The plugin of spec/kms.md 5: named AES-256 keys; ids stay decryptable until they are removed."""
+    """The plugin of docs/formats/kms.md, "The protocol": named AES-256 keys; ids stay decryptable until they are
+    removed."""
 
     runtime_name = "snaptool-testkms"
     status_version = "v2"

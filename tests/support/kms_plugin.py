@@ -9,7 +9,8 @@ of the journal, written before the call is answered, so that tests count calls r
 second socket takes one JSON object a line: `rotate`, `remove`, `apis`, `faults` (see `Fault`), and answers when the
 change is in force.
 
-Source: spec/kms.md 5. Messages are those of snaptool.wire; the vectors `wire` of kms.json hold both ends to protobuf.
+Source: docs/formats/kms.md, "The protocol". Messages are those of snaptool.wire; the vectors `wire` of kms.json hold
+both ends to protobuf.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """TEST ONLY: the test plugin's keys without the plugin: a service and a source of keys from its key-encryption keys.
 
 Wrapped form: `01 || nonce(12) || AES-256-GCM`, AAD the key id; v1 puts the key id and `|` in front, v2 demands one
-annotation. Source: spec/kms.md 5.
+annotation. Source: docs/formats/kms.md, "The protocol".
 """
 
 from __future__ import annotations

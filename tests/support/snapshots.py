@@ -1,7 +1,7 @@
 """Generated snapshots: Kubernetes-like keys and values in a real bolt file, any size, the same bytes for the same seed.
 
 Written by the project's own writer, so they prove nothing about formats; they are for speed, memory and interruptions.
-Shape as in design/performance.md: 25 % of writes are updates, values log-normal from 300 bytes to 10 KB with a median
+Shape as in docs/performance.md: 25 % of writes are updates, values log-normal from 300 bytes to 10 KB with a median
 of 1.8 KB, a share of the objects are Secrets under aescbc; tombstones and leases if asked for. The metas name no
 freelist page, as in snapshots that etcd saves, and the trailer is theirs too.
 """

@@ -1,4 +1,5 @@
-"""The generator of the table reads Go's declarations by the rules of kinds.md 1.1: on a package made for it."""
+"""The generator of the table reads Go's declarations by the rules of docs/formats/kinds.md, "The table of fields": on a
+package made for it."""
 
 from __future__ import annotations
 

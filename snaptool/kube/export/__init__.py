@@ -5,7 +5,7 @@ resourceVersion), values that the cluster computed or allocated, and it stands b
 by itself. `leaving` says what is left out, `related` what else belongs to it, `cleaning` with `services`, `versions`
 and `definitions` what is changed, `duplicates` what server-side apply refuses, `order` where it goes.
 
-All take and return plain trees. This package knows no snapshot, no key and no file; the rules are spec/kinds.md 9.
+All take and return plain trees. This package knows no snapshot, no key and no file; the rules are docs/export.md.
 """
 
 from snaptool.kube.export.cleaning import Cleaning, clean, redact

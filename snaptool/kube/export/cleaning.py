@@ -2,7 +2,8 @@
 
 `clean` does it to one object of a kind that Kubernetes serves, or to a custom resource, whose schema-bound part is
 `definitions`'. What every object loses stands in the metadata; what is left to its kind are values that the old cluster
-computed or allocated, and that the new one computes for itself or refuses. Source: spec/kinds.md 9.6, row by row.
+computed or allocated, and that the new one computes for itself or refuses. Source: docs/formats/kinds.md, "What export
+changes".
 """
 
 from __future__ import annotations

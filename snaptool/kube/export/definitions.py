@@ -4,8 +4,8 @@ v1 refuses what v1beta1 took: the flag `preserveUnknownFields`, a version withou
 a group of the community without an approval. `prepare` settles each, and says so. `Definition` answers for the custom
 resources: which versions there are, whether status is a subresource, and which fields the server prunes on reading.
 
-Source: spec/kinds.md 5.8, 6.1, 9.6; k8s.io/apiextensions-apiserver pkg/apiserver/schema (validation.go, convert.go,
-pruning/algorithm.go) and pkg/apihelpers.
+Source: docs/formats/kinds.md, "Definitions of custom resources"; k8s.io/apiextensions-apiserver pkg/apiserver/schema
+(validation.go, convert.go, pruning/algorithm.go) and pkg/apihelpers.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Old servers took them: two environment variables of one name, two ports of one number. `create` still does; apply
 answers "duplicate entries for key". Which lists these are says the table of kinds for what Kubernetes serves
 (`+listType`), and the schema of its definition for a custom resource (`x-kubernetes-list-type`). Both are handed in as
-a function, so that this module knows neither. Source: spec/kinds.md 9.5.
+a function, so that this module knows neither. Source: docs/formats/kinds.md, "Order and files".
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What is left out of an export, and why: objects that the new cluster makes by itself, or that would do harm there.
 
-Source: spec/kinds.md 9.3. Facts about other objects (has the Service of these Endpoints a selector, does that
-ServiceAccount list this token) are collected before, in `Facts`.
+Source: docs/formats/kinds.md, "What export leaves out". Facts about other objects (has the Service of these Endpoints a
+selector, does that ServiceAccount list this token) are collected before, in `Facts`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """In which order objects are applied, and under which names their files lie.
 
-The order is that of spec/kinds.md 9.5: what others need comes first. A namespace above its quota refuses everything
-that comes after the quota, so that goes behind all that it can count; webhooks go last, or they would refuse the rest.
+The order is that of docs/formats/kinds.md, "Order and files": what others need comes first. A namespace above its quota
+refuses everything that comes after the quota, so that goes behind all that it can count; webhooks go last, or they
+would refuse the rest.
 
 File names come from keys, which are hostile input: nothing but letters, digits, dots, dashes and underscores stands in
 one, the rest is percent-encoded; it never begins with a dot, is no name that some system keeps for itself, is not too

@@ -2,7 +2,7 @@
 
 `References` collects names while the objects of the namespaces are looked at; then it is asked about every candidate,
 in an order in which none is asked about before those that may name it: volumes before their classes, bindings before
-roles, roles before those that they aggregate. Source: spec/kinds.md 9.4.
+roles, roles before those that they aggregate. Source: docs/formats/kinds.md, "What export takes along".
 """
 
 from __future__ import annotations

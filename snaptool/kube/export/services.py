@@ -4,7 +4,7 @@ The server fills in addresses and ports after it has computed `managedFields`, s
 allocated one does not. Entries of a subresource do not count: status controllers write those. Before 1.18 there are no
 managedFields; then the annotation of `kubectl apply` says what was chosen, and without it nothing was.
 
-Source: spec/kinds.md 9.6, "Who set it".
+Source: docs/formats/kinds.md, "What export changes".
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A pair is here only where every field of the old form stands in the new one under the same name and with the same type,
 and the new one requires nothing more; tests/unit/kube/test_export_versions.py holds the pairs to the table of kinds.
 Ingress is the one form that is rewritten. What has no served form that means the same is kept, with a note.
-Source: spec/kinds.md 9.6.
+Source: docs/formats/kinds.md, "What export changes".
 """
 
 from __future__ import annotations

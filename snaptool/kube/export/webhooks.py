@@ -1,6 +1,7 @@
 """Admission webhooks in a snapshot: which Service each calls, what it matches, and what happens when nobody answers.
 
-One that is served from an exported namespace refuses the restore of that very namespace. Source: spec/kinds.md 9.2.
+One that is served from an exported namespace refuses the restore of that very namespace. Source: docs/formats/kinds.md,
+"Order and files".
 """
 
 from __future__ import annotations

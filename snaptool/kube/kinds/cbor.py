@@ -1,6 +1,6 @@
 """CBOR as the API server stores custom resources behind its alpha gate: definite lengths, texts as byte strings.
 
-Source: RFC 8949; apimachinery pkg/runtime/serializer/cbor/internal/modes; spec/kinds.md 6.2.
+Source: RFC 8949; apimachinery pkg/runtime/serializer/cbor/internal/modes; docs/formats/kinds.md, "CBOR".
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 An API server prunes what the structural schema of a version does not have whenever it reads a custom resource, so that
 after a schema was narrowed, stored objects have fields that nobody gets.
 
-Source: spec/kinds.md, 5.8 and 6.1; apiextensions-apiserver v0.37.2 pkg/apis/apiextensions/v1beta1,
-pkg/apiserver/schema/pruning.
+Source: docs/formats/kinds.md, "Definitions of custom resources"; apiextensions-apiserver v0.37.2
+pkg/apis/apiextensions/v1beta1, pkg/apiserver/schema/pruning.
 """
 
 from __future__ import annotations

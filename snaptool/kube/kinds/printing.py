@@ -5,12 +5,13 @@ in an order that counts numbers in them, texts plain where they read back as tex
 are few, so that they stand here in whole; PyYAML would differ in one document of thirty and is several times slower.
 
 In some cases kubectl fails or loses something (control characters, U+0085, a key `<<`, orders that are none). There we
-print what kubectl reads back right; spec/kinds.md 7.4 lists them.
+print what kubectl reads back right; docs/formats/kinds.md, "Where kubectl fails" lists them.
 
 For a terminal, which must get nothing that it would obey, YAML escapes more texts than kubectl does; what is read back
 stays the same. (JSON needs no rule of its own: any character of it may be an escape.)
 
-Source: spec/kinds.md 7, seen by running kubectl 1.37.2 over 6,515 texts; YAML 1.1.
+Source: docs/formats/kinds.md, "JSON as kubectl prints it" and "YAML as kubectl prints it", seen by running kubectl
+1.37.2 over 6,515 texts; YAML 1.1.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ The main loop reads a whole tree from one buffer without copying it. It is writt
 field, the frequent operations first, errors found by running past the end. Depth is bounded, and so is the time: every
 byte is read once, and what is unknown at most _SHOWN_DEPTH times more.
 
-Source: spec/kinds.md, 2 to 4 and 6; spec/encryption-at-rest.md, 1.1 (envelope); apimachinery's generated Unmarshal
-functions for what is refused.
+Source: docs/formats/kinds.md, "Reading the wire", "When a field is shown" and "Special types";
+docs/formats/encryption.md, "What is encrypted"; apimachinery's generated Unmarshal functions for what is refused.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ Between the store and kubectl stand the server's conversions: some things are se
 stored. `as_served` adds those; CustomResourceDefinitions, which are stored as v1beta1 in every release, become v1.
 Defaults that a newer server has for fields that did not exist are not added: what the writer stored is shown.
 
-Source: spec/kinds.md, 5; kubernetes 1.37 pkg/apis/apps/v1/conversion.go, pkg/apis/core/v1/defaults.go,
-pkg/apis/batch/v1/defaults.go.
+Source: docs/formats/kinds.md, "What an API server adds"; kubernetes 1.37 pkg/apis/apps/v1/conversion.go,
+pkg/apis/core/v1/defaults.go, pkg/apis/batch/v1/defaults.go.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Values that are more than their wire type: times, durations, quantities, and texts that are not UTF-8.
 
-Each function takes what is on the wire and returns what the API server's JSON holds. Those that return None mean
-null. Source: spec/kinds.md, 2 and 4; apimachinery pkg/apis/meta/v1 (time_proto.go, micro_time_proto.go), Go's
-time.Time and time.Duration.
+Each function takes what is on the wire and returns what the API server's JSON holds. Those that return None mean null.
+Source: docs/formats/kinds.md, "Reading the wire" and "Special types"; apimachinery pkg/apis/meta/v1 (time_proto.go,
+micro_time_proto.go), Go's time.Time and time.Duration.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ a message is compiled when it is first needed, into what the reader's loop asks:
 ever given to another name or another wire type, so one table serves all releases; what a release shows in another way
 its `!` lines say.
 
-Source: spec/kinds.md, 1 and 3; kubernetes/api, apimachinery and kube-aggregator, one patch release of each minor.
+Source: docs/formats/kinds.md, "The table of fields" and "When a field is shown"; kubernetes/api, apimachinery and
+kube-aggregator, one patch release of each minor.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class FieldType:
     """A field as people ask for it. `type`: a letter or a message's name; `prefix`: `*` list, `%` map, `&`, or empty.
 
     Letters: s text, i integer, b bool, y bytes, q quantity, t and T times, d duration, n integer or text, r raw JSON,
-    f fieldsV1. `presence`: empty, `?`, `!` or `~`, as in spec/kinds.md 3.
+    f fieldsV1. `presence`: empty, `?`, `!` or `~`, as in docs/formats/kinds.md, "When a field is shown".
     """
 
     number: int

@@ -6,7 +6,7 @@ Only when everything opened, and nothing else speaks against it, is the first by
 objects have to be applied (`writing`); each is opened and decoded once more for that, so that memory does not grow with
 the number of objects. The rules themselves are `kube.export`'s; this package knows the snapshot and the files.
 
-Source: spec/kinds.md 9.
+Source: docs/export.md.
 """
 
 from snaptool.operations.export.absent import NothingToExport

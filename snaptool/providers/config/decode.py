@@ -2,7 +2,7 @@
 
 The text becomes a tree (JSON when it begins with a brace, else the first YAML document, by `go_yaml`), the tree becomes
 typed values, and defaults are filled in. Source: sigs.k8s.io/yaml over go-yaml v2, kubernetes/apimachinery
-pkg/runtime/serializer/json; spec/encryption-at-rest.md, 5.1 to 5.5.
+pkg/runtime/serializer/json; docs/formats/encryption.md, "Decoding" and "Values".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Durations, base64 and URLs, exactly as Go's standard library takes them.
 
-Source: Go time, encoding/base64, net/url; spec/encryption-at-rest.md, 5.3 to 5.8.
+Source: Go time, encoding/base64, net/url; docs/formats/encryption.md, "Values" and "Rules".
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 def endpoint_problem(endpoint: str) -> str | None:
     """Return the code of what kube-apiserver has against a KMS endpoint, None when it takes it.
 
-    Source: Go net/url.Parse, then the scheme; spec section 5.8.
+    Source: Go net/url.Parse, then the scheme; docs/formats/kms.md, "Endpoints".
     """
     if not endpoint:
         return "kms_endpoint_required"

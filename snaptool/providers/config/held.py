@@ -3,7 +3,8 @@
 A configuration is looked for wherever it may stand in a document: as a mapping, as a text, as base64 of a text. That
 takes Secret and ConfigMap manifests and lists of them, RKE's cluster.yml and cluster.rkestate, kOps' encryptionconfig,
 cloud-init and Cluster API files without knowing each. Talos, OpenShift and HyperShift keep keys alone, of which they
-make the configuration by rules of their own: those are stated here. Source: spec/containers.md, part B.
+make the configuration by rules of their own: those are stated here. Source: docs/formats/containers.md, "Configurations
+elsewhere".
 """
 
 from __future__ import annotations
@@ -245,7 +246,8 @@ def _of_talos(tree: TreeMap) -> Iterator[_Held]:
 def talos_configuration(secretbox: str | None, aescbc: str | None) -> TreeMap:
     """Make the configuration that Talos renders for kube-apiserver; both are base64.
 
-    Source: siderolabs/talos, template of the API server's manifests; spec/containers.md, B4.
+    Source: siderolabs/talos, template of the API server's manifests; docs/formats/containers.md, "Configurations
+    elsewhere".
     """
     pairs = (("secretbox", "key2", secretbox), ("aescbc", "key1", aescbc))
     providers = [_provider(kind, name, text) for kind, name, text in pairs if text]
@@ -288,7 +290,10 @@ def _of_key_secret(tree: TreeMap) -> Iterator[_Held]:
 
 
 def hypershift_key_name(key: bytes) -> str:
-    """Name a key as HyperShift does: by the 32-bit FNV-1 hash (not FNV-1a) of its bytes. Source: containers.md, B7."""
+    """Name a key as HyperShift does: by the 32-bit FNV-1 hash (not FNV-1a) of its bytes.
+
+    Source: docs/formats/containers.md, "Configurations elsewhere".
+    """
     value = 0x811C9DC5
     for byte in key:
         value = (value * 0x01000193 & 0xFFFFFFFF) ^ byte

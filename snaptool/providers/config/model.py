@@ -18,7 +18,7 @@ LOCAL_PROVIDERS: Final = {"aesgcm": Kind.AESGCM, "aescbc": Kind.AESCBC, "secretb
 
 @dataclass(frozen=True, slots=True)
 class ConfigProblem:
-    """A broken rule. `path`: where, as `resources[0].providers[1].aescbc.keys[0].secret`; `code`: spec section 5.
+    """A broken rule. `path`: where, as `resources[0].providers[1].aescbc.keys[0].secret`; `code`: those of `rules`.
 
     `line` and `column` count from 1, and are None where the text has no such place. `remedy`: the edit or the command
     that helps; empty where the rule says it all.

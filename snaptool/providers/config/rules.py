@@ -2,7 +2,7 @@
 
 All errors of validation are collected, then the entries are put together and the first error counts. Source:
 kubernetes/apiserver pkg/server/options/encryptionconfig, pkg/apis/apiserver/validation (24a394e51);
-spec/encryption-at-rest.md, 5.6 and 5.7.
+docs/formats/encryption.md, "Rules".
 """
 
 from __future__ import annotations

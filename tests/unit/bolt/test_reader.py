@@ -1,4 +1,4 @@
-"""Conformance cases of spec/etcd-snapshot.md, section 10, that concern bolt; every damaged variant of the vectors."""
+"""Conformance cases by number, docs/formats/bolt.md; every damaged variant of the vectors."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def parsed(key: bytes, *prefixes: str) -> ResourceKey:
     return found
 
 
-# -- spec/encryption-at-rest.md, section 7 ---------------------------------------------------------------------------
+# -- docs/formats/encryption.md, "Keys in etcd"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""JSON and YAML as kubectl prints them: conformance cases 28 to 32 of kinds.md."""
+"""JSON and YAML as kubectl prints them: cases by number, docs/formats/kinds.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stored objects of every kind become what the API server shows: conformance cases 1 to 27 of kinds.md."""
+"""Stored objects of every kind become what the API server shows: cases by number, docs/formats/kinds.md."""
 
 from __future__ import annotations
 

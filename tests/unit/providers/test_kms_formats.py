@@ -1,4 +1,4 @@
-"""The bytes of the clouds' plugins, as the doubles make and take them: spec/kms.md, cases 40 to 46."""
+"""The bytes of the clouds' plugins, as the doubles make and take them: docs/formats/kms.md, "Plugins"."""
 
 from __future__ import annotations
 

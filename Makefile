@@ -7,7 +7,7 @@ RECORDS ?= 200000
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint property soak proof bench samples docs build kinds peers oracles apiserver clean
+.PHONY: help setup demo test check lint property soak proof bench samples docs build kinds clouds peers oracles apiserver clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,10 @@ apiserver: setup ## a whole kube-apiserver and kubectl, built from source (Go; m
 
 proof: peers apiserver ## a real kube-apiserver on what snaptool wrote: disaster, migration, informers
 	$(BIN)/python -m pytest -q -m proof tests/proof
+
+clouds: setup ## stores and key services: real servers on loopback (pip; see docs/clouds.md)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[clouds-tests]'
+	$(BIN)/python -m pytest -q -rs tests/clouds
 
 kinds: setup ## make the table of kinds anew from the published API modules (Go's module proxy)
 	$(BIN)/python -m tests.generators.kinds

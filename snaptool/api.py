@@ -44,6 +44,7 @@ from snaptool.operations.survey import Survey, survey
 from snaptool.operations.sweep import Progress, no_progress
 from snaptool.operations.verify import Verification
 from snaptool.providers import EncryptionConfig, Keyring, read_configs
+from snaptool.stores import place_of
 
 Snapshot: TypeAlias = str | os.PathLike[str] | bytes | OpenedSnapshot
 Configuration: TypeAlias = str | os.PathLike[str] | bytes | EncryptionConfig
@@ -80,7 +81,7 @@ def _opened(snapshot: Snapshot, prefixes: str | Sequence[str], note: Note, name:
 def _target(value: object, name: str) -> Path:
     if not isinstance(value, (str, os.PathLike)):
         raise wrong_type(name, value, "a path")
-    return Path(value)
+    return place_of(value)
 
 
 def _configs(value: Configurations | None, name: str, note: Note, *, strict: bool = False) -> list[EncryptionConfig]:

@@ -8,6 +8,7 @@ The tree; leaves live beside the code that raises them::
       FormatError           bytes break a format: not a bolt file, broken tree, bad record, truncated message
       ProviderError         a stored value cannot be opened, or a plaintext cannot be sealed
       KeyServiceError       a KMS plugin cannot be reached, refuses, or answers wrongly
+      StoreError            a store behind a URL cannot be reached, or refuses
       VerificationFailed    a check ran to its end and has findings
       ScratchError          the scratch etcd did not do its part
 
@@ -73,6 +74,12 @@ class KeyServiceError(SnaptoolError):
     """A key service cannot be reached, refuses, or answers wrongly."""
 
     code = "key_service"
+
+
+class StoreError(SnaptoolError):
+    """A store behind a URL cannot be reached, or refuses."""
+
+    code = "store_failed"
 
 
 class VerificationFailed(SnaptoolError):

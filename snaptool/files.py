@@ -190,10 +190,10 @@ class Draft:
     """
 
     def __init__(self, target: Path, *, force: bool) -> None:
-        check_target(target, force=force)
         self.target = target
         self.size = 0
         self._force = force
+        self._check()
         self._position = 0
         self.published = False
         self._temporary: Path | None = None
@@ -205,6 +205,9 @@ class Draft:
         self._to_sync = threading.Event()
         self._closing = False
         self._syncing: threading.Thread | None = None
+
+    def _check(self) -> None:
+        check_target(self.target, force=self._force)
 
     def _open(self) -> int:
         folder = self.target.parent
@@ -342,7 +345,7 @@ class Draft:
         """
         self.sync()
         try:
-            check_target(self.target, force=self._force)
+            self._check()
             if not self._name():
                 self._copy_to_temporary()
                 self._name()

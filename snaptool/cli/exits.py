@@ -15,7 +15,7 @@ MEANINGS = {
     USAGE: "wrong usage, bad configuration, target exists, source is target",
     FINDINGS: "findings (rewrite: nothing was written)",
     DAMAGED: "the input is damaged: not a snapshot, broken tree, wrong trailer",
-    KEY_SERVICE: "a key service was unreachable or refused the request",
+    KEY_SERVICE: "a key service or store was unreachable or refused the request",
     INTERRUPTED: "interrupted (by another signal: 128 and its number)",
 }
 
@@ -24,6 +24,7 @@ _OF_FAMILY: tuple[tuple[type[errors.SnaptoolError], int], ...] = (
     (errors.FormatError, DAMAGED),
     (errors.ProviderError, FINDINGS),
     (errors.KeyServiceError, KEY_SERVICE),
+    (errors.StoreError, KEY_SERVICE),
     (errors.VerificationFailed, FINDINGS),
     (errors.OutputError, FAILED),
     (errors.ScratchError, FAILED),

@@ -27,9 +27,7 @@ def kms_command() -> None:
 @kms_command.command("check", cls=Command, short_help="Check that every KMS plugin is healthy")
 @options.config_option(required=True)
 @click.option("--decrypt-only", is_flag=True, help="Test decryption only, for accounts that may not encrypt.")
-@click.option(
-    "--sample", metavar="SNAPSHOT", type=click.Path(path_type=Path), help="Unwrap the most used key of this snapshot."
-)
+@click.option("--sample", metavar="SNAPSHOT", type=options.Place(), help="Unwrap the most used key of this snapshot.")
 @options.hash_option
 @options.kms_options
 @options.output_option()

@@ -68,7 +68,7 @@ def snapshot_argument(name: str = "snapshot", metavar: str = "SNAPSHOT", entry: 
                 metavar="FILE",
                 help="File with the backup key of a cluster of Omni.",
             )(command)
-        return click.argument(name, metavar=metavar, type=click.Path(path_type=Path, allow_dash=True))(command)
+        return click.argument(name, metavar=metavar, type=Place())(command)
 
     return decorate
 
@@ -80,6 +80,18 @@ def _kept(flag: str, key: str, **settings: Any) -> Decorator:
         context.meta[f"snaptool.{key}"] = value
 
     return click.option(flag, "kept_" + key.replace(" ", "_"), callback=keep, expose_value=False, **settings)
+
+
+class Place(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click alone
+    """A path, or the URL of an object in a store."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:  # noqa: ARG002
+        """Read it. Raises BadUrl."""
+        from snaptool.stores.location import place_of
+
+        return place_of(value)
 
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -321,11 +333,11 @@ def note_key_problems(terminal: Terminal, unwrapped: Unwrapped) -> None:
             terminal.note(f"  {problem.error.hint}")
 
 
-class _TargetPath(click.Path):
-    """A path of which it is remembered that a slash at its end asks for a directory."""
+class _TargetPlace(Place):
+    """A place of which it is remembered that a slash at its end asks for a directory."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Read a path."""
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Read it."""
         if ctx is not None:
             ctx.meta["snaptool.folder"] = str(value).endswith("/")
         return super().convert(value, param, ctx)
@@ -333,7 +345,7 @@ class _TargetPath(click.Path):
 
 def target_argument(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add TARGET."""
-    return click.argument("target", metavar="TARGET", type=_TargetPath(path_type=Path))(command)
+    return click.argument("target", metavar="TARGET", type=_TargetPlace())(command)
 
 
 def container(chosen: str) -> str:

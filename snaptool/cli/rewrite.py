@@ -71,7 +71,7 @@ _SHOWN_LOST = 20
     "older_from",
     metavar="SNAPSHOT",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=options.Place(),
     help="Earlier backup of the same cluster that older revisions may come from; repeated, newest first.",
 )
 @click.option(
@@ -161,7 +161,6 @@ def rewrite_command(
     restore takes, unless its name or --container asks for something around it.
     """
     from snaptool.embedded import Updates
-    from snaptool.files import check_target
     from snaptool.operations.boot import replayed
     from snaptool.operations.coverage import joined, one_of
     from snaptool.operations.earlier import earlier_backups
@@ -172,6 +171,7 @@ def rewrite_command(
     from snaptool.operations.plan import RewriteRequest, Undecodable, Undecryptable
     from snaptool.operations.rewrite import DIRECT, rewrite
     from snaptool.scratch import find_etcd
+    from snaptool.stores import check_target
 
     lost = Undecryptable(undecryptable)
     only_lost = not (decrypt or new_configs)

@@ -1,4 +1,4 @@
-"""From a path to a snapshot: a snapshot file, a bare db, or an etcd data directory, and what to warn about."""
+"""From a path or a URL to a snapshot: a snapshot file, a bare db, or an etcd data directory, and what to warn about."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ from snaptool.kube import normal_prefix, prefix_text
 from snaptool.operations.deltas import with_deltas
 from snaptool.operations.platform import PlatformFinder
 from snaptool.operations.prefixes import PrefixFacts, find_prefixes
+from snaptool.stores import RemotePath, fetch, place_of
 
 _HASH_BLOCK = 2 << 20
 STDIN = Path("-")
@@ -298,6 +299,17 @@ def _from_stream(stream: BinaryIO, name: str, unpacking: Unpacking) -> Source:
     return source
 
 
+def _from_store(path: RemotePath, unpacking: Unpacking) -> tuple[Source, tuple[str, ...]]:
+    fetched = fetch(path, folder_for(unpacking.near))
+    try:
+        source = Source(fetched.spool.readable_path)
+    finally:
+        fetched.spool.close()
+    source.path = path
+    version = f", version {fetched.seen.version}" if fetched.seen.version else ""
+    return source, (f"read {path}: {source.size:,} bytes{version}",)
+
+
 def open_source(path: Path | bytes, unpacking: Unpacking = DEFAULT) -> OpenedSource:
     """Find the file that is to be read as a snapshot, and unpack it. Raises as `open_snapshot`, for no bolt file too.
 
@@ -307,7 +319,8 @@ def open_source(path: Path | bytes, unpacking: Unpacking = DEFAULT) -> OpenedSou
     path = Path("bytes") if isinstance(path, bytes) else path
     notices: tuple[str, ...] = ()
     data_directory: Path | None = None
-    directory = path if content is None and path.is_dir() else None
+    remote = path if isinstance(path, RemotePath) else None
+    directory = path if content is None and remote is None and path.is_dir() else None
     located: Located | None = None
     if directory is not None and not _database_in(directory).is_file():
         located = find_in_directory(directory, unpacking.entry)
@@ -321,6 +334,8 @@ def open_source(path: Path | bytes, unpacking: Unpacking = DEFAULT) -> OpenedSou
         path, notices = in_data_directory(path)
     if content is not None:
         outer = _from_stream(BytesIO(content), "bytes", unpacking)
+    elif remote is not None:
+        outer, notices = _from_store(remote, unpacking)
     else:
         outer = _from_stdin(unpacking) if path == STDIN else Source(path)
     with ExitStack() as undo:
@@ -345,14 +360,14 @@ def open_snapshot(
 ) -> OpenedSnapshot:
     """Open a snapshot file, a `member/snap/db`, an etcd data directory, or what a platform puts around one, read-only.
 
-    `-` is stdin; bytes are the content of a file. `prefixes`: the API servers' `--etcd-prefix`, where they are not to
-    be found from the keys.
+    A URL (`s3://`, `https://`) is read into a file without a name. `-` is stdin; bytes are the content of a file.
+    `prefixes`: the API servers' `--etcd-prefix`, where they are not to be found from the keys.
     Raises InputError when there is nothing to open or something to open it with is missing, FormatError
     when there is no snapshot or it is damaged, OutputError when there is no room to unpack.
     """
     if not isinstance(path, (str, bytes, os.PathLike)):
         raise wrong_type("path", path, "a path, or the bytes of a snapshot")
-    given = path if isinstance(path, bytes) else Path(path)
+    given = path if isinstance(path, bytes) else place_of(path)
     try:
         found = open_source(given, unpacking)
     except Ambiguous as error:
@@ -386,7 +401,13 @@ def _with_revisions(path: Path | bytes, unpacking: Unpacking, error: Ambiguous) 
     """Say of each snapshot that could be meant how far it goes, where looking at them costs little."""
     names = [name for name, _ in error.candidates]
     total = sum(size for _, size in error.candidates)
-    if path == STDIN or len(set(names)) < len(names) or len(names) > _MOST_LOOKED_INTO or total > _MOST_UNPACKED:
+    if (
+        isinstance(path, RemotePath)
+        or path == STDIN
+        or len(set(names)) < len(names)
+        or len(names) > _MOST_LOOKED_INTO
+        or total > _MOST_UNPACKED
+    ):
         return error
     facts = []
     for name in names:

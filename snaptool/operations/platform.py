@@ -17,6 +17,7 @@ from snaptool.containers import Unwrapped
 from snaptool.etcd import RecordChunk, hash_spans
 from snaptool.operations.findings import Finding, finding
 from snaptool.scratch import Restorer
+from snaptool.stores import RemotePath
 from snaptool.text import quoted
 
 _SIGNS: dict[bytes, str] = {
@@ -105,6 +106,13 @@ def platform_next(
     steps = []
     if layers and layers[0].startswith("directory:"):
         return _next_of_folder(platforms, target, target / layers[0].partition(":")[2])
+    if isinstance(target, RemotePath):
+        name = Path(target.name)
+        command = (
+            f"aws s3 cp {quoted(target)} {quoted(name)}" if str(target).startswith("s3:") else "by a link of yours"
+        )
+        steps.append(Step("fetch", (f"fetch {target} where it is restored:", f"  {command}")))
+        target = name
     plain, unpack = _unpacked(target, layers, whole="openshift" in platforms)
     restoring = [platform for platform in platforms if platform in _RESTORES]
     if unpack and not (restoring and all(_takes_as_it_is(platform, layers) for platform in restoring)):

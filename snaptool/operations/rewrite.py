@@ -30,7 +30,7 @@ from snaptool.etcd import (
     RecordChunk,
     Snapshot,
 )
-from snaptool.files import Draft, check_target, require_room
+from snaptool.files import Draft, require_room
 from snaptool.operations.boot import boot_check
 from snaptool.operations.coverage import UnmatchedName, refuse_outside, unmatched_names
 from snaptool.operations.crypto import (
@@ -67,6 +67,7 @@ from snaptool.operations.wrapping import TargetDraft
 from snaptool.operations.written import FileReport, file_report
 from snaptool.providers import Keyring, Kind
 from snaptool.scratch import EtcdBinaries
+from snaptool.stores import check_target
 
 
 class BootCheckFailed(VerificationFailed):

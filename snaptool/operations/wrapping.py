@@ -9,21 +9,23 @@ from dataclasses import replace
 from pathlib import Path
 
 from snaptool.containers import PLAIN, Wrapping, folder_files, read_back, write_wrapped
+from snaptool.errors import InputError
 from snaptool.etcd import Snapshot
-from snaptool.files import Draft
 from snaptool.folder import FolderDraft
 from snaptool.operations.written import Packed, ReadBackFailed
+from snaptool.stores import RemotePath, StoreDraft
 
 _BLOCK = 1 << 20
 
 
-class TargetDraft(Draft):
+class TargetDraft(StoreDraft):
     """A draft of a snapshot that gets its container when it is published. `packed` says what came of it."""
 
     def __init__(self, target: Path, *, force: bool, wrapping: Wrapping = PLAIN) -> None:
+        if wrapping.folder and isinstance(target, RemotePath):
+            raise InputError(f"{target}: a store keeps objects, no directories", hint="choose another --container")
         super().__init__(target, force=force)
         self._wrapping = wrapping
-        self._forced = force
         self.packed: Packed | None = None
 
     def publish(self) -> None:
@@ -38,7 +40,7 @@ class TargetDraft(Draft):
         if self._wrapping.folder:
             self._publish_folder()
             return
-        with Draft(self.target, force=self._forced) as outer:
+        with self.another() as outer:
             write_wrapped(self._wrapping, self._content, self.size, outer)
             outer.sync()
             self.packed = self._compared(outer)
@@ -77,7 +79,7 @@ class TargetDraft(Draft):
         for offset in range(0, self.size, _BLOCK):
             yield self.read(offset, min(_BLOCK, self.size - offset))
 
-    def _compared(self, outer: Draft) -> Packed:
+    def _compared(self, outer: StoreDraft) -> Packed:
         descriptor = os.open(outer.readable_path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             found = read_back(self._wrapping, descriptor, str(self.target))

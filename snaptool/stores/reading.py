@@ -1,0 +1,80 @@
+"""From a store into a private file: one version of one object, resumed where a connection breaks off."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from snaptool.containers import Spool
+from snaptool.errors import StoreError
+from snaptool.files import source_changed
+from snaptool.stores.store import BrokenOff, NoSuchObject, Replaced, Seen, Store, StoreUnreachable, open_store
+from snaptool.stores.sums import Sums
+
+_MOST_FAILURES = 5
+"""In a row, without a byte between them."""
+_PAUSE = 0.2  # seconds, doubled each time
+
+
+class DownloadDiffers(StoreError):
+    """What arrived is not what the store says it keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What was read, and which version of it."""
+
+    spool: Spool
+    seen: Seen
+
+
+def fetch(path: Path, folder: Path) -> Fetched:
+    """Read what a remote path names into a file without a name in `folder`.
+
+    Raises NoSuchObject, NoRoom before the first byte, SourceChanged where it is replaced meanwhile, StoreError.
+    """
+    store = open_store(path)
+    seen = store.look()
+    if seen is None:
+        raise NoSuchObject(
+            f"{path}: nothing is there under this name", hint="check the spelling of the URL", place=str(path)
+        )
+    spool = Spool(folder, seen.size)
+    try:
+        _fill(spool, store, seen, path)
+    except BaseException:
+        spool.close()
+        raise
+    return Fetched(spool, seen)
+
+
+def _fill(spool: Spool, store: Store, seen: Seen, path: Path) -> None:
+    sums, failures = Sums(), 0
+    while spool.size < seen.size:
+        before, why = spool.size, "the connection ended"
+        try:
+            for data in store.read(seen, before):
+                if spool.size + len(data) > seen.size:
+                    raise source_changed(path, f": it has more than {seen.size:,} bytes now")
+                spool.write(data)
+                sums.add(data)
+        except BrokenOff as error:
+            why = str(error)
+        except Replaced as error:
+            raise source_changed(path, ": another version is there now") from error
+        failures = 0 if spool.size > before else failures + 1
+        if failures == _MOST_FAILURES:
+            raise StoreUnreachable(
+                f"{path}: after {spool.size:,} of {seen.size:,} bytes nothing more comes: {why}",
+                hint="check the network, then run the command again",
+                place=str(path),
+            )
+        if spool.size < seen.size:
+            time.sleep(_PAUSE * 2**failures if failures else 0)
+    if sums.fits(seen.checksum) is False:
+        raise DownloadDiffers(
+            f"{path}: what was downloaded is not what the store keeps: their checksums differ",
+            hint="run the command again; if it stays so, something between here and the store alters data",
+            place=str(path),
+        )

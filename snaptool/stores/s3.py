@@ -1,0 +1,222 @@
+"""S3, and stores that speak it, by boto3: credentials, regions and endpoints are found as the cloud's own tools do."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from snaptool.errors import InputError
+from snaptool.stores.location import ObjectAt
+from snaptool.stores.store import BrokenOff, ExtraMissing, Replaced, Seen, StoreRefused, StoreUnreachable
+from snaptool.stores.sums import PART, Sums
+
+try:
+    import boto3
+    from boto3.exceptions import S3UploadFailedError
+    from boto3.s3.transfer import TransferConfig
+    from botocore.config import Config
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        CredentialRetrievalError,
+        HTTPClientError,
+        IncompleteReadError,
+        NoCredentialsError,
+        PartialCredentialsError,
+        ProfileNotFound,
+        ResponseStreamingError,
+        SSOError,
+        TokenRetrievalError,
+    )
+except ImportError as error:
+    raise ExtraMissing("s3:// needs boto3, which is not installed", hint="pip install 'snaptool[aws]'") from error
+
+_BLOCK = 1 << 20
+_LONGEST = 300
+_NO_CREDENTIALS = (
+    NoCredentialsError,
+    PartialCredentialsError,
+    CredentialRetrievalError,
+    TokenRetrievalError,
+    SSOError,
+    ProfileNotFound,
+)
+_UNTRUSTED = {
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "InvalidAccessKeyId",
+    "InvalidToken",
+    "SignatureDoesNotMatch",
+    "TokenRefreshRequired",
+}
+_ELSEWHERE = {"301", "PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
+_CONDITION = {"412", "PreconditionFailed", "ConditionalRequestConflict"}
+
+
+class S3Store:
+    """One object of a bucket."""
+
+    def __init__(self, location: ObjectAt, shown: str) -> None:
+        self._location, self._shown = location, shown
+        self._where: dict[str, Any] = {"Bucket": location.bucket, "Key": location.name}
+        self._client = self._made()
+
+    def _made(self) -> Any:
+        # A store of one's own has no name for every bucket in its DNS.
+        own = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        config = Config(
+            connect_timeout=10,
+            read_timeout=60,
+            retries={"mode": "standard", "max_attempts": 3},
+            s3={"addressing_style": "path"} if own else None,
+        )
+        try:
+            return boto3.session.Session().client("s3", config=config)
+        except (BotoCoreError, ValueError) as error:
+            self._fail(error)
+
+    def look(self) -> Seen | None:
+        """Return size, ETag and checksum of the object, or of the version that the URL names."""
+        version = {} if self._location.version is None else {"VersionId": self._location.version}
+        try:
+            found = self._client.head_object(**self._where, **version, ChecksumMode="ENABLED")
+        except ClientError as error:
+            if _code(error) in {"404", "NoSuchKey", "NotFound"}:
+                return None
+            self._fail(error)
+        except BotoCoreError as error:
+            self._fail(error)
+        return Seen(int(found["ContentLength"]), str(found["ETag"]), _stated(found))
+
+    def read(self, seen: Seen, offset: int) -> Iterator[bytes]:
+        """Yield the object from an offset on, as long as its ETag is the same."""
+        version = {} if self._location.version is None else {"VersionId": self._location.version}
+        try:
+            answer = self._client.get_object(
+                **self._where, **version, IfMatch=seen.version, Range=f"bytes={offset}-{seen.size - 1}"
+            )
+            yield from answer["Body"].iter_chunks(_BLOCK)
+        except ClientError as error:
+            if _code(error) in _CONDITION | {"404", "NoSuchKey", "InvalidRange"}:
+                raise Replaced from error
+            self._fail(error)
+        except (HTTPClientError, ResponseStreamingError, IncompleteReadError, OSError) as error:
+            raise BrokenOff(type(error).__name__) from error
+        except BotoCoreError as error:
+            self._fail(error)
+
+    def create(self, content: Path, sums: Sums, replacing: Seen | None) -> None:  # noqa: ARG002 - S3 sums parts itself
+        """Send a file in parts of 16 MiB, which become an object together, under the condition, or are aborted."""
+        condition = {"IfNoneMatch": "*"} if replacing is None else {"IfMatch": replacing.version}
+        client = self._made()
+
+        def add(params: dict[str, Any], **_: Any) -> None:
+            params.update(condition)
+
+        for call in ("PutObject", "CompleteMultipartUpload"):  # s3transfer takes no condition by itself
+            client.meta.events.register(f"provide-client-params.s3.{call}", add)
+        config = TransferConfig(multipart_threshold=PART, multipart_chunksize=PART, max_concurrency=4)
+        try:
+            client.upload_file(
+                str(content),
+                self._location.bucket,
+                self._location.name,
+                ExtraArgs={"ChecksumAlgorithm": "SHA256"},
+                Config=config,
+            )
+        except S3UploadFailedError as error:
+            cause = error.__context__ if isinstance(error.__context__, ClientError) else None
+            if cause is None:
+                raise StoreRefused(f"{self._shown}: the upload failed", place=self._shown) from error
+            self._refused(cause)
+        except ClientError as error:
+            self._refused(error)
+        except (BotoCoreError, OSError) as error:
+            self._fail(error)
+
+    def _refused(self, error: ClientError) -> NoReturn:
+        if _code(error) in _CONDITION:
+            raise Replaced from error
+        if _status(error) == 501:
+            raise StoreRefused(
+                f"{self._shown}: this store does not know conditional writes, so that something could be replaced",
+                hint="write to a local file, and copy that with the store's own tool",
+                place=self._shown,
+            ) from error
+        self._fail(error)
+
+    def kept(self, sums: Sums) -> bool | None:
+        """Compare the store's checksum with ours; where it has none, read the object back."""
+        seen = self.look()
+        if seen is None or seen.size != sums.size:
+            return False
+        if seen.checksum.startswith("SHA256:"):
+            return seen.checksum == f"SHA256:{sums.uploaded}"
+        back = Sums()
+        with contextlib.suppress(BrokenOff, Replaced):
+            for data in self.read(seen, 0) if seen.size else ():
+                back.add(data)
+            return back.sha256 == sums.sha256
+        return None
+
+    def _fail(self, error: Exception) -> NoReturn:
+        """Raise the named error for what boto3 raised. Messages of the service are cut; nothing sent is in them."""
+        place, code = self._shown, _code(error)
+        if isinstance(error, _NO_CREDENTIALS) or code in _UNTRUSTED:
+            raise StoreRefused(
+                f"{place}: no valid credentials: {_said(error)}",
+                hint="log in as for `aws s3`: environment, AWS_PROFILE, `aws sso login`",
+                place=place,
+            ) from error
+        if code in _ELSEWHERE:
+            raise StoreRefused(
+                f"{place}: the bucket is in another region: {_said(error)}",
+                hint="set AWS_REGION to the region of the bucket",
+                place=place,
+            ) from error
+        if isinstance(error, ClientError):
+            if code == "NoSuchBucket":
+                raise InputError(
+                    f"{place}: there is no such bucket", hint="check the spelling of the URL", code="no_such_object"
+                ) from error
+            if _status(error) >= 500 or code in {"SlowDown", "RequestTimeout"}:
+                raise StoreUnreachable(
+                    f"{place}: the store is not well: {_said(error)}", hint="try again later", place=place
+                ) from error
+            hint = "reading needs s3:GetObject, writing s3:PutObject, for this bucket and name"
+            raise StoreRefused(f"{place}: the store refused: {_said(error)}", hint=hint, place=place) from error
+        if isinstance(error, (HTTPClientError, OSError)) or "Connect" in type(error).__name__:
+            raise StoreUnreachable(
+                f"{place}: the store cannot be reached: {_said(error)}",
+                hint="check the network, AWS_REGION and AWS_ENDPOINT_URL_S3",
+                place=place,
+            ) from error
+        raise StoreRefused(f"{place}: {_said(error)}", hint="check the configuration of AWS", place=place) from error
+
+
+def _stated(found: dict[str, Any]) -> str:
+    """Return the checksum that a store states. Some leave out that it is one of parts; the ETag has their number."""
+    for name in ("SHA256", "CRC32"):
+        if value := str(found.get(f"Checksum{name}", "")):
+            _, dash, count = str(found["ETag"]).strip('"').partition("-")
+            of_parts = dash and "-" not in value and found.get("ChecksumType") != "FULL_OBJECT"
+            return f"{name}:{value}" + (f"-{count}" if of_parts else "")
+    return ""
+
+
+def _code(error: Exception) -> str:
+    return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
+
+
+def _status(error: ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) or 0)
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, ClientError):
+        stated = error.response.get("Error", {})
+        return f"{stated.get('Code', '')} {stated.get('Message', '')}".strip()[:_LONGEST]
+    return (str(error).splitlines() or [type(error).__name__])[0][:_LONGEST]

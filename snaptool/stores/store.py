@@ -1,0 +1,92 @@
+"""The interface of a store, which store a location is in, and how stores fail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from snaptool.errors import InputError, OutputError, StoreError
+from snaptool.stores.location import FileAt, LinkAt, ObjectAt, location_of
+from snaptool.stores.sums import Sums
+
+
+class ExtraMissing(InputError):
+    """A library that a store needs is not installed."""
+
+
+class StoreUnsupported(InputError):
+    """A store that this version cannot read or write."""
+
+
+class NoSuchObject(InputError):
+    """The URL names nothing that is there."""
+
+
+class StoreUnreachable(StoreError):
+    """The store does not answer, or breaks off again and again."""
+
+
+class StoreRefused(StoreError):
+    """The store answers that it will not."""
+
+
+class UploadDiffers(OutputError):
+    """What the store keeps is not what was sent."""
+
+
+class BrokenOff(Exception):  # internal: always caught by `fetch`
+    """A connection ended in the middle. What has arrived is right."""
+
+
+class Replaced(Exception):  # internal: becomes SourceChanged or TargetExists
+    """The condition of a request does not hold: the object is there, or is another version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a store has under a name. `version` is what a condition names it by; `checksum`: `ALGORITHM:BASE64`.
+
+    `size` in bytes.
+    """
+
+    size: int
+    version: str
+    checksum: str = ""
+
+
+class Store(Protocol):
+    """One place in a store."""
+
+    def look(self) -> Seen | None:
+        """Return what is there; None for nothing. Raises StoreError."""
+
+    def read(self, seen: Seen, offset: int) -> Iterator[bytes]:
+        """Yield the bytes of that version from an offset on. Raises BrokenOff, Replaced, StoreError."""
+
+    def create(self, content: Path, sums: Sums, replacing: Seen | None) -> None:
+        """Create it whole from a file, where nothing is, or in place of that version. Raises Replaced, StoreError."""
+
+    def kept(self, sums: Sums) -> bool | None:
+        """Is what the store keeps what was sent? None: the store does not say."""
+
+
+def open_store(path: Path) -> Store:
+    """Return the store for a remote path. Raises ExtraMissing, StoreUnsupported, StoreError."""
+    location = location_of(path)
+    if isinstance(location, ObjectAt) and location.kind == "s3":
+        from snaptool.stores.s3 import S3Store  # noqa: PLC0415 - boto3 takes a fifth of a second
+
+        return S3Store(location, str(path))
+    if isinstance(location, LinkAt):
+        from snaptool.stores.https import HttpsStore  # noqa: PLC0415 - only where it is asked for
+
+        return HttpsStore(location, str(path))
+    tool = {"gs": "gcloud storage cp", "az": "az storage blob download", "sftp": "sftp"}[location.kind]
+    what = "sftp://" if isinstance(location, FileAt) else f"{location.kind}://"
+    raise StoreUnsupported(
+        f"{path}: {what} is not supported; s3:// and https:// are",
+        hint=f"copy it with `{tool}`, or use a link that begins with https://",
+        place=str(path),
+    )

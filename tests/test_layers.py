@@ -54,6 +54,7 @@ ALLOWED = {
     },
     "fleet": {
         *("errors", "text", "signals", "files", "bolt", "containers", "embedded", "etcd", "operations", "providers"),
+        "inputs",
         "scratch",
     },
     "pages": {"text"},

@@ -162,7 +162,7 @@ def audit_command(
     A PATH is a backup, or a folder with all below it; globs take ** for any folders. What belongs to one backup counts
     as one. Exit code 1 when something could not be looked at, else 3 when there are findings, else 0: suited to cron.
     """
-    from snaptool.fleet import Audit, LocalPlace, Store, mark_same, report
+    from snaptool.fleet import Audit, LocalPlace, Store, closed_record, mark_same, report
 
     shown = _Shown(output=output, fail_on=fail_on, configs=configs, terminal=terminal, show_all=show_all, page=page)
     if report_only:
@@ -191,7 +191,10 @@ def audit_command(
         found = _chosen(_find(place, arguments, terminal), newest, per, since, larger_than, shard)
         audit = Audit(found, question, place, kept, jobs=jobs, timeout=timeout, recheck=_recheck(recheck))
         total, done = sum(one.size for one in found), 0
-        records = []
+        records = [closed_record(folder, why, question) for folder, why in place.closed]
+        if output == "jsonl":
+            for record in records:
+                print_json_line(record)
         with terminal.progress() as progress:
 
             def step(size: int) -> None:
@@ -269,7 +272,7 @@ def _find(place: Any, arguments: Sequence[str], terminal: Terminal) -> list[Back
         links += listing.links
     if links:
         terminal.note(f"{links:,} symbolic link{'s were' if links > 1 else ' was'} not followed")
-    if not found:
+    if not found and not place.closed:
         raise InputError(
             f"no backup in {', '.join(arguments)}",
             hint="check the path or the glob; in a shell, put a glob into quotes",

@@ -126,6 +126,16 @@ def blank(backup: Backup, question: Question) -> Record:
     }
 
 
+def closed_record(folder: str, why: str, question: Question) -> Record:
+    """Return the record of a folder that could not be read: it is in no store, and looked at again each time."""
+    now = datetime.now(UTC)
+    nothing = Backup(url=folder, path=Path(folder), entry=None, files=(), size=0, modified=now, version="")
+    record = blank(nothing, question)
+    hint = "let the user of the audit read it, or name what is beside it"
+    fail(record, "failed", "container_directory", f"{folder}: the folder cannot be read: {why}", hint)
+    return record
+
+
 def look(backup: Backup, question: Question, place: Place) -> Record:
     """Look at one backup."""
     began = time.monotonic()

@@ -7,6 +7,7 @@ Source: docs/audit.md; docs/formats/containers.md, "Platforms" and "Gardener".
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -20,6 +21,7 @@ from snaptool.containers.directories import chain_folder
 from snaptool.containers.gardener import ChainFile, choose_chain, parse_name
 from snaptool.errors import InputError
 from snaptool.fleet.names import glob_pattern, is_glob, series_of, time_in
+from snaptool.inputs import why
 from snaptool.text import printable
 
 _KOPS, _KOPS_META, _CONTROL = "etcd.backup.gz", "_etcd_backup.meta", "control"
@@ -77,9 +79,13 @@ class Place(Protocol):
 
 @dataclass(slots=True)
 class LocalPlace:
-    """Files and folders of this machine. `own`: files of the run itself, by device and inode, which are not listed."""
+    """Files and folders of this machine. `own`: files of the run itself, by device and inode, which are not listed.
+
+    `closed`: folders that could not be read, with why: an audit that did not see everything must not look clean.
+    """
 
     own: set[tuple[int, int]] = field(default_factory=set)
+    closed: list[tuple[str, str]] = field(default_factory=list, init=False)
     _links: int = field(default=0, init=False)
 
     def find(self, argument: str) -> Listing:
@@ -120,18 +126,18 @@ class LocalPlace:
                 with os.scandir(here) as found:
                     entries = sorted(found, key=lambda one: one.name)
             except OSError as error:
-                raise InputError(
-                    f"cannot read the directory {here}: {error.strerror}",
-                    hint="check its permissions: an audit that does not see everything must not look clean",
-                    code="container_directory",
-                ) from error
+                self.closed.append((printable(here), why(error)))
+                continue
             for one in entries:
                 if one.is_symlink():
                     self._links += 1
                 elif one.is_dir():
                     waiting.append(one.path)
                 elif one.is_file():
-                    status = one.stat()
+                    try:
+                        status = one.stat()
+                    except FileNotFoundError:
+                        continue  # rotated away, as backups are
                     if (status.st_dev, status.st_ino) not in self.own:
                         yield Path(one.path)
 
@@ -169,7 +175,9 @@ def _listing(found: Iterable[Path], links: int) -> Listing:
         parts += beside
         for path in [*(file for one in taken for file in one.files), *(path for path, _ in beside)]:
             left.pop(path, None)
-    backups += [_backup([path], path) for path in left]
+    for path in left:
+        with contextlib.suppress(FileNotFoundError):  # rotated away meanwhile, as backups are
+            backups.append(_backup([path], path))
     backups.sort(key=lambda one: one.url)
     return Listing(tuple(backups), tuple((printable(path), printable(of)) for path, of in parts), links)
 

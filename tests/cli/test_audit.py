@@ -314,6 +314,27 @@ def test_nothing_to_look_at_is_wrong_usage(snaptool: Snaptool, words: list[str])
     assert snaptool("audit", *words, "--list").code == 2
 
 
+def test_a_folder_that_cannot_be_read_is_said_and_the_others_are_looked_at(
+    snaptool: Snaptool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `lost+found` on a volume. Root reads everything, so that the system's refusal is put in its place."""
+    folder = snaptool.folder / "bucket"
+    (folder / "lost+found").mkdir(parents=True)
+    shutil.copy2(SAMPLES / "aescbc-cluster.db", folder / "a.db")
+    real = os.scandir
+
+    def scandir(path: str) -> Any:
+        if str(path).endswith("lost+found"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr("snaptool.fleet.places.os.scandir", scandir)
+    ran = audit(snaptool, folder, "--config", AESCBC, "-o", "json")
+    monkeypatch.undo()
+    assert {name: one["status"] for name, one in by_name(ran).items()} == {"a.db": "ok", "lost+found": "failed"}
+    assert ran.code == 1
+
+
 def test_a_sample_finds_a_lost_key(snaptool: Snaptool) -> None:
     backup = snaptool.sample("lost-key.db")
     ran = audit(snaptool, backup, "--config", SAMPLES / "lost-key.yaml", "--check", "sample=1", "-o", "json")

@@ -76,7 +76,7 @@ class Getting:
             by = f", opened by {found.outcome.kind} {found.outcome.key_name} of {configs[found.outcome.position[0]]}"
         if found.fault is not None:
             terminal.note("no API server can decode this value: lists of its resource fail while it is the current one")
-        terminal.note(where + (by if value.stored is not found.plaintext else ", in clear"))
+        terminal.note(where + (by if value.stored is not found.plaintext else ", in plaintext"))
         if found.notice:
             terminal.note(found.notice)
         code = exits.DONE if found.fault is None else exits.FINDINGS

@@ -176,10 +176,10 @@ def rewrite_command(
     lost = Undecryptable(undecryptable)
     only_lost = not (decrypt or new_configs)
     if decrypt and new_configs:
-        raise click.UsageError("say either --new-config FILE or --decrypt")
+        raise click.UsageError("exactly one of --new-config FILE and --decrypt can be given")
     if only_lost and not (lost.deletes or undecodable == "delete"):
         raise click.UsageError(
-            "say --new-config FILE or --decrypt; to drop only what is lost: --undecryptable older, or delete"
+            "--new-config FILE or --decrypt is required; to drop only what is lost: --undecryptable older, or delete"
         )
     if rewrap and not new_configs:
         raise click.UsageError("--rewrap wraps keys with the plugin of --new-config; without it none is wrapped")

@@ -83,7 +83,7 @@ class PlaintextNotAllowed(VerificationFailed):
         super().__init__(
             f"encrypted values would become plaintext, so nothing was written: {'; '.join(parts)}",
             hint="add an entry, or put the provider that is to write first; if plaintext is what you want for these, "
-            "say --allow-plaintext",
+            "use --allow-plaintext",
         )
         self.uncovered, self.identity_first = dict(uncovered), dict(identity_first)
 

@@ -48,7 +48,7 @@ def _sentence(reason: Reason, header: Header) -> str:
 
 def _no_provider(header: Header) -> str:
     if header.kind is Kind.IDENTITY:
-        return "it is stored in clear, and the configuration has no identity provider for its resource"
+        return "it is stored in plaintext, and the configuration has no identity provider for its resource"
     if header.kind is None:
         return "it begins like an encrypted value, but names a provider that Kubernetes does not have"
     return f"it is under {_named(header)}, and the configuration has no {header.provider} provider for its resource"
@@ -59,7 +59,7 @@ _UNREADABLE_KMS = "the envelope of {key} is damaged: "
 
 _SENTENCES = {
     Reason.IDENTITY_ENCRYPTED: (
-        "no entry of the configuration covers its resource, so the API server expects it in clear, "
+        "no entry of the configuration covers its resource, so the API server expects it in plaintext, "
         "but it is under {key}"
     ),
     Reason.TOO_SHORT: "it is damaged: too short for any value under {key}",

@@ -196,7 +196,7 @@ def test_a_value_in_default_needs_no_namespace(snaptool: Snaptool) -> None:
     assert ran.code == 0
     assert yaml.safe_load(ran.stdout)["metadata"]["namespace"] == "default"
     assert "looking in namespace default, as kubectl does; -n names another" in ran.stderr
-    assert "in clear" in ran.stderr
+    assert "in plaintext" in ran.stderr
 
 
 def test_a_lost_value_exits_3_and_says_why(snaptool: Snaptool) -> None:

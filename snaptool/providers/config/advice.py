@@ -26,7 +26,7 @@ def config_warnings(config: EncryptionConfig) -> Iterator[str]:
         if index in ambiguous:
             yield f"{path}: two aescbc keys fit one name, and the wrong one may read garbage without an error"
         if Kind.IDENTITY not in kinds:
-            yield f"{path}: there is no identity, so values that are still in clear cannot be read"
+            yield f"{path}: there is no identity, so values that are still in plaintext cannot be read"
         if Kind.KMS_V1 in kinds:
             yield f"{path}: KMS v1 is off by default since Kubernetes 1.29 (feature gate KMSv1)"
         for number, provider in enumerate(entry.providers):
@@ -43,7 +43,7 @@ def config_warnings(config: EncryptionConfig) -> Iterator[str]:
 
 # The number is that of the table of providers in kubernetes/website, tasks/administer-cluster/encrypt-data.
 _WARNED_WRITERS = {
-    Kind.IDENTITY: "identity comes first, so new values are written in clear",
+    Kind.IDENTITY: "identity comes first, so new values are written in plaintext",
     Kind.AESCBC: "aescbc does not notice altered values; secretbox and KMS v2 do",
     Kind.AESGCM: "aesgcm needs a new key every 200,000 writes, its nonces being random; secretbox and KMS v2 do not",
 }

@@ -115,7 +115,10 @@ def _text_of(entries: list[dict[str, Any]], head: str = "") -> str:
 def _said_of_new(problem: ConfigProblem) -> ConfigProblem:
     if problem.code != "kms_name_duplicate":
         return problem
-    message = "a KMS v2 provider can stand in one entry alone: seal all resources anew that it reads, or none of them"
+    message = (
+        "a KMS v2 provider can stand in one entry alone: encrypt all resources that it reads with the new key, or none "
+        "of them"
+    )
     return replace(problem, message=message)
 
 

@@ -155,7 +155,7 @@ def test_plaintext_that_the_configuration_refuses_is_lost(tmp_path: Path) -> Non
         (row,) = listing(opened, None, None, sample_keyring("found-key.yaml"), lost=True)
         assert (row.name, row.reason) == (
             "plain",
-            "it is stored in clear, and the configuration has no identity provider for its resource",
+            "it is stored in plaintext, and the configuration has no identity provider for its resource",
         )
 
 

@@ -29,7 +29,7 @@ def test_every_reason_has_a_sentence_without_gaps(reason: Reason) -> None:
     [
         (Reason.UNKNOWN_KEY_NAME, CBC, "has aescbc keys for it, but none with the name 'key1'"),
         (Reason.UNKNOWN_PREFIX, CBC, "it is under aescbc 'key1', and the configuration has no aescbc provider"),
-        (Reason.UNKNOWN_PREFIX, PLAIN, "stored in clear, and the configuration has no identity provider"),
+        (Reason.UNKNOWN_PREFIX, PLAIN, "stored in plaintext, and the configuration has no identity provider"),
         (Reason.UNKNOWN_PREFIX, Header(None, "k8s:enc:rot13:v1:k"), "names a provider that Kubernetes does not have"),
         (Reason.IDENTITY_ENCRYPTED, CBC, "no entry of the configuration covers its resource"),
         (Reason.CBC_PADDING_BYTES, CBC, "same name, other secret"),

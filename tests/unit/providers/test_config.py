@@ -698,7 +698,7 @@ def test_warnings_say_what_an_accepted_configuration_does() -> None:
 """
     warnings = list(config_warnings(parse_config(text.encode())))
     assert [warning.partition(":")[0] for warning in warnings] == ["resources[0]"] * 2 + ["resources[1]"] * 3
-    for told, warning in zip(("in clear", "KMS v1", "altered", "no identity", "two names"), warnings, strict=True):
+    for told, warning in zip(("in plaintext", "KMS v1", "altered", "no identity", "two names"), warnings, strict=True):
         assert told in warning
     assert not list(
         config_warnings(

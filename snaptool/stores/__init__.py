@@ -2,7 +2,7 @@
 
 A store has four operations: look, read a range of one version, create under a condition, say whether two places are
 one. What is read from one goes into a private file without a name; what is written to one was verified before the
-first byte leaves. Source: spec/clouds.md, B.
+first byte leaves. Source: docs/clouds.md.
 """
 
 from snaptool.stores.location import BadUrl, BlobAt, FileAt, LinkAt, Location, ObjectAt, RemotePath, parse_url, place_of

@@ -1,7 +1,7 @@
 """What a user says: a path, or a URL of an object in a store.
 
 Names are taken as they stand, as the clouds' own command lines take them: nothing is percent-decoded. What is none of
-the schemes is a path. Source: spec/clouds.md, B.1.
+the schemes is a path. Source: docs/clouds.md.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Snapshots in S3, on moto: conditions, checksums, versions, and nothing left of an upload that was broken off.
 
-moto does not judge races and accepts wrong checksums (spec/clouds.md, D); another server would be needed for these.
+moto does not judge races and accepts wrong checksums; another server would be needed for these.
 """
 
 from __future__ import annotations

@@ -30,9 +30,10 @@ from snaptool.providers import GroupResource, Keyring, parse_config
 from snaptool.scratch import EtcdBinaries, find_etcd
 from snaptool.scratch.client import EtcdClient
 from tests.support.cli import states
+from tests.support.kms_snapshots import secret
 from tests.support.peers import peer
 from tests.support.scratch_moments import eventually, left_behind, run_until
-from tests.support.snapshots import NEW_SECRET, config, envelope, seal
+from tests.support.snapshots import NEW_SECRET, config, seal
 
 LEASE = 0x2A
 SECRETS = GroupResource("secrets", "")
@@ -44,7 +45,7 @@ def key(number: int) -> bytes:
 
 
 def plaintext(number: int) -> bytes:
-    return envelope("v1", "Secret", b"content of number %d" % number)
+    return secret(b"secret-%03d" % number, b"content of number %d" % number)
 
 
 def write(client: EtcdClient) -> dict[bytes, bytes]:

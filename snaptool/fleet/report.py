@@ -77,11 +77,11 @@ class Report:
             parts = [f"{unseen:,} could not be read whole"] if unseen else []
             parts += [f"{shallow:,} were not opened value by value"] if shallow else []
             return (
-                f"of {self.total:,} listed backups, {' and '.join(parts)}; {living}. "
+                f"Of {self.total:,} listed backups, {' and '.join(parts)}; {living}. "
                 "So the table does not say that a key may be destroyed"
             )
         return (
-            f"all {self.total:,} listed backups were read whole; {living}. A key that is not in the table "
+            f"All {self.total:,} listed backups were read whole; {living}. A key that is not in the table "
             "is needed by none of these backups"
         )
 

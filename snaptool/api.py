@@ -16,13 +16,14 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from snaptool.arguments import require_bool, require_count, texts, word_of, wrong_type
 from snaptool.embedded import Recovered, Updates, find_embedded, passphrases
 from snaptool.errors import InputError
-from snaptool.inputs import read_input
+from snaptool.inputs import read_input, remembering_inputs
 from snaptool.kube.kinds import as_served, decode_object
 from snaptool.operations import diff as diffing
 from snaptool.operations import export as exporting
@@ -50,6 +51,8 @@ Snapshot: TypeAlias = str | os.PathLike[str] | bytes | OpenedSnapshot
 Configuration: TypeAlias = str | os.PathLike[str] | bytes | EncryptionConfig
 Configurations: TypeAlias = Configuration | Sequence[Configuration] | Keyring
 Note: TypeAlias = Callable[[str], object]
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 _LARGEST_CONFIG = 16 << 20
 _A_CONFIG = "a path, bytes, an EncryptionConfig, a Keyring, or several of the first three"
@@ -367,6 +370,18 @@ def diff(
 # --- writing --------------------------------------------------------------------------------------------------------
 
 
+def _never_writes_what_it_reads(call: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Remember every file that a call reads, so that its target is none of them: configurations and backups too."""
+
+    @wraps(call)
+    def remembering(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with remembering_inputs():
+            return call(*args, **kwargs)
+
+    return remembering
+
+
+@_never_writes_what_it_reads
 def rewrite(
     source: Snapshot,
     target: str | os.PathLike[str] | None,
@@ -488,6 +503,7 @@ def _carried(opened: OpenedSnapshot, configs: Sequence[EncryptionConfig], token:
     return find_embedded(opened.places, token=token, configs=configs, files=carried_files(opened))
 
 
+@_never_writes_what_it_reads
 def repair(
     source: Snapshot,
     target: str | os.PathLike[str],
@@ -504,6 +520,7 @@ def repair(
         return rewriting.repair(opened, place, container=container, force=force, progress=progress)
 
 
+@_never_writes_what_it_reads
 def export(
     snapshot: Snapshot,
     to: str | os.PathLike[str] | Callable[[bytes], object],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -181,3 +182,27 @@ def test_rewrite_without_saying_how_or_with_both_is_refused(tmp_path: Path) -> N
     for words in ({}, {"new_config": NEW, "decrypt": True}):
         with pytest.raises(snaptool.InputError, match="one of new_config and decrypt"):
             snaptool.rewrite(SOURCE, tmp_path / "new.db", config=OLD, **words)  # type: ignore[arg-type]
+
+
+def test_what_a_call_reads_is_never_its_target(tmp_path: Path) -> None:
+    source, old, new, earlier = (
+        Path(shutil.copy(path, tmp_path)) for path in (LOST, LOST_CONFIG, NEW, SAMPLES / "mixed-providers.db")
+    )
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    link = tmp_path / "link.yaml"
+    link.hardlink_to(old)
+    calls: list[Callable[[Path], object]] = [
+        lambda to: snaptool.rewrite(source, to, config=old, new_config=new, undecryptable="keep", force=True),
+        lambda to: snaptool.rewrite(
+            source, to, config=[old], new_config=new, undecryptable="older", older_from=[earlier], force=True
+        ),
+        lambda to: snaptool.export(source, to, namespaces="shop", config=old, undecryptable="skip", force=True),
+        lambda to: snaptool.repair(source, to, force=True),
+    ]
+    refused = [(0, old), (0, new), (0, link), (0, source), (1, earlier), (2, old), (2, link), (3, source)]
+    for number, target in refused:
+        with pytest.raises(snaptool.InputError, match="same file"):
+            calls[number](target)
+    assert {path: path.read_bytes() for path in before} == before
+    # Another call does not read it, and may replace it.
+    assert snaptool.repair(source, earlier, force=True).verified

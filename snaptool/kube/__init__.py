@@ -32,7 +32,16 @@ from snaptool.kube.objects import (
     usual_type,
 )
 from snaptool.kube.prefixes import Judgement, OutsidePrefix, PrefixEvidence, prefix_text
-from snaptool.kube.undecodable import ANY_TYPE, ExpectedType, Fault, expected_type, fault, is_object_of, shows_right_key
+from snaptool.kube.undecodable import (
+    ANY_TYPE,
+    ExpectedType,
+    Fault,
+    expected_type,
+    fault,
+    is_object_of,
+    may_be_ciphertext,
+    shows_right_key,
+)
 
 __all__ = [
     "ANY_TYPE",
@@ -64,6 +73,7 @@ __all__ = [
     "is_object_of",
     "is_plural_of",
     "key_prefixes",
+    "may_be_ciphertext",
     "misnamed",
     "normal_prefix",
     "parse_key",

@@ -138,6 +138,15 @@ def shows_right_key(plaintext: bytes) -> bool:
 _SHORTEST_JSON = 8
 
 
+def may_be_ciphertext(value: bytes) -> bool:
+    """Could a value that is no object be ciphertext that lost its header? Only a key says whether it is."""
+    return len(value) >= _SHORTEST_CIPHERTEXT and not _is_text(value)
+
+
+_SHORTEST_CIPHERTEXT = 28
+"""AES-GCM's nonce and tag."""
+
+
 @lru_cache(maxsize=1024)
 def _type_fault(api_version: str, kind: str, expected: ExpectedType) -> Fault | None:
     if not api_version or not kind:

@@ -29,8 +29,10 @@ from snaptool.errors import VerificationFailed
 from snaptool.etcd import (
     RecordChunk,
     Snapshot,
+    decode_key_value,
 )
 from snaptool.files import Draft, require_room
+from snaptool.kube import Fault, may_be_ciphertext
 from snaptool.operations.boot import boot_check
 from snaptool.operations.coverage import UnmatchedName, refuse_outside, unmatched_names
 from snaptool.operations.crypto import (
@@ -68,6 +70,7 @@ from snaptool.operations.written import FileReport, file_report
 from snaptool.providers import Keyring, Kind
 from snaptool.scratch import EtcdBinaries
 from snaptool.stores import check_target
+from snaptool.text import printable
 
 
 class BootCheckFailed(VerificationFailed):
@@ -157,6 +160,19 @@ class RewriteReport:
         return tuple(value for value in self.undecodable if not value.outcome.headless)
 
 
+class MayBeCiphertext(VerificationFailed):
+    """Values would be deleted as undecodable that a key may still open: what they look like, and no key was given."""
+
+    def __init__(self, values: Sequence[LostValue]) -> None:
+        count = "1 value" if len(values) == 1 else f"{len(values):,} values"
+        super().__init__(
+            f"{count} would be deleted, and may be ciphertext that lost its header, which a key opens; nothing was "
+            f"written; the first: {printable(values[0].key)}",
+            hint="give the configurations that the cluster had with --config; what none of their keys opens is then "
+            "deleted. Without any key, --undecodable keep leaves these values as they are",
+        )
+
+
 class Engine(Protocol):
     """How a snapshot is written anew, once it is known what opens and what does not."""
 
@@ -204,9 +220,10 @@ def rewrite(
     `container`: what goes around the new file, one of `snaptool.containers.CHOICES`; `auto` goes by the target's name.
 
     The report says `stopped` when values are lost and the request says stop; then nothing was written. Raises
-    OutsidePrefixes, PlaintextNotAllowed, InputError for a target that may not be written, WrongTrailer, CorruptPage and
-    the other FormatErrors for a damaged source, OutputError when the disk fails, ReadBackFailed when the written file
-    is not as it should be, BootCheckFailed when etcd finds that, ScratchError when etcd does not do its work.
+    OutsidePrefixes, PlaintextNotAllowed, MayBeCiphertext, InputError for a target that may not be written,
+    WrongTrailer, CorruptPage and the other FormatErrors for a damaged source, OutputError when the disk fails,
+    ReadBackFailed when the written file is not as it should be, BootCheckFailed when etcd finds that, ScratchError when
+    etcd does not do its work.
     """
     started = time.monotonic()
     if target is not None:
@@ -243,6 +260,7 @@ def rewrite(
         if request.reading is not None:
             wanted = older_wanted((*swept.lost, *swept.undecodable))
             older = find_older(snapshot, request.reading, wanted, request.earlier)
+        _refuse_deleting_ciphertext(snapshot, swept, request)
         plan = engine.decide(snapshot, swept, labels, workshop, request, older)
         report = RewriteReport(
             source=file_report(opened.path, opened.source.size, digests.file_sha256(), snapshot, notes.sums),
@@ -329,6 +347,20 @@ def _carried(opened: OpenedSnapshot) -> Carried:
         auth_enabled=opened.snapshot.auth_enabled,
         key_secrets=len(live_secrets(opened.places.live())),
     )
+
+
+def _refuse_deleting_ciphertext(snapshot: Snapshot, swept: Sweep, request: RewriteRequest) -> None:
+    """Without any key nobody knows whether bytes that are no object are ciphertext. Raises MayBeCiphertext."""
+    if request.undecodable is not Undecodable.DELETE or (request.reading and request.reading.key_names()):
+        return
+    broken = (value for value in swept.undecodable if value.outcome.fault is Fault.NO_OBJECT)
+    unclear = []
+    for value in broken:
+        message = decode_key_value(snapshot.stored_value(snapshot.record(value.record)))
+        if may_be_ciphertext(message.value):
+            unclear.append(value)
+    if unclear:
+        raise MayBeCiphertext(unclear)
 
 
 def _boot(draft: Draft, binaries: EtcdBinaries) -> None:

@@ -274,7 +274,10 @@ def _undecodable(swept: Sweep, *, live_only: bool) -> Iterator[Finding]:
     for (fault, live, sentence), values in by_fault.items():
         remedy = "`snaptool rewrite` writes the object under the new key"
         if fault is not Fault.HEADLESS:
-            remedy = (
+            keys = ""
+            if fault is Fault.NO_OBJECT:
+                keys = "if it is ciphertext that lost its header, a --config with its key opens it; else "
+            remedy = keys + (
                 "overwrite or delete the object through etcd, or restore it from another backup; "
                 f"`snaptool rewrite --undecodable delete` drops all {broken:,} undecodable values"
             )

@@ -257,6 +257,34 @@ def test_what_equals_the_source_is_right_whatever_it_looks_like(
     assert snaptool("rewrite", target, back, *words, makes=[back]).code == 0
 
 
+@pytest.mark.parametrize("words", [(), ("--new-config",)])
+def test_what_may_be_ciphertext_is_not_deleted_while_no_key_was_given(
+    snaptool: Snaptool, old: Path, new: Path, words: tuple[str, ...]
+) -> None:
+    headless = seal(SOUND, bytes(16)).removeprefix(b"k8s:enc:aescbc:v1:key1:")
+    source = write_history(snaptool.folder / "headless.db", [(HEAD + b"one", SOUND), (HEAD + b"two", headless)])
+    target = snaptool.folder / "target.db"
+    how = (*words, new) if words else ()
+    refused = snaptool("rewrite", source, target, *how, "--undecodable", "delete", "-o", "json")
+    assert refused.code == 3
+    assert refused.json["error"]["code"] == "may_be_ciphertext"
+    assert "1 value would be deleted" in refused.stderr
+    assert "--config" in snaptool("verify", source).stdout
+    # The advice, followed, saves the object.
+    ran = snaptool("rewrite", source, target, *how, "--undecodable", "delete", "--config", old, makes=[target])
+    assert ran.code == 0
+    assert "mended" in ran.stdout
+    assert set(values(target)) == {HEAD + b"one", HEAD + b"two"}
+
+
+def test_text_that_is_no_object_is_deleted_without_any_key(snaptool: Snaptool) -> None:
+    text = b"some text that nobody took for a Secret, longer than any tag"
+    source = write_history(snaptool.folder / "text.db", [(HEAD + b"one", SOUND), (HEAD + b"two", text)])
+    target = snaptool.folder / "target.db"
+    assert snaptool("rewrite", source, target, "--undecodable", "delete", makes=[target]).code == 0
+    assert values(target)[HEAD + b"two"] != [text]
+
+
 # --- list and get ---------------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,15 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from snaptool.errors import InputError, VerificationFailed
-from snaptool.kube import Misnamed, OutsidePrefix, canonical_name, covers, prefix_text, unmatched
+from snaptool.kube import (
+    RESOURCE_TYPES,
+    Misnamed,
+    OutsidePrefix,
+    canonical_name,
+    covers,
+    prefix_text,
+    unmatched,
+)
 from snaptool.operations.findings import Finding, Severity
 from snaptool.operations.labels import Resource
 from snaptool.operations.opening import OpenedSnapshot
@@ -146,8 +154,23 @@ def _stray(stray: tuple[bytes, int]) -> str:
     return f"{stray[0].decode(errors='backslashreplace') or 'keys elsewhere'} ({stray[1]:,})"
 
 
+def _prefix_above(place: bytes) -> str:
+    """Guess the prefix of what lies under `place`: what stands before the name of a resource, else the first part.
+
+    With a shorter prefix than its own, a resource is one that nobody knows, and its values stay as they are.
+    """
+    segments = place.decode(errors="surrogateescape").strip("/").split("/")
+    at = next((at for at, name in enumerate(segments) if name in _RESOURCES), 1)
+    return "/" + "/".join(segments[:at]) if at else ""
+
+
+_RESOURCES = frozenset(known.path.partition("/")[0] for known in RESOURCE_TYPES if "." not in known.path)
+
+
 def _advice(facts: PrefixFacts) -> str:
-    tops = ("/" + place.split(b"/")[1].decode(errors="backslashreplace") for place, _ in facts.strays if b"/" in place)
-    every = dict.fromkeys([*facts.taken, *(one.prefix for one in facts.outside), *tops])
+    strays = (_prefix_above(place) for place, _ in facts.strays if place.startswith(b"/"))
+    every = dict.fromkeys([*facts.taken, *(one.prefix for one in facts.outside), *strays])
+    if not every:
+        return "no API server reads keys that do not begin with a slash: they are another program's, or were damaged"
     options = " ".join(f"--etcd-prefix {prefix_text(prefix)}" for prefix in [*every][:_NAMED])
     return f"if API servers use them, say all prefixes: {options}"

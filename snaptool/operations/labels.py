@@ -167,7 +167,7 @@ class Labels:
         numbers = np.zeros(len(chunk.key_pos), dtype=np.int64)
         undecided = np.ones(len(numbers), dtype=np.bool_)
         for prefix in self.prefixes:
-            head = prefix.encode() + b"/"
+            head = prefix.encode(errors="surrogateescape") + b"/"
             (rows,) = np.nonzero(undecided & starts_with(chunk.buffer, chunk.key_pos, chunk.key_len, head))
             undecided[rows] = False
             numbers[rows] = self._below(chunk.buffer, chunk.key_pos[rows], chunk.key_len[rows], head)

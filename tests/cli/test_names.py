@@ -40,6 +40,42 @@ def stored(path: Path) -> dict[bytes, bytes]:
 # --- prefixes -------------------------------------------------------------------------------------------------------
 
 
+def test_the_advice_about_prefixes_when_followed_leaves_no_secret_in_plaintext(
+    snaptool: Snaptool, target: Path
+) -> None:
+    """Nothing under them is an object, so that they are no evidence of a prefix; the advice has it all the same."""
+    new = snaptool.write("new.yaml", config("secretbox"))
+    content = {f"{prefix}/secrets/shop/a".encode(): SECRET[:-6] for prefix in ("/x/y", "/a" + "/b" * 18)}
+    source = snapshot(snaptool, content)
+    refused = snaptool("rewrite", source, target, "--new-config", new)
+    assert refused.code == 3
+    options = refused.stderr.partition("say all prefixes: ")[2].split()
+    assert options == ["--etcd-prefix", "/a" + "/b" * 18, "--etcd-prefix", "/x/y"]
+    ran = snaptool("rewrite", source, target, "--new-config", new, *options, makes=[target])
+    assert ran.code == 0
+    assert all(value.startswith(b"k8s:enc:secretbox:") for value in stored(target).values())
+
+
+def test_keys_without_a_slash_are_under_no_prefix_that_could_be_given(snaptool: Snaptool, target: Path) -> None:
+    source = snapshot(snaptool, {b"registry/secrets/shop/a": SECRET})
+    refused = snaptool("rewrite", source, target, "--new-config", snaptool.write("new.yaml", config("secretbox")))
+    assert refused.code == 3
+    assert "--etcd-prefix" not in refused.stderr
+    assert "do not begin with a slash" in refused.stderr
+
+
+@pytest.mark.parametrize("prefix", [b"/\xff\xfe", b"/a b", b"/x\x1b[31m"])
+def test_prefixes_of_any_bytes(snaptool: Snaptool, target: Path, prefix: bytes) -> None:
+    content = {prefix + b"/secrets/shop/a": SECRET, prefix + b"/namespaces/shop": NAMESPACE}
+    source, new = snapshot(snaptool, content), snaptool.write("new.yaml", config("secretbox"))
+    ran = snaptool("rewrite", source, target, "--new-config", new, makes=[target])
+    assert ran.code == 0
+    assert stored(target)[prefix + b"/secrets/shop/a"].startswith(b"k8s:enc:secretbox:")
+    for command in ("inspect", "verify", "list", "export"):
+        words = ("-A",) if command == "export" else ("-o", "json")
+        assert snaptool(command, target, "--config", new, *words, shows_secrets=True).code == 0, command
+
+
 @pytest.mark.parametrize("name", ["garden.db", "garden-clear.db"])
 def test_two_prefixes_are_found_shown_and_encrypted_together(snaptool: Snaptool, target: Path, name: str) -> None:
     case = CASES / "two-prefixes"

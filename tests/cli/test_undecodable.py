@@ -264,7 +264,7 @@ def test_what_may_be_ciphertext_is_not_deleted_while_no_key_was_given(
     headless = seal(SOUND, bytes(16)).removeprefix(b"k8s:enc:aescbc:v1:key1:")
     source = write_history(snaptool.folder / "headless.db", [(HEAD + b"one", SOUND), (HEAD + b"two", headless)])
     target = snaptool.folder / "target.db"
-    how = (*words, new) if words else ()
+    how: tuple[str | Path, ...] = (*words, new) if words else ()
     refused = snaptool("rewrite", source, target, *how, "--undecodable", "delete", "-o", "json")
     assert refused.code == 3
     assert refused.json["error"]["code"] == "may_be_ciphertext"

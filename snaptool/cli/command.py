@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import shlex
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 import click
@@ -79,7 +79,7 @@ def missed(ctx: click.Context, group: click.Group, arguments: Sequence[str]) -> 
     """Make the error for arguments whose first word is no command of a group."""
     word, known = arguments[0], group.list_commands(ctx)
     named = next((other for other in arguments[1:] if other in known), None)
-    if named is not None and Path(word).exists():
+    if named is not None and os.access(word, os.F_OK):
         return NoSuchCommand(f"the command comes first: `{ctx.command_path} {named} {word} …`", ctx)
     hint = did_you_mean(word, known) or f"`{ctx.command_path} --help` lists the commands"
     return NoSuchCommand(f"no command is called {word!r}; {hint}", ctx)
@@ -121,9 +121,9 @@ def misplaced(cli: click.Group, arguments: Sequence[str]) -> str:
         given, _, _ = command.make_parser(click.Context(command)).parse_args(args=words[1:])
         places = [parameter for parameter in command.params if isinstance(parameter, click.Argument)]
         values = [value for parameter in places for value in _flat(given.get(parameter.name or ""))]
-        if len(values) < 2 or Path(values[0]).exists():
+        if len(values) < 2 or os.access(values[0], os.F_OK):
             return ""
-        found = next((value for value in values[1:] if Path(value).exists()), None)
+        found = next((value for value in values[1:] if os.access(value, os.F_OK)), None)
         if found is not None:
             rest = " ".join(shlex.quote(word) for word in words[1:] if word != found)
             return f"{places[0].metavar or 'SNAPSHOT'} comes first: `snaptool {words[0]} {quoted(found)} {rest}`"

@@ -128,7 +128,7 @@ def _check_targets(targets: Sequence[Path | None], keep: str | None, *, force: b
     if len({path.resolve() for path in paths}) < len(paths):
         raise InputError("--file and --final name the same file", hint="name two files")
     for path in paths:
-        if keep not in {None, "-"} and path.exists() and path.samefile(str(keep)):
+        if keep not in {None, "-"} and os.access(path, os.F_OK) and path.samefile(str(keep)):
             raise InputError(
                 f"{path} is the old configuration", hint="name another file; what is read is never written"
             )

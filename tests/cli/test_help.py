@@ -188,3 +188,10 @@ def test_quiet_is_quiet(snaptool: Snaptool) -> None:
     stopped = snaptool("rewrite", lost, "none.db", "-q", "-c", partial, "--new-config", new)
     assert stopped.code == 3
     assert "nothing was written" in stopped.stdout
+
+
+def test_a_source_that_cannot_be_looked_at_is_an_error_like_others(snaptool: Snaptool) -> None:
+    """Looking for what was meant must not fail where the command did."""
+    ran = snaptool("rewrite", snaptool.folder / ("n" * 300), snaptool.folder / "new.db", "--decrypt")
+    assert ran.code == 2
+    assert "File name too long" in ran.stderr

@@ -7,18 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from snaptool.containers import Spool
-from snaptool.errors import StoreError
 from snaptool.files import source_changed
-from snaptool.stores.store import BrokenOff, NoSuchObject, Replaced, Seen, Store, StoreUnreachable, open_store
+from snaptool.stores.store import (
+    BrokenOff,
+    DownloadDiffers,
+    NoSuchObject,
+    Replaced,
+    Seen,
+    Store,
+    StoreUnreachable,
+    open_store,
+)
 from snaptool.stores.sums import Sums
 
 _MOST_FAILURES = 5
 """In a row, without a byte between them."""
 _PAUSE = 0.2  # seconds, doubled each time
-
-
-class DownloadDiffers(StoreError):
-    """What arrived is not what the store says it keeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +77,4 @@ def _fill(spool: Spool, store: Store, seen: Seen, path: Path) -> None:
         if spool.size < seen.size:
             time.sleep(_PAUSE * 2**failures if failures else 0)
     if sums.fits(seen.checksum) is False:
-        raise DownloadDiffers(
-            f"{path}: what was downloaded is not what the store keeps: their checksums differ",
-            hint="run the command again; if it stays so, something between here and the store alters data",
-            place=str(path),
-        )
+        raise DownloadDiffers(str(path))

@@ -10,7 +10,15 @@ from typing import Any, NoReturn
 
 from snaptool.errors import InputError
 from snaptool.stores.location import ObjectAt
-from snaptool.stores.store import BrokenOff, ExtraMissing, Replaced, Seen, StoreRefused, StoreUnreachable
+from snaptool.stores.store import (
+    BrokenOff,
+    DownloadDiffers,
+    ExtraMissing,
+    Replaced,
+    Seen,
+    StoreRefused,
+    StoreUnreachable,
+)
 from snaptool.stores.sums import PART, Sums
 
 try:
@@ -22,6 +30,7 @@ try:
         BotoCoreError,
         ClientError,
         CredentialRetrievalError,
+        FlexibleChecksumError,
         HTTPClientError,
         IncompleteReadError,
         NoCredentialsError,
@@ -103,6 +112,8 @@ class S3Store:
             if _code(error) in _CONDITION | {"404", "NoSuchKey", "InvalidRange"}:
                 raise Replaced from error
             self._fail(error)
+        except FlexibleChecksumError as error:  # boto3 compares by itself where a range is the whole
+            raise DownloadDiffers(self._shown) from error
         except (HTTPClientError, ResponseStreamingError, IncompleteReadError, OSError) as error:
             raise BrokenOff(type(error).__name__) from error
         except BotoCoreError as error:
@@ -156,7 +167,7 @@ class S3Store:
         if seen.checksum.startswith("SHA256:"):
             return seen.checksum == f"SHA256:{sums.uploaded}"
         back = Sums()
-        with contextlib.suppress(BrokenOff, Replaced):
+        with contextlib.suppress(BrokenOff, Replaced, DownloadDiffers):
             for data in self.read(seen, 0) if seen.size else ():
                 back.add(data)
             return back.sha256 == sums.sha256

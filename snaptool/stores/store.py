@@ -32,6 +32,17 @@ class StoreRefused(StoreError):
     """The store answers that it will not."""
 
 
+class DownloadDiffers(StoreError):
+    """What arrived is not what the store says it keeps."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__(
+            f"{place}: what was downloaded is not what the store keeps: their checksums differ",
+            hint="run the command again; if it stays so, something between here and the store alters data",
+            place=place,
+        )
+
+
 class UploadDiffers(OutputError):
     """What the store keeps is not what was sent."""
 

@@ -157,10 +157,10 @@ with StoreDraft(place_of(sys.argv[1]), force=False) as draft:
 
 
 class Relay:
-    """Passes connections on, and holds all of them back once so many bytes went to the server."""
+    """Passes connections on: holds all of them back once so many bytes went to the server; alters what comes back."""
 
-    def __init__(self, port: int, hold_after: int) -> None:
-        self._to, self._left = port, hold_after
+    def __init__(self, port: int, hold_after: int = 1 << 40, alter: tuple[bytes, bytes] = (b"", b"")) -> None:
+        self._to, self._left, self._alter = port, hold_after, alter
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self.held, self.go_on = threading.Event(), threading.Event()
@@ -189,7 +189,7 @@ class Relay:
                 if self._left < 0 and not self.go_on.is_set():
                     self.held.set()
                     self.go_on.wait()
-                sink.sendall(data)
+                sink.sendall(data if counted else data.replace(*self._alter))
             sink.shutdown(socket.SHUT_WR)
         except OSError:
             return
@@ -211,6 +211,20 @@ def relay(moto_port: int) -> Iterator[Relay]:
     made = Relay(moto_port, 18 << 20)
     yield made
     made.close()
+
+
+def test_b6_a_download_that_was_altered_on_the_way_is_refused(
+    snaptool: Snaptool, s3: Any, bucket: str, moto_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3.put_object(Bucket=bucket, Key="a.db", Body=SAMPLE.read_bytes(), ChecksumAlgorithm="SHA256")
+    between = Relay(moto_port, alter=(b"k8s:enc:aescbc:v1:key1", b"k8s:enc:aescbc:v1:key2"))
+    try:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{between.port}")
+        ran = snaptool("inspect", f"s3://{bucket}/a.db", "-o", "json")
+    finally:
+        between.close()
+    assert ran.code == 5, ran.text
+    assert ran.json["error"]["code"] == "download_differs"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -79,6 +79,7 @@ class _Group(click.Group):
 
 @click.group(
     cls=_Group,
+    subcommand_metavar="COMMAND [ARGUMENTS]",
     epilog=exits.epilog(),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )

@@ -123,8 +123,8 @@ def test_arguments_in_the_wrong_order_are_recognised(snaptool: Snaptool) -> None
         (["list", "secrets", source], f"SNAPSHOT comes first: `snaptool list {source} secrets`"),
         (["history", "secret/smtp", source], f"SNAPSHOT comes first: `snaptool history {source} secret/smtp`"),
         (
-            ["rewrite", "new.db", source, "--decrypt"],
-            f"SOURCE comes first: `snaptool rewrite {source} new.db --decrypt`",
+            ["rewrite", "new.db", source, "--decrypt", "--jobs", "2"],
+            f"SOURCE comes first: `snaptool rewrite {source} new.db --decrypt --jobs 2`",
         ),
         (["repair", "new.db", source], f"SOURCE comes first: `snaptool repair {source} new.db`"),
     ]

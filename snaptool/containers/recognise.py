@@ -170,7 +170,7 @@ _CONFIG_ADVICE = "give the snapshot as SNAPSHOT and this file with --config"
 _OTHERS: tuple[tuple[bytes, str, str], ...] = (
     (
         rb"(?:.{0,2000}[\n{,])?\s*\"?kind\"?\s*:\s*\"?Encryption(?:Configuration|Config)\b",
-        "it is a configuration (EncryptionConfiguration), in YAML or JSON",
+        "it is an EncryptionConfiguration, a configuration in YAML or JSON",
         _CONFIG_ADVICE,
     ),
     (

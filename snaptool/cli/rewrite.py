@@ -405,6 +405,10 @@ def _finish(
         print_json(document(result, steps))
     elif result.stopped or not terminal.quiet:
         _print(result, steps, again or Again(), verbose=terminal.verbose)
+    else:
+        for one in result.unmatched:
+            if one.misnamed:  # what is configured stays plaintext for it: never in silence
+                echo(f"snaptool: new configuration: {one.problem}", err=True)
     if result.source_problem and result.target is not None:
         terminal.note(f"of the source, {result.source_problem}: its records were copied as they are, and the")
         terminal.note("  SHA-256 of the new file says nothing about whether they are the ones that were saved")

@@ -475,9 +475,11 @@ def test_a_directory_that_no_export_made_is_never_replaced(snaptool: Snaptool) -
     assert export_tree(snaptool, source, "-n", "shop")[0] == 2
     assert export_tree(snaptool, source, "configmaps", "-n", "shop", "--cluster", "none", "--force")[0] == 0
     assert tree_of(out) == [path for path in before if "configmap" in path]
-    (out / "mine.txt").write_text("mine")
-    assert export_tree(snaptool, source, "-n", "shop", "--force")[0] == 2
-    assert (out / "mine.txt").read_text() == "mine"
+    for name in ("mine.txt", "3-namespaces/shop/kustomization.yaml"):
+        (out / name).write_text("mine")
+        assert export_tree(snaptool, source, "-n", "shop", "--force")[0] == 2
+        assert (out / name).read_text() == "mine"
+        (out / name).unlink()
     assert [path.name for path in snaptool.folder.iterdir() if path.name.startswith(".")] == []
 
 

@@ -315,3 +315,10 @@ def test_a_resource_that_two_files_name_is_refused(
     assert f"both name {said}:" in ran.stderr
     assert str(one) in ran.stderr
     assert str(other) in ran.stderr
+
+
+def test_a_misnamed_resource_is_said_however_quiet(snaptool: Snaptool, target: Path) -> None:
+    source, new = snapshot(snaptool, OURS), snaptool.write("new.yaml", config("secretbox", resources="secret"))
+    ran = snaptool("rewrite", source, target, "--new-config", new, "-q", makes=[target])
+    assert (ran.code, ran.stdout) == (0, "")
+    assert "did you mean secrets?" in ran.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from re import compile as pattern
 from typing import Protocol
 
 from snaptool.folder import FolderDraft
@@ -122,7 +123,10 @@ def is_an_export(target: Path) -> bool:
     """Say whether a directory holds what an export writes and nothing else, so that another may replace it."""
     for path in target.rglob("*"):
         inside = path.relative_to(target).parts
-        file = path.suffix in ENDINGS.values() and path.is_file()
+        file = path.suffix in ENDINGS.values() and _NUMBERED.match(path.name) and path.is_file()
         if path.is_symlink() or inside[0] not in FOLDERS or not (path.is_dir() or file):
             return False
     return True
+
+
+_NUMBERED = pattern(r"[0-9]{2,}-[^.]")  # as kube.export.place names every file

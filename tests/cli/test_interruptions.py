@@ -336,7 +336,7 @@ def test_source_without_permission_is_named(driver: Driver) -> None:
     driver.source.chmod(0)
     ended = driver.run(before=give_up_rights)
     assert ended.code == 2
-    assert f"'{driver.source}' is not readable" in ended.stderr
+    assert f"cannot read {driver.source}: Permission denied" in ended.stderr
     assert driver.left() == []
 
 

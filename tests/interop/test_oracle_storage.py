@@ -48,7 +48,9 @@ def rewritten(
     reading, writing = (
         Keyring([parse_config(text.encode())] if text else [], plausible=plausible) for text in (old, new)
     )
-    request = RewriteRequest(reading=reading, writing=writing, decrypt=not new, undecryptable=undecryptable)
+    request = RewriteRequest(
+        reading=reading, writing=writing, decrypt=not new, undecryptable=undecryptable, allow_plaintext=True
+    )
     with open_snapshot(SAMPLES / f"{sample}.db") as opened:
         return rewrite(opened, target, request)
 

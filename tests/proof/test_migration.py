@@ -61,7 +61,8 @@ def migrate(
         old_config.write_text(old)
         new_config.write_text(new)
         target = tmp_path / f"{name}.db"
-        ran = snaptool("rewrite", source, target, "--config", old_config, "--new-config", new_config)
+        words = [] if prefix else ["--allow-plaintext"]
+        ran = snaptool("rewrite", source, target, "--config", old_config, "--new-config", new_config, *words)
         assert ran.code == 0, ran
         with programs.boot(target) as etcd:
             with programs.serve(etcd, new) as server:

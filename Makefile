@@ -7,7 +7,7 @@ RECORDS ?= 200000
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint property soak proof bench samples docs build kinds clouds peers oracles apiserver clean
+.PHONY: help setup demo test check lint property soak proof bench samples docs man build kinds clouds peers oracles apiserver clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ samples: setup ## make the sample snapshots anew with a real etcd
 
 docs: setup ## write docs/cli.md from the help of every command
 	$(BIN)/python -m tests.docs
+
+man: setup ## man pages of every command, into build/man
+	$(BIN)/python -m tests.man
 
 build: setup ## the wheel, into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

@@ -184,7 +184,7 @@ def verify(
     """Check a snapshot from its pages to its values. What is wrong is in the result; damage does not raise.
 
     `live_only`: leave out what concerns older revisions alone. Raises InputError, KeyServiceError, and FormatError for
-    what is no snapshot at all.
+    what is not a snapshot at all.
     """
     require_bool(live_only=live_only)
     require_count(jobs=jobs)

@@ -1,7 +1,7 @@
 """What callers of the library pass, checked at its door: words of enumerations, and types.
 
 A wrong type is a `TypeError` of ours and a wrong word a `ValueError` of ours; both say what is wanted. Without that,
-a word that is no member of an enumeration compares unequal to every member, and acts as whatever comes last.
+a word that is not a member of an enumeration compares unequal to every member, and acts as whatever comes last.
 """
 
 from __future__ import annotations

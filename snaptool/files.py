@@ -473,7 +473,7 @@ def release_memory(mapped: mmap.mmap) -> None:
 def check_target(target: Path, *, force: bool, source: Source | None = None) -> None:
     """Refuse a target that may not be written, before any work: the one rule for every file that a run makes.
 
-    Never, `force` or not: what the run reads or belongs to it, and what is no regular file. Without `force`: what is
+    Never, `force` or not: what the run reads or belongs to it, and what is not a regular file. Without `force`: what is
     there. Further a name that is too long, and a directory that is not there, closed, or not writable. Raises
     InputError and its leaves; OutputError for a directory in which nothing can be written.
     """

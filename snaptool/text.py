@@ -19,7 +19,7 @@ import unicodedata
 def printable(text: str | bytes | os.PathLike[str]) -> str:
     r"""Return `text` as one line that no terminal obeys: `\x1b`, `\n`, `\u202e` for what is not printable.
 
-    Bytes are read as UTF-8; bytes that are no UTF-8 (in file names too) are shown as `\xff`. Applying it twice changes
+    Bytes are read as UTF-8; bytes that are not UTF-8 (in file names too) are shown as `\xff`. Applying it twice changes
     nothing more.
     """
     shown = _decoded(text)
@@ -61,7 +61,7 @@ def _decoded(text: str | bytes | os.PathLike[str]) -> str:
 def _escaped(char: str) -> str:
     if char.isprintable():
         return char
-    if "\udc80" <= char <= "\udcff":  # a byte that is no UTF-8: PEP 383
+    if "\udc80" <= char <= "\udcff":  # a byte that is not UTF-8: PEP 383
         return f"\\x{ord(char) - 0xDC00:02x}"
     return char.encode("unicode_escape").decode()
 

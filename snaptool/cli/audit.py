@@ -185,7 +185,7 @@ def audit_command(
         return _print_list(found, output)
     with Store(store) as kept:
         place.own = kept.own_files
-        if page is not None and page.target.exists():  # an earlier run's, which is no backup
+        if page is not None and page.target.exists():  # an earlier run's, which is not a backup
             status = page.target.stat()
             place.own.add((status.st_dev, status.st_ino))
         found = _chosen(_find(place, arguments, terminal), newest, per, since, larger_than, shard)
@@ -300,7 +300,7 @@ def _chosen(
         try:
             found = newest_of(found, newest, per)
         except re.error as error:
-            raise click.BadParameter(f"{per!r} is no regular expression: {error}", param_hint="--per") from None
+            raise click.BadParameter(f"{per!r} is not a regular expression: {error}", param_hint="--per") from None
     if shard is not None:
         found = [one for one in found if shard_of(one.url, shard[1]) == shard[0]]
     return found

@@ -72,11 +72,11 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
 
 
 class NoSuchCommand(click.UsageError):
-    """A word that is no command, with what was meant."""
+    """A word that is not a command, with what was meant."""
 
 
 def missed(ctx: click.Context, group: click.Group, arguments: Sequence[str]) -> NoSuchCommand:
-    """Make the error for arguments whose first word is no command of a group."""
+    """Make the error for arguments whose first word is not a command of a group."""
     word, known = arguments[0], group.list_commands(ctx)
     named = next((other for other in arguments[1:] if other in known), None)
     if named is not None and os.access(word, os.F_OK):

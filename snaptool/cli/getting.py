@@ -42,7 +42,7 @@ _COLUMNS: dict[str, tuple[tuple[str, str], ...]] = {
 
 @dataclass
 class Getting:
-    """One run of `get`. `lost`: why values did not open, and how many; `odd`: how many are no objects."""
+    """One run of `get`. `lost`: why values did not open, and how many; `odd`: how many are not objects."""
 
     opened: OpenedSnapshot
     types: Types

@@ -106,7 +106,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer versi
         """Read a size. Raises BadParameter."""
         match = re.fullmatch(r"([0-9]{1,18})\s*([KMGT]?)(?:i?B)?", str(value), re.IGNORECASE)
         if match is None or not int(match[1]):
-            self.fail(f"{value!r} is no size: 500M, 64G", param, ctx)
+            self.fail(f"{value!r} is not a size: 500M, 64G", param, ctx)
         return int(match[1]) * _UNITS[match[2].upper()]
 
 

@@ -1,4 +1,4 @@
-"""Errors of the world around: what the system refuses is named, and is no bug of snaptool.
+"""Errors of the world around: what the system refuses is named, and is not a bug of snaptool.
 
 A net below the places that know better what they were doing: a path that cannot be used, no more descriptors, threads,
 processes or memory.

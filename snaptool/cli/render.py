@@ -231,7 +231,7 @@ def _is_fit_here(text: str) -> bool:
 
 
 def print_bytes(content: bytes) -> None:
-    """Write bytes as they are. Raises InputError when they are no text and stdout is a terminal."""
+    """Write bytes as they are. Raises InputError when they are not text and stdout is a terminal."""
     if sys.stdout is not None and sys.stdout.isatty():
         text = content.decode(errors="replace")
         if not is_fit(text) or "\ufffd" in text:
@@ -284,7 +284,7 @@ def _line_width() -> int | None:
 def print_sentence(sentence: str, *, hanging: str = "    ") -> None:
     """Print a sentence that may be long: on a terminal broken between words, later lines indented by `hanging`.
 
-    Where COLUMNS says how wide lines may be, that holds for what is no terminal too.
+    Where COLUMNS says how wide lines may be, that holds for what is not a terminal too.
     """
     width = _line_width()
     if width is not None:

@@ -180,7 +180,7 @@ class AgeReader:
         try:
             aescbc, secretbox = (text.decode("ascii") for text in texts)
         except UnicodeDecodeError:
-            raise self._bad_format("a secret in its header is no text") from None
+            raise self._bad_format("a secret in its header is not text") from None
         return OmniSecrets(aescbc=aescbc, secretbox=secretbox)
 
     def _field(self) -> bytes:
@@ -191,7 +191,7 @@ class AgeReader:
 
     def _bad_format(self, problem: str) -> ContainerFault:
         return ContainerFault(
-            f"{self._place} is no backup of Omni: {problem}",
+            f"{self._place} is not a backup of Omni: {problem}",
             hint="name a file of Omni's backup store",
             code="omni_format",
         )

@@ -78,7 +78,7 @@ def no_such_entry(place: str, entry: str, names: Sequence[str]) -> ContainerRefu
 
 
 def no_snapshot(place: str, names: Sequence[str], others: int) -> ContainerFault:
-    """Say that an archive holds none, and what it holds. `others`: entries that are no files."""
+    """Say that an archive holds none, and what it holds. `others`: entries that are not files."""
     hint = _listed(names)
     if not names and others:
         hint = "it has no files, only links, devices or directories; links are not followed: pack the file itself"
@@ -132,7 +132,7 @@ _SAY = {
         "restore it with `microk8s dbctl restore`; with snaptool there is nothing to do",
     ),
     "velero": (
-        "a backup of Velero: API objects as JSON in clear, no etcd snapshot",
+        "a backup of Velero: API objects as plain JSON, no etcd snapshot",
         "restore it with `velero restore`; an etcd snapshot comes from `etcdctl snapshot save` or your platform",
     ),
     "rancher-backup": (

@@ -40,7 +40,7 @@ class Located:
 
 
 def find_in_directory(directory: Path, entry: str | None = None) -> Located | None:
-    """Find the snapshot of a directory that is no etcd data directory; None when nothing in it looks like one.
+    """Find the snapshot of a directory that is not an etcd data directory; None when nothing in it looks like one.
 
     Raises Ambiguous for several, ContainerRefused delta_only, ContainerFault not_etcd.
     """

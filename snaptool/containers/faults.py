@@ -93,7 +93,10 @@ def trailing(place: str, offset: int) -> ContainerFault:
 def too_big(place: str, seen: int, bound: int, *, by_meta: bool) -> ContainerFault:
     """Say that more came out than a snapshot can have. `by_meta`: the bound is what the database says of itself."""
     if by_meta:
-        why, hint = "the database in it says that it is smaller", "it is no snapshot that etcd wrote; take another copy"
+        why, hint = (
+            "the database in it says that it is smaller",
+            "it is not a snapshot that etcd wrote; take another copy",
+        )
     else:
         why, hint = "nothing in it says how large it is", "if it is right, allow more with --max-unpacked SIZE"
     return ContainerFault(

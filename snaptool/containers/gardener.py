@@ -129,9 +129,9 @@ def read_delta(path: Path, limit: int = _LARGEST_DELTA) -> list[Event]:
     try:
         events = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise _format(path, "it is no JSON") from error
+        raise _format(path, "it is not JSON") from error
     if not isinstance(events, list):
-        raise _format(path, "it is no list of events")
+        raise _format(path, "it is not a list of events")
     return list(_events(events, path))
 
 
@@ -174,7 +174,7 @@ def _is_int64(number: object) -> bool:
 
 def _format(path: Path, problem: str) -> ContainerFault:
     return ContainerFault(
-        f"{path} is no delta of Gardener's backups: {problem}",
+        f"{path} is not a delta of Gardener's backups: {problem}",
         hint=f"{COPY_AGAIN}; or restore up to the file before it: --entry NAME-OF-THAT-FILE",
         code="delta_format",
     )

@@ -156,7 +156,7 @@ def unknown(head: bytes, place: str, kind: str = "") -> ContainerFault:
         "tar; what is left of a broken one: `snaptool repair --salvage`"
     )
     what = what or f"it begins with {_shown(head)}"
-    return ContainerFault(f"{place} is no etcd snapshot: {what}", hint=hint, code="container_unknown")
+    return ContainerFault(f"{place} is not an etcd snapshot: {what}", hint=hint, code="container_unknown")
 
 
 def _shown(head: bytes) -> str:

@@ -164,10 +164,10 @@ class TarWalk:
             if data[at : at + 1] == b"\0":
                 break
             if not length.isdigit() or not 5 <= int(length) <= len(data) - at:
-                raise corrupt(self._place, self._source.position, "a PAX header is no list of records")
+                raise corrupt(self._place, self._source.position, "a PAX header is not a list of records")
             key, equals, value = data[space + 1 : at + int(length) - 1].partition(b"=")
             if not equals:
-                raise corrupt(self._place, self._source.position, "a PAX header is no list of records")
+                raise corrupt(self._place, self._source.position, "a PAX header is not a list of records")
             name = key.decode(errors="replace")
             found[name] = value
             if name == "GNU.sparse.offset":
@@ -211,7 +211,7 @@ class TarWalk:
                 raise truncated(self._place, start)
             *lines, line = (line + block).split(b"\n")
             if len(line) > BLOCK:
-                raise corrupt(self._place, start, "the map of a sparse file is no list of numbers")
+                raise corrupt(self._place, start, "the map of a sparse file is not a list of numbers")
             numbers += [self._number(text) for text in lines[: wanted - len(numbers)]]
             if wanted == 1 and numbers:
                 self._limit(numbers[0])

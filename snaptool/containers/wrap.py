@@ -87,7 +87,7 @@ def choose_wrapping(target: Path, wanted: str, source: Unwrapped | None) -> Wrap
         return _same(target, source)
     if wanted == "auto" and is_tar:
         raise ContainerRefused(
-            f"target {target} has the name of a tar archive, and the source is no archive that has to stay whole",
+            f"target {target} has the name of a tar archive, and the source is not an archive that has to stay whole",
             hint="name a plain snapshot (new.db), or take over the source's own container with --container same",
             code="container_target",
         )

@@ -211,7 +211,7 @@ def _openshift(record: SeenRecord, reason: str | None) -> Embedded:
         kind="openshift",
         place=_text(record.key),
         revision=record.revision.main,
-        opens=None if reason else "with the keys at hand",
+        opens=None if reason else "with the keys given",
         code="embedded_closed" if reason else "",
         reason=reason or "",
     )

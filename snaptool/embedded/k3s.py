@@ -31,13 +31,13 @@ STAGES = ("start", "prepare", "rotate", "reencrypt_request", "reencrypt_active",
 
 
 class TokenFormat(InputError):
-    """A text is no server token."""
+    """A text is not a server token."""
 
     code = "token_format"
 
     def __init__(self) -> None:
         super().__init__(
-            "this is no server token of k3s or RKE2",
+            "this is not a server token of k3s or RKE2",
             hint="K10<hash>::<user>:<password>, as in server/token below the data directory, or the password alone",
         )
 
@@ -177,7 +177,7 @@ class Bootstrap:
 
 
 def _content(file: Any) -> bytes | None:
-    """Return the content of a file; None for what is no file."""
+    """Return the content of a file; None for what is not a file."""
     if isinstance(file, dict):
         file = file.get("Content")
     if file is None:

@@ -77,9 +77,9 @@ def _open(
         annotations = (secret.get("metadata") or {}).get("annotations") or {}
         modes[key] = str(annotations.get(_MODE))
     except NoKeyFits:
-        return "no key at hand opens it"
+        return "none of the given keys opens it"
     except (SnaptoolError, ValueError, AttributeError):
-        return "what it holds is no Secret"
+        return "what it holds is not a Secret"
     return None
 
 

@@ -37,7 +37,7 @@ def glob_pattern(glob: str) -> re.Pattern[str]:
     try:
         return re.compile(out, re.DOTALL)
     except re.error as error:
-        raise InputError(f"{glob!r} is no glob: {error}", hint="put an odd character into [ ]") from None
+        raise InputError(f"{glob!r} is not a glob: {error}", hint="put an odd character into [ ]") from None
 
 
 def is_glob(text: str) -> bool:

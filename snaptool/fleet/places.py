@@ -60,7 +60,7 @@ class Backup:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What was found. `parts`: files that belong to a backup and are no part of its content, with its url."""
+    """What was found. `parts`: files that belong to a backup and are not part of its content, with its url."""
 
     backups: tuple[Backup, ...]
     parts: tuple[tuple[str, str], ...] = ()

@@ -58,7 +58,7 @@ class Report:
 
     @property
     def total(self) -> int:
-        """How many backups were to be looked at; what is no snapshot is none."""
+        """How many backups were to be looked at; what is not a snapshot is none."""
         return len(self.records) - self.counts.get("not_a_snapshot", 0)
 
     def found(self, fail_on: Collection[str]) -> bool:

@@ -127,7 +127,7 @@ class Store:
 
     @property
     def own_files(self) -> set[tuple[int, int]]:
-        """Device and inode of its files, which are no backups."""
+        """Device and inode of its files, which are not backups."""
         found = set()
         for end in ("", "-wal", "-shm"):
             try:

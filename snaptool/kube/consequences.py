@@ -196,7 +196,7 @@ _RULES = (
         "secrets",
         r"kube-system/kubeadm-certs",
         "control-plane certificates that kubeadm uploads for two hours: kubeadm init phase upload-certs "
-        "--upload-certs makes it anew when a control-plane node is to join",
+        "--upload-certs makes a new one when a control-plane node is to join",
     ),
     _rule("secrets", r"[^/]+/sh\.helm\.release\.v1\.(?P<release>.+)\.v(?P<revision>[0-9]{1,9})", _helm),
     _rule(
@@ -247,7 +247,7 @@ _RULES = (
     _rule(
         "secrets",
         r"cert-manager/(?:.+-webhook-ca|.*account-key|letsencrypt.*)",
-        "cert-manager's own key: it makes a webhook CA anew by itself, and registers a new ACME account",
+        "cert-manager's own key: it makes a new webhook CA by itself, and registers a new ACME account",
     ),
     _rule("secrets", r".*", _any_secret),
     _rule(
@@ -384,7 +384,7 @@ _RULES = (
     _rule(
         "customresourcedefinitions.apiextensions.k8s.io",
         r"(?P<name>.+)",
-        "none of its {name} objects is served until it is applied again, and then all are: apply it, delete nothing",
+        "its {name} objects are not served until it is applied again; then all are: apply it, delete nothing",
     ),
     _rule(
         "apiservices.apiregistration.k8s.io",

@@ -67,7 +67,7 @@ class Envelope:
 
 
 class NotAnObject(FormatError):
-    """A plaintext that is no Kubernetes object in any encoding we know. Says what is wrong, never what it holds."""
+    """A plaintext that is not a Kubernetes object in any encoding we know. Says what is wrong, never what it holds."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(f"not a Kubernetes object: {problem}")
@@ -235,7 +235,7 @@ def load_json(plaintext: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # ValueError: bad JSON, bad UTF-8, numbers of thousands of digits
         raise NotAnObject(f"broken JSON ({type(error).__name__})") from None
     if not isinstance(loaded, dict):
-        raise NotAnObject("the JSON is no object")
+        raise NotAnObject("the JSON is not an object")
     return loaded
 
 
@@ -276,7 +276,7 @@ def check_cbor(plaintext: bytes) -> None:
     """Raise NotAnObject unless the tag is followed by exactly one whole map."""
     major, _, _ = _cbor_head(plaintext, len(CBOR_MAGIC))
     if major != _CBOR_MAP:
-        raise NotAnObject("the CBOR is no map")
+        raise NotAnObject("the CBOR is not a map")
     if _cbor_skip(plaintext, len(CBOR_MAGIC)) != len(plaintext):
         raise NotAnObject("something follows the CBOR")
 
@@ -285,7 +285,7 @@ def _cbor_texts(plaintext: bytes, offset: int) -> dict[str, str | int]:
     """Read the map at `offset`: its texts, and for every other value the offset at which it stands."""
     major, count, offset = _cbor_head(plaintext, offset)
     if major != _CBOR_MAP:
-        raise NotAnObject("the CBOR is no map")
+        raise NotAnObject("the CBOR is not a map")
     found: dict[str, str | int] = {}
     for _ in range(count):
         key, offset = _cbor_string(plaintext, offset)

@@ -7,7 +7,7 @@ and a type that the resource can have. The full one also reads the message insid
 kinds; what that does not have is read by the wire format alone, so that a healthy value of a newer release is never
 called undecodable.
 
-It follows what API servers do, not what they write: unknown fields, texts that are no UTF-8 in protobuf and JSON, and
+It follows what API servers do, not what they write: unknown fields, texts that are not UTF-8 in protobuf and JSON, and
 a missing end of the envelope are all read. Two kinds of values go further: an empty one and one that names no type.
 For built-in resources servers make an object without a name of them, which no client can get or delete; no API server
 ever stored one.
@@ -139,7 +139,7 @@ _SHORTEST_JSON = 8
 
 
 def may_be_ciphertext(value: bytes) -> bool:
-    """Could a value that is no object be ciphertext that lost its header? Only a key says whether it is."""
+    """Could a value that is not an object be ciphertext that lost its header? Only a key says whether it is."""
     return len(value) >= _SHORTEST_CIPHERTEXT and not _is_text(value)
 
 
@@ -218,7 +218,7 @@ def _number(_text: str) -> int:
 
 def _json_fault(text: bytes, expected: ExpectedType) -> Fault | None:
     try:
-        # Go reads bytes that are no UTF-8 as U+FFFD.
+        # Go reads bytes that are not UTF-8 as U+FFFD.
         loaded = json.loads(
             text.decode(errors="replace"), parse_constant=_no_constant, parse_float=_number, parse_int=_number
         )

@@ -1,6 +1,6 @@
 """Proof by booting: a real etcd on a copy of a file, compared with what the direct reader says, then put to work.
 
-Everything that can be served is computed from the file first, without etcd, by the rules of the etcd version at hand:
+Everything that can be served is computed from the file first, without etcd, by the rules of the etcd version in use:
 revision, compacted revision, HashKV, leases, and every live key with its numbers and its stored value. Then the very
 bytes of the file are restored and booted. Leases are kept alive meanwhile, so that none of them ends and takes keys
 along.
@@ -237,7 +237,7 @@ def recorded(leases: Mapping[int, Lease]) -> Callable[[Lease], Lease]:
 
 
 def copy_with_leases(snapshot: Snapshot, change: Callable[[Lease], Lease], sink: Sink) -> None:
-    """Write the database anew into `sink`, every record as it is but for the leases, which `change` maps. No trailer.
+    """Write the database into `sink`, every record as it is but for the leases, which `change` maps. No trailer.
 
     Raises as the reader does.
     """

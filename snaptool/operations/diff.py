@@ -240,7 +240,7 @@ class _Side:
         return found
 
     def open(self, rows: Rows, jobs: int, progress: Progress, step: str) -> None:
-        """Digest the plaintexts of some rows. What is stored in clear is its own plaintext, whatever the keys."""
+        """Digest the plaintexts of some rows. What is stored in plaintext is its own plaintext, whatever the keys."""
         encrypted = self.columns["header"][rows] != 0
         for row in rows[~encrypted].tolist():
             self.digests[row] = np.frombuffer(plaintext_digest(self.stored(row)), dtype=np.uint8)

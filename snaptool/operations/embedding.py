@@ -1,7 +1,7 @@
 """What a rewrite does to the configuration that its source carries inside: nothing, a new one, or a stop.
 
 A backup whose values are under new keys and whose own configuration has the old ones restores into a cluster that reads
-nothing. So that stops, unless it is written anew or left there on purpose. Source: docs/formats/containers.md, "What a
+nothing. So that stops, unless it is written again or left there on purpose. Source: docs/formats/containers.md, "What a
 rewrite does with them".
 """
 

@@ -159,7 +159,7 @@ class Unwrapped:
 
 @dataclass(frozen=True, slots=True)
 class RewriteKeys:
-    """Keyrings for a rewrite: what reads, what writes and reads back, what is only wrapped anew."""
+    """Keyrings for a rewrite: what reads, what writes and reads back, what is only wrapped again."""
 
     reading: Unwrapped
     writing: Keyring
@@ -538,8 +538,8 @@ def _require_cover(collected: Collected, old: Sequence[EncryptionConfig], new: S
 
     Raises PlaintextNotAllowed.
 
-    Only those that open would be written in clear, and whether they do is not known yet. But if they do not, a job that
-    stops at lost values ends as well.
+    Only those that open would be written in plaintext, and whether they do is not known yet. But if they do not, a job
+    that stops at lost values ends as well.
     """
     reading, writing = Keyring(old), Keyring(new)
     uncovered: Counter[str] = Counter()
@@ -578,7 +578,7 @@ def _loads(collected: Collected, new: Sequence[EncryptionConfig]) -> dict[tuple[
 class _Writing:
     """Makes the KMS providers of the new configuration, each with keys to write with if it will write.
 
-    `rewrap`: the old keys, by API and provider, whose wrapping alone is to change; none if all is sealed anew.
+    `rewrap`: the old keys, by API and provider, whose wrapping alone is to change; none if all is sealed again.
     """
 
     def __init__(

@@ -57,7 +57,7 @@ def last_life(records: Sequence[StoredRecord], look: Look, until: int | None = N
 
 
 def looking(opened: OpenedSnapshot, keyring: Keyring | None) -> Look:
-    """Make what `last_life` asks, with the keys at hand."""
+    """Make what `last_life` asks, with the keys given."""
 
     def look(record: StoredRecord) -> tuple[bool | None, int]:
         value = decode_key_value(opened.snapshot.stored_value(record))

@@ -250,7 +250,7 @@ def _where_else(snapshot: Snapshot, target: Target, prefixes: Sequence[str]) -> 
 
 
 def open_found(opened: OpenedSnapshot, value: StoredValue, keyring: Keyring | None) -> OpenedValue:
-    """Open a value that was found. What is stored in clear is shown whatever the keyring says. Raises ValueLost."""
+    """Open a value that was found. What is stored in plaintext is shown whatever the keyring says. Raises ValueLost."""
     prefixes = opened.prefixes
     resource = resource_of(value.key, prefixes).group_resource
     chain, expected = (keyring or Keyring()).chain_for(resource), expected_of(resource)

@@ -63,7 +63,7 @@ class NoKeyUnderPrefix(InputError):
 
 
 class CutTrailer(WrongTrailer):
-    """Bytes stand behind the last page of the database that are no SHA-256 of it."""
+    """Bytes stand behind the last page of the database that are not its SHA-256."""
 
 
 def wrong_trailer(path: Path, trailer: Trailer, problem: str) -> WrongTrailer:

@@ -68,7 +68,7 @@ _SENTENCES = {
     Reason.CBC_PADDING_LENGTH: f"{{key}} does not open it: {_OTHER_KEY}, or the value is damaged",
     Reason.CBC_PADDING_BYTES: f"{{key}} does not open it: {_OTHER_KEY}, or the value is damaged",
     Reason.DOUBTFUL_PLAINTEXT: (
-        f"{{key}} turns it into garbage that is no Kubernetes object: {_OTHER_KEY}, and AES-CBC cannot notice, "
+        f"{{key}} turns it into garbage that is not a Kubernetes object: {_OTHER_KEY}, and AES-CBC cannot notice, "
         "or the value is damaged"
     ),
     Reason.GCM_AUTH: (
@@ -79,7 +79,7 @@ _SENTENCES = {
     Reason.KMSV1_BAD_LENGTH: _UNREADABLE_KMS + "its data key is cut off",
     Reason.DEK_BAD_SIZE: "the key service returned a data key of impossible size: it unwrapped something else",
     Reason.KMS_UNWRAP_FAILED: "the key service of {key} did not unwrap its data key, or was not asked",
-    Reason.KMSV2_BAD_PROTO: _UNREADABLE_KMS + "it is no protobuf message",
+    Reason.KMSV2_BAD_PROTO: _UNREADABLE_KMS + "it is not a protobuf message",
     Reason.KMSV2_BAD_SOURCE_TYPE: _UNREADABLE_KMS + "it names a kind of data key that Kubernetes does not have",
     Reason.KMSV2_NO_DATA: _UNREADABLE_KMS + "it holds no encrypted data",
     Reason.KMSV2_BAD_DEK_SOURCE: _UNREADABLE_KMS + "its wrapped data key is missing or too long",
@@ -91,7 +91,7 @@ _SENTENCES = {
 
 _FAULTS = {
     Fault.EMPTY: "it is empty",
-    Fault.NO_OBJECT: "it is no object in any encoding that API servers read",
+    Fault.NO_OBJECT: "it is not an object in any encoding that API servers read",
     Fault.BAD_ENVELOPE: "its protobuf envelope breaks off or is damaged",
     Fault.BAD_OBJECT: "its envelope is whole, and the object inside is cut off or damaged",
     Fault.BAD_JSON: "it is broken JSON",

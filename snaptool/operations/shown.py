@@ -47,7 +47,7 @@ def show_object(
 ) -> ShownObject:
     """Decode an object that was opened. With `types`, also say what an API server would leave out of it.
 
-    What is no object is shown as it is.
+    What is not an object is shown as it is.
     """
     try:
         decoded = decode_object(plaintext)

@@ -140,7 +140,7 @@ def _common_folder(names: Sequence[str]) -> str:
 
 
 def worst_first(records: Sequence[dict[str, Any]], order: Sequence[str]) -> list[dict[str, Any]]:
-    """Sort records by status, the worst first and what is no snapshot last, then by name."""
+    """Sort records by status, the worst first and what is not a snapshot last, then by name."""
     none = "not_a_snapshot"
     return sorted(records, key=lambda one: (one["status"] == none, order.index(one["status"]), one["url"]))
 

@@ -59,7 +59,7 @@ _Events: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _Composing: type[Any] = _Events if issubclass(_Events, Composer) else type("_Composing", (Composer, _Events), {})
 
 
-class _Loader(_Composing):  # type: ignore[misc] # the C loader where libyaml is at hand
+class _Loader(_Composing):  # type: ignore[misc] # the C loader where libyaml is installed
     """Composes nodes, and leaves the meaning of untagged plain scalars to `plain_scalar`."""
 
     def __init__(self, text: str) -> None:
@@ -107,7 +107,7 @@ class Place:
 
 
 class Locator:
-    """Finds where values of the first document stand; finds nothing in what is no YAML."""
+    """Finds where values of the first document stand; finds nothing in what is not YAML."""
 
     def __init__(self, data: bytes) -> None:
         try:
@@ -327,7 +327,7 @@ def write(document: Any) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what go-yaml would not read back as a text: `y`, `08` and `12e4567` are no texts to it."""
+    """Quotes what go-yaml would not read back as a text: `y`, `08` and `12e4567` are not texts to it."""
 
 
 def _quoted_where_needed(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:

@@ -395,7 +395,7 @@ class Keyring:
         self._chains: dict[GroupResource | None, Chain] = {}
 
     def chain_for(self, resource: GroupResource | None) -> Chain:
-        """Return the chain of a resource. None is a key of no known resource: written in clear, read with any key.
+        """Return the chain of a resource. None is a key of no known resource: written in plaintext, read with any key.
 
         A resource whose group is not known is read with every entry that could be its own, and sealed only where one
         entry is certain to be. Resources with the same providers have the same chain: their values are worked on

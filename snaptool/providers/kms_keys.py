@@ -236,7 +236,7 @@ def rewrap_sources(
     sleep: Callable[[float], None] = time.sleep,
     progress: Progress | None = None,
 ) -> Rewrapping:
-    """Wrap the key of every distinct source anew with `service`, and prove each wrapping by unwrapping it.
+    """Wrap the key of every distinct source again with `service`, and prove each wrapping by unwrapping it.
 
     Sources for which `keys` has no key, or none of a possible length, are left out: their values stay as they are, or
     the caller stops. Raises KmsError at the first thing that goes wrong with the new service: write nothing then.

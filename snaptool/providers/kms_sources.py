@@ -48,7 +48,7 @@ class Sources:
         return len(self._numbers)
 
     def add(self, payload: bytes, place: int) -> None:
-        """Count a value. One that is no envelope is counted under its reason; opening it will say so again."""
+        """Count a value. One that is not an envelope is counted under its reason; opening it will say so again."""
         try:
             source = decode_envelope(self.api, self.provider, payload).source
         except KeyDoesNotFit as error:
@@ -169,7 +169,7 @@ def plan_writing(provider: str, api: Api, objects: int, *, dek_per_object: bool 
 
 
 def plan_rewrapping(sources: Sources) -> CallPlan:
-    """Count the calls of a change of KEK alone, reading included: each key is wrapped anew, and the wrapping proved."""
+    """Count the calls of a change of KEK alone, reading included: each key is wrapped again, and that proved."""
     number = len(sources)
     calls = {"Status": min(number, 1) if sources.api is Api.V2 else 0, "Encrypt": number, "Decrypt": 2 * number}
     return CallPlan(

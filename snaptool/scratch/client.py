@@ -80,7 +80,7 @@ class EtcdClient:
             return False
 
     def can_read(self) -> bool:
-        """Does it read, be it only to ask for a password?"""
+        """Does it read, even if only to ask for a password?"""
         try:
             self.get(b"\0")
         except CallFailed:
@@ -241,7 +241,7 @@ class EtcdClient:
         return answer.grantedTTL, answer.TTL, sorted(answer.keys)
 
     def keep_alive(self, lease: int) -> None:
-        """Let a lease start its TTL anew. Raises Drift if it has ended."""
+        """Let a lease start its TTL again. Raises Drift if it has ended."""
         request = etcdrpc.LeaseKeepAliveRequest(ID=lease)
         try:
             answer = next(iter(self._etcd.leasestub.LeaseKeepAlive(iter([request]), _CALL_SECONDS)))

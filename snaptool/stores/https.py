@@ -31,7 +31,7 @@ class _OnlySafe(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         if parse_url(newurl) is None or (req.full_url.startswith("https:") and not newurl.startswith("https:")):
             raise BadUrl(
-                "the link leads to what is no https:// URL", hint="use the URL that it leads to, if that is right"
+                "the link leads to what is not an https:// URL", hint="use the URL that it leads to, if that is right"
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 

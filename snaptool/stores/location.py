@@ -173,7 +173,7 @@ def _link(text: str) -> LinkAt:
     except ValueError:
         host = None
     if not host:
-        raise BadUrl(f"{shown} is no URL", hint="a URL is https://HOST/PATH")
+        raise BadUrl(f"{shown} is not a URL", hint="a URL is https://HOST/PATH")
     if parts.scheme == "http" and not _is_loopback(host):
         raise BadUrl(f"{shown}: http shows a snapshot to everybody on the way", hint="use https")
     if any(ord(sign) <= 32 or ord(sign) > 126 for sign in text):

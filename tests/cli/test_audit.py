@@ -290,7 +290,7 @@ def test_case_22_a_store_of_another_kind_is_refused_before_anything_is_read(snap
     ran = snaptool("audit", backup, "--store", store)
     assert (ran.code, ran.stdout) == (2, "")
     assert "newer snaptool" in ran.stderr
-    assert snaptool("audit", backup, "--store", backup).code == 1, "a backup is no store"
+    assert snaptool("audit", backup, "--store", backup).code == 1, "a backup is not a store"
     ran = snaptool("audit", backup, "--store", snaptool.folder / "no" / "store.db")
     assert (ran.code, ran.stdout) == (1, "")
 

@@ -57,7 +57,7 @@ def test_field_28_without_the_token_nothing_is_lost_for_good(snaptool: Snaptool)
 
 def test_k3s_snapshot_opens_with_its_token_alone(snaptool: Snaptool, token: Path) -> None:
     ran = snaptool("inspect", K3S, "--embedded-config", "--token-file", token, "-o", "json")
-    assert ran.code == exits.FINDINGS  # the vector has an Event that is no whole object
+    assert ran.code == exits.FINDINGS  # the vector has an Event that is not a whole object
     assert ran.json["lost"] == []
     assert counts(ran) == (4, 0)
     (place,) = ran.json["embedded"]

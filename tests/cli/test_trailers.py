@@ -1,4 +1,4 @@
-"""What stands behind the last page and is no trailer stops every command but those that look, and repair says so."""
+"""What stands behind the last page and is not a trailer stops every command but those that look, and repair says so."""
 
 from __future__ import annotations
 

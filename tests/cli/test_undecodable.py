@@ -58,7 +58,7 @@ def values(path: Path) -> dict[bytes, list[bytes]]:
 
 @pytest.fixture
 def mixed(snaptool: Snaptool) -> Path:
-    """Sound and broken Secrets, plain and under aescbc, beside values that are no API objects and need not be."""
+    """Sound and broken Secrets, plain and under aescbc, beside values that are not API objects and need not be."""
     changes: list[tuple[bytes, bytes | None]] = list(OTHERS)
     for number, content in enumerate((*DECODABLE.values(), *BROKEN.values())):
         changes.append((HEAD + b"plain-%d" % number, content))

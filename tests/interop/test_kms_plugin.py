@@ -374,7 +374,7 @@ def test_case_19_same_wrapped_seed_under_another_id_type_or_annotation_is_anothe
     with client(plugin) as service:
         answer = unwrap_all(store, service)
     assert len(plugin.calls("Decrypt")) == 7  # what failed was asked for again
-    # Another id and another annotation are not the plugin's; the seed is no key of the other type.
+    # Another id and another annotation are not the plugin's; the seed is not a key of the other type.
     assert sum(group.sources for group in answer.failures) == 3
 
 

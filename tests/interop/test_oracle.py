@@ -293,7 +293,7 @@ def test_random_configurations_are_accepted_and_refused_alike(judge: Judge) -> N
 
 
 def compare_scalar(judge: Judge, text: str) -> str | None:
-    """Have the text read as the name of a key. Returns the name, as the server took it; None if it is no string."""
+    """Have the text read as the name of a key. Returns the name, as the server took it; None if it is not a string."""
     config = SCALAR.format(text=text)
     if check_decision(judge, config):
         return None

@@ -51,7 +51,7 @@ SCALARS = (
     "*one", "*two", "*three", "&x y", "@a", "%a", "`a", '"', "|\n      x", ">\n      x\n      y", "|-\n    x", "nul",
     "\x07", "\x7f", "\x85", "\u2028",
 )  # fmt: skip
-# Behind the document libyaml does not look, and go-yaml looks one token far, which matters if it is no token at all.
+# Behind the document libyaml does not look, and go-yaml looks one token far, which matters if it is not a token at all.
 PIECES = (
     *(text for text in SCALARS if "\\" not in text),
     "\n", "\r", "\r\n", "\t", "  ", ",", "[", "]", "{", "}", "'", "# c\n", "---\n", "--- ", "...\n", "%YAML 3.0\n",

@@ -42,7 +42,7 @@ resources:
   providers:
   - aesgcm: {keys: [{name: new, secret: AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=}]}
 """
-"""TEST ONLY: the key is no secret. Without identity: what is not sealed with it cannot be read."""
+"""TEST ONLY: the key is not a secret. Without identity: what is not sealed with it cannot be read."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Laws are about what comes out, not how fast: a busy machine is no counterexample."""
+"""Laws are about what comes out, not how fast: a busy machine is not a counterexample."""
 
 from hypothesis import settings
 

@@ -19,11 +19,11 @@ DECODABLE: dict[str, bytes] = {
     "unknown number in the envelope": b"k8s\0" + _TYPE + encode_field(2, SECRET) + encode_field(9, 7),
     "empty object": b"k8s\0" + _TYPE + encode_field(2, b"") + b"\x1a\0\x22\0",
     "content type": b"k8s\0" + _TYPE + encode_field(2, SECRET) + encode_field(4, b"application/json5"),
-    "name that is no UTF-8": envelope("v1", "Secret", encode_field(1, encode_field(1, b"\xff\xfe"))),
+    "name that is not UTF-8": envelope("v1", "Secret", encode_field(1, encode_field(1, b"\xff\xfe"))),
     "unknown field in the object": envelope("v1", "Secret", SECRET + encode_field(99, b"x")),
     "JSON": _JSON + b"}\n",
     "JSON behind space": b" \n" + _JSON + b"}",
-    "JSON that is no UTF-8": b'{"apiVersion":"v1","kind":"Secret","metadata":{"name":"\xff"}}',
+    "JSON that is not UTF-8": b'{"apiVersion":"v1","kind":"Secret","metadata":{"name":"\xff"}}',
     "JSON with half a pair": b'{"apiVersion":"v1","kind":"Secret","metadata":{"name":"\\ud800"}}',
     "JSON with a large number": b'{"apiVersion":"v1","kind":"Secret","x":1e999}',
     "YAML": b"apiVersion: v1\nkind: Secret\nmetadata:\n  name: s1\n",
@@ -73,7 +73,7 @@ NAMELESS: dict[str, bytes] = {
     "empty": b"",
     "space": b" \n ",
     "no type in the envelope": b"k8s\0" + encode_field(2, SECRET) + b"\x1a\0\x22\0",
-    "JSON without kind": b'{"some":"thing that is no object of any"}',
+    "JSON without kind": b'{"some":"thing that is not an object of any"}',
     "empty JSON": b"{}",
 }
 """What servers make an object without a name of: nobody stored it as one, and no client can get or delete it."""

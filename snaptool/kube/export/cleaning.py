@@ -311,7 +311,7 @@ def _endpoints(edit: Edit, _namespace: str, _facts: Facts, _how: Cleaning) -> It
 
 def _cluster_role(edit: Edit, _namespace: str, _facts: Facts, _how: Cleaning) -> Iterator[str]:
     if at(edit.tree, "aggregationRule") is not None:
-        edit.drop("rules")  # the controller gathers them anew
+        edit.drop("rules")  # the controller gathers them again
     yield from ()
 
 

@@ -5,8 +5,8 @@ refuses everything that comes after the quota, so that goes behind all that it c
 would refuse the rest.
 
 File names come from keys, which are hostile input: nothing but letters, digits, dots, dashes and underscores stands in
-one, the rest is percent-encoded; it never begins with a dot, is no name that some system keeps for itself, is not too
-long, and differs from others in more than the case of letters.
+one, the rest is percent-encoded; it never begins with a dot, is neither reserved by some system nor
+too long, and differs from others in more than the case of letters.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def _item(content: bytes, at: int, depth: int, tag: int | None = None) -> tuple[
     for _ in range(min(argument, len(content) - at + 1)):
         name, at = _item(content, at, depth - 1)
         if not isinstance(name, str):
-            raise NotAnObject("the CBOR has a key that is no text")
+            raise NotAnObject("the CBOR has a key that is not text")
         members[name], at = _item(content, at, depth - 1)
     return members, at
 

@@ -65,7 +65,7 @@ class UnknownField:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """An object. `tree`: plain values; `known`: the table has its kind, or it is no protobuf and needs none.
+    """An object. `tree`: plain values; `known`: the table has its kind, or it is not protobuf and needs none.
 
     `unknown`: what has no place in the tree. `undecoded`: an encoding inside, that we do not read, in base64.
     """
@@ -102,7 +102,7 @@ def decode_object(plaintext: bytes, release: int | None = None) -> Decoded:
     if plaintext.startswith(CBOR_MAGIC):
         tree = read_cbor(plaintext, len(CBOR_MAGIC), MAX_DEPTH)
         if not isinstance(tree, dict):
-            raise NotAnObject("the CBOR is no map")
+            raise NotAnObject("the CBOR is not a map")
         return Decoded(_typed(tree))
     encoding_of(plaintext)  # raises for what is none
     header = describe(plaintext)
@@ -128,7 +128,7 @@ def load_json_object(text: bytes) -> Plain:
     """Parse a JSON object as Go does. Raises NotAnObject, also for nesting of more than MAX_DEPTH levels."""
     loaded = load_json(text, MAX_DEPTH)
     if not isinstance(loaded, dict):
-        raise NotAnObject("the JSON is no object")
+        raise NotAnObject("the JSON is not an object")
     return _typed(loaded)
 
 
@@ -139,7 +139,7 @@ def _typed(tree: Plain) -> Plain:
 
 
 def load_json(text: bytes, depth: int) -> Any:
-    """Parse JSON as Go does: integers beyond int64 as floats, bytes and surrogates that are no text as U+FFFD."""
+    """Parse JSON as Go does: integers beyond int64 as floats, bytes and surrogates that are not text as U+FFFD."""
     try:
         loaded = _JSON(go_text(text))
     except (ValueError, RecursionError, OverflowError) as error:  # ValueError: also numbers of thousands of digits

@@ -415,7 +415,7 @@ def _format_of(to: Path | None, request: ExportRequest) -> Format:
     by_name = ENDING_FORMATS.get(to.suffix) if to is not None else None
     if by_name is not None and request.format is not None and request.format is not by_name:
         raise InputError(
-            f"{to} is no name for {request.format.value}", hint="leave --format out, or name another target"
+            f"{to} is not a name for {request.format.value}", hint="leave --format out, or name another target"
         )
     return by_name or request.format or Format.YAML
 

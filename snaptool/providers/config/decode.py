@@ -86,7 +86,7 @@ def _parse_json(data: bytes) -> Any:
         return made
 
     def constant(_name: str) -> None:
-        raise Refused("syntax", "infinity and NaN are no JSON")
+        raise Refused("syntax", "infinity and NaN are not JSON")
 
     try:
         return json.loads(data.decode(), object_pairs_hook=mapping, parse_constant=constant, parse_int=_json_int)

@@ -142,7 +142,7 @@ _HEAD = """\
 def _grouped(
     resources: Sequence[str], old: dict[str, list[ProviderConfig]]
 ) -> Iterator[tuple[list[str], list[ProviderConfig]]]:
-    """Yield names of one breadth that share their old providers: those to be sealed anew, then those that only stay."""
+    """Yield names of one breadth that share their old providers: those to be sealed again, then those that stay."""
     for wanted in (True, False):
         left = [name for name in (resources if wanted else old) if wanted or name not in resources]
         while left:

@@ -1,6 +1,6 @@
-"""What a file is that is no EncryptionConfiguration: people give what they have, and need to hear what to give instead.
+"""What a file is that is not an EncryptionConfiguration: people give what they have, and need to hear what to give.
 
-By its first bytes where it is no text, by `apiVersion` and `kind` or by fields that only one format has where it is.
+By its first bytes where it is not text, by `apiVersion` and `kind` or by fields that only one format has where it is.
 The commands that help read the same file or ask for another one; none is the command that was just run. Nothing of a
 file is quoted but paths, kinds and versions that look like ones.
 """

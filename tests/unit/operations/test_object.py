@@ -131,11 +131,11 @@ def test_same_name_other_secret_and_moved_values_are_told_apart(tmp_path: Path) 
 
 
 def test_garbage_with_valid_padding_is_reported_as_garbage(tmp_path: Path) -> None:
-    # Under the right key this is no object either, which is all that AES-CBC lets anybody notice.
+    # Under the right key this is not an object either, which is all that AES-CBC lets anybody notice.
     path = write_history(tmp_path / "db", [(b"/registry/secrets/a/b", seal_cbc("k", A, b"\x13garbage"))])
     with open_snapshot(path) as opened:
         value = find_value(opened, parse_target(["secret/b"], "a"))
-        with pytest.raises(ValueLost, match="garbage that is no Kubernetes object") as caught:
+        with pytest.raises(ValueLost, match="garbage that is not a Kubernetes object") as caught:
             open_found(opened, value, keyring("aescbc", ("k", A)))
         assert caught.value.reasons == (Reason.DOUBTFUL_PLAINTEXT,)
 

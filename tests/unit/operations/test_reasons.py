@@ -33,7 +33,7 @@ def test_every_reason_has_a_sentence_without_gaps(reason: Reason) -> None:
         (Reason.UNKNOWN_PREFIX, Header(None, "k8s:enc:rot13:v1:k"), "names a provider that Kubernetes does not have"),
         (Reason.IDENTITY_ENCRYPTED, CBC, "no entry of the configuration covers its resource"),
         (Reason.CBC_PADDING_BYTES, CBC, "same name, other secret"),
-        (Reason.DOUBTFUL_PLAINTEXT, CBC, "garbage that is no Kubernetes object"),
+        (Reason.DOUBTFUL_PLAINTEXT, CBC, "garbage that is not a Kubernetes object"),
         (Reason.GCM_AUTH, Header(Kind.AESGCM, "k"), "moved here from another etcd key"),
         (Reason.SECRETBOX_AUTH, Header(Kind.SECRETBOX, "k"), "same name, other secret"),
         (Reason.NOT_BLOCK_MULTIPLE, CBC, "it is damaged"),

@@ -189,7 +189,7 @@ def test_no_message_shows_a_secret(vector: dict[str, Any]) -> None:
     except BadConfig as refusal:
         shown = f"{refusal} {refusal.hint} {refusal.problems!r} {refusal!r} {refusal.__cause__!r}"
     for text in re.findall(r"[A-Za-z0-9+/]{16,}={0,2}", vector["config"]):
-        # Long words that are no secrets: names of fields, kinds and groups, which hold no digit or padding.
+        # Long words that are not secrets: names of fields, kinds and groups, which hold no digit or padding.
         if re.search(r"[0-9=+]", text):
             assert text not in shown
             assert len(text) % 4 or base64.b64decode(text).hex() not in shown

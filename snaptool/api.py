@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeAlias, TypeVar
@@ -32,10 +32,11 @@ from snaptool.operations import verify as verifying
 from snaptool.operations.asked import Types
 from snaptool.operations.coverage import joined, one_of
 from snaptool.operations.earlier import earlier_backups
-from snaptool.operations.embedding import carried_files, plan_embedded
+from snaptool.operations.embedding import carried_files, plan_embedded, read_inside
 from snaptool.operations.findings import Severity
 from snaptool.operations.keys import NO_KMS_OPTIONS, KmsOptions, asking_keyring, keyring_for_reading, keys_for_rewriting
 from snaptool.operations.listing import ListedRecord, listing
+from snaptool.operations.next_steps import next_steps
 from snaptool.operations.object import History, find_value, open_found, parse_target
 from snaptool.operations.object import history as history_of
 from snaptool.operations.opening import OpenedSnapshot, open_snapshot
@@ -112,6 +113,16 @@ def _configs(value: Configurations | None, name: str, note: Note, *, strict: boo
     return found
 
 
+def _inside(
+    opened: OpenedSnapshot, config: Configurations | None, token: str | None = None
+) -> Callable[[], Recovered] | None:
+    """What finds and opens what a snapshot carries inside; None where a keyring is all that there is to open it."""
+    if isinstance(config, Keyring):
+        return None
+    configs = _configs(config, "config", _silent)
+    return lambda: find_embedded(opened.places, token=token, configs=configs, files=carried_files(opened))
+
+
 def _keyring(
     opened: OpenedSnapshot, config: Configurations | None, kms: KmsOptions, note: Note, progress: Progress, **how: bool
 ) -> Keyring | None:
@@ -167,7 +178,7 @@ def inspect(
     require_count(jobs=jobs)
     with _opened(snapshot, prefixes, note, "snapshot") as opened:
         keyring = _keyring(opened, config, kms, note, progress)
-        return survey(opened, keyring, jobs=jobs, progress=progress)
+        return survey(opened, keyring, jobs=jobs, progress=progress, carried=_inside(opened, config))
 
 
 def verify(
@@ -190,7 +201,8 @@ def verify(
     require_count(jobs=jobs)
     with _opened(snapshot, prefixes, note, "snapshot") as opened:
         keyring = _keyring(opened, config, kms, note, progress)
-        return verifying.verify(opened, keyring, live_only=live_only, jobs=jobs, progress=progress)
+        inside = _inside(opened, config)
+        return verifying.verify(opened, keyring, live_only=live_only, jobs=jobs, carried=inside, progress=progress)
 
 
 def list_keys(
@@ -232,6 +244,35 @@ def list_keys(
             progress=progress,
         )
         return tuple(rows)
+
+
+def embedded_configs(
+    snapshot: Snapshot,
+    config: Configurations | None = None,
+    *,
+    token: str | None = None,
+    note: Note = _silent,
+) -> tuple[EncryptionConfig, ...]:
+    """Return the configurations to read a backup with that it carries inside, and those given: `--embedded-config`.
+
+    `token`: the server token, for k3s and RKE2; `config` opens OpenShift's Secrets. Give the result as `config` to the
+    other functions. Raises InputError when it carries nothing, EmbeddedClosed when all of it stays closed, TokenFormat
+    and TokenProblem for a token that does not fit.
+    """
+    _require_token(token)
+    given = _configs(config, "config", note)
+    with _opened(snapshot, (), note, "snapshot") as opened:
+        found = find_embedded(opened.places, token=token, configs=given, files=carried_files(opened))
+        for sentence in found.notes:
+            note(sentence)
+        return read_inside(opened, found, given)
+
+
+def _require_token(token: object) -> None:
+    if token is not None:
+        if not isinstance(token, str):
+            raise wrong_type("token", token, "a str")
+        passphrases(token)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -398,6 +439,7 @@ def rewrite(
     rewrap: bool = False,
     update_embedded: bool = False,
     keep_embedded: bool = False,
+    embedded_lost: bool = False,
     token: str | None = None,
     container: str = "auto",
     force: bool = False,
@@ -413,10 +455,10 @@ def rewrite(
     Without either, `undecryptable` older or delete drops only what is lost. `target` None: do the same work and write
     nothing. `request`: everything about values at once, with keyrings, in place of the words for them. `older_from`:
     earlier backups of the same cluster, for `undecryptable` older. `token`: the server token of k3s or RKE2, for
-    `update_embedded`.
+    `update_embedded`. `embedded_lost`: your word that what is closed inside the snapshot will never open.
 
     The report says `stopped` when values are lost and nobody said what to do with them; then nothing was written.
-    Raises InputError (EmbeddedConfigStale, TargetExists …), PlaintextNotAllowed, FormatError, OutputError,
+    Raises InputError (EmbeddedConfigStale, KeysInside, TargetExists …), PlaintextNotAllowed, FormatError, OutputError,
     KeyServiceError, ReadBackFailed.
     """
     place = None if target is None else _target(target, "target")
@@ -427,18 +469,16 @@ def rewrite(
         if config is not None or new_config is not None or decrypt:
             raise InputError("request says everything about values: leave config, new_config and decrypt out")
         with _opened(source, prefixes, note, "source") as opened:
-            return rewriting.rewrite(opened, place, request, container=container, force=force, progress=progress)
+            report = rewriting.rewrite(opened, place, request, container=container, force=force, progress=progress)
+            return _with_next(report, place)
     require_bool(decrypt=decrypt, allow_plaintext=allow_plaintext, compact=compact, rewrap=rewrap)
-    require_bool(keep_embedded=keep_embedded)
+    require_bool(keep_embedded=keep_embedded, embedded_lost=embedded_lost)
     require_count(jobs=jobs)
     lost, broken = (
         word_of(Undecryptable, undecryptable, "undecryptable"),
         word_of(Undecodable, undecodable, "undecodable"),
     )
-    if token is not None:
-        if not isinstance(token, str):
-            raise wrong_type("token", token, "a str")
-        passphrases(token)
+    _require_token(token)
     only_lost = not decrypt and new_config is None
     if decrypt and new_config is not None:
         raise InputError("one of new_config and decrypt is needed, not both")
@@ -449,13 +489,15 @@ def rewrite(
     if lost.deletes and config is None:
         raise InputError(f"undecryptable='{lost}' needs config: without keys all that is encrypted would go")
     old = _configs(config, "config", note)
-    written = joined(_configs(new_config, "new_config", note, strict=True))
+    each = _configs(new_config, "new_config", note, strict=True)
+    written = joined(each)
     with _opened(source, prefixes, note, "source") as opened:
         updates = Updates()
+        carried = find_embedded(opened.places, token=token, configs=old, files=carried_files(opened))
         if not only_lost:
             updates = plan_embedded(
                 opened,
-                _carried(opened, old, token),
+                carried,
                 written,
                 update=update_embedded,
                 keep=keep_embedded,
@@ -491,16 +533,24 @@ def rewrite(
                 allow_plaintext=allow_plaintext,
                 only_lost=only_lost,
                 earlier=earlier_backups(opened, reading, older, old, kms, skip_hash_check=skip_hash_check),
+                carried=carried,
+                embedded_lost=embedded_lost,
                 compact=compact,
                 skip_hash_check=skip_hash_check,
                 updates=updates,
                 jobs=1 if kms.v1_dek_per_object else jobs,
             )
-            return rewriting.rewrite(opened, place, made, container=container, force=force, progress=progress)
+            report = rewriting.rewrite(opened, place, made, container=container, force=force, progress=progress)
+    return _with_next(report, place, [] if written is None else each)
 
 
-def _carried(opened: OpenedSnapshot, configs: Sequence[EncryptionConfig], token: str | None) -> Recovered:
-    return find_embedded(opened.places, token=token, configs=configs, files=carried_files(opened))
+def _with_next(
+    report: RewriteReport, place: Path | None, new: Sequence[EncryptionConfig] = (), *, rewritten: bool = True
+) -> RewriteReport:
+    """Add what to do next with the file that was written."""
+    named = [(config.name, config) for config in new]
+    steps = () if place is None else next_steps(report, place, named, rewritten=rewritten)
+    return replace(report, next=steps)
 
 
 @_never_writes_what_it_reads
@@ -517,7 +567,8 @@ def repair(
     require_bool(force=force)
     place = _target(target, "target")
     with _opened(source, (), note, "source") as opened:
-        return rewriting.repair(opened, place, container=container, force=force, progress=progress)
+        report = rewriting.repair(opened, place, container=container, force=force, progress=progress)
+        return _with_next(report, place, rewritten=False)
 
 
 @_never_writes_what_it_reads
@@ -585,6 +636,7 @@ __all__ = [
     "Severity",
     "StoredObject",
     "diff",
+    "embedded_configs",
     "export",
     "get",
     "history",

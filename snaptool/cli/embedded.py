@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from snaptool.errors import InputError, ProviderError
+from snaptool.errors import InputError
 from snaptool.inputs import read_input
 
 if TYPE_CHECKING:
@@ -18,12 +18,6 @@ if TYPE_CHECKING:
     from snaptool.providers import EncryptionConfig
 
 _LARGEST_TOKEN = 4096
-
-
-class EmbeddedClosed(ProviderError):
-    """All that a snapshot carries inside stayed closed. `code`: that of the first place."""
-
-    code = "embedded_closed"
 
 
 class Embedding:
@@ -52,59 +46,14 @@ class Embedding:
 
         Raises InputError when it carries nothing, EmbeddedClosed when all of it stays closed.
         """
+        from snaptool.operations.embedding import read_inside
+
         if not self.wanted:
             return tuple(configs)
         found = self.find(opened, configs)
         for note in found.notes:
             terminal.note(note)
-        if not found.configs:
-            raise _nothing(opened, found)
-        # OpenShift's keeps apart what belongs to which API server, and so stands before one that was given to open it.
-        first = [config for config in found.configs if config.platform == "openshift"]
-        return (*first, *configs, *(config for config in found.configs if config not in first))
-
-
-def _nothing(opened: OpenedSnapshot, found: Recovered) -> InputError | EmbeddedClosed:
-    if not found.places:
-        return InputError(
-            f"{opened.path} carries no configuration inside",
-            hint="k3s, RKE2 and OpenShift keep theirs in the snapshot; else give the file with --config",
-            code="embedded_missing",
-        )
-    closed = [place for place in found.places if place.opens is None and place.code != "embedded_config_copy"]
-    if not closed:
-        return InputError(
-            f"{opened.path}: what it carries inside holds no encryption configuration",
-            hint="encryption was off when the server wrote it; if values are encrypted, give --config",
-            code="embedded_missing",
-        )
-    listed = "; ".join(f"{place.place}: {place.reason}" for place in closed[:3])
-    if len(closed) > 3:
-        listed = f"{closed[0].place} and {len(closed) - 1} others: {closed[0].reason}"
-    hint = "give the server token with --token-file, or the configuration with --config"
-    if closed[0].kind == "openshift":
-        hint = "give the configuration of kube-apiserver with --config; it opens the others"
-    elif closed[0].code != "bootstrap_token":
-        hint = "give the configuration with --config"
-    message = f"{opened.path}: no configuration inside opens: {listed}"
-    if closed[0].code == "bootstrap_token":
-        return InputError(message, hint=hint, code="bootstrap_token")
-    return EmbeddedClosed(message, hint=hint, code=closed[0].code)
-
-
-def refuse_deletion_while_closed(
-    carried: Recovered, read_with: Sequence[EncryptionConfig], undecryptable: str, *, wanted: bool
-) -> None:
-    """Refuse to delete what does not open while a closed place may hold the keys to it. Raises InputError."""
-    inside = [config for config in carried.configs if config in read_with]
-    if undecryptable not in {"delete", "older"} or not wanted or not carried.closed or len(inside) < len(read_with):
-        return
-    place = carried.closed[0]
-    raise InputError(
-        f"{place.place} is closed ({place.reason}) and may hold the keys of what does not open: nothing is deleted",
-        hint="give its token with --token-file, or the configuration with --config",
-        code="bootstrap_token",
-    )
+        return read_inside(opened, found, configs)
 
 
 def embedded_options(command: Callable[..., Any]) -> Callable[..., Any]:

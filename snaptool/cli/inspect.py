@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,6 @@ from snaptool.cli.findings import (
 from snaptool.cli.lists import print_lost, print_undecodable
 from snaptool.cli.render import Terminal, echo, print_json, print_sentence, print_table, size_text
 from snaptool.cli.verdict import (
-    NOTHING,
     after_finding,
     causes_document,
     print_causes,
@@ -75,8 +75,10 @@ def inspect_command(
         read_with = embedding.read_with(opened, loaded, terminal)
         keys = keyring_for_reading(opened, read_with, kms, progress=progress)
         options.note_key_problems(terminal, keys)
-        result = survey(opened, keys.keyring if read_with else None, jobs=jobs, progress=progress)
-        carried = embedding.find(opened, loaded)
+        keyring = keys.keyring if read_with else None
+        find = partial(embedding.find, opened, loaded)
+        result = survey(opened, keyring, jobs=jobs, progress=progress, carried=find)
+        carried = find()
     names = [config.name for config in read_with]
     if page is not None:
         from snaptool.pages import inspect_page
@@ -90,13 +92,9 @@ def inspect_command(
         print_older(result.older, str(snapshot), result.prefixes, reading)
         for line in embedded_lines(carried.places):
             echo(line)
-        if result.lost and carried.closed:
-            echo("what does not open here may open with what is closed: nothing of it is lost for good")
         if read_with:
             verdict = verdict_of(result, with_config=True)
-            # What is closed may hold the keys: nothing is advised that deletes.
-            following = NOTHING if carried.closed else after_finding(verdict, result.causes, str(snapshot), reading)
-            print_verdict(verdict, following)
+            print_verdict(verdict, after_finding(verdict, result.causes, str(snapshot), reading))
     if keys.outage is not None:
         return exits.KEY_SERVICE
     bad = result.lost or result.undecodable or result.file.trailer in {"wrong", "cut"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +23,22 @@ from snaptool.cli.looking import (
     state,
 )
 from snaptool.cli.render import Terminal, echo, print_json_members, print_table
-from snaptool.cli.verdict import after_finding, print_older, print_verdict, reading_words, summary_document
-from snaptool.text import printable
+from snaptool.cli.verdict import (
+    Following,
+    after_finding,
+    causes_document,
+    print_causes,
+    print_older,
+    print_verdict,
+    reading_words,
+    summary_document,
+)
+from snaptool.text import printable, quoted
 
 if TYPE_CHECKING:
+    from snaptool.embedded import Recovered
     from snaptool.operations.keys import KmsOptions
+    from snaptool.operations.likelier import Cause
     from snaptool.operations.listing import ListedRecord, Listing
     from snaptool.operations.older import OlderValues
     from snaptool.operations.opening import OpenedSnapshot
@@ -118,13 +130,16 @@ def list_command(
             progress=progress,
         )
         progress.close()
-        older, verdict = _judged(opened, rows, keyring) if lost and keyring is not None else (None, None)
+        judged = None
+        if lost and keyring is not None:
+            judged = _judged(opened, rows, keyring, embedding.find(opened, loaded) if rows.broken else None)
         if output == "json":
-            print_json_members(_listing_members(rows, snapshot, verdict))
+            print_json_members(_listing_members(rows, snapshot, judged))
         elif output == "name":
             for row in rows:
                 echo(short_name(row.resource, row.name))
         else:
+            print_causes(judged.causes if judged else ())
             _print_listing(
                 rows, with_keys=keyring is not None, all_revisions=all_revisions, wide=output == "wide", lost=lost
             )
@@ -139,19 +154,33 @@ def list_command(
             terminal.note(note)
         if rows.lost_before:
             terminal.note(f"older revisions are lost too: {rows.lost_before:,}; --all-revisions lists them")
-        if older is not None and verdict is not None and (rows.lost or rows.past) and output in {"text", "wide"}:
+        if judged is not None and (rows.lost or rows.past) and output in {"text", "wide"}:
             reading = reading_words(configs, prefixes, embedded=embedding.wanted)
-            print_older(older, str(snapshot), rows.prefixes, reading)
-            print_verdict(verdict, after_finding(verdict, (), str(snapshot), reading))
+            print_older(judged.older, str(snapshot), rows.prefixes, reading)
+            following = after_finding(judged.verdict, judged.causes, str(snapshot), reading)
+            if not rows.selection.is_everything and not any(cause.inside for cause in judged.causes):
+                # What drops lost values drops all of them, and not those alone that were asked for.
+                command = ("snaptool list", quoted(snapshot), "--lost", *reading)
+                following = Following("what stands here is what was asked for; all that is lost:", command)
+            print_verdict(judged.verdict, following)
         if keys.outage is not None:
             return exits.KEY_SERVICE
         return exits.FINDINGS if rows.lost or rows.lost_before else exits.DONE
 
 
-def _judged(opened: OpenedSnapshot, rows: Listing, keyring: Keyring) -> tuple[OlderValues, Verdict]:
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    older: OlderValues
+    verdict: Verdict
+    causes: tuple[Cause, ...]
+
+
+def _judged(opened: OpenedSnapshot, rows: Listing, keyring: Keyring, carried: Recovered | None) -> _Judged:
     """Judge a listing of what is lost in objects: those that were asked for."""
     from snaptool.operations import verdict
+    from snaptool.operations.inside import unread_places
     from snaptool.operations.labels import resource_of
+    from snaptool.operations.likelier import likelier_causes
     from snaptool.operations.older import find_older
 
     live = [row for row in rows if row.live and row.outcome is not None]
@@ -160,7 +189,10 @@ def _judged(opened: OpenedSnapshot, rows: Listing, keyring: Keyring) -> tuple[Ol
     wanted = {key: resource_of(key, rows.prefixes).group_resource for key in lost}
     older = find_older(opened.snapshot, keyring, wanted)
     keys = verdict.LostKeys(current=tuple(lost), past=rows.past, undecodable=broken)
-    return older, verdict.found(keys, older, rows.prefixes)
+    values = [value for value in rows.broken if not value.outcome.opened]
+    unread = unread_places(opened, carried, values, keyring)
+    causes = likelier_causes(opened.snapshot, values, rows.opened_by, keyring, unread)
+    return _Judged(older, verdict.found(keys, older, rows.prefixes), causes)
 
 
 def _list_carved(path: Path, output: str, terminal: Terminal) -> int:
@@ -209,7 +241,7 @@ def _carved_document(one: CarvedRecord) -> dict[str, Any]:
     }
 
 
-def _listing_members(rows: Listing, path: Path, verdict: Verdict | None) -> Iterator[tuple[str, Any]]:
+def _listing_members(rows: Listing, path: Path, judged: _Judged | None) -> Iterator[tuple[str, Any]]:
     from snaptool.kube import prefix_text
 
     yield "path", path
@@ -217,8 +249,9 @@ def _listing_members(rows: Listing, path: Path, verdict: Verdict | None) -> Iter
     yield "prefixes", [prefix_text(prefix) for prefix in rows.prefixes]
     yield "lost", rows.lost
     yield "lost_older", rows.lost_before
-    if verdict is not None:
-        yield "summary", summary_document(verdict)
+    if judged is not None:
+        yield "likelier_causes", causes_document(judged.causes)
+        yield "summary", summary_document(judged.verdict)
     yield "items", (_listed_document(row) for row in rows)
 
 

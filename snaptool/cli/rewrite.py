@@ -13,7 +13,7 @@ import click
 
 from snaptool.cli import exits, options
 from snaptool.cli.command import Command
-from snaptool.cli.embedded import Embedding, embedded_options, refuse_deletion_while_closed
+from snaptool.cli.embedded import Embedding, embedded_options
 from snaptool.cli.findings import lost_document, prefix_sentence, undecodable_document
 from snaptool.cli.lists import print_deletions, print_lost, print_restored, print_undecodable
 from snaptool.cli.render import Terminal, echo, json_text, print_json, print_sentence, print_table, size_text
@@ -56,6 +56,11 @@ _SHOWN_LOST = 20
 )
 @click.option(
     "--keep-embedded", is_flag=True, help="Leave the old configuration there, for another way to the servers."
+)
+@click.option(
+    "--embedded-lost",
+    is_flag=True,
+    help="Confirm that what is closed inside the snapshot will never open: values that it may hold the keys of may go.",
 )
 @click.option("--decrypt", is_flag=True, help="Write every value as plaintext.")
 @click.option(
@@ -138,6 +143,7 @@ def rewrite_command(
     boot_check: bool,
     update_embedded: bool,
     keep_embedded: bool,
+    embedded_lost: bool,
     decrypt: bool,
     allow_plaintext: bool,
     allow_uncovered: bool,
@@ -209,7 +215,6 @@ def rewrite_command(
             check_target(target, force=force, source=found.source)  # before an etcd is booted or a key service asked
         old = embedding.read_with(found, loaded, terminal)
         carried = embedding.find(found, loaded)
-        refuse_deletion_while_closed(carried, old, undecryptable, wanted=embedding.wanted)
         updates = (
             Updates()
             if only_lost
@@ -259,6 +264,8 @@ def rewrite_command(
                 allow_plaintext=plain_allowed,
                 only_lost=only_lost,
                 earlier=earlier,
+                carried=carried,
+                embedded_lost=embedded_lost,
                 compact=compact,
                 skip_hash_check=skip_hash_check,
                 updates=updates,
@@ -595,7 +602,9 @@ def _print_why_stopped(result: RewriteReport, *, with_config: bool) -> None:
     if result.lost and result.undecryptable is Undecryptable.STOP:
         echo()
         echo(f"{_values(len(result.lost))} not open, so nothing was written.")
-        if with_config:
+        if any(cause.inside for cause in result.causes):
+            echo("  do first what stands above; --undecryptable keep copies them as they are")
+        elif with_config:
             echo("  --undecryptable older, delete or keep says what becomes of them")
         else:
             echo("  give the configuration that they were written with: --config FILE; none was given")

@@ -74,6 +74,7 @@ def print_verdict(verdict: Verdict, following: Following = NOTHING) -> None:
         print_sentence(f"{sentence[0].upper()}{sentence[1:]}.")
     if following.sentence:
         print_sentence(f"Next: {following.sentence}")
+    if following.command:
         print_command(following.command)
 
 
@@ -111,6 +112,13 @@ def after_finding(
     """Say what to do about what is lost, when nothing was changed: nothing where nothing is."""
     if not (verdict.objects_lost or verdict.histories_cut) or not reading:
         return NOTHING
+    if any(cause.inside for cause in causes):
+        options = next((cause.options for cause in causes if cause.options), ())
+        ways = [option for option in options if option not in reading]
+        sentence = "nothing of it is lost for good while its key may be in the snapshot itself; "
+        if not ways:
+            return Following(f"{sentence}do what stands above.")
+        return Following(f"{sentence}read with it:", ("snaptool inspect", quoted(source), *reading, *ways))
     option = "older" if verdict.objects_with_older else "delete"
     command = ("snaptool rewrite", quoted(source), quoted(target), *reading, *writing, f"--undecryptable {option}")
     back, rest = verdict.objects_with_older, verdict.objects_lost - verdict.objects_with_older

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,14 @@ from snaptool.cli.findings import (
     undecodable_document,
 )
 from snaptool.cli.render import Terminal, echo, print_json
-from snaptool.cli.verdict import after_finding, print_older, print_verdict, reading_words, summary_document
+from snaptool.cli.verdict import (
+    after_finding,
+    causes_document,
+    print_older,
+    print_verdict,
+    reading_words,
+    summary_document,
+)
 
 if TYPE_CHECKING:
     from snaptool.operations.keys import KmsOptions
@@ -98,6 +106,7 @@ def verify_command(
             live_only=live_only,
             jobs=jobs,
             boot_with=etcd,
+            carried=partial(embedding.find, opened, loaded),
             progress=progress,
         )
     failed = result.damaged or keys.outage is not None or result.reaches(Severity(fail_on))
@@ -117,6 +126,7 @@ def verify_command(
         "damaged": result.damaged,
         "lost": [lost_document(value) for value in result.lost],
         "undecodable": [undecodable_document(value) for value in result.undecodable],
+        "likelier_causes": causes_document(result.causes),
         "findings": [finding_document(found) for found in result.findings],
         "summary": summary_document(verdict),
     }
@@ -137,7 +147,9 @@ def verify_command(
         reading = reading_words(configs, prefixes, embedded=embedding.wanted)
         if read_with and result.records:
             print_older(result.older, str(snapshot), result.prefixes, reading)
-            print_verdict(verdict, after_finding(verdict, result.causes, str(snapshot), reading))
+            # What drops lost values drops old ones too, whether they were looked at or not.
+            whole = found_verdict(lost_keys(result.every_lost), result.older, result.prefixes)
+            print_verdict(verdict, after_finding(whole, result.causes, str(snapshot), reading))
     if result.damaged:
         return exits.DAMAGED
     if keys.outage is not None:

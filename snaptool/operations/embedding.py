@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from snaptool.containers.faults import inside
 from snaptool.embedded import CarriedFile, Embedded, Recovered, Updates, configuration_json, update_bootstrap
 from snaptool.embedded.k3s import disabled_configuration
-from snaptool.errors import InputError
+from snaptool.errors import InputError, ProviderError
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.providers import EncryptionConfig, Entropy, KmsConfig, LocalConfig
 
@@ -92,6 +92,54 @@ def _apiserver_config(archive: bytes) -> tuple[str, bytes] | None:
     except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error):
         return None
     return (best[1], best[2]) if best is not None else None
+
+
+class EmbeddedClosed(ProviderError):
+    """All that a snapshot carries inside stayed closed. `code`: that of the first place."""
+
+    code = "embedded_closed"
+
+
+def read_inside(
+    opened: OpenedSnapshot, found: Recovered, configs: Sequence[EncryptionConfig]
+) -> tuple[EncryptionConfig, ...]:
+    """Return the configurations to read with: those given, and what the snapshot carries.
+
+    Raises InputError when it carries nothing, EmbeddedClosed when all of it stays closed.
+    """
+    if not found.configs:
+        raise _nothing(opened, found)
+    # OpenShift's keeps apart what belongs to which API server, and so stands before one that was given to open it.
+    first = [config for config in found.configs if config.platform == "openshift"]
+    return (*first, *configs, *(config for config in found.configs if config not in first))
+
+
+def _nothing(opened: OpenedSnapshot, found: Recovered) -> InputError | EmbeddedClosed:
+    if not found.places:
+        return InputError(
+            f"{opened.path} carries no configuration inside",
+            hint="k3s, RKE2 and OpenShift keep theirs in the snapshot; else give the file with --config",
+            code="embedded_missing",
+        )
+    closed = [place for place in found.places if place.opens is None and place.code != "embedded_config_copy"]
+    if not closed:
+        return InputError(
+            f"{opened.path}: what it carries inside holds no encryption configuration",
+            hint="encryption was off when the server wrote it; if values are encrypted, give --config",
+            code="embedded_missing",
+        )
+    listed = "; ".join(f"{place.place}: {place.reason}" for place in closed[:3])
+    if len(closed) > 3:
+        listed = f"{closed[0].place} and {len(closed) - 1} others: {closed[0].reason}"
+    hint = "give the server token with --token-file, or the configuration with --config"
+    if closed[0].kind == "openshift":
+        hint = "give the configuration of kube-apiserver with --config; it opens the others"
+    elif closed[0].code != "bootstrap_token":
+        hint = "give the configuration with --config"
+    message = f"{opened.path}: no configuration inside opens: {listed}"
+    if closed[0].code == "bootstrap_token":
+        return InputError(message, hint=hint, code="bootstrap_token")
+    return EmbeddedClosed(message, hint=hint, code=closed[0].code)
 
 
 def plan_embedded(

@@ -16,6 +16,7 @@ import numpy as np
 
 from snaptool.etcd import Snapshot, decode_key_value
 from snaptool.kube import ANY_TYPE, is_object_of
+from snaptool.operations.inside import Unread
 from snaptool.operations.judging import expected_of
 from snaptool.operations.labels import Header
 from snaptool.operations.sweep import LostValue, Sweep
@@ -28,33 +29,48 @@ _COLONS = 5
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why values may not open that is no loss of a key. `values`: how many it would explain; `remedy`: what to try."""
+    """Why values may not open that is no loss of a key. `values`: how many it would explain; `remedy`: what to try.
+
+    `inside`: the keys may be in the snapshot itself, so that nothing is to be deleted; `options` try them.
+    """
 
     problem: str
     remedy: str
     values: int
+    inside: bool = False
+    options: tuple[str, ...] = ()
 
 
-def likelier_causes(snapshot: Snapshot, swept: Sweep, keyring: Keyring) -> tuple[Cause, ...]:
-    """Find what speaks for a wrong configuration, the most telling first. Raises the FormatErrors of a damaged file."""
+def likelier_causes(
+    snapshot: Snapshot,
+    lost: Sequence[LostValue],
+    opened: Mapping[Header, int] | None,
+    keyring: Keyring,
+    unread: Sequence[Unread] = (),
+) -> tuple[Cause, ...]:
+    """Find what speaks for a wrong configuration, the most telling first. Raises the FormatErrors of a damaged file.
+
+    `opened`: the encrypted values that open, by header; None where not all values were looked at. `unread`: see
+    `unread_places`.
+    """
     groups: dict[Header, list[LostValue]] = {}
-    for value in swept.lost:
+    for value in lost:
         if value.header.kind is not Kind.IDENTITY:
             groups.setdefault(value.header, []).append(value)
+    causes = [Cause(one.problem, one.remedy, len(one.records), inside=True, options=one.options) for one in unread]
     if not groups or not any(keyring.providers()):
-        return ()
-    causes, explained = [], set()
+        return tuple(causes)
+    explained = set()
     for header, values in sorted(groups.items(), key=lambda item: -len(item[1]))[:_GROUPS]:
         cause = _other_key(snapshot, header, values, keyring) or _cut_name(header, values, keyring)
         if cause is not None:
             explained.add(header)
             causes.append(cause)
-    opened = _opened(swept)
     left = {header: values for header, values in groups.items() if header not in explained}
-    return (*causes, *_all_fail(left, opened, keyring))
+    return (*causes, *(_all_fail(left, opened, keyring) if opened is not None else ()))
 
 
-def _opened(swept: Sweep) -> Mapping[Header, int]:
+def opened_by_header(swept: Sweep) -> Mapping[Header, int]:
     """Count the encrypted values that open, by header."""
     opens = np.array([outcome.opened and outcome.kind is not None for outcome in swept.outcomes])
     counts: Counter[Header] = Counter()

@@ -7,7 +7,8 @@ numbers for the chosen ones; a Python object is made for a row when it is taken 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,10 +19,10 @@ from snaptool.etcd import RecordChunk, Revision, Snapshot, hash_spans
 from snaptool.kube import ResourceType, key_prefixes, parse_key, resolve_type
 from snaptool.operations.crypto import Batch, Outcome, SystemRandomness, Work, Workshop
 from snaptool.operations.judging import Depth, doubted, expected_of, is_listed
-from snaptool.operations.labels import Header, Labels
+from snaptool.operations.labels import Header, Labels, resource_of
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.reasons import explain
-from snaptool.operations.sweep import NOTHING_TRIED, Progress, make_batches, no_progress
+from snaptool.operations.sweep import NOTHING_TRIED, LostValue, Progress, make_batches, no_progress
 from snaptool.providers import Keyring
 from snaptool.text import printable
 
@@ -38,6 +39,11 @@ class Selection:
     heads: tuple[bytes, ...] = (b"",)
     namespace: str | None = None
     kind: ResourceType | None = None
+
+    @property
+    def is_everything(self) -> bool:
+        """Are all keys selected?"""
+        return self.namespace is None and self.heads == (b"",)
 
     def rows(self, chunk: RecordChunk, resource: Rows, prefixes: Sequence[str]) -> Rows:
         """Find the selected records of a chunk. `resource` has their resource numbers."""
@@ -137,8 +143,10 @@ class ListedRecord:
 class Listing:
     """The chosen records in order of their keys, and of one key in order of revision. Iterate to get rows.
 
-    `lost_before`: older values that are lost too, and not shown; `past`: keys of which only such are lost. The rest are
-    the rows as columns of numbers, which point into `buffer`, the bytes of the file: valid while the snapshot is open.
+    `lost_before`: older values that are lost too, and not shown; `past`: keys of which only such are lost; `broken`:
+    every lost or undecodable value, shown or not, where only such were asked for; `opened_by`: then how many encrypted
+    values open, by header, None where not all keys were selected. The rest are the rows as columns of numbers, which
+    point into `buffer`, the bytes of the file: valid while the snapshot is open.
     """
 
     selection: Selection
@@ -149,6 +157,8 @@ class Listing:
     headers: tuple[Header, ...]
     outcomes: tuple[Outcome, ...]
     past: tuple[bytes, ...]
+    broken: tuple[LostValue, ...]
+    opened_by: Mapping[Header, int] | None
     buffer: NDArray[np.uint8] = field(repr=False)
 
     def __len__(self) -> int:
@@ -368,15 +378,46 @@ class _Collected:
             outcome[plain & (resource[rows] == number)] = self._number_of(judged)
         return outcome
 
+    def _opened_by(self, columns: dict[str, Rows]) -> Mapping[Header, int]:
+        """Count the encrypted values that open, by header."""
+        headers = self._labels.named_headers()
+        opens = np.array([outcome.opened and outcome.kind is not None for outcome in self._outcomes])
+        chosen = (columns["header"] != 0) & (columns["tombstone"] == 0) & opens[columns["outcome"]]
+        counts: Counter[Header] = Counter()
+        for number, count in zip(*np.unique(columns["header"][chosen], return_counts=True), strict=True):
+            counts[headers[number]] += int(count)
+        return counts
+
+    def _broken(self, columns: dict[str, Rows]) -> Iterator[LostValue]:
+        buffer, outcomes = self._snapshot.database.pages.bytes, tuple(self._outcomes)
+        headers = self._labels.named_headers()
+        for number in range(len(columns["record"])):
+            cells = {name: int(column[number]) for name, column in columns.items()}
+            key = buffer[cells["key_pos"] : cells["key_pos"] + cells["key_len"]].tobytes()
+            yield LostValue(
+                record=cells["record"],
+                key=key,
+                revision=Revision(cells["main"], cells["sub"]),
+                live=bool(cells["live"]),
+                resource=resource_of(key, self._labels.prefixes),
+                header=headers[cells["header"]],
+                outcome=outcomes[cells["outcome"]],
+            )
+
     def listing(self, selection: Selection, *, lost: bool, all_revisions: bool) -> Listing:
         parts = self._parts or [{"record": np.empty(0, dtype=np.int64)}]
         columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         for records, numbers in self._answers:
             columns["outcome"][np.searchsorted(columns["record"], records)] = numbers
         lost_before = 0
+        opened_by: Mapping[Header, int] | None = None
+        broken: tuple[LostValue, ...] = ()
         if lost:
-            broken = np.array([bool(outcome.why) for outcome in self._outcomes])
-            columns = _where(columns, broken[columns["outcome"]])
+            if selection.is_everything:
+                opened_by = self._opened_by(columns)
+            why = np.array([bool(outcome.why) for outcome in self._outcomes])
+            columns = _where(columns, why[columns["outcome"]])
+            broken = tuple(self._broken(columns))
         past = _only_old(self._snapshot.database.pages.bytes, columns) if lost else ()
         if not all_revisions:
             live = columns["live"] != 0
@@ -391,6 +432,8 @@ class _Collected:
             headers=self._labels.named_headers(),
             outcomes=tuple(self._outcomes),
             past=past,
+            broken=broken,
+            opened_by=opened_by,
             buffer=self._snapshot.database.pages.bytes,
         )
 

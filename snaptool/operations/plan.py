@@ -18,7 +18,7 @@ from snaptool.arguments import word_of
 from snaptool.bolt import (
     LeafChunk,
 )
-from snaptool.embedded import Updates
+from snaptool.embedded import Recovered, Updates
 from snaptool.errors import VerificationFailed
 from snaptool.etcd import (
     Edits,
@@ -101,7 +101,8 @@ class RewriteRequest:
     `reading` opens (None: values are not looked at, every record is copied), `writing` seals; `decrypt` writes
     everything in clear (`writing` is then not looked at). `rewraps`: KMS values that keep their keys and bodies, under
     another wrapping. `only_lost`: what opens keeps every byte, and `writing` seals older revisions that come back.
-    `earlier`: backups that older revisions may come from.
+    `earlier`: backups that older revisions may come from. `carried`: what the snapshot carries inside, as far as it
+    opened; None where nobody tried. `embedded_lost`: the operator's word that the rest of it never will.
     """
 
     reading: Keyring | None
@@ -112,6 +113,8 @@ class RewriteRequest:
     allow_plaintext: bool = False
     only_lost: bool = False
     earlier: tuple[Earlier, ...] = ()
+    carried: Recovered | None = None
+    embedded_lost: bool = False
     compact: bool = False
     skip_hash_check: bool = False
     jobs: int = 1

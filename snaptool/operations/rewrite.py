@@ -40,9 +40,10 @@ from snaptool.operations.crypto import (
     Workshop,
 )
 from snaptool.operations.direct import DirectEngine
+from snaptool.operations.inside import refuse_while_unread, unread_places
 from snaptool.operations.judging import Depth
 from snaptool.operations.labels import Labels
-from snaptool.operations.likelier import Cause, likelier_causes
+from snaptool.operations.likelier import Cause, likelier_causes, opened_by_header
 from snaptool.operations.older import NO_OLDER, OlderValues, find_older
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.plan import (
@@ -56,7 +57,9 @@ from snaptool.operations.plan import (
     Undecodable,
     Undecryptable,
     ValueChange,
+    doomed,
 )
+from snaptool.operations.platform import Step
 from snaptool.operations.sweep import (
     LostValue,
     Progress,
@@ -64,7 +67,7 @@ from snaptool.operations.sweep import (
     no_progress,
     sweep,
 )
-from snaptool.operations.verdict import KeyCount, never_encrypted, older_wanted, values_by_key
+from snaptool.operations.verdict import KeyCount, also_going, never_encrypted, older_wanted, values_by_key
 from snaptool.operations.wrapping import TargetDraft
 from snaptool.operations.written import FileReport, file_report
 from snaptool.providers import Keyring, Kind
@@ -98,7 +101,7 @@ class RewriteReport:
     `unmatched`: names in the new configuration that cover no key. `older`: which of the objects whose current values
     are lost have an older revision that opens; `restored`: those that got it back. `only_lost`: all else was copied.
     `causes`: what is likelier than that a key is lost; `source_by_key`: the source's encrypted values by key; `never`:
-    its resources that are never encrypted.
+    its resources that are never encrypted. `next`: what to do with the new file, in the reports of the library.
     """
 
     source: FileReport
@@ -128,6 +131,7 @@ class RewriteReport:
     updated: Updates = field(default_factory=Updates)
     carried: Carried = field(default_factory=Carried)
     also_going: int = 0
+    next: tuple[Step, ...] = ()
 
     @property
     def stopped(self) -> bool:
@@ -262,6 +266,11 @@ def rewrite(
             older = find_older(snapshot, request.reading, wanted, request.earlier)
         _refuse_deleting_ciphertext(snapshot, swept, request)
         plan = engine.decide(snapshot, swept, labels, workshop, request, older)
+        matter = {value.record for value in (*plan.lost, *plan.undecodable)}
+        going = tuple(value for value in doomed(swept, request) if value.record in matter)
+        unread = unread_places(opened, request.carried, going or swept.lost, reading)
+        if unread:
+            refuse_while_unread(unread, going, more=also_going(snapshot, going), given_up=request.embedded_lost)
         report = RewriteReport(
             source=file_report(opened.path, opened.source.size, digests.file_sha256(), snapshot, notes.sums),
             target=None,
@@ -279,7 +288,7 @@ def rewrite(
             older=older,
             restored=plan.restored,
             only_lost=request.only_lost,
-            causes=likelier_causes(snapshot, swept, reading) if request.reading is not None else (),
+            causes=likelier_causes(snapshot, swept.lost, opened_by_header(swept), reading, unread),
             source_by_key=values_by_key(swept),
             never=never_encrypted(swept),
             verified=False,
@@ -291,7 +300,7 @@ def rewrite(
             carried=_carried(opened),
         )
         if report.stopped:
-            return replace(report, also_going=_also_going(snapshot, report.unsettled))
+            return replace(report, also_going=also_going(snapshot, report.unsettled))
         job = Job(
             request=request,
             opened=opened,
@@ -331,14 +340,6 @@ def repair(
     """Write the same records to a fresh file: packed, without leftovers, with a right trailer. Raises as `rewrite`."""
     request = RewriteRequest(reading=None, writing=Keyring(()), skip_hash_check=True)
     return rewrite(opened, target, request, container=container, force=force, progress=progress)
-
-
-def _also_going(snapshot: Snapshot, values: Sequence[LostValue]) -> int:
-    """Count the values that open and would go with an object whose current value is deleted: its older revisions."""
-    broken = {value.record for value in values}
-    histories = snapshot.history_of({value.key for value in values if value.live})
-    records = (record for history in histories.values() for record in history)
-    return sum(1 for record in records if not record.tombstone and record.number not in broken)
 
 
 def _carried(opened: OpenedSnapshot) -> Carried:

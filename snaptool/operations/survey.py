@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snaptool.containers import Unwrapped
+from snaptool.embedded import Recovered
 from snaptool.etcd import RecordChunk, Snapshot, Trailer
 from snaptool.operations.coverage import outside_findings
 from snaptool.operations.crypto import SystemRandomness, Work, Workshop
 from snaptool.operations.findings import Finding, finding, from_etcd, grouped
+from snaptool.operations.inside import unread_places
 from snaptool.operations.judging import Depth
 from snaptool.operations.labels import Header, Labels
-from snaptool.operations.likelier import Cause, likelier_causes
+from snaptool.operations.likelier import Cause, likelier_causes, opened_by_header
 from snaptool.operations.older import NO_OLDER, OlderValues, find_older
 from snaptool.operations.opening import Digests, OpenedSnapshot
 from snaptool.operations.platform import container_findings
@@ -217,8 +219,12 @@ def survey(
     jobs: int = 1,
     progress: Progress = no_progress,
     wanted: Wanted = encrypted_values,
+    carried: Callable[[], Recovered] | None = None,
 ) -> Survey:
     """Take stock of a snapshot; with a keyring, open every encrypted value too, or those that are `wanted`.
+
+    `carried` finds what the snapshot carries inside, and opens what it can; without it nothing is opened that takes a
+    token.
 
     Raises CorruptPage, BadRevision and BadRecord for a damaged file; a wrong trailer is a finding.
     """
@@ -250,13 +256,21 @@ def survey(
         undecodable=swept.undecodable,
         findings=grouped(findings),
         older=find_older(snapshot, keys, older_wanted(swept.lost)) if keyring is not None else NO_OLDER,
-        causes=likelier_causes(snapshot, swept, keys) if keyring is not None else (),
+        causes=() if keyring is None else _causes(opened, swept, keys, carried),
         by_key=values_by_key(swept),
         never=never_encrypted(swept),
         container=opened.container,
         platforms=opened.platforms,
         ages=ages.by_header(swept.headers),
     )
+
+
+def _causes(
+    opened: OpenedSnapshot, swept: Sweep, keys: Keyring, carried: Callable[[], Recovered] | None
+) -> tuple[Cause, ...]:
+    found = carried() if carried and swept.lost else None
+    unread = unread_places(opened, found, swept.lost, keys)
+    return likelier_causes(opened.snapshot, swept.lost, opened_by_header(swept), keys, unread)
 
 
 def _file_facts(opened: OpenedSnapshot, trailer: Trailer) -> FileFacts:

@@ -21,6 +21,7 @@ from snaptool.operations.labels import NOT_KUBERNETES
 from snaptool.operations.older import OlderValues
 
 if TYPE_CHECKING:
+    from snaptool.etcd import Snapshot
     from snaptool.operations.sweep import LostValue, Sweep
     from snaptool.providers import GroupResource
 
@@ -71,6 +72,15 @@ def lost_keys(lost: Sequence[LostValue], undecodable: Sequence[LostValue] = ()) 
 def older_wanted(values: Sequence[LostValue]) -> dict[bytes, GroupResource | None]:
     """Return the keys whose current values are among `values`, for `find_older`."""
     return {value.key: value.resource.group_resource for value in values if value.live and not value.outcome.headless}
+
+
+def also_going(snapshot: Snapshot, values: Sequence[LostValue]) -> int:
+    """Count the values that open and would go with an object whose current value is deleted: its older revisions."""
+    broken = {value.record for value in values}
+    keys = {value.key for value in values if value.live}
+    histories = snapshot.history_of(keys) if keys else {}
+    records = (record for history in histories.values() for record in history)
+    return sum(1 for record in records if not record.tombstone and record.number not in broken)
 
 
 def values_by_key(swept: Sweep) -> tuple[KeyCount, ...]:

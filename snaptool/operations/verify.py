@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snaptool.bolt import Problem, check
+from snaptool.embedded import Recovered
 from snaptool.embedded.places import RKE1
 from snaptool.etcd import RecordProblem, Snapshot
 from snaptool.kube import Fault
@@ -30,16 +31,17 @@ from snaptool.operations.findings import (
     from_etcd,
     grouped,
 )
+from snaptool.operations.inside import unread_places
 from snaptool.operations.judging import Depth
 from snaptool.operations.labels import Header, Labels
-from snaptool.operations.likelier import Cause, likelier_causes
+from snaptool.operations.likelier import Cause, likelier_causes, opened_by_header
 from snaptool.operations.older import NO_OLDER, OlderValues, find_older
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.platform import container_findings
 from snaptool.operations.reasons import explain, server_message
 from snaptool.operations.survey import trailer_findings
 from snaptool.operations.sweep import LostValue, Progress, Sweep, encrypted_values, no_progress, nothing, sweep
-from snaptool.operations.verdict import KeyCount, never_encrypted, older_wanted, values_by_key
+from snaptool.operations.verdict import KeyCount, also_going, never_encrypted, older_wanted, values_by_key
 from snaptool.providers import Keyring, Kind, Reason
 from snaptool.scratch import Difference, EtcdBinaries
 from snaptool.text import printable
@@ -60,7 +62,8 @@ class Verification:
     """What the checks found: `findings`, one for each kind, worst first. `opened`: encrypted values that opened.
 
     `records` is 0 where the tree is broken: they were not looked at then. `lost`: the values that do not
-    open; `undecodable`: those that no API server can decode.
+    open; `undecodable`: those that no API server can decode. `every_lost`: old ones too, whatever was
+    left out.
     `prefixes`: the API servers' `--etcd-prefix`, in their normal form; none where records were not looked at.
     """
 
@@ -70,6 +73,7 @@ class Verification:
     records: int
     opened: int
     lost: tuple[LostValue, ...] = ()
+    every_lost: tuple[LostValue, ...] = ()
     undecodable: tuple[LostValue, ...] = ()
     older: OlderValues = NO_OLDER
     causes: tuple[Cause, ...] = ()
@@ -94,12 +98,15 @@ def verify(
     live_only: bool = False,
     jobs: int = 1,
     boot_with: EtcdBinaries | None = None,
+    carried: Callable[[], Recovered] | None = None,
     progress: Progress = no_progress,
 ) -> Verification:
     """Check a snapshot from its pages to its values. `live_only`: leave out what concerns older revisions alone.
 
     `remedy`: what helps for values that a key service did not open. `boot_with`: also boot a copy with that etcd, and
-    compare what it serves. Raises ScratchError when etcd does not start.
+    compare what it serves. `carried` finds what the snapshot carries inside, and opens what it can; without it nothing
+    is opened that takes a token.
+    Raises ScratchError when etcd does not start.
     """
     snapshot = opened.snapshot
     keys = keyring or Keyring(())
@@ -129,8 +136,10 @@ def verify(
                     step="opening",
                 )
                 older = find_older(snapshot, keys, older_wanted(swept.lost))
-                causes = likelier_causes(snapshot, swept, keys)
-                findings += _value_findings(swept, remedy, causes, older, live_only=live_only)
+                found = carried() if carried and swept.lost else None
+                unread = unread_places(opened, found, swept.lost, keys)
+                causes = likelier_causes(snapshot, swept.lost, opened_by_header(swept), keys, unread)
+                findings += _value_findings(snapshot, swept, remedy, causes, older, live_only=live_only)
                 findings += [*outside_findings(opened), *container_findings(opened.container)]
                 names = keyring.resource_names() if keyring else ()
                 findings += unmatched_findings(unmatched_names(names, swept.resources))
@@ -145,6 +154,7 @@ def verify(
         records=0 if broken_tree else snapshot.record_count,
         opened=0 if swept is None else _count_opened(swept),
         lost=_of_interest(swept.lost if swept else (), live_only=live_only),
+        every_lost=swept.lost if swept else (),
         undecodable=_of_interest(swept.undecodable if swept else (), live_only=live_only),
         older=older,
         causes=causes,
@@ -231,9 +241,20 @@ def _leftovers(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _value_findings(
-    swept: Sweep, remedy: Remedy, causes: Sequence[Cause], older: OlderValues, *, live_only: bool
+    snapshot: Snapshot,
+    swept: Sweep,
+    remedy: Remedy,
+    causes: Sequence[Cause],
+    older: OlderValues,
+    *,
+    live_only: bool,
 ) -> Iterator[Finding]:
-    drops = f"`snaptool rewrite --undecryptable delete` drops what is lost: all {len(swept.lost):,} lost values"
+    count, more = len(swept.lost), also_going(snapshot, swept.lost)
+    drops = f"`snaptool rewrite --undecryptable delete` drops what is lost: all {count:,} lost values"
+    if count == 1:
+        drops = "`snaptool rewrite --undecryptable delete` drops the 1 lost value"
+    if more:
+        drops += f", and with them {more:,} {'older value' if more == 1 else 'older values'} of the same objects"
     if back := len(older.found):
         drops = (
             "`snaptool rewrite --undecryptable older` gives "

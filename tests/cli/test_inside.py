@@ -64,19 +64,20 @@ def cluster(snaptool: Snaptool, under: dict[str, str], places: dict[str, bytes])
     return snaptool.write("k3s.db", store.snapshot())
 
 
-Situation = Callable[[Snaptool], tuple[Path, list[str | Path], int]]
+Words = list[str | Path]
+Situation = Callable[[Snaptool], tuple[Path, Words, int]]
 """A snapshot, how it is read, and how many values do not open so although a closed place may hold their key."""
 
 
-def configuration_of_another_cluster(_: Snaptool) -> tuple[Path, list[str | Path], int]:
+def configuration_of_another_cluster(_: Snaptool) -> tuple[Path, Words, int]:
     return TWO / "two.db", ["--config", OF_ANOTHER_CLUSTER], 3
 
 
-def record_out_of_date(_: Snaptool) -> tuple[Path, list[str | Path], int]:
+def record_out_of_date(_: Snaptool) -> tuple[Path, Words, int]:
     return TWO / "two.db", ["--embedded-config"], 3
 
 
-def some_values_open(snaptool: Snaptool) -> tuple[Path, list[str | Path], int]:
+def some_values_open(snaptool: Snaptool) -> tuple[Path, Words, int]:
     source = cluster(snaptool, {"old": KNOWN, "new": OTHER, "newer": OTHER}, {TOKEN: bootstrap(OTHER, TOKEN)})
     return source, ["--config", snaptool.write("old.yaml", config("aescbc", name="aescbckey", secret=KNOWN))], 2
 
@@ -88,12 +89,13 @@ SITUATIONS = [configuration_of_another_cluster, record_out_of_date, some_values_
 def test_nothing_advises_to_delete_while_a_place_is_closed(snaptool: Snaptool, situation: Situation) -> None:
     source, reading, lost = situation(snaptool)
     target = snaptool.folder / "new.db"
-    for words in (
+    commands: tuple[Words, ...] = (
         ["inspect", source],
         ["verify", source],
         ["list", source, "--lost"],
         ["rewrite", source, target, "--decrypt"],
-    ):
+    )
+    for words in commands:
         ran = snaptool(*words, *reading)
         assert ran.code == exits.FINDINGS
         assert "delete" not in ran.stdout.replace(str(snaptool.folder), "")
@@ -107,7 +109,7 @@ def test_nothing_advises_to_delete_while_a_place_is_closed(snaptool: Snaptool, s
 def test_nothing_goes_while_a_place_is_closed_but_by_word(snaptool: Snaptool, situation: Situation, how: str) -> None:
     source, reading, lost = situation(snaptool)
     target = snaptool.folder / "new.db"
-    words = ["rewrite", source, target, *reading, "--undecryptable", how]
+    words: Words = ["rewrite", source, target, *reading, "--undecryptable", how]
     ran = snaptool(*words, "-o", "json")
     assert (ran.code, ran.json["error"]["code"]) == (exits.USAGE, "bootstrap_token")
     assert f"{lost} values that would be deleted" in ran.json["error"]["problem"]
@@ -119,7 +121,7 @@ def test_nothing_goes_while_a_place_is_closed_but_by_word(snaptool: Snaptool, si
 def test_with_the_token_of_the_closed_place_there_is_nothing_to_delete(snaptool: Snaptool) -> None:
     source, reading, _ = some_values_open(snaptool)
     token = snaptool.write("token", TOKEN)
-    words = ["rewrite", source, snaptool.folder / "new.db", *reading, "--undecryptable", "delete", "-o", "json"]
+    words: Words = ["rewrite", source, snaptool.folder / "new.db", *reading, "--undecryptable", "delete", "-o", "json"]
     read = snaptool(*words, "--embedded-config", "--token-file", token, makes=[snaptool.folder / "new.db"])
     assert read.json["records"]["deleted"] == 0
     # A token that opens the place, with nobody reading with what is in it.
@@ -132,8 +134,8 @@ def test_with_the_token_of_the_closed_place_there_is_nothing_to_delete(snaptool:
 
 def test_a_place_that_opens_without_a_token_is_tried_before_anything_goes(snaptool: Snaptool) -> None:
     source = cluster(snaptool, {"one": OTHER}, {"": bootstrap(OTHER, "")})
-    reading = ["--config", OF_ANOTHER_CLUSTER]
-    words = ["rewrite", source, snaptool.folder / "new.db", "--undecryptable", "delete", "-o", "json"]
+    reading: Words = ["--config", OF_ANOTHER_CLUSTER]
+    words: Words = ["rewrite", source, snaptool.folder / "new.db", "--undecryptable", "delete", "-o", "json"]
     ran = snaptool(*words, *reading, "--embedded-lost")
     assert (ran.code, ran.json["error"]["code"]) == (exits.USAGE, "keys_inside")
     assert ran.json["error"]["remedy"] == "read with it: --embedded-config"
@@ -148,7 +150,7 @@ def test_a_record_out_of_date_beside_that_of_the_token_may_still_open_something(
     places = {"": bootstrap(OTHER, ""), TOKEN: bootstrap(KNOWN, TOKEN)}
     source = cluster(snaptool, {"old": OTHER, "new": KNOWN, "gone": THIRD}, places)
     token, target = snaptool.write("token", TOKEN), snaptool.folder / "new.db"
-    words = ["rewrite", source, target, "--embedded-config", "--token-file", token, "--undecryptable", "delete"]
+    words: Words = ["rewrite", source, target, "--embedded-config", "--token-file", token, "--undecryptable", "delete"]
     ran = snaptool(*words, "-o", "json")
     assert (ran.code, ran.json["error"]["code"]) == (exits.USAGE, "keys_inside")
     assert "1 value would be deleted, and opens with" in ran.json["error"]["problem"]
@@ -161,7 +163,15 @@ def test_a_record_out_of_date_beside_that_of_the_token_may_still_open_something(
 
 def test_a_lock_holds_no_keys(snaptool: Snaptool) -> None:
     source = cluster(snaptool, {"one": OTHER}, {TOKEN: b""})
-    words = ["rewrite", source, snaptool.folder / "new.db", "--config", OF_ANOTHER_CLUSTER, "--undecryptable", "delete"]
+    words: Words = [
+        "rewrite",
+        source,
+        snaptool.folder / "new.db",
+        "--config",
+        OF_ANOTHER_CLUSTER,
+        "--undecryptable",
+        "delete",
+    ]
     assert snaptool(*words, makes=[snaptool.folder / "new.db"]).code == exits.DONE
 
 
@@ -174,7 +184,7 @@ def test_ciphertext_without_its_header_may_open_with_what_is_closed(snaptool: Sn
     store.put(b"/registry/namespaces/a", b'{"kind":"Namespace","apiVersion":"v1","metadata":{"name":"a"}}\n')
     source = snaptool.write("cut.db", store.snapshot())
     target = snaptool.folder / "new.db"
-    words = ["rewrite", source, target, "--config", OF_ANOTHER_CLUSTER, "--undecodable", "delete", "-o", "json"]
+    words: Words = ["rewrite", source, target, "--config", OF_ANOTHER_CLUSTER, "--undecodable", "delete", "-o", "json"]
     ran = snaptool(*words)
     assert (ran.code, ran.json["error"]["code"]) == (exits.USAGE, "bootstrap_token")
     token = snaptool.write("token", TOKEN)
@@ -186,7 +196,7 @@ def test_ciphertext_without_its_header_may_open_with_what_is_closed(snaptool: Sn
 def test_what_opens_with_openshifts_own_secrets_does_not_go(snaptool: Snaptool) -> None:
     kas = snaptool.write("kas.json", OPENSHIFT_FACTS["configs"]["openshift-kube-apiserver"])
     target = snaptool.folder / "new.db"
-    words = ["rewrite", OPENSHIFT, target, "-c", kas, "--undecryptable", "delete", "-o", "json"]
+    words: Words = ["rewrite", OPENSHIFT, target, "-c", kas, "--undecryptable", "delete", "-o", "json"]
     ran = snaptool(*words)
     assert (ran.code, ran.json["error"]["code"]) == (exits.USAGE, "keys_inside")
     assert "2 values would be deleted, and open" in ran.json["error"]["problem"]
@@ -194,7 +204,7 @@ def test_what_opens_with_openshifts_own_secrets_does_not_go(snaptool: Snaptool) 
     assert (done.code, done.json["records"]["deleted"]) == (exits.DONE, 0)
     target.unlink()
     # Without any of its keys, all Secrets with keys are closed.
-    other = ["rewrite", OPENSHIFT, target, "-c", OF_ANOTHER_CLUSTER, "--undecryptable", "delete", "-o", "json"]
+    other: Words = ["rewrite", OPENSHIFT, target, "-c", OF_ANOTHER_CLUSTER, "--undecryptable", "delete", "-o", "json"]
     closed = snaptool(*other)
     assert (closed.code, closed.json["error"]["code"]) == (exits.USAGE, "keys_inside")
     assert "kube-apiserver" in closed.json["error"]["remedy"]

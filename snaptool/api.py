@@ -499,6 +499,8 @@ def rewrite(
                 opened,
                 carried,
                 written,
+                target=place,
+                container=container,
                 update=update_embedded,
                 keep=keep_embedded,
                 token=token,

@@ -52,7 +52,8 @@ _SHOWN_LOST = 20
 @click.option(
     "--update-embedded",
     is_flag=True,
-    help="Write the new configuration into what the snapshot carries inside (k3s, RKE2: with --token-file).",
+    help="Write the new configuration into what the backup carries inside (k3s, RKE2: with --token-file; RKE1, "
+    "Omni: in a target of the same container).",
 )
 @click.option(
     "--keep-embedded", is_flag=True, help="Leave the old configuration there, for another way to the servers."
@@ -222,6 +223,8 @@ def rewrite_command(
                 found,
                 carried,
                 new[0] if new else None,
+                target=target,
+                container=options.container(container),
                 update=update_embedded,
                 keep=keep_embedded,
                 token=embedding.token,
@@ -457,7 +460,7 @@ def document(result: RewriteReport, steps: Sequence[Step] = ()) -> dict[str, Any
             for change in result.values
         ],
         "embedded": {"place": result.updated.place, "records": len(result.updated.values)}
-        if result.updated.values
+        if result.updated.place
         else None,
         "lost": [lost_document(lost) for lost in result.lost],
         "undecodable": [undecodable_document(value) for value in result.undecodable],

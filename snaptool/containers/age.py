@@ -1,7 +1,7 @@
 """Omni's backups: an age file whose file key is sealed with NaCl's secretbox, and in it two secrets and a snapshot.
 
-Only this one kind of recipient is read: others belong to age itself. Source: docs/formats/containers.md, "Omni"; the
-age format, c2sp.org/age (v1).
+Only this one kind of recipient is read and written: others belong to age itself. Source: docs/formats/containers.md,
+"Omni"; the age format, c2sp.org/age (v1).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from snaptool.containers.faults import ContainerFault, ContainerRefused, encrypted
@@ -29,11 +30,12 @@ _HEADER_VERSION_1 = b"\x08\x01"
 class OmniSecrets:
     """What stands before the snapshot: base64 texts as the cluster's secrets bundle has them, empty where it has none.
 
-    Never shown: they are keys of the cluster.
+    Never shown: they are keys of the cluster. `backup_key`: the 32 bytes under which the whole is sealed.
     """
 
     aescbc: str = field(repr=False)
     secretbox: str = field(repr=False)
+    backup_key: bytes = field(default=b"", repr=False)
 
 
 def read_omni_key(text: bytes) -> bytes:
@@ -66,6 +68,7 @@ class AgeReader:
         self._counter = 0
         self._ended = False
         self._ready = b""
+        self._key = key or b""
         file_key = self._file_key(key)
         nonce = self._source.read_exactly(16)
         if len(nonce) < 16:
@@ -181,7 +184,7 @@ class AgeReader:
             aescbc, secretbox = (text.decode("ascii") for text in texts)
         except UnicodeDecodeError:
             raise self._bad_format("a secret in its header is not text") from None
-        return OmniSecrets(aescbc=aescbc, secretbox=secretbox)
+        return OmniSecrets(aescbc=aescbc, secretbox=secretbox, backup_key=self._key)
 
     def _field(self) -> bytes:
         size = int.from_bytes(self._exactly(8), "big")
@@ -195,6 +198,47 @@ class AgeReader:
             hint="name a file of Omni's backup store",
             code="omni_format",
         )
+
+
+class AgeWriter:
+    """Writes an Omni backup to `sink`: header and secrets at once, then the snapshot that it is given.
+
+    `entropy` is asked for the file key and two nonces, which are new in every file.
+    """
+
+    def __init__(self, sink: Callable[[bytes], object], secrets: OmniSecrets, entropy: Callable[[int], bytes]) -> None:
+        from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305  # noqa: PLC0415 - where it is used
+        from nacl.secret import SecretBox  # noqa: PLC0415 - the same
+
+        self._sink = sink
+        self._counter = 0
+        file_key, sealing, nonce = entropy(16), entropy(24), entropy(16)
+        body = SecretBox(secrets.backup_key).encrypt(file_key, sealing).ciphertext
+        header = b"%s\n-> nacl_v1 %s\n%s\n---" % (_VERSION_LINE, sealing.hex().encode(), _encode(body))
+        mac = hmac.new(_hkdf(file_key, salt=b"", info=b"header"), header, hashlib.sha256).digest()
+        sink(header + b" " + _encode(mac) + b"\n" + nonce)
+        self._cipher = ChaCha20Poly1305(_hkdf(file_key, salt=nonce, info=b"payload"))
+        fields = (_HEADER_VERSION_1, secrets.aescbc.encode(), secrets.secretbox.encode())
+        self._held = bytearray(b"".join(len(one).to_bytes(8, "big") + one for one in fields))
+
+    def write(self, data: bytes) -> None:
+        """Add bytes of the snapshot."""
+        self._held += data
+        while len(self._held) > _CHUNK:  # what may be the last chunk waits: it is marked
+            self._seal(bytes(self._held[:_CHUNK]), b"\x00")
+            del self._held[:_CHUNK]
+
+    def finish(self) -> None:
+        """Write the last chunk."""
+        self._seal(bytes(self._held), b"\x01")
+
+    def _seal(self, chunk: bytes, mark: bytes) -> None:
+        self._sink(self._cipher.encrypt(self._counter.to_bytes(11, "big") + mark, chunk, None))
+        self._counter += 1
+
+
+def _encode(data: bytes) -> bytes:
+    return base64.b64encode(data).rstrip(b"=")
 
 
 def _decode(text: bytes) -> bytes:

@@ -10,16 +10,18 @@ from __future__ import annotations
 import bz2
 import hashlib
 import lzma
+import os
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Protocol, cast
 
+from snaptool.containers.age import OMNI_LAYER, AgeReader, AgeWriter, OmniSecrets
 from snaptool.containers.faults import ContainerRefused, corrupt
 from snaptool.containers.gardener import parse_name
-from snaptool.containers.readers import PIECE, FileReader, Peekable, Reader
+from snaptool.containers.readers import PIECE, BytesReader, FileReader, Peekable, Reader
 from snaptool.containers.recognise import Kind
 from snaptool.containers.streams import import_zstd, open_stream
 from snaptool.containers.tars import TarWalk, copy_with
@@ -44,10 +46,11 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Wrapping:
-    """How a snapshot is packed. `streams` from outside in; `archive`: "zip", "tar" or none, inside them.
+    """How a snapshot is packed. `streams` from outside in; `archive`: "zip", "tar", "age" or none, inside them.
 
     `folder`: the platform whose directory is made, or "". `name`: the entry's or the file's; `source`: the container
-    whose other entries come along; `renames`: new names of entries.
+    whose other entries come along; `renames`: new names of entries. `contents`: what entries of the source, by their
+    names there, get in place of theirs; `omni`: what an age file has before the snapshot.
     """
 
     streams: tuple[Kind, ...] = ()
@@ -56,6 +59,20 @@ class Wrapping:
     name: str = ""
     source: Unwrapped | None = field(default=None, repr=False)
     renames: dict[str, str] = field(default_factory=dict)
+    contents: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    omni: OmniSecrets | None = field(default=None, repr=False)
+
+    def carries(self, member: str) -> bool:
+        """Does an entry of the source come along, so that it may get another content?"""
+        members = () if self.source is None or self.archive != "zip" else self.source.members
+        return any(member == one.name for one in members)
+
+    def updated(self, contents: Mapping[str, bytes], keys: tuple[str, str] | None) -> Wrapping:
+        """Return the same with other contents of entries, and other keys (secretbox, aescbc) in Omni's header."""
+        omni = self.omni
+        if omni is not None and keys is not None:
+            omni = replace(omni, secretbox=keys[0], aescbc=keys[1])
+        return replace(self, contents=contents, omni=omni)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -71,11 +88,14 @@ class Wrapping:
 PLAIN = Wrapping()
 
 
-def choose_wrapping(target: Path, wanted: str, source: Unwrapped | None) -> Wrapping:
+def choose_wrapping(target: Path | None, wanted: str, source: Unwrapped | None) -> Wrapping:
     """Choose what goes around a snapshot that is written to `target`. `wanted`: one of `CHOICES`, or "directory".
 
-    Raises ContainerRefused: container_target where suffix, source and wish do not fit, container_method without zstd.
+    Without a target there is nothing around it. Raises ContainerRefused: container_target where suffix, source and wish
+    do not fit, container_method without zstd.
     """
+    if target is None:
+        return PLAIN
     name = target.name.lower()
     is_tar = name.endswith(_TAR_SUFFIXES)
     suffix = next((kind for end, kind in _BY_SUFFIX.items() if name.endswith(end)), None)
@@ -121,6 +141,8 @@ def _same(target: Path, source: Unwrapped | None) -> Wrapping:
             hint="leave --container out, and write a plain snapshot",
             code="container_target",
         )
+    if source.layers == (OMNI_LAYER,):
+        return Wrapping(archive="age", name="nacl_v1", omni=source.omni)
     *outer, last = source.layers
     archive, _, entry = last.partition(":")
     streams = tuple(Kind(layer) for layer in (outer if entry else source.layers) if layer in _WRITERS)
@@ -213,9 +235,12 @@ def _renames(target: Path, source: Unwrapped, entry: str) -> dict[str, str]:
 def write_wrapped(wrapping: Wrapping, blocks: Callable[[], Iterator[bytes]], size: int, sink: Sink) -> None:
     """Write a snapshot of `size` bytes, which `blocks` gives, in its container to `sink`."""
     inner: Sink = sink
-    closing: list[_Stream] = []
+    closing: list[_Stream | AgeWriter] = []
     for kind in wrapping.streams:
         closing.append(_WRITERS[kind](inner, size if wrapping.layers == (kind.value,) else None))
+        inner = closing[-1]
+    if wrapping.omni is not None:
+        closing.append(AgeWriter(inner.write, wrapping.omni, os.urandom))
         inner = closing[-1]
     if wrapping.archive == "zip":
         _write_zip(wrapping, blocks, size, inner)
@@ -309,9 +334,11 @@ def _write_zip(wrapping: Wrapping, blocks: Callable[[], Iterator[bytes]], size: 
             if entry.name == chosen:
                 _add(archive, _info(name, entry.info.date_time, size), blocks())
             else:
-                info = _info(name, entry.info.date_time, entry.size)
+                content = wrapping.contents.get(entry.name)
+                info = _info(name, entry.info.date_time, entry.size if content is None else len(content))
                 info.external_attr, info.create_system = entry.info.external_attr, entry.info.create_system
-                _add(archive, info, _pieces(zipped.open(entry)) if not entry.info.is_dir() else iter(()))
+                blocks_of = iter(()) if entry.info.is_dir() else _pieces(zipped.open(entry))
+                _add(archive, info, blocks_of if content is None else (content,))
 
 
 def _info(name: str, when: tuple[int, int, int, int, int, int], size: int) -> zipfile.ZipInfo:
@@ -345,6 +372,11 @@ def read_back(wrapping: Wrapping, descriptor: int, place: str) -> str:
     if wrapping.archive == "zip":
         return _read_zip_back(wrapping, ZipFileReader(descriptor, place), place)
     source = _open(wrapping.streams, lambda: Peekable(FileReader(descriptor)), place)
+    if wrapping.omni is not None:
+        opened = AgeReader(source, place, wrapping.omni.backup_key)
+        if opened.secrets != wrapping.omni:
+            raise corrupt(place, 0, "its header does not hold what was written")
+        return _digest(opened)
     if not wrapping.archive:
         return _digest(source)
     assert wrapping.source is not None
@@ -362,12 +394,18 @@ def _read_zip_back(wrapping: Wrapping, zipped: ZipFileReader, place: str) -> str
     if wrapping.source is not None and wrapping.source.zip_reader is not None:
         reader, chosen = wrapping.source.zip_reader, _chosen(wrapping.source)
         before = {
-            wrapping.renames.get(one.name, one.name): None if one.name == chosen else _digest(reader.open(one))
+            wrapping.renames.get(one.name, one.name): None
+            if one.name == chosen
+            else _digest(_content(wrapping, one.name) or reader.open(one))
             for one in reader.entries
             if one.is_file
         }
     after = {one.name: _digest(zipped.open(one)) for one in zipped.entries if one.is_file}
     return _compare(before, after, wrapping.name, place)
+
+
+def _content(wrapping: Wrapping, name: str) -> Reader | None:
+    return BytesReader(wrapping.contents[name]) if name in wrapping.contents else None
 
 
 def _chosen(source: Unwrapped) -> str:

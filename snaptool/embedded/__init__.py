@@ -22,7 +22,14 @@ from snaptool.embedded.k3s import (
 )
 from snaptool.embedded.openshift import live_secrets
 from snaptool.embedded.places import PlaceFinder, SeenRecord
-from snaptool.embedded.update import EmbeddedUpdateFailed, Updates, update_bootstrap
+from snaptool.embedded.update import (
+    EmbeddedUpdateFailed,
+    Updates,
+    joined_updates,
+    talos_keys,
+    update_bootstrap,
+    update_state,
+)
 
 __all__ = [
     "COPY",
@@ -39,10 +46,13 @@ __all__ = [
     "Updates",
     "configuration_json",
     "find_embedded",
+    "joined_updates",
     "live_secrets",
     "passphrases",
     "seal",
     "storage_key",
+    "talos_keys",
     "unseal",
     "update_bootstrap",
+    "update_state",
 ]

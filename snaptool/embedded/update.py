@@ -1,20 +1,23 @@
-"""A new configuration in the place of the one that a snapshot carries: what k3s and RKE2 find when they restore it.
+"""A new configuration in the place of the one that a backup carries: what its platform finds when it restores it.
 
-In every revision of the record that the token opens, since each holds the old keys: the configuration, the state that
-says so, and their time; all other files stay as they are. Records that do not open are named. Source:
-docs/formats/containers.md, "k3s and RKE2".
+k3s and RKE2: in every revision of the record that the token opens, since each holds the old keys: the configuration,
+the state that says so, and their time; all other files stay as they are. Records that do not open are named. RKE1: both
+configurations of the state file in its zip. Omni: the keys before the snapshot, where they make what Talos serves.
+Source: docs/formats/containers.md, "k3s and RKE2", "RKE1", "Omni".
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import base64
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from snaptool.embedded.k3s import Bootstrap, BootstrapProblem, passphrases, seal, storage_key, unseal
 from snaptool.embedded.places import BOOTSTRAP, PlaceFinder, SeenRecord
 from snaptool.errors import InputError, VerificationFailed
-from snaptool.providers import Entropy
+from snaptool.providers import BadConfig, EncryptionConfig, Entropy, Kind, LocalConfig, config_text, read_configs
 
 
 class EmbeddedUpdateFailed(VerificationFailed):
@@ -23,14 +26,28 @@ class EmbeddedUpdateFailed(VerificationFailed):
 
 @dataclass(frozen=True, slots=True)
 class Updates:
-    """New values of records that carry a configuration. `values`: by record number; `place`: the etcd key.
+    """What gets a new configuration: records by number, files of the container by name, or the `keys` of Omni's header.
 
+    `place`: the etcd key, or the file; "" where nothing is updated. `keys`: of Talos, secretbox and aescbc in base64.
     `notes`: what was not updated, and what the platform needs at the restore.
     """
 
     place: str = ""
     values: Mapping[int, bytes] = field(default_factory=dict, repr=False)
     notes: tuple[str, ...] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    keys: tuple[str, str] | None = field(default=None, repr=False)
+
+
+def joined_updates(several: Sequence[Updates]) -> Updates:
+    """Take the updates of several places together."""
+    return Updates(
+        place=", ".join(one.place for one in several if one.place),
+        values={number: value for one in several for number, value in one.values.items()},
+        notes=tuple(note for one in several for note in one.notes),
+        files={name: content for one in several for name, content in one.files.items()},
+        keys=next((one.keys for one in several if one.keys is not None), None),
+    )
 
 
 def update_bootstrap(
@@ -95,3 +112,61 @@ def _sealed(
 
 def _text(key: bytes) -> str:
     return key.decode(errors="backslashreplace")
+
+
+# --- files beside the snapshot ---
+
+
+def update_state(content: bytes, config: EncryptionConfig, place: str) -> bytes:
+    """Put `config` into RKE's state, as the one that is wanted and the one that is; all else stays as it was read.
+
+    Raises InputError where the state holds none, EmbeddedUpdateFailed.
+    """
+    text = config_text(config, head="\n").strip()
+    try:
+        state = json.loads(content)
+        for name in ("desiredState", "currentState"):
+            if name in state:
+                state[name]["encryptionConfig"] = text
+        made = json.dumps(state, indent=2, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, TypeError, RecursionError):
+        raise InputError(
+            f"{place} is no state of RKE, in which a configuration could be replaced",
+            hint="leave it as it is with --keep-embedded, and set the new configuration in cluster.yml",
+            code="embedded_unsupported",
+        ) from None
+    made += b"\n" * content.endswith(b"\n")
+    try:
+        found = read_configs(made, name=place).configs
+    except BadConfig:
+        found = ()
+    if [one.entries for one in found] != [config.entries]:
+        raise EmbeddedUpdateFailed(f"{place}: the new state does not hold the new configuration")
+    return made
+
+
+def talos_keys(config: EncryptionConfig) -> tuple[str, str]:
+    """Return secretbox and aescbc key, in base64 or empty, of which Talos makes just this configuration.
+
+    Raises InputError for any other form.
+    """
+    first = {
+        provider.kind: base64.b64encode(provider.keys[0].secret).decode()
+        for entry in config.entries[:1]
+        for provider in entry.providers
+        if isinstance(provider, LocalConfig) and provider.keys
+    }
+    keys = first.get(Kind.SECRETBOX, ""), first.get(Kind.AESCBC, "")
+    names = {"secretboxEncryptionSecret": keys[0], "aescbcEncryptionSecret": keys[1]}
+    made = {"cluster": {name: text for name, text in names.items() if text}}
+    try:
+        served = [one.entries for one in read_configs(json.dumps(made).encode()).configs]
+    except BadConfig:
+        served = []
+    if served != [config.entries]:
+        raise InputError(
+            f"{config.name}: Talos serves Secrets under secretbox key2, then aescbc key1, then identity, no other form",
+            hint="write such a configuration, or leave the header as it is with --keep-embedded",
+            code="embedded_unsupported",
+        )
+    return keys

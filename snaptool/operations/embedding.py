@@ -14,13 +14,25 @@ import tarfile
 import zlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
+from snaptool.containers import Wrapping, choose_wrapping
 from snaptool.containers.faults import inside
-from snaptool.embedded import CarriedFile, Embedded, Recovered, Updates, configuration_json, update_bootstrap
+from snaptool.embedded import (
+    CarriedFile,
+    Embedded,
+    Recovered,
+    Updates,
+    configuration_json,
+    joined_updates,
+    talos_keys,
+    update_bootstrap,
+    update_state,
+)
 from snaptool.embedded.k3s import disabled_configuration
 from snaptool.errors import InputError, ProviderError
 from snaptool.operations.opening import OpenedSnapshot
-from snaptool.providers import EncryptionConfig, Entropy, KmsConfig, LocalConfig
+from snaptool.providers import EncryptionConfig, Entropy, KmsConfig, LocalConfig, read_configs
 
 _KEY_SIZE = 32
 
@@ -31,7 +43,8 @@ class EmbeddedConfigStale(InputError):
     def __init__(self, places: Sequence[Embedded]) -> None:
         names = ", ".join(dict.fromkeys(place.place for place in places[:2]))
         more = f" and {len(places) - 2} more" if len(places) > 2 else ""
-        way = "write the new one there with --update-embedded (and --token-file), or "
+        token = " (and --token-file)" if places[0].kind == "k3s" else ""
+        way = f"write the new one there with --update-embedded{token}, or "
         if places[0].kind == "openshift":
             way = "write with the keys that OpenShift has (snaptool config extract), or "
         super().__init__(
@@ -147,19 +160,23 @@ def plan_embedded(
     carried: Recovered,
     new: EncryptionConfig | None,
     *,
+    target: Path | None,
+    container: str,
     update: bool,
     keep: bool,
     token: str | None,
     entropy: Entropy,
     now: datetime | None = None,
 ) -> Updates:
-    """Decide what becomes of what the source carries. `new`: None to decrypt.
+    """Decide what becomes of what the source carries. `new`: None to decrypt; `container`: what goes around `target`.
 
     Raises EmbeddedConfigStale, and InputError where the platform does not take `new` or it cannot be written back.
     """
+    wrapping = choose_wrapping(target, container, opened.container)
     k3s = [place for place in carried.places if place.kind == "k3s"]
     openshift = [place for place in carried.places if place.kind == "openshift"]
-    beside = [place for place in carried.places if place.kind in {"rke1", "omni"} and place.config is not None]
+    beside = [place for place in carried.places if place.kind in _BESIDE and place.config is not None]
+    along = [place for place in beside if _comes_along(opened, place, wrapping)]
     if update:
         if openshift:
             raise InputError(
@@ -167,25 +184,91 @@ def plan_embedded(
                 hint="write with the keys that are there (snaptool config extract), or with --keep-embedded",
                 code="embedded_unsupported",
             )
-        if not k3s:
+        if not k3s and not beside:
             raise InputError(
                 f"{opened.path} carries no configuration that could be updated",
                 hint="leave --update-embedded out: give the servers the new configuration as a file",
                 code="embedded_missing",
             )
-        return update_bootstrap(
-            opened.places, token, _for_k3s(carried, new, entropy), now=now or datetime.now(UTC), entropy=entropy
-        )
-    notes = _kept_notes(carried, new, [*k3s, *openshift], keep=keep)
-    if beside:
-        note = "beside the source has the old configuration, and TARGET is a plain snapshot"
-        notes += (f"{beside[0].place} {note}: give the platform the new one before the restore",)
+        made = [_update_beside(opened, carried, new, place, wrapping, entropy) for place in along[:1]]
+        if any(place.opens for place in k3s) or (k3s and not beside):
+            config = _disabled(carried, entropy) if new is None else configuration_json(new)
+            made.append(update_bootstrap(opened.places, token, config, now=now or datetime.now(UTC), entropy=entropy))
+        elif k3s:
+            made.append(Updates(notes=(f"{k3s[0].place} still holds the configuration that it has: it is closed",)))
+        if beside and not along:
+            made.append(Updates(notes=_left_behind(beside[0])))
+        if not any(one.place for one in made):
+            raise InputError(
+                f"{beside[0].place} does not come along into this TARGET, so nothing in it can be updated",
+                hint=f"write TARGET {_BESIDE[beside[0].kind]}; or leave --update-embedded out",
+                code="container_target",
+            )
+        return joined_updates(made)
+    notes = _kept_notes(carried, new, [*k3s, *openshift, *along], keep=keep)
+    if beside and not along and (new is None or not _has_keys(carried.configs, new)):
+        notes += _left_behind(beside[0])
     return Updates(notes=notes)
 
 
-def _for_k3s(carried: Recovered, new: EncryptionConfig | None, entropy: Entropy) -> bytes:
-    if new is not None:
-        return configuration_json(new)
+def _left_behind(place: Embedded) -> tuple[str, ...]:
+    note = "has the old configuration, and does not come along into TARGET: give the platform the new one before"
+    return (f"{place.place} {note} the restore; or write TARGET {_BESIDE[place.kind]}, with --update-embedded",)
+
+
+_BESIDE = {
+    "rke1": "as a zip",
+    "omni": "with --container same",
+}
+"""Kinds of places beside the snapshot, and how a target gets one."""
+
+
+def _comes_along(opened: OpenedSnapshot, place: Embedded, wrapping: Wrapping) -> bool:
+    return wrapping.omni is not None if place.kind == "omni" else wrapping.carries(_state_file(opened, place))
+
+
+def _state_file(opened: OpenedSnapshot, place: Embedded) -> str:
+    """Return the name of the file of the container that a place of RKE's state is in."""
+    members = () if opened.container is None else opened.container.members
+    states = (member.name for member in members if member.role == "rkestate")
+    return next((name for name in states if place.place.startswith(f"{name}, ")), "")
+
+
+def _update_beside(
+    opened: OpenedSnapshot,
+    carried: Recovered,
+    new: EncryptionConfig | None,
+    place: Embedded,
+    wrapping: Wrapping,
+    entropy: Entropy,
+) -> Updates:
+    """Write the new configuration into what lies beside the snapshot in its container."""
+    if place.kind == "omni":
+        if new is None:
+            raise InputError(
+                "Talos has no form of its configuration without encryption, so none can be written into Omni's header",
+                hint="leave it as it is with --keep-embedded: it ends in identity, which reads plaintext",
+                code="embedded_unsupported",
+            )
+        note = "Omni takes the new keys from the header when a cluster is made from this backup; a cluster that is"
+        return Updates(place.place, keys=talos_keys(new), notes=(f"{note} there keeps its own",))
+    name = _state_file(opened, place)
+    if new is None:
+        (new,) = read_configs(_disabled(carried, entropy), name=name).configs
+    assert opened.container is not None
+    state = update_state(opened.container.read_member(name), new, name)
+    return Updates(
+        wrapping.renames.get(name, name),
+        files={name: state},
+        notes=(
+            "restore without --use-local-state, and replace the local cluster.rkestate by the one in the backup",
+            "clusters that Rancher made keep their configuration in Rancher: set it there too",
+        ),
+    )
+
+
+def _disabled(carried: Recovered, entropy: Entropy) -> bytes:
+    """Write the configuration of servers whose encryption is off, for the resources that it was on for."""
     names = [name for config in carried.configs for entry in config.entries for name in entry.resources]
     return disabled_configuration(tuple(dict.fromkeys(names)) or ("secrets",), entropy(_KEY_SIZE))
 
@@ -201,12 +284,11 @@ def _kept_notes(
     if not holding:
         return ()
     if new is None:
+        way = "" if holding[0].kind == "omni" else "; --update-embedded turns that off"
         note = (
-            "still has the old configuration: its servers read plaintext, and encrypt what they write under the old "
-            "key; "
-            "--update-embedded turns that off"
+            "still has the old configuration: its servers read plaintext, and encrypt what they write under the old key"
         )
-        return (f"{holding[0].place} {note}",)
+        return (f"{holding[0].place} {note}{way}",)
     if not keep and not _has_keys(carried.configs, new):
         raise EmbeddedConfigStale(holding)
     return (f"{holding[0].place} keeps the configuration that it has",) if keep else ()

@@ -59,7 +59,7 @@ def _configuration(
     report: RewriteReport, new_configs: Sequence[tuple[str, EncryptionConfig]], *, rewritten: bool
 ) -> list[Step]:
     encrypted = _encrypted(report.values)
-    if report.updated.values:
+    if report.updated.place:
         line = f"the new configuration is in this file ({report.updated.place}): the restore gives it to the servers"
         return [Step("config_embedded", (line,))]
     if new_configs:
@@ -141,7 +141,7 @@ def _inside(report: RewriteReport, *, changed: bool) -> list[Step]:
                 ),
             )
         )
-    if "rke1" in report.platforms and changed:
+    if "rke1" in report.platforms and changed and not report.updated.files:
         steps.append(
             Step(
                 "rke1_state",

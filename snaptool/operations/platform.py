@@ -104,6 +104,12 @@ def platform_next(
     `bootstrap`: it has keys under `/bootstrap/`. Always one step with the code `restore` at least.
     """
     steps = []
+    if layers and layers[0].startswith("age:"):
+        lines = (
+            "restore it with Omni: put it into its backup store, in place of the cluster's backup or beside it, as",
+            f"  CLUSTER-UUID/HEX.snapshot, HEX as the other names there; it is {quoted(target)}",
+        )
+        return [Step("restore", lines)]
     if layers and layers[0].startswith("directory:"):
         return _next_of_folder(platforms, target, target / layers[0].partition(":")[2])
     if isinstance(target, RemotePath):

@@ -23,7 +23,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from snaptool.containers import PLAIN, choose_wrapping
+from snaptool.containers import choose_wrapping
 from snaptool.embedded import Updates, live_secrets
 from snaptool.errors import VerificationFailed
 from snaptool.etcd import (
@@ -232,7 +232,7 @@ def rewrite(
     started = time.monotonic()
     if target is not None:
         check_target(target, force=force, source=opened.source)
-    wrapping = PLAIN if target is None else choose_wrapping(target, container, opened.container)
+    wrapping = choose_wrapping(target, container, opened.container).updated(request.updates.files, request.updates.keys)
     snapshot = opened.snapshot
     writing = Keyring(()) if request.decrypt else request.writing
     reading = request.reading or Keyring(())

@@ -18,7 +18,14 @@ help: ## list the targets
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-setup: .venv/.ready ## virtual environment with snaptool, its tests' tools and a real etcd
+# The engine: what has a .pxd beside it is compiled, again when it is edited, and runs as Python without a compiler.
+ENGINE := $(shell find snaptool -name '*.pxd')
+
+.venv/.compiled: .venv/.ready setup.py $(ENGINE) $(ENGINE:.pxd=.py)
+	@$(BIN)/python setup.py --quiet build_ext --inplace
+	@touch $@
+
+setup: .venv/.compiled ## virtual environment with snaptool, its tests' tools and a real etcd
 
 demo: setup ## rewrite a real sample snapshot, and check the result
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python samples/demo.py
@@ -76,5 +83,6 @@ build: setup ## the wheel, into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean: ## remove everything that make made
+	find snaptool -name '*.c' -delete -o -name '*.so' -delete
 	rm -rf .venv .peers build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,6 +3,10 @@
 import os
 import signal
 
+from tests.support.engine import remove_stale
+
+remove_stale()  # before anything imports the engine: Python prefers a compiled module, however old it is
+
 # As snaptool sets it; tests may import gRPC first, and commands that run in their process fork workers.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 

@@ -2,7 +2,7 @@
 
 {cli, api} -> operations -> {etcd -> bolt, bolt, kube, providers, scratch -> files, files}; fleet -> operations;
 cli -> fleet, files, signals; files -> {inputs, signals, lost_pages}; signals, inputs, lost_pages -> errors alone;
-bolt, etcd, kube, providers -> wire; all -> errors, text. Third-party packages have one home each.
+bolt, etcd, kube, providers -> wire, compiled; all -> errors, text. Third-party packages have one home each.
 """
 
 from __future__ import annotations
@@ -22,21 +22,23 @@ ALLOWED = {
     "text": set(),
     "arguments": {"errors"},
     "wire": {"errors"},
+    "compiled": set(),
     "signals": set(),
     "lost_pages": set(),
     "inputs": {"errors"},
     "files": {"errors", "inputs", "lost_pages", "signals"},
     "folder": {"errors", "inputs", "signals", "files"},
-    "bolt": {"errors"},
+    "bolt": {"errors", "compiled"},
     "containers": {"errors", "bolt"},
     "stores": {"errors", "inputs", "signals", "files", "containers"},
-    "etcd": {"errors", "text", "wire", "bolt"},
-    "kube": {"errors", "text", "wire"},
-    "providers": {"errors", "text", "wire"},
+    "etcd": {"errors", "compiled", "text", "wire", "bolt"},
+    "kube": {"errors", "compiled", "text", "wire"},
+    "providers": {"errors", "compiled", "text", "wire"},
     "scratch": {"errors", "text", "files", "signals"},
     "embedded": {"errors", "text", "etcd", "kube", "providers"},
     "operations": {
         "errors",
+        "compiled",
         "arguments",
         "inputs",
         "signals",
@@ -60,7 +62,7 @@ ALLOWED = {
     "pages": {"text"},
     "cli": {
         *("errors", "inputs", "signals", "text", "files", "operations", "providers", "kube", "scratch", "containers"),
-        "embedded",
+        *("compiled", "embedded"),
         *("fleet", "pages", "stores"),
     },
     "__main__": {"cli", "signals"},
@@ -70,6 +72,7 @@ ALLOWED = {
 """Package -> packages of snaptool that it may import. The empty name is the package root."""
 
 HOMES = {
+    "cython": {"bolt", "etcd", "kube", "providers", "operations"},  # compiled modules do not import it
     "click": {"cli"},
     "tqdm": {"cli"},
     "cryptography": {"providers", "containers.age", "embedded"},

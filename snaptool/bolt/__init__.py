@@ -11,9 +11,11 @@ all faults. This package knows nothing of etcd, and opens no file: buffers come 
 """
 
 from snaptool.bolt.check import check
+from snaptool.bolt.faults import CorruptPage, Problem
 from snaptool.bolt.layout import ByteOrderNotSupported, Meta, PageId, TxId
 from snaptool.bolt.reader import Bucket, Database, NotABoltFile
-from snaptool.bolt.scan import CHUNK_BYTES, CHUNK_RECORDS, CorruptPage, LeafChunk, PageMap, Problem, blocks, spans
+from snaptool.bolt.scan import CHUNK_BYTES, CHUNK_RECORDS, LeafChunk, PageMap, blocks, spans
+from snaptool.bolt.walk import Chunk, Walk
 from snaptool.bolt.writer import BucketWriter, DatabaseWriter, Sink, first_pages
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "Bucket",
     "BucketWriter",
     "ByteOrderNotSupported",
+    "Chunk",
     "CorruptPage",
     "Database",
     "DatabaseWriter",
@@ -33,6 +36,7 @@ __all__ = [
     "Problem",
     "Sink",
     "TxId",
+    "Walk",
     "blocks",
     "check",
     "first_pages",

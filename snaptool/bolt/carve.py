@@ -21,6 +21,7 @@ from mmap import mmap
 import numpy as np
 from numpy.typing import NDArray
 
+from snaptool.bolt.faults import MAX_PROBLEMS, Problem
 from snaptool.bolt.layout import (
     BUCKET_FLAG,
     BUCKET_HEADER_SIZE,
@@ -44,11 +45,9 @@ from snaptool.bolt.layout import (
 from snaptool.bolt.reader import Bucket, Database, NotABoltFile
 from snaptool.bolt.scan import (
     MAX_DEPTH,
-    MAX_PROBLEMS,
     LeafChunk,
     PageMap,
     Positions,
-    Problem,
     Walk,
     blocks,
     elements_of,

@@ -12,8 +12,9 @@ from mmap import mmap
 
 import numpy as np
 
+from snaptool.bolt.faults import MAX_PROBLEMS, CorruptPage, Problem
 from snaptool.bolt.reader import Database, read_freelist
-from snaptool.bolt.scan import MAX_PROBLEMS, CorruptPage, Problem, Release, Walk
+from snaptool.bolt.scan import Release, Walk
 
 
 def check(buffer: bytes | mmap | memoryview, release: Release | None = None) -> Iterator[Problem]:

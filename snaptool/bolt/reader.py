@@ -12,6 +12,7 @@ from mmap import mmap
 import numpy as np
 from numpy.typing import NDArray
 
+from snaptool.bolt.faults import CorruptPage, Problem
 from snaptool.bolt.layout import (
     BUCKET_FLAG,
     BUCKET_HEADER_SIZE,
@@ -30,9 +31,12 @@ from snaptool.bolt.layout import (
     PageHeader,
     decode_meta,
 )
-from snaptool.bolt.scan import CHUNK_RECORDS, CorruptPage, LeafChunk, Leaves, PageMap, Release, Walk, spans
+from snaptool.bolt.scan import CHUNK_RECORDS, LeafChunk, Leaves, PageMap, Release, Walk, spans
+from snaptool.bolt.walk import Chunk
+from snaptool.bolt.walk import Walk as TreeWalk
 from snaptool.errors import FormatError
 
+LET_GO = 32 << 20  # bytes of a map that may stay in memory behind a walk
 MAX_BUCKETS = 1000  # a hostile file could hold millions of empty ones; bolt sets no limit, etcd makes ten
 
 
@@ -59,6 +63,29 @@ class Bucket:
     def record_count(self) -> int:
         """Number of records, by the page headers."""
         return int(self._leaves.count.sum())
+
+    def begin(self, walk: TreeWalk) -> None:
+        """Put a walk at the start of the bucket. Raises CorruptPage."""
+        if self._leaves.image is None:
+            walk.begin(self.root)
+        else:
+            walk.begin_inline(*self._leaves.image, self._leaves.holder)
+
+    def leaves(self, walk: TreeWalk | None = None, chunk: Chunk | None = None) -> Iterator[Chunk]:
+        """Yield the leaves in order, some at a time: `chunk`, filled again and again. Raises CorruptPage.
+
+        `walk`: one that may have reached other pages before; by default one of its own.
+        """
+        pages, chunk = self._walk.pages, chunk or Chunk()
+        walk = walk or TreeWalk(pages.view, pages.page_size, pages.size)
+        self.begin(walk)
+        walked = 0
+        while walk.fill(chunk):
+            yield chunk
+            walked += chunk.size
+            if walked >= LET_GO:
+                pages.let_go()
+                walked = 0
 
     def chunks(
         self, max_records: int = CHUNK_RECORDS, *, first_leaf: int = 0, last_leaf: int | None = None
@@ -169,6 +196,10 @@ class Database:
             walk = Walk(self.pages)
             self._walked = walk, self.walk_buckets(walk)
         return self._walked[1]
+
+    def new_walk(self, report: list[Problem] | None = None) -> TreeWalk:
+        """Return a walk that has reached no page yet. See there for `report`."""
+        return TreeWalk(self.pages.view, self.page_size, self.high_water_mark, report)
 
     def page_bytes(self, page: int) -> bytes:
         """Return the bytes of one page below the high-water mark, whatever it is."""

@@ -21,31 +21,16 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from snaptool.bolt.faults import MAX_PROBLEMS, CorruptPage, Problem
 from snaptool.bolt.layout import BUCKET_FLAG, ELEMENT_SIZE, HEADER_SIZE, MAX_KEY_SIZE, PageFlag
-from snaptool.errors import FormatError
 
 Positions = NDArray[np.int64]
 MAX_DEPTH = 64  # far beyond any real tree: bolt's fan-out is in the dozens at least
-MAX_PROBLEMS = 1000  # a hostile file must not fill the memory with complaints
 BLOCK = 1 << 17  # pages or elements that are looked at together
 CHUNK_RECORDS = 50_000
 CHUNK_BYTES = 32 << 20
 HEADERS_AT_ONCE = 8192  # pages: 32 MiB of a usual file
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # odd, and its bits look like chance
-
-
-class CorruptPage(FormatError):
-    """A page that breaks the tree. `path`: page ids from the bucket's root down to it."""
-
-    def __init__(self, page: int, problem: str, path: tuple[int, ...] = ()) -> None:
-        way = " > ".join(str(step) for step in path)
-        super().__init__(
-            f"page {page}: {problem}" + (f" (reached by {way})" if len(path) > 1 else ""),
-            hint="list every problem with `snaptool verify`; save what can be saved with `snaptool repair --salvage`",
-        )
-        self.page = page
-        self.problem = problem
-        self.path = path
 
 
 Release = Callable[[], None]
@@ -57,6 +42,7 @@ class PageMap:
 
     def __init__(self, buffer: memoryview, page_size: int, size: int, release: Release | None = None) -> None:
         self._release = release
+        self.view = buffer
         self.page_size = page_size
         self.size = size
         self.bytes = np.frombuffer(buffer, dtype=np.uint8, count=size * page_size)
@@ -293,15 +279,6 @@ class LeafChunk:
         sums = np.concatenate((np.zeros(1, np.uint64), np.cumsum(sizes * weight)))
         result: NDArray[np.uint64] = sums[last] - sums[first]
         return result
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something wrong with a page. `page` is its id, `path` the ids that led there."""
-
-    page: int
-    problem: str
-    path: tuple[int, ...]
 
 
 class Walk:

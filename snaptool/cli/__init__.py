@@ -29,6 +29,7 @@ from snaptool.cli.command import misplaced, missed
 from snaptool.cli.outside import from_outside
 from snaptool.cli.render import OutputFailed, echo, json_text, print_json, printed
 from snaptool.cli.render import begin as begin_output
+from snaptool.compiled import WHY_NOT, is_compiled
 from snaptool.errors import SnaptoolError
 from snaptool.inputs import remembering_inputs
 from snaptool.text import printable
@@ -83,7 +84,11 @@ class _Group(click.Group):
     epilog=exits.epilog(),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(package_name="snaptool", message="snaptool %(version)s")
+@click.version_option(
+    package_name="snaptool",
+    message="snaptool %(version)s",
+    help="Show the version and exit; with -v, also whether the engine is compiled.",
+)
 def cli() -> None:
     """Re-encrypt, decrypt, prune or repair etcd snapshots of Kubernetes clusters, offline.
 
@@ -132,6 +137,8 @@ def run(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    if "--version" in arguments and set(arguments) <= {"--version", "-v", "--verbose"} and len(arguments) > 1:
+        return _say_how_it_runs()
     try:
         code = cli.main(arguments, prog_name="snaptool", standalone_mode=False)
         return code if isinstance(code, int) else exits.DONE
@@ -163,6 +170,14 @@ def _run(arguments: list[str]) -> int:
         return _fail_by_bug(arguments, error)
     except Exception as error:  # noqa: BLE001 - the boundary: anything that gets here is a bug, and is said to be one
         return _fail_by_bug(arguments, error)
+
+
+def _say_how_it_runs() -> int:
+    from importlib.metadata import version
+
+    echo(f"snaptool {version('snaptool')}")
+    echo("engine: compiled" if is_compiled() else f"engine: not compiled; {WHY_NOT}")
+    return exits.DONE
 
 
 def _fail(arguments: list[str], error: SnaptoolError) -> int:

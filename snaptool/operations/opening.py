@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from snaptool.arguments import wrong_type
+from snaptool.compiled import LARGE, WHY_NOT, is_compiled
 from snaptool.containers import (
     DEFAULT,
     Ambiguous,
@@ -381,6 +382,8 @@ def open_snapshot(
                 spool, more = with_deltas(snapshot, stated, found.located.deltas, folder_for(unpacking.near))
                 source, notices = _Unpacked(source, spool), notices + more
                 snapshot = Snapshot(source.buffer, source.release_memory)
+        if source.size > LARGE and not is_compiled():
+            notices += (f"the engine is not compiled; {WHY_NOT}",)
         return OpenedSnapshot(
             source,
             snapshot,

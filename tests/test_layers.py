@@ -57,7 +57,7 @@ ALLOWED = {
     "fleet": {
         *("errors", "text", "signals", "files", "bolt", "containers", "embedded", "etcd", "operations", "providers"),
         "inputs",
-        "scratch",
+        *("scratch", "stores"),
     },
     "pages": {"text"},
     "cli": {

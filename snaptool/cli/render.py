@@ -36,16 +36,17 @@ class Terminal:
         if self.verbose:
             echo(f"snaptool: {sentence}", err=True)
 
-    def progress(self) -> Progress:
+    def progress(self, unit: str = "page") -> Progress:
         """Return the callback that operations report to; draws on a terminal only."""
-        return Progress(shown=not self.quiet and sys.stderr is not None and sys.stderr.isatty())
+        return Progress(shown=not self.quiet and sys.stderr is not None and sys.stderr.isatty(), unit=unit)
 
 
 class Progress:
     """A bar per step, drawn by tqdm on stderr."""
 
-    def __init__(self, *, shown: bool) -> None:
+    def __init__(self, *, shown: bool, unit: str = "page") -> None:
         self._shown = shown
+        self._unit = unit
         self._step = ""
         self._bar: Any = None
 
@@ -60,9 +61,14 @@ class Progress:
             # tqdm's monitor is a thread; none may run when workers are forked.
             tqdm.monitor_interval = 0
             self._step = step
-            self._bar = tqdm(total=total, desc=step, unit="page", unit_scale=True, leave=False, file=sys.stderr)
+            self._bar = tqdm(total=total, desc=step, unit=self._unit, unit_scale=True, leave=False, file=sys.stderr)
         self._bar.total = total
         self._bar.update(done - self._bar.n)
+
+    def remark(self, text: str) -> None:
+        """Show some words behind the bar."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(printable(text), refresh=False)
 
     def close(self) -> None:
         """Take the bar away."""

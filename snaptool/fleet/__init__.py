@@ -1,10 +1,11 @@
 """Many backups: find them, ask the same of each, keep the answers, sum them up. Source: docs/audit.md."""
 
-from snaptool.fleet.audit import Audit, mark_same
+from snaptool.fleet.audit import Audit, Engine, LocalEngine, mark_same
 from snaptool.fleet.looking import EMBEDDED, FORMAT, Given, Question, Record, closed_record
 from snaptool.fleet.names import shard_of
-from snaptool.fleet.places import Backup, Listing, LocalPlace, Place, newest_of
+from snaptool.fleet.places import Backup, Listing, Places, newest_of, read_backup
 from snaptool.fleet.report import FAILING, STATUSES, NeededKey, Report, document, report
+from snaptool.fleet.results import BadResults, ShardResult, ShardsMissing, read_plan, read_results
 from snaptool.fleet.store import NoStore, Store, StoreTooNew
 
 __all__ = [
@@ -14,21 +15,28 @@ __all__ = [
     "STATUSES",
     "Audit",
     "Backup",
+    "BadResults",
+    "Engine",
     "Given",
     "Listing",
-    "LocalPlace",
+    "LocalEngine",
     "NeededKey",
     "NoStore",
-    "Place",
+    "Places",
     "Question",
     "Record",
     "Report",
+    "ShardResult",
+    "ShardsMissing",
     "Store",
     "StoreTooNew",
     "closed_record",
     "document",
     "mark_same",
     "newest_of",
+    "read_backup",
+    "read_plan",
+    "read_results",
     "report",
     "shard_of",
 ]

@@ -5,18 +5,49 @@ Source: docs/audit.md, "The store" and "What is said of a backup".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
 
+from snaptool.containers import folder_for
 from snaptool.fleet.looking import FORMAT, Question, Record, blank, fail, look
-from snaptool.fleet.places import Backup, Place
+from snaptool.fleet.places import Backup
 from snaptool.fleet.store import Asked, Store, is_answered
-from snaptool.fleet.workers import Workers
+from snaptool.fleet.workers import Answer, Room, Seat, Workers
 
 _OUTAGES = 3
 """So many backups in a row without an answer of the key service end the run."""
 
 Step = Callable[[int], object]
+
+
+class Engine(Protocol):
+    """Asks a question about backups, and yields each answer, a `Record`, as it comes; closing it ends the work."""
+
+    def answers(self, backups: Sequence[Backup], question: Question) -> Generator[Answer, None, None]:
+        """Begin."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalEngine:
+    """Processes of this machine. `folder`: where downloads go."""
+
+    jobs: int = 1
+    timeout: float | None = None
+    folder: Path | None = None
+
+    def answers(self, backups: Sequence[Backup], question: Question) -> Generator[Answer, None, None]:
+        """Start workers; yield answers as they come."""
+        downloads = question.check != "quick"
+        needs = [one.size if one.is_remote and downloads else 0 for one in backups]
+        room = Room(folder_for(None) if self.folder is None else self.folder, needs)
+
+        def ask(job: int, seat: Seat) -> Record:
+            return look(backups[job], question, seat.folder)
+
+        sizes = [one.size for one in backups]
+        return Workers(ask, sizes, count=self.jobs, timeout=self.timeout, room=room).run()
 
 
 @dataclass(slots=True)
@@ -28,10 +59,8 @@ class Audit:
 
     backups: Sequence[Backup]
     question: Question
-    place: Place
     store: Store
-    jobs: int = 1
-    timeout: float | None = None
+    engine: Engine = field(default_factory=LocalEngine)
     recheck: str = ""
     kept: int = field(default=0, init=False)
     stopped: bool = field(default=False, init=False)
@@ -51,6 +80,8 @@ class Audit:
             yield from self._ask(todo, progress)
 
     def _known(self, backup: Backup) -> Record | None:
+        if not backup.version:
+            return None  # its store names none: it may be anything now
         asked = Asked(backup.version, self.question.check, FORMAT, self.question.configs)
         answers = self.store.answers([backup.url])[backup.url]
         for record in reversed(answers):
@@ -60,18 +91,14 @@ class Audit:
         return None
 
     def _ask(self, todo: Sequence[Backup], progress: Step) -> Iterator[Record]:
-        def ask(job: int) -> Record:
-            return look(todo[job], self.question, self.place)
-
         outages = 0
-        workers = Workers(ask, [one.size for one in todo], count=self.jobs, timeout=self.timeout)
-        answers = workers.run()
+        answers = self.engine.answers(todo, self.question)
         try:
             for answer in answers:
                 backup = todo[answer.job]
-                record = answer.result if answer.result is not None else _died(backup, self.question, answer.why)
+                record = answer.result if answer.result is not None else _died(backup, self.question, answer)
                 record["attempts"] = answer.attempts
-                self.store.put(record, self.question.digest, again=bool(self.recheck))
+                self.store.put(record, self.question.digest, again=bool(self.recheck) or not backup.version)
                 progress(backup.size)
                 yield record
                 outages = outages + 1 if record["outage"] else 0
@@ -82,10 +109,12 @@ class Audit:
             answers.close()
 
 
-def _died(backup: Backup, question: Question, why: str) -> Record:
+def _died(backup: Backup, question: Question, answer: Answer) -> Record:
     record = blank(backup, question)
-    hint = "look at it with `snaptool inspect`, which shows where it ends"
-    fail(record, "failed", "worker_died", f"{backup.url}: {why}", hint)
+    kind, hint = "worker_died", "look at it with `snaptool inspect`, which shows where it ends"
+    if not answer.attempts:
+        kind, hint = "no_room", "let fewer be looked at at a time, or make room"
+    fail(record, "failed", kind, f"{backup.url}: {answer.why}", hint)
     return record
 
 

@@ -22,9 +22,9 @@ from snaptool.containers import DEFAULT, Unpacking
 from snaptool.embedded import Recovered, TokenProblem, find_embedded
 from snaptool.errors import FormatError, KeyServiceError, SnaptoolError
 from snaptool.etcd import RecordChunk
-from snaptool.files import source_changed
-from snaptool.fleet.places import Backup, Place
+from snaptool.fleet.places import Backup, File
 from snaptool.fleet.quick import quick_look
+from snaptool.fleet.staging import Staged, staged
 from snaptool.operations.boot import boot_check
 from snaptool.operations.embedding import carried_files
 from snaptool.operations.findings import DAMAGE, Severity
@@ -33,6 +33,7 @@ from snaptool.operations.opening import OpenedSnapshot, open_snapshot
 from snaptool.operations.survey import CensusRow, Survey, survey
 from snaptool.operations.sweep import encrypted_values
 from snaptool.providers import EncryptionConfig
+from snaptool.providers.kms_unwrapping import Unwrapping
 from snaptool.scratch import EtcdBinaries
 from snaptool.text import printable
 
@@ -45,8 +46,6 @@ EMBEDDED = "embedded"
 Record = dict[str, Any]
 
 _NO_SNAPSHOT = {"container_unknown", "container_empty", "container_no_snapshot", "not_a_bolt_file"}
-_BLOCK = 1 << 20
-_CHECKSUMS = {".sha256": "sha256", ".md5": "md5"}
 _NAMED_LOST = 20
 
 
@@ -100,9 +99,9 @@ def blank(backup: Backup, question: Question) -> Record:
         "time": _text(backup.time) if backup.time else None,
         "series": backup.series,
         "platform": backup.platform,
-        "path": printable(backup.path),
+        "path": backup.url if backup.path == backup.files[0].name else printable(backup.path),
         "entry": backup.entry,
-        "files": [printable(file.name) for file in backup.files],
+        "files": [printable(file.name.rpartition("/")[2].partition("?")[0]) for file in backup.files],
         "sha256": None,
         "check": question.check,
         "configs": list(question.configs),
@@ -129,26 +128,22 @@ def blank(backup: Backup, question: Question) -> Record:
 def closed_record(folder: str, why: str, question: Question) -> Record:
     """Return the record of a folder that could not be read: it is in no store, and looked at again each time."""
     now = datetime.now(UTC)
-    nothing = Backup(url=folder, path=Path(folder), entry=None, files=(), size=0, modified=now, version="")
+    nothing = Backup(url=folder, path=folder, entry=None, files=(File(folder, 0, now, ""),))
     record = blank(nothing, question)
     hint = "let the user of the audit read it, or name what is beside it"
     fail(record, "failed", "container_directory", f"{folder}: the folder cannot be read: {why}", hint)
     return record
 
 
-def look(backup: Backup, question: Question, place: Place) -> Record:
-    """Look at one backup."""
+def look(backup: Backup, question: Question, folder: Path | None = None) -> Record:
+    """Look at one backup. `folder`: where what is downloaded goes, and is removed again; None: a new one."""
     began = time.monotonic()
     record = blank(backup, question)
     try:
-        record["version"] = place.version(backup)
         if question.check == "quick":
             _quick(backup, record)
         else:
-            record["sha256"] = _checksums(backup, record)
-            _whole(backup, question, record)
-        if place.version(backup) != record["version"]:
-            raise source_changed(backup.files[0])
+            _whole(backup, question, record, folder)
     except SnaptoolError as error:
         record["outage"] = isinstance(error, KeyServiceError)
         fail(record, status_of(error), error.code, str(error), error.hint)
@@ -175,7 +170,7 @@ def status_of(error: SnaptoolError) -> str:
 
 
 def _quick(backup: Backup, record: Record) -> None:
-    found = quick_look(backup.files[0])
+    found, record["version"] = quick_look(backup.files[0])
     record["status"] = found.status
     if found.status != "ok":
         fail(record, found.status, found.code, f"{backup.url}: {found.problem}", "")
@@ -183,9 +178,24 @@ def _quick(backup: Backup, record: Record) -> None:
         record["findings"].append(found.code)
 
 
-def _whole(backup: Backup, question: Question, record: Record) -> None:
+def _whole(backup: Backup, question: Question, record: Record, folder: Path | None) -> None:
+    with staged(backup, folder) as copy:
+        record["version"], record["sha256"] = copy.version, copy.sha256
+        record["findings"] += ["checksum_ok" if right else "checksum_differs" for right in copy.stated]
+        try:
+            _open(copy, backup, question, record)
+        except SnaptoolError as error:
+            error.args = (copy.named(str(error)),)
+            error.hint = copy.named(error.hint)
+            raise
+        finally:
+            if record["error"]:
+                record["error"]["message"] = copy.named(record["error"]["message"])
+
+
+def _open(copy: Staged, backup: Backup, question: Question, record: Record) -> None:
     unpacking = DEFAULT if backup.entry is None else Unpacking(entry=backup.entry)
-    with open_snapshot(backup.path, unpacking) as opened:
+    with open_snapshot(copy.path, unpacking) as opened:
         record["platform"] = backup.platform or next(iter(opened.platforms), None)
         digests: list[str] = []
         names: list[str] = []
@@ -195,10 +205,7 @@ def _whole(backup: Backup, question: Question, record: Record) -> None:
             read_with, digests = _read_with(opened, question, record)
             names = [config.name for config in read_with]
             keys = keyring_for_reading(opened, read_with, question.kms)
-            record["kms"] = [
-                {"provider": one.provider, "api": str(one.api), "wrapped_keys": one.sources, "unwrapped": len(one.keys)}
-                for one in keys.answers
-            ]
+            record["kms"] = [_kms_document(one) for one in keys.answers]
             if keys.outage is not None:
                 raise keys.outage
             wanted = Sample(_count(question.check)) if question.check.startswith("sample=") else encrypted_values
@@ -213,6 +220,19 @@ def _whole(backup: Backup, question: Question, record: Record) -> None:
         foreign = opened.prefix_facts
         if not foreign.taken and not foreign.outside and not foreign.strays and record["status"].startswith("ok"):
             record["status"] = "empty"
+
+
+def _kms_document(one: Unwrapping) -> dict[str, Any]:
+    failed: Counter[str] = Counter()
+    for group in one.failures:
+        failed[str(group.category)] += group.sources
+    return {
+        "provider": one.provider,
+        "api": str(one.api),
+        "wrapped_keys": one.sources,
+        "unwrapped": len(one.keys),
+        "failed": dict(failed),
+    }
 
 
 def _read_with(opened: OpenedSnapshot, question: Question, record: Record) -> tuple[list[EncryptionConfig], list[str]]:
@@ -328,30 +348,6 @@ class Sample:
 
 def _count(check: str) -> int:
     return int(check.removeprefix("sample="))
-
-
-def _checksums(backup: Backup, record: Record) -> str | None:
-    """Return the SHA-256 of a backup that is one file, and compare it with what a file beside it says."""
-    path = backup.files[0]
-    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            sha256.update(block)
-            md5.update(block)
-    digests = {"sha256": sha256.hexdigest(), "md5": md5.hexdigest()}
-    for suffix, kind in _CHECKSUMS.items():
-        stated = _stated(path.with_name(path.name + suffix))
-        if stated:
-            record["findings"].append("checksum_ok" if digests[kind] in stated else "checksum_differs")
-    return digests["sha256"] if len(backup.files) == 1 else None
-
-
-def _stated(path: Path) -> list[str]:
-    try:
-        with path.open("rb") as file:
-            return file.read(4096).decode(errors="replace").lower().split()
-    except OSError:
-        return []
 
 
 def _text(moment: datetime) -> str:

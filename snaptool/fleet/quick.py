@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 from snaptool.bolt import Meta
 from snaptool.bolt.layout import MAGIC, PAGE_SIZES, BadMeta, decode_meta
+from snaptool.fleet.places import File, version_now
+from snaptool.stores import Seen, place_of, read_part
 
 _HEAD = 128 << 10
 _TRAILER = 32
@@ -29,19 +32,34 @@ class Quick:
     problem: str = ""
 
 
-def quick_look(path: Path) -> Quick:
-    """Look at a file. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+Read = Callable[[int, int], bytes]
+"""Reads the bytes from one place to another, less where the file ends."""
+
+
+def quick_look(file: File) -> tuple[Quick, str]:
+    """Look at a file or object, in the version that was listed. Returned too: the version that was read.
+
+    Raises OSError for files; SourceChanged, StoreError for objects.
+    """
+    if "://" in file.name:
+        path, seen = place_of(file.name), Seen(file.size, file.version)
+        return judge_ends(partial(read_part, path, seen), file.size), file.version
+    descriptor = os.open(file.name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         size = os.fstat(descriptor).st_size
-        head = os.pread(descriptor, _HEAD, 0)
-        if not head.startswith(_GZIP):
-            return _judge(head, size)
-        unpacked = _unpacked(head)
-        last = int.from_bytes(os.pread(descriptor, 4, max(size - 4, 0)), "little")
-        return _judge(unpacked, None, last)
+        found = judge_ends(lambda start, end: os.pread(descriptor, end - start, start), size)
     finally:
         os.close(descriptor)
+    return found, version_now([file])
+
+
+def judge_ends(read: Read, size: int) -> Quick:
+    """Judge a file of that size by its first bytes, and what of its end is needed."""
+    head = read(0, _HEAD)
+    if not head.startswith(_GZIP):
+        return _judge(head, size)
+    last = int.from_bytes(read(max(size - 4, 0), size), "little")
+    return _judge(_unpacked(head), None, last)
 
 
 def _unpacked(head: bytes) -> bytes:

@@ -49,12 +49,16 @@ class NeededKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """An audit as a whole. `counts` by status; `undecodable`: how many hold values that no API server decodes."""
+    """An audit as a whole. `counts` by status; `undecodable`: how many hold values that no API server decodes.
+
+    `all_versions`: objects that were replaced or deleted were listed, too.
+    """
 
     records: tuple[Record, ...]
     counts: dict[str, int]
     undecodable: int
     keys: tuple[NeededKey, ...]
+    all_versions: bool = False
 
     @property
     def total(self) -> int:
@@ -73,6 +77,8 @@ class Report:
             record["check"].startswith(_BELOW_KEYS) or record["status"] == "ok (not opened)" for record in self.records
         )
         living = "the living cluster and copies elsewhere: not looked at"
+        if not self.all_versions and any("://" in record["url"] for record in self.records):
+            living = "the living cluster, versions that were replaced, and copies elsewhere: not looked at"
         if unseen or shallow:
             parts = [f"{unseen:,} could not be read whole"] if unseen else []
             parts += [f"{shallow:,} were not opened value by value"] if shallow else []
@@ -86,7 +92,7 @@ class Report:
         )
 
 
-def report(records: Sequence[Record]) -> Report:
+def report(records: Sequence[Record], *, all_versions: bool = False) -> Report:
     """Sum up the records of an audit."""
     needed: dict[tuple[str | None, str | None, str], list[tuple[Record, int]]] = {}
     for record in records:
@@ -98,6 +104,7 @@ def report(records: Sequence[Record]) -> Report:
         records=tuple(sorted(records, key=lambda one: str(one["url"]))),
         counts=dict(Counter(record["status"] for record in records)),
         undecodable=sum(bool(record["undecodable"]) for record in records),
+        all_versions=all_versions,
         keys=tuple(
             sorted(keys, key=lambda one: (one.config is None, one.oldest or "", one.config or "", one.key_name or ""))
         ),

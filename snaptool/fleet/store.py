@@ -74,17 +74,17 @@ def is_answered(known: Record, asked: Asked) -> bool:
 
 
 class Store:
-    """An SQLite file, mode 0600. Raises NoStore and StoreTooNew."""
+    """An SQLite file, mode 0600; None: in memory. Raises NoStore and StoreTooNew."""
 
-    def __init__(self, path: Path, *, must_exist: bool = False) -> None:
+    def __init__(self, path: Path | None, *, must_exist: bool = False) -> None:
         self.path = path
-        if must_exist and not path.is_file():
+        if must_exist and path is not None and not path.is_file():
             raise InputError(
                 f"there is no store {path} to report from", hint="name one with --store", code="cannot_read"
             )
         with self._errors():
             self._make()
-            self._database = sqlite3.connect(path, isolation_level=None)
+            self._database = sqlite3.connect(path or ":memory:", isolation_level=None)
             try:
                 self._prepare()
             except BaseException:
@@ -92,7 +92,7 @@ class Store:
                 raise
 
     def _make(self) -> None:
-        if not self.path.exists():
+        if self.path is not None and not self.path.exists():
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
     def _prepare(self) -> None:
@@ -128,8 +128,8 @@ class Store:
     @property
     def own_files(self) -> set[tuple[int, int]]:
         """Device and inode of its files, which are not backups."""
-        found = set()
-        for end in ("", "-wal", "-shm"):
+        found: set[tuple[int, int]] = set()
+        for end in ("", "-wal", "-shm") if self.path is not None else ():
             try:
                 status = Path(f"{self.path}{end}").stat()
             except OSError:
@@ -153,6 +153,23 @@ class Store:
         with self._errors():
             rows = self._database.execute("select record from newest order by url").fetchall()
         return [json.loads(row[0]) for row in rows]
+
+    def forget(self, urls: Iterable[str]) -> int:
+        """Delete all that is known of some backups; return of how many something was."""
+        count = 0
+        with self._errors():
+            for url in urls:
+                count += self._database.execute("select exists(select 1 from result where url = ?)", (url,)).fetchone()[
+                    0
+                ]
+                for table in ("result", "census"):
+                    self._database.execute(f"delete from {table} where url = ?", (url,))  # noqa: S608 - one of two words
+        return count
+
+    def urls(self) -> list[str]:
+        """Return the names of all backups of which something is known."""
+        with self._errors():
+            return [row[0] for row in self._database.execute("select distinct url from result order by url")]
 
     def put(self, record: Record, question: str, *, again: bool = False) -> None:
         """Keep an answer; one that is there stays, unless it is `failed` or was asked for `again`."""

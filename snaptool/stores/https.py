@@ -11,6 +11,8 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -78,7 +80,7 @@ class HttpsStore:
                         hint="download it with another program",
                         place=self._shown,
                     )
-                return Seen(int(length), version)
+                return Seen(int(length), version, modified=_time(answer.headers.get("Last-Modified", "")))
         except urllib.error.HTTPError as error:
             with error:
                 if error.code in {404, 410}:
@@ -89,7 +91,9 @@ class HttpsStore:
 
     def read(self, seen: Seen, offset: int) -> Iterator[bytes]:
         """Yield what is there from an offset on, as long as it is the same."""
-        headers = {"Range": f"bytes={offset}-"} | ({"If-Match": seen.version} if seen.version else {})
+        last = seen.size - 1
+        open_end = "" if seen.whole is None else last
+        headers = {"Range": f"bytes={offset}-{open_end}"} | ({"If-Match": seen.version} if seen.version else {})
         try:
             with self._open(headers) as answer:
                 etag = answer.headers.get("ETag", "")
@@ -98,7 +102,7 @@ class HttpsStore:
                 skip = offset
                 if answer.status == 206:
                     range_ = answer.headers.get("Content-Range", "")
-                    if range_ != f"bytes {offset}-{seen.size - 1}/{seen.size}":
+                    if range_ != f"bytes {offset}-{last}/{seen.whole or seen.size}":
                         raise Replaced
                     skip = 0
                 while data := answer.read(_BLOCK):
@@ -159,6 +163,13 @@ class HttpsStore:
             )
         hint = "a signed link serves one method, and ends after a time: make a new one"
         return StoreRefused(f"{self._shown}: the server refused: HTTP {error.code}", hint=hint, place=self._shown)
+
+
+def _time(text: str) -> datetime | None:
+    try:
+        return parsedate_to_datetime(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _said(error: object) -> str:

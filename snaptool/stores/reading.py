@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from snaptool.containers import Spool
@@ -27,10 +27,11 @@ _PAUSE = 0.2  # seconds, doubled each time
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What was read, and which version of it."""
+    """What was read, which version of it, and its checksums."""
 
     spool: Spool
     seen: Seen
+    sums: Sums
 
 
 def fetch(path: Path, folder: Path) -> Fetched:
@@ -41,19 +42,57 @@ def fetch(path: Path, folder: Path) -> Fetched:
     store = open_store(path)
     seen = store.look()
     if seen is None:
-        raise NoSuchObject(
-            f"{path}: nothing is there under this name", hint="check the spelling of the URL", place=str(path)
-        )
+        raise no_such_object(path)
     spool = Spool(folder, seen.size)
     try:
-        _fill(spool, store, seen, path)
+        sums = _fill(spool, store, seen, path)
     except BaseException:
         spool.close()
         raise
-    return Fetched(spool, seen)
+    return Fetched(spool, seen, sums)
 
 
-def _fill(spool: Spool, store: Store, seen: Seen, path: Path) -> None:
+def no_such_object(path: Path) -> NoSuchObject:
+    """Make the error for a URL that names nothing."""
+    return NoSuchObject(
+        f"{path}: nothing is there under this name", hint="check the spelling of the URL", place=str(path)
+    )
+
+
+def read_part(path: Path, seen: Seen, start: int, end: int) -> bytes:
+    """Read bytes `start` to `end` of one version, all of them. Raises SourceChanged, StoreUnreachable, StoreError."""
+    end = min(end, seen.size)
+    found = bytearray()
+    failures = 0
+    while start + len(found) < end:
+        before = len(found)
+        try:
+            for data in open_store(path).read(replace(seen, size=end, whole=seen.size), start + before):
+                found += data
+                if start + len(found) >= end:
+                    break  # a store may send more than was asked for
+        except BrokenOff as error:
+            failures = 0 if len(found) > before else failures + 1
+            if failures == _MOST_FAILURES:
+                raise _nothing_comes(path, len(found), end - start, str(error)) from error
+            time.sleep(_PAUSE * 2**failures if failures else 0)
+        except Replaced as error:
+            raise source_changed(path, ": another version is there now") from error
+        else:
+            if len(found) == before:
+                raise source_changed(path, f": it has fewer than {end:,} bytes now")
+    return bytes(found[: end - start])
+
+
+def _nothing_comes(path: Path, done: int, of: int, why: str) -> StoreUnreachable:
+    return StoreUnreachable(
+        f"{path}: after {done:,} of {of:,} bytes nothing more comes: {why}",
+        hint="check the network, then run the command again",
+        place=str(path),
+    )
+
+
+def _fill(spool: Spool, store: Store, seen: Seen, path: Path) -> Sums:
     sums, failures = Sums(), 0
     while spool.size < seen.size:
         before, why = spool.size, "the connection ended"
@@ -69,12 +108,9 @@ def _fill(spool: Spool, store: Store, seen: Seen, path: Path) -> None:
             raise source_changed(path, ": another version is there now") from error
         failures = 0 if spool.size > before else failures + 1
         if failures == _MOST_FAILURES:
-            raise StoreUnreachable(
-                f"{path}: after {spool.size:,} of {seen.size:,} bytes nothing more comes: {why}",
-                hint="check the network, then run the command again",
-                place=str(path),
-            )
+            raise _nothing_comes(path, spool.size, seen.size, why)
         if spool.size < seen.size:
             time.sleep(_PAUSE * 2**failures if failures else 0)
     if sums.fits(seen.checksum) is False:
         raise DownloadDiffers(str(path))
+    return sums

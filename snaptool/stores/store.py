@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -59,12 +60,14 @@ class Replaced(Exception):  # internal: becomes SourceChanged or TargetExists
 class Seen:
     """What a store has under a name. `version` is what a condition names it by; `checksum`: `ALGORITHM:BASE64`.
 
-    `size` in bytes.
+    `size` in bytes. `whole`: the size of all, where only the first `size` bytes are wanted.
     """
 
     size: int
     version: str
     checksum: str = ""
+    modified: datetime | None = None
+    whole: int | None = None
 
 
 class Store(Protocol):

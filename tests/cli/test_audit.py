@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from typing import Any
 import pytest
 import yaml
 
-from snaptool.fleet.workers import Workers
+from snaptool.fleet.workers import Room, Seat, Workers
 from tests.support.cli import GOLDEN, SAMPLES, Ran, Snaptool, assert_no_canary
 
 AESCBC = SAMPLES / "aescbc.yaml"
@@ -118,7 +120,7 @@ def test_case_1_every_status_is_as_it_was_made(snaptool: Snaptool) -> None:
 def test_case_2_and_3_killed_workers_cost_an_attempt_and_the_third_death_a_record(tmp_path: Path) -> None:
     """Real processes, killed while they work: every job has one answer."""
 
-    def work(job: int) -> str:
+    def work(job: int, _seat: Seat) -> str:
         died = tmp_path / f"{job}"
         if job == 7:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -139,7 +141,7 @@ def test_case_2_and_3_killed_workers_cost_an_attempt_and_the_third_death_a_recor
 
 
 def test_a_worker_that_takes_too_long_is_killed(tmp_path: Path) -> None:
-    def work(job: int) -> int:
+    def work(job: int, _seat: Seat) -> int:
         while job == 1 and not (tmp_path / "never").exists():
             time.sleep(0.01)
         return job
@@ -179,6 +181,34 @@ def test_case_4_a_killed_asker_leaves_whole_rows_and_the_next_run_adds_the_rest(
     assert f"kept {len(before)}" in ran.stderr.decode()
 
 
+def test_case_19_backups_that_are_downloaded_share_the_room(tmp_path: Path) -> None:
+    """Room for two, four workers: files that they hold at a time show that there are never more."""
+
+    class Small(Room):
+        def free(self) -> int:
+            return 250
+
+    begun = tmp_path / "begun"
+    begun.mkdir()
+
+    def work(job: int, _seat: Seat) -> int:
+        (begun / f"{job}").touch()
+        (tmp_path / f"{job}").touch()
+        while job == 0 and not (begun / "1").exists():
+            time.sleep(0.01)  # the second is given out while the first is at work
+        together = len(list(tmp_path.iterdir())) - 1
+        (tmp_path / f"{job}").unlink()
+        return together
+
+    needs = [100] * 12 + [300]
+    answers = list(Workers(work, needs, count=4, room=Small(tmp_path.parent, needs)).run())
+    assert sorted(answer.job for answer in answers) == list(range(13))
+    done = {answer.job: answer for answer in answers}
+    assert {done[job].result for job in range(12)} <= {1, 2}
+    assert (done[12].result, done[12].attempts) == (None, 0)
+    assert "needs room for 300 bytes, and 250 may be taken" in done[12].why
+
+
 def _runs(process: str) -> bool:
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
@@ -200,13 +230,72 @@ def test_case_7_a_second_run_keeps_all_but_what_was_replaced(snaptool: Snaptool)
     assert audit(snaptool, folder, "--report-only", "-o", "json", first=False).json["kept"] == 7
 
 
-def test_case_8_shards_look_at_everything_once(snaptool: Snaptool) -> None:
-    folder = bucket(snaptool)
+def test_case_8_shards_look_at_everything_once_and_are_merged(snaptool: Snaptool) -> None:
+    folder, results = bucket(snaptool), snaptool.folder / "results"
+    words: tuple[str | Path, ...] = ("audit", folder, "--config", AESCBC, "--results", results)
     seen: list[str] = []
+    made = []
     for index in range(3):
-        ran = audit(snaptool, folder, "--shard", f"{index}/3", "-o", "jsonl", first=index == 0)
+        before = set(results.rglob("*.jsonl"))
+        ran = snaptool(*words, "--shard", f"{index}/3", "-o", "jsonl", makes=made_by(words, index, 3, results))
         seen += [json.loads(line)["url"] for line in ran.stdout.splitlines()]
+        made += [path for path in results.rglob("*.jsonl") if path not in before]
+        assert ran.code == 0, "findings are the report's matter"
     assert sorted(seen) == sorted(str(path) for path in folder.iterdir())
+    store = snaptool.folder / "store.db"
+    merged = snaptool("audit", "--merge", results, "--store", store, "-o", "json", makes=[store])
+    assert merged.code == 3
+    assert sorted(one["url"] for one in merged.json["records"]) == sorted(seen)
+    assert len(rows(snaptool)) == len(seen)
+    kept = made[1].read_bytes()
+    made[1].unlink()
+    ran = snaptool("audit", "--merge", results, "--store", store, replaces=[store])
+    assert (ran.code, "1 of 3 shards have left no results: 1\n" in ran.stderr) == (1, True)
+    made[1].write_bytes(kept.replace(b'"status": ', b'"stat": ', 1))
+    ran = snaptool("audit", "--merge", results, "--store", store, replaces=[store])
+    assert (ran.code, "line 1 is not a record of an audit" in ran.stderr) == (2, True)
+
+
+def made_by(words: Sequence[str | Path], index: int, of: int, results: Path) -> list[Path]:
+    """The file that a shard leaves."""
+    from snaptool.fleet import Given, Question
+    from snaptool.providers import read_configs
+
+    content = Path(words[3]).read_bytes()
+    (config,) = read_configs(content, name="a", strict=False).configs
+    question = Question(check="keys", given=(Given(config, hashlib.sha256(content).hexdigest(), "a"),))
+    return [results / question.digest / f"{index:05}-of-{of:05}.jsonl"]
+
+
+def test_case_9_two_that_do_the_same_shard_leave_one_result(snaptool: Snaptool) -> None:
+    folder = snaptool.folder / "many"
+    folder.mkdir()
+    for number in range(6):
+        shutil.copy2(SAMPLES / "aescbc-cluster.db", folder / f"n{number}.db")
+    results = snaptool.folder / "results"
+    words = [sys.executable, "-m", "snaptool", "audit", str(folder), "--results", str(results), "--shard", "0/1"]
+    both = [subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(2)]
+    said = [one.communicate()[1].decode() for one in both]
+    assert [one.returncode for one in both] == [0, 0], said
+    (left,) = (path for path in results.rglob("*") if path.is_file())
+    assert len(left.read_text().splitlines()) == 6
+    third = subprocess.run(words, capture_output=True, check=False)
+    assert (third.returncode, b"done already" in third.stderr) == (0, True)
+
+
+def test_a_list_that_was_made_once_is_what_is_looked_at(snaptool: Snaptool) -> None:
+    folder = bucket(snaptool)
+    plan = snaptool.write("plan.jsonl", snaptool("audit", folder, "--list", "-o", "jsonl").stdout)
+    (folder / "later.db").write_bytes(b"x")
+    (folder / "readme.txt").unlink()
+    ran = audit(snaptool, f"@{plan}", "--config", AESCBC, "-o", "json")
+    found = by_name(ran)
+    assert "later.db" not in found
+    assert (found["readme.txt"]["status"], found["aescbc-cluster.db"]["status"], ran.code) == ("failed", "ok", 1)
+    whole = audit(snaptool, folder / "aescbc-cluster.db", "--config", AESCBC, "-o", "json", first=False)
+    assert whole.json["kept"] == 1, "it is the same question about the same version"
+    plan.write_text('{"url": 1}\n')
+    assert snaptool("audit", f"@{plan}", "--list").code == 2
 
 
 def test_case_11_the_store_and_the_records_hold_no_key(snaptool: Snaptool) -> None:
@@ -218,19 +307,19 @@ def test_case_11_the_store_and_the_records_hold_no_key(snaptool: Snaptool) -> No
 
 
 def test_case_14_a_backup_replaced_after_it_was_listed_is_looked_at_in_its_new_version(tmp_path: Path) -> None:
-    from snaptool.fleet import LocalPlace, Question
+    from snaptool.fleet import Places, Question
     from snaptool.fleet.looking import look
 
     path = tmp_path / "a.db"
     shutil.copy2(SAMPLES / "lost-key.db", path)
-    place = LocalPlace()
-    (listed,) = place.find(str(path)).backups
+    (listed,) = Places().find(str(path)).backups
     path.unlink()
     shutil.copy2(SAMPLES / "aescbc-cluster.db", path)
-    record = look(listed, Question(check="census"), place)
-    assert record["version"] == place.version(listed) != listed.version
+    record = look(listed, Question(check="census"))
+    (now,) = Places().find(str(path)).backups
+    assert record["version"] == now.version != listed.version
     path.unlink()
-    gone = look(listed, Question(check="census"), place)
+    gone = look(listed, Question(check="census"))
     assert (gone["status"], gone["error"]["kind"]) == ("failed", "cannot_read")
 
 
@@ -239,7 +328,6 @@ def test_case_15_what_else_lies_in_a_bucket_does_no_harm(snaptool: Snaptool) -> 
     folder.mkdir()
     shutil.copy2(SAMPLES / "aescbc-cluster.db", folder / "a.db")
     import gzip
-    import hashlib
 
     digest = hashlib.sha256((folder / "a.db").read_bytes()).hexdigest()
     (folder / "a.db.sha256").write_text(f"{digest}  a.db\n")
@@ -309,7 +397,7 @@ def test_newest_takes_one_of_each_series(snaptool: Snaptool) -> None:
     assert snaptool("audit", folder, "--list", "--newest", "1", "--per", "(", "-o", "json").code == 2
 
 
-@pytest.mark.parametrize("words", [["nothing-*.db"], ["s3://bucket/*.db"], []])
+@pytest.mark.parametrize("words", [["nothing-*.db"], ["ftp://host/*.db"], []])
 def test_nothing_to_look_at_is_wrong_usage(snaptool: Snaptool, words: list[str]) -> None:
     assert snaptool("audit", *words, "--list").code == 2
 
@@ -368,11 +456,11 @@ def test_the_manifests_of_the_documentation_are_commands_that_run(
     assert cron[0] == "snaptool"
     specs = [manifests[0]["spec"]["jobTemplate"]["spec"]["template"]["spec"], manifests[1]["spec"]["template"]["spec"]]
     commands = [cron[1:], specs[0]["containers"][0]["args"]]
-    commands.append(specs[1]["containers"][0]["args"][0].removeprefix("exec snaptool ").split())
+    commands.append(specs[1]["containers"][0]["args"])
     for spec in specs:
         mounted = {one["name"] for one in spec["containers"][0]["volumeMounts"]}
         assert mounted == {one["name"] for one in spec["volumes"]}
     for words in commands:
-        here = [str(folder) if word == "/backups" else word for word in words]
+        here = [str(folder) if word == "/work" or word.startswith(("/backups", "s3://b")) else word for word in words]
         here = [str(AESCBC) if word.endswith(".yaml") else word for word in here]
         assert snaptool(*here, "--list").code == 0, words

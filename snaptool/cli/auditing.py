@@ -1,0 +1,310 @@
+"""What `snaptool audit` does: find, ask, keep, report; or list, merge what shards left, report what is known."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from snaptool.cli import exits, options
+from snaptool.cli.audit_report import Shown, backups, finish
+from snaptool.cli.embedded import Embedding
+from snaptool.cli.render import Terminal, echo, print_json, print_json_line, print_table, size_text
+from snaptool.errors import InputError
+from snaptool.fleet import (
+    Audit,
+    Backup,
+    Given,
+    LocalEngine,
+    Places,
+    Question,
+    Record,
+    ShardResult,
+    Store,
+    closed_record,
+    mark_same,
+    newest_of,
+    read_plan,
+    read_results,
+    report,
+    shard_of,
+)
+from snaptool.operations.keys import KmsOptions
+from snaptool.providers import read_configs
+from snaptool.scratch import find_etcd
+
+_STORE = "snaptool-audit.db"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the user asks for: arguments and options as they are named."""
+
+    arguments: tuple[str, ...]
+    configs: tuple[str, ...]
+    embedding: Embedding
+    store: Path | None
+    check: str | None
+    newest: int | None
+    per: str
+    since: datetime | None
+    larger_than: int | None
+    all_versions: bool
+    recheck: str
+    forget_gone: bool
+    jobs: int
+    timeout: float | None
+    work_dir: Path | None
+    shard: tuple[int, int] | None
+    results: str | None
+    merge: str | None
+    fail_on: tuple[str, ...]
+    etcd_bin: Path | None
+    kms: KmsOptions
+    yes_all_v1: bool
+    names: bool
+    show_all: bool
+    only_list: bool
+    report_only: bool
+    page: options.Page | None
+    output: str
+    terminal: Terminal
+
+    def finish(self, records: list[Record], kept: int, given: Sequence[Given] = ()) -> int:
+        """Show a report on records; return the exit code."""
+        shown = Shown(
+            output=self.output,
+            fail_on=self.fail_on,
+            configs=self.configs,
+            terminal=self.terminal,
+            show_all=self.show_all,
+            page=self.page,
+        )
+        mark_same(records)
+        return finish(report(records, all_versions=self.all_versions), shown, kept, given)
+
+    def print_line(self, record: Record) -> None:
+        """Print a record as soon as it is there, where that is wanted."""
+        if self.output == "jsonl":
+            print_json_line(record)
+
+
+def audit(asked: Asked) -> int:
+    """Do what is asked; return the exit code."""
+    if asked.merge is not None:
+        return _merge(asked, asked.merge)
+    if asked.report_only:
+        return _report(asked)
+    if not asked.arguments:
+        raise click.UsageError("name backups: paths, folders, URLs or globs")
+    question = _question(asked)
+    if asked.only_list:
+        return _print_list(_chosen(asked, _find(asked, _places(asked))), asked.output)
+    if asked.results is not None:
+        return _audit_shard(asked, question, asked.results)
+    with Store(asked.store or Path(_STORE)) as kept:
+        return _audit(asked, question, kept)
+
+
+def _merge(asked: Asked, place: str) -> int:
+    if asked.arguments or asked.shard:
+        raise click.UsageError("--merge takes no backups and no --shard: it reads the results of all shards")
+    with Store(asked.store or Path(_STORE)) as kept:
+        records = []
+        for question, record in read_results(place):
+            kept.put(record, question)
+            records.append(record)
+            asked.print_line(record)
+    return asked.finish(records, 0)
+
+
+def _report(asked: Asked) -> int:
+    with Store(asked.store or Path(_STORE), must_exist=True) as kept:
+        records = kept.newest()
+    if asked.arguments:
+        there = {one.url for one in _find(asked, _places(asked))}
+        records = [record for record in records if record["url"] in there]
+    for record in records:
+        asked.print_line(record)
+    return asked.finish(records, len(records))
+
+
+def _audit(asked: Asked, question: Question, kept: Store) -> int:
+    places = _places(asked)
+    places.own |= kept.own_files
+    found = _find(asked, places)
+    if asked.forget_gone:
+        _forget_gone(asked, places, kept, found)
+    records, audit = _records(asked, question, kept, places, found)
+    if audit.kept:
+        asked.terminal.note(f"kept {audit.kept:,}: unchanged since they were looked at")
+    code = asked.finish(records, audit.kept, question.given)
+    return _stopped(asked) if audit.stopped else code
+
+
+def _stopped(asked: Asked) -> int:
+    asked.terminal.note("a key service does not answer: the rest was not looked at, and the next run goes on")
+    return exits.KEY_SERVICE
+
+
+def _audit_shard(asked: Asked, question: Question, place: str) -> int:
+    """Do a shard and leave its records: what they say is the report's matter, so that the exit code is not theirs."""
+    if asked.shard is None:
+        raise click.UsageError("--results is for a shard: say which with --shard I/N")
+    target = ShardResult(place, question.digest, *asked.shard)
+    if target.is_there():
+        asked.terminal.note(f"done already: {target.target}")
+        return exits.DONE
+    with Store(asked.store) as kept:
+        records, audit = _records(asked, question, kept, (places := _places(asked)), _find(asked, places))
+    if audit.stopped:
+        return _stopped(asked)
+    if not target.publish(records):
+        asked.terminal.note(f"done meanwhile by another: {target.target}")
+    return exits.DONE
+
+
+def _records(
+    asked: Asked, question: Question, kept: Store, places: Places, found: list[Backup]
+) -> tuple[list[Record], Audit]:
+    """Look at what was chosen of all that was found; return a record for each, and how it went."""
+    chosen = _chosen(asked, found)
+    engine = LocalEngine(jobs=asked.jobs, timeout=asked.timeout, folder=asked.work_dir)
+    audit = Audit(chosen, question, kept, engine, _recheck(asked.recheck))
+    records = [closed_record(folder, why, question) for folder, why in places.closed]
+    for record in records:
+        asked.print_line(record)
+    counts = Counter[str]()
+    total, done = sum(one.size for one in chosen), 0
+    with asked.terminal.progress("B") as progress:
+
+        def step(size: int) -> None:
+            nonlocal done
+            done += size
+            progress("auditing", done, total)
+
+        for record in audit.run(step):
+            records.append(record)
+            counts[record["status"]] += 1
+            asked.print_line(record)
+            progress.remark(f"{len(records):,} of {len(chosen):,}, {counts['failed']:,} failed, {audit.kept:,} kept")
+    return records, audit
+
+
+def _forget_gone(asked: Asked, places: Places, kept: Store, found: Sequence[Backup]) -> None:
+    if places.closed:
+        raise InputError(
+            f"{places.closed[0][0]} cannot be read: what is gone is not known", hint="leave --forget-gone out"
+        )
+    there = {one.url for one in found}
+    covered = [url for url in kept.urls() if any(places.covers(one, url) for one in asked.arguments)]
+    count = kept.forget(url for url in covered if url not in there)
+    asked.terminal.note(f"forgot {backups(count)} that {'is' if count == 1 else 'are'} not there any more")
+
+
+def _places(asked: Asked) -> Places:
+    places = Places(all_versions=asked.all_versions)
+    if asked.page is not None and asked.page.target.exists():  # an earlier run's, which is not a backup
+        status = asked.page.target.stat()
+        places.own.add((status.st_dev, status.st_ino))
+    return places
+
+
+def _recheck(word: str) -> str:
+    if word in {"", "all", "failed", "damaged"} or "://" in word:
+        return word
+    return os.path.abspath(word)  # noqa: PTH100 - as it is named
+
+
+def _question(asked: Asked) -> Question:
+    given = _given(asked.configs, asked.terminal)
+    level = asked.check or ("keys" if given or asked.embedding.wanted else "census")
+    etcd = None
+    if level == "boot":
+        etcd = find_etcd(asked.etcd_bin)
+    rate = asked.kms.rate
+    return Question(
+        check=level,
+        given=given,
+        embedded=asked.embedding.wanted,
+        token=asked.embedding.token,
+        kms=asked.kms if rate is None else replace(asked.kms, rate=rate / asked.jobs),  # of all workers together
+        etcd=etcd,
+        names=asked.names,
+    )
+
+
+def _given(paths: Sequence[str], terminal: Terminal) -> tuple[Given, ...]:
+    """Read the configurations, each with the digest of its file."""
+    options.refuse_stdin_twice(paths)
+    given = []
+    for path in paths:
+        content = options.read_config(path)
+        held = read_configs(content, name="stdin" if path == "-" else path, strict=False)
+        for note in held.notes:
+            terminal.note(note)
+        given += [Given(config, hashlib.sha256(content).hexdigest(), config.name) for config in held.configs]
+    return tuple(given)
+
+
+def _find(asked: Asked, places: Places) -> list[Backup]:
+    found: dict[str, Backup] = {}
+    links = 0
+    for argument in asked.arguments:
+        if argument.startswith("@"):
+            found |= {one.url: one for one in read_plan(argument[1:])}
+            continue
+        listing = places.find(argument)
+        found |= {one.url: one for one in listing.backups}
+        links += listing.links
+    if links:
+        asked.terminal.note(f"{links:,} symbolic link{'s were' if links > 1 else ' was'} not followed")
+    if not found and not places.closed:
+        raise InputError(
+            f"no backup in {', '.join(asked.arguments)}",
+            hint="check the path, the URL or the glob; in a shell, put a glob into quotes",
+            code="nothing_to_audit",
+        )
+    return sorted(found.values(), key=lambda one: one.url)
+
+
+def _chosen(asked: Asked, found: list[Backup]) -> list[Backup]:
+    if asked.since is not None:
+        start = asked.since.replace(tzinfo=UTC)
+        found = [one for one in found if (one.time or one.modified) >= start]
+    if asked.larger_than is not None:
+        found = [one for one in found if one.size > asked.larger_than]
+    if asked.newest is not None:
+        undated = sum(one.time is None for one in found)
+        if undated:
+            asked.terminal.note(
+                f"{backups(undated)} without a time in the name: --newest goes by the date of the file there, "
+                "which copying may change"
+            )
+        try:
+            found = newest_of(found, asked.newest, asked.per)
+        except re.error as error:
+            raise click.BadParameter(f"{asked.per!r} is not a regular expression: {error}", param_hint="--per") from None
+    if asked.shard is not None:
+        index, of = asked.shard
+        found = [one for one in found if shard_of(one.url, of) == index]
+    return found
+
+
+def _print_list(found: Sequence[Backup], output: str) -> int:
+    if output == "json":
+        print_json({"backups": [one.document() for one in found], "bytes": sum(one.size for one in found)})
+    elif output == "jsonl":
+        for one in found:
+            print_json_line(one.document())
+    else:
+        print_table(["BACKUP", "SIZE"], [(one.url, size_text(one.size)) for one in found], right=" r")
+        echo(f"{backups(len(found))}, {size_text(sum(one.size for one in found))}")
+    return exits.DONE

@@ -1,0 +1,135 @@
+"""A backup brought to where it can be opened: as it is on this machine; from a store into private files.
+
+One object goes into a file without a name, to which a link in a private folder gives the name that containers are
+recognised by; several become files of that folder. The folder goes with the block; where a worker is killed in it, the
+asking process removes it, who chose where it is. Source: docs/audit.md, "Where downloads go".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from snaptool.errors import SnaptoolError
+from snaptool.files import source_changed
+from snaptool.fleet.places import SUMS, Backup, version_now, version_of
+from snaptool.stores import fetch, place_of
+
+_BLOCK = 1 << 20
+_LARGEST_SUM = 4096
+_LONGEST_NAME = 60  # in characters of up to four bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Staged:
+    """A backup at hand. `path`: what to open; `sha256` in hex, None where it is several files.
+
+    `stated`: for each file beside it that states a checksum, is it right? `original`: what users call `path`.
+    """
+
+    path: Path
+    original: str
+    version: str
+    sha256: str | None
+    stated: tuple[bool, ...] = ()
+
+    def named(self, message: str) -> str:
+        """Name in a message the backup in place of its copy."""
+        return message.replace(str(self.path), self.original)
+
+
+@contextmanager
+def staged(backup: Backup, folder: Path | None) -> Iterator[Staged]:
+    """Have a backup at hand within the block. `folder`: where what is downloaded goes; None: a new one.
+
+    Raises SourceChanged where it is replaced meanwhile, OSError for files, StoreError and NoRoom for downloads.
+    """
+    if not backup.is_remote:
+        version = version_now(backup.files)
+        sha256, stated = _summed(backup)
+        yield Staged(path=Path(backup.path), original=backup.path, version=version, sha256=sha256, stated=stated)
+        if version_now(backup.files) != version:
+            raise source_changed(Path(backup.files[0].name))
+        return
+    with ExitStack() as undo:
+        if folder is None:
+            folder = Path(tempfile.mkdtemp(prefix="snaptool-audit-"))
+        undo.callback(shutil.rmtree, folder, ignore_errors=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        yield _download(backup, folder, undo)
+
+
+def _download(backup: Backup, folder: Path, undo: ExitStack) -> Staged:
+    room = folder.parent
+    if len(backup.files) == 1 and backup.entry is None and backup.path == backup.files[0].name:
+        fetched = fetch(place_of(backup.path), room)
+        undo.callback(fetched.spool.close)
+        sha256 = fetched.sums.sha256
+        link = folder / _base(backup.url)
+        link.symlink_to(fetched.spool.readable_path)
+        found = {".sha256": sha256, ".md5": fetched.sums.md5}
+        stated = tuple(
+            found[end] in _remote_sum(name, room) for name in backup.sums for end in SUMS if name.endswith(end)
+        )
+        version = fetched.seen.version or f"sha256:{sha256}"
+        return Staged(path=link, original=backup.url, version=version, sha256=sha256, stated=stated)
+    versions = []
+    everything = folder / "all"
+    for file in backup.files:
+        fetched = fetch(place_of(file.name), room)
+        with ExitStack() as fetching:
+            fetching.callback(fetched.spool.close)
+            target = everything / file.name.removeprefix(f"{backup.path}/")
+            if everything not in Path(os.path.normpath(target)).parents:  # an object may be called `..`
+                raise SnaptoolError(
+                    f"{backup.url}: {file.name} is not the name of a file", hint="copy it, and name the copy"
+                )
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with target.open("wb") as out:
+                for block in fetched.spool.blocks():
+                    out.write(block)
+        versions.append(fetched.seen.version or f"sha256:{fetched.sums.sha256}")
+    return Staged(path=everything, original=backup.path, version=version_of(versions), sha256=None)
+
+
+def _base(url: str) -> str:
+    base = url.partition("?")[0].rpartition("/")[2][-_LONGEST_NAME:]
+    return "snapshot" if base in {"", ".", ".."} else base
+
+
+def _remote_sum(name: str, room: Path) -> list[str]:
+    try:
+        fetched = fetch(place_of(name), room)
+    except SnaptoolError:
+        return []
+    content = b"".join(fetched.spool.blocks())[:_LARGEST_SUM]
+    fetched.spool.close()
+    return content.decode(errors="replace").lower().split()
+
+
+def _summed(backup: Backup) -> tuple[str | None, tuple[bool, ...]]:
+    """Return the SHA-256 of a backup that is one file, and whether files beside it say the same."""
+    name = backup.files[0].name
+    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    with Path(name).open("rb") as file:
+        while block := file.read(_BLOCK):
+            sha256.update(block)
+            md5.update(block)
+    found = {".sha256": sha256.hexdigest(), ".md5": md5.hexdigest()}
+    words = {end: _local_sum(Path(name + end)) for end in SUMS}
+    stated = tuple(found[end] in words[end] for end in SUMS if words[end])
+    return sha256.hexdigest() if len(backup.files) == 1 else None, stated
+
+
+def _local_sum(path: Path) -> list[str]:
+    try:
+        with path.open("rb") as file:
+            return file.read(_LARGEST_SUM).decode(errors="replace").lower().split()
+    except OSError:
+        return []

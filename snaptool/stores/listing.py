@@ -1,0 +1,76 @@
+"""What is in a store: the objects below a name, each with the version that a listing shows.
+
+A store lists by the beginning of names; folders are what users see in the slashes. Source: docs/audit.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from snaptool.stores.location import BadUrl, ObjectAt, place_of
+from snaptool.stores.reading import no_such_object
+from snaptool.stores.store import StoreUnsupported, open_store
+
+_ROOT = re.compile(r"(?:s3|gs|az)://[^/]+/?|sftp://[^/]+/?")
+_OF_A_VERSION = re.compile(r"\?versionid=[^?&/]+$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An object as a listing shows it. `url` names it, with its version where that is not the current one.
+
+    `size` in bytes; `version` is what `Seen.version` of the same bytes is; "" where the store names none.
+    """
+
+    url: str
+    size: int
+    version: str
+    modified: datetime
+
+
+def entries_below(url: str, *, all_versions: bool = False) -> Iterator[Entry]:
+    """Yield every object whose URL begins with `url`, which may end anywhere; not those that stand for folders.
+
+    `all_versions`: those too that were replaced or deleted. Raises BadUrl, StoreUnsupported, ExtraMissing, StoreError.
+    """
+    # A beginning may name no object yet; parsing needs one.
+    rest = "" if not _ROOT.fullmatch(url) and not url.endswith("/") else "-" if url.count("/") > 2 else "/-"
+    path = place_of(url + rest)
+    location = getattr(path, "location", None)
+    if isinstance(location, ObjectAt) and location.kind == "s3":
+        from snaptool.stores.s3 import S3Store  # noqa: PLC0415 - boto3 takes a fifth of a second
+
+        beginning = location.name.removesuffix("-") if rest else location.name
+        yield from S3Store(ObjectAt("s3", location.bucket, beginning, None), url).below(all_versions=all_versions)
+        return
+    raise StoreUnsupported(
+        f"{url}: what is in such a place cannot be listed",
+        hint="name each object, or a folder of s3://",
+        place=url,
+    )
+
+
+def entry_at(url: str) -> Entry:
+    """Return the one object that a URL names, or its version. Raises NoSuchObject, BadUrl, StoreError."""
+    path = place_of(url)
+    seen = open_store(path).look()
+    if seen is None:
+        raise no_such_object(path)
+    return Entry(url, seen.size, seen.version, seen.modified or datetime.fromtimestamp(0, UTC))
+
+
+def may_be_listed(url: str) -> bool:
+    """Can a URL name more than one object?"""
+    return not url.startswith(("https://", "http://")) and not _OF_A_VERSION.search(url)
+
+
+def is_object(url: str) -> bool:
+    """Does a URL name an object that is there? Raises StoreError."""
+    try:
+        path = place_of(url)
+    except BadUrl:
+        return False  # a bucket or a folder
+    return open_store(path).look() is not None

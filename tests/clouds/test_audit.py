@@ -1,0 +1,202 @@
+"""`snaptool audit` on a bucket, on moto: what is listed, what is read of it, and that nothing is asked twice."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from snaptool.fleet import Places, Question
+from snaptool.fleet.looking import look
+from tests.support.cli import GOLDEN, SAMPLES, Ran, Snaptool
+
+AESCBC = SAMPLES / "aescbc.yaml"
+CLUSTER = (SAMPLES / "aescbc-cluster.db").read_bytes()
+LOST = (SAMPLES / "lost-key.db").read_bytes()
+
+
+@pytest.fixture
+def bucket(s3: Any) -> str:
+    name = f"b{secrets.token_hex(6)}"
+    s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+    return name
+
+
+@pytest.fixture
+def snaptool(tmp_path: Path) -> Snaptool:
+    (tmp_path / "work").mkdir()
+    return Snaptool(tmp_path)
+
+
+def audit(snaptool: Snaptool, *arguments: str | Path, first: bool = False) -> Ran:
+    store = snaptool.folder / "store.db"
+    ran = snaptool(
+        *("audit", *arguments, "--store", store, "--work-dir", snaptool.folder / "work", "-o", "json"),
+        makes=[store] if first else [],
+        replaces=[] if first else [store],
+    )
+    assert list((snaptool.folder / "work").iterdir()) == [], "downloads are gone"
+    return ran
+
+
+def statuses(ran: Ran) -> dict[str, str]:
+    return {record["url"].rpartition("/")[2]: record["status"] for record in ran.json["records"]}
+
+
+def rows(snaptool: Snaptool) -> list[tuple[str, str]]:
+    with closing(sqlite3.connect(snaptool.folder / "store.db")) as database:
+        return database.execute("select url, version from result order by 1, 2").fetchall()
+
+
+def test_case_1_and_7_a_bucket_is_looked_at_once(snaptool: Snaptool, s3: Any, bucket: str) -> None:
+    import gzip
+    import hashlib
+
+    content = {
+        "prod/a.db": CLUSTER,
+        "prod/b.db.gz": gzip.compress(CLUSTER),
+        "prod/cut.db": CLUSTER[: len(CLUSTER) // 2],
+        "prod/lost.db": LOST,
+        "prod/readme.txt": b"hello",
+        "prod/a.db.sha256": hashlib.sha256(CLUSTER).hexdigest().encode(),
+        "prod/empty": b"",
+        "prod/folder/": b"",
+        "other/x.db": CLUSTER,
+    }
+    for name, data in content.items():
+        s3.put_object(Bucket=bucket, Key=name, Body=data)
+    words: tuple[str | Path, ...] = (f"s3://{bucket}/prod", "--config", AESCBC, "--jobs", "2")
+    ran = audit(snaptool, *words, first=True)
+    assert statuses(ran) == {
+        "a.db": "ok",
+        "a.db.sha256": "not_a_snapshot",
+        "b.db.gz": "ok",
+        "cut.db": "damaged",
+        "empty": "not_a_snapshot",
+        "lost.db": "undecryptable",
+        "readme.txt": "not_a_snapshot",
+    }
+    first = ran.json["records"][0]
+    assert (first["url"], first["findings"]) == (f"s3://{bucket}/prod/a.db", ["checksum_ok"])
+    assert first["sha256"] == hashlib.sha256(CLUSTER).hexdigest()
+    damaged = next(one for one in ran.json["records"] if one["status"] == "damaged")
+    assert damaged["error"]["message"].startswith(f"s3://{bucket}/prod/cut.db: ")
+    assert str(snaptool.folder / "work") not in json.dumps(ran.json), "copies are not what is talked about"
+    assert "versions that were replaced" in ran.json["reach"]
+
+    again = audit(snaptool, *words)
+    assert again.json["kept"] == 7
+    assert len(rows(snaptool)) == 7
+    s3.put_object(Bucket=bucket, Key="prod/lost.db", Body=CLUSTER)
+    s3.delete_object(Bucket=bucket, Key="prod/cut.db")
+    once = audit(snaptool, *words)
+    assert (once.json["kept"], statuses(once)["lost.db"]) == (5, "ok")
+    assert len(rows(snaptool)) == 8, "one row for each version"
+    audit(snaptool, *words, "--forget-gone")
+    assert {url for url, _ in rows(snaptool)} == {one["url"] for one in once.json["records"]}
+
+
+def test_what_is_named_decides_what_is_listed(snaptool: Snaptool, s3: Any, bucket: str) -> None:
+    for name in ("a/x.db", "a/b/y.db", "a/b/z.txt", "ab/w.db", "top.db"):
+        s3.put_object(Bucket=bucket, Key=name, Body=b"x")
+
+    def listed(argument: str) -> list[str]:
+        ran = snaptool("audit", argument, "--list", "-o", "json")
+        return [one["url"].removeprefix(f"s3://{bucket}/") for one in ran.json["backups"]]
+
+    assert listed(f"s3://{bucket}") == ["a/b/y.db", "a/b/z.txt", "a/x.db", "ab/w.db", "top.db"]
+    assert listed(f"s3://{bucket}/") == listed(f"s3://{bucket}")
+    assert listed(f"s3://{bucket}/a") == ["a/b/y.db", "a/b/z.txt", "a/x.db"]
+    assert listed(f"s3://{bucket}/a/*.db") == ["a/x.db"]
+    assert listed(f"s3://{bucket}/**/*.db") == ["a/b/y.db", "a/x.db", "ab/w.db", "top.db"]
+    assert listed(f"s3://{bucket}/a*/?.db") == ["a/x.db", "ab/w.db"]
+    assert listed(f"s3://{bucket}/top.db") == ["top.db"]
+    assert snaptool("audit", f"s3://{bucket}/nothing", "--list").code == 2
+    assert snaptool("audit", f"s3://{bucket}-not-there/", "--list").code == 2
+
+
+def test_versions_that_were_replaced_are_looked_at_where_that_is_wanted(
+    snaptool: Snaptool, s3: Any, bucket: str
+) -> None:
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    first = s3.put_object(Bucket=bucket, Key="a.db", Body=LOST)["VersionId"]
+    s3.put_object(Bucket=bucket, Key="a.db", Body=CLUSTER)
+    where = f"s3://{bucket}/a.db"
+    assert statuses(audit(snaptool, where, "--config", AESCBC, first=True)) == {"a.db": "ok"}
+    ran = audit(snaptool, where, "--config", AESCBC, "--all-versions")
+    assert ran.json["kept"] == 1
+    assert statuses(ran) == {"a.db": "ok", f"a.db?versionId={first}": "undecryptable"}
+    assert "versions that were replaced" not in ran.json["reach"]
+    one = audit(snaptool, f"{where}?versionId={first}", "--config", AESCBC)
+    assert (one.json["kept"], one.json["counts"]) == (1, {"undecryptable": 1})
+
+
+def test_case_14_an_object_replaced_after_it_was_listed_is_looked_at_whole(s3: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="a.db", Body=LOST)
+    (listed,) = Places().find(f"s3://{bucket}/a.db").backups
+    s3.put_object(Bucket=bucket, Key="a.db", Body=CLUSTER)
+    (now,) = Places().find(f"s3://{bucket}/a.db").backups
+    record = look(listed, Question(check="census"))
+    assert record["version"] == now.version != listed.version
+    quick = look(listed, Question(check="quick"))
+    assert (quick["status"], quick["error"]["kind"], quick["version"]) == ("failed", "source_changed", listed.version)
+    s3.delete_object(Bucket=bucket, Key="a.db")
+    gone = look(listed, Question(check="census"))
+    assert (gone["status"], gone["error"]["kind"]) == ("failed", "no_such_object")
+
+
+def test_situation_24_what_is_one_backup_is_one_record_in_a_bucket_too(
+    snaptool: Snaptool, s3: Any, bucket: str
+) -> None:
+    folder = GOLDEN / "audit" / "24-audit-directories" / "bucket"
+    for path in folder.rglob("*"):
+        if path.is_file():
+            s3.upload_file(str(path), bucket, f"b/{path.relative_to(folder)}")
+    records = audit(snaptool, f"s3://{bucket}/b", "--embedded-config", first=True).json["records"]
+    assert [(one["platform"], one["status"], len(one["files"])) for one in records] == [
+        ("gardener", "ok (not opened)", 4),
+        ("openshift", "ok", 2),
+    ]
+    assert records[0]["etcd"]["revision"] == 18
+    again = audit(snaptool, f"s3://{bucket}/b", "--embedded-config")
+    assert again.json["kept"] == 2
+
+
+def test_situation_21_half_a_database_in_a_whole_gzip_shows_by_two_reads(
+    snaptool: Snaptool, s3: Any, bucket: str
+) -> None:
+    folder = GOLDEN / "audit" / "21-half-in-gzip" / "store"
+    for path in folder.rglob("*"):
+        if path.is_file():
+            s3.upload_file(str(path), bucket, f"store/{path.relative_to(folder)}")
+    records = audit(snaptool, f"s3://{bucket}/store", "--check", "quick", first=True).json["records"]
+    assert [(one["status"], (one["error"] or {}).get("kind")) for one in records] == [
+        ("ok", None),
+        ("damaged", "snapshot_short"),
+    ]
+
+
+def test_case_8_and_9_shards_leave_one_object_each_and_are_merged(snaptool: Snaptool, s3: Any, bucket: str) -> None:
+    names = [f"n{number}.db" for number in range(6)]
+    for name in names:
+        s3.put_object(Bucket=bucket, Key=f"in/{name}", Body=CLUSTER)
+    results = f"s3://{bucket}/results/night"
+    words: tuple[str | Path, ...] = ("audit", f"s3://{bucket}/in", "--config", AESCBC, "--results", results)
+    store = snaptool.folder / "merged.db"
+    for index in (0, 2):
+        assert snaptool(*words, "--shard", f"{index}/3").code == 0
+    missing = snaptool("audit", "--merge", results, "--store", store, makes=[store])
+    assert missing.code == 1
+    assert "1 of 3 shards have left no results: 1" in missing.stderr
+    assert snaptool(*words, "--shard", "1/3").code == 0
+    again = snaptool(*words, "--shard", "1/3")
+    assert (again.code, "done already" in again.stderr) == (0, True)
+    merged = snaptool("audit", "--merge", results, "--store", store, "-o", "json", replaces=[store])
+    assert (merged.code, merged.json["counts"]) == (0, {"ok": 6})
+    listed = s3.list_objects_v2(Bucket=bucket, Prefix="results/night/")["Contents"]
+    assert [one["Key"].rpartition("/")[2] for one in listed] == [f"0000{index}-of-00003.jsonl" for index in range(3)]

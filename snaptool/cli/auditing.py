@@ -291,7 +291,9 @@ def _chosen(asked: Asked, found: list[Backup]) -> list[Backup]:
         try:
             found = newest_of(found, asked.newest, asked.per)
         except re.error as error:
-            raise click.BadParameter(f"{asked.per!r} is not a regular expression: {error}", param_hint="--per") from None
+            raise click.BadParameter(
+                f"{asked.per!r} is not a regular expression: {error}", param_hint="--per"
+            ) from None
     if asked.shard is not None:
         index, of = asked.shard
         found = [one for one in found if shard_of(one.url, of) == index]

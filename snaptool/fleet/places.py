@@ -134,7 +134,9 @@ def read_backup(found: Any) -> Backup:
             )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
         pass
-    raise InputError("this is not a line of a list of backups", hint="make the list by `snaptool audit … --list -o jsonl`")
+    raise InputError(
+        "this is not a line of a list of backups", hint="make the list by `snaptool audit … --list -o jsonl`"
+    )
 
 
 def version_of(versions: Sequence[str]) -> str:

@@ -117,7 +117,9 @@ def _records(name: str) -> Iterator[Record]:
     for number, line in enumerate(content.splitlines(), 1):
         record = _json(line)
         if not is_record(record):
-            raise BadResults(f"{name}: line {number} is not a record of an audit", hint="run that shard again", place=name)
+            raise BadResults(
+                f"{name}: line {number} is not a record of an audit", hint="run that shard again", place=name
+            )
         yield record
 
 

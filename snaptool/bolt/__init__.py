@@ -15,7 +15,7 @@ from snaptool.bolt.faults import CorruptPage, Problem
 from snaptool.bolt.layout import ByteOrderNotSupported, Meta, PageId, TxId
 from snaptool.bolt.reader import Bucket, Database, NotABoltFile
 from snaptool.bolt.scan import CHUNK_BYTES, CHUNK_RECORDS, LeafChunk, PageMap, blocks, spans
-from snaptool.bolt.walk import Chunk, Walk
+from snaptool.bolt.walk import Chunk, Walk, numbers
 from snaptool.bolt.writer import BucketWriter, DatabaseWriter, Sink, first_pages
 
 __all__ = [
@@ -40,5 +40,6 @@ __all__ = [
     "blocks",
     "check",
     "first_pages",
+    "numbers",
     "spans",
 ]

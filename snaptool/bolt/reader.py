@@ -76,7 +76,7 @@ class Bucket:
 
         `walk`: one that may have reached other pages before; by default one of its own.
         """
-        pages, chunk = self._walk.pages, chunk or Chunk()
+        pages, chunk = self._walk.pages, Chunk() if chunk is None else chunk
         walk = walk or TreeWalk(pages.view, pages.page_size, pages.size)
         self.begin(walk)
         walked = 0

@@ -23,6 +23,8 @@ from snaptool.etcd.hashes import (
     server_generation,
     sum_leaves,
 )
+from snaptool.etcd.problems import RecordFault, RecordProblem, Report, refuse
+from snaptool.etcd.reading import REPEATED_VALUE, TOMBSTONE, UNREADABLE, UNSEEN, LiveIndex, RecordReader, Records
 from snaptool.etcd.records import (
     Alarm,
     AlarmMember,
@@ -40,7 +42,7 @@ from snaptool.etcd.records import (
     encode_value_field,
     replace_value,
 )
-from snaptool.etcd.scan import RecordChunk, RecordFault, RecordProblem, find_byte, hash_spans, scan_records
+from snaptool.etcd.scan import RecordChunk, find_byte, hash_spans, scan_records
 from snaptool.etcd.snapshot import (
     BUCKETS,
     DIGEST_SIZE,
@@ -60,6 +62,10 @@ __all__ = [
     "CURRENT_SERVERS",
     "DIGEST_SIZE",
     "NO_EDITS",
+    "REPEATED_VALUE",
+    "TOMBSTONE",
+    "UNREADABLE",
+    "UNSEEN",
     "Alarm",
     "AlarmMember",
     "BadRecord",
@@ -73,10 +79,14 @@ __all__ = [
     "KeyValue",
     "LeafSums",
     "Lease",
+    "LiveIndex",
     "Member",
     "RecordChunk",
     "RecordFault",
     "RecordProblem",
+    "RecordReader",
+    "Records",
+    "Report",
     "Revision",
     "RevisionCompacted",
     "RevisionInFuture",
@@ -100,6 +110,7 @@ __all__ = [
     "hash_spans",
     "judge_trailer",
     "merge",
+    "refuse",
     "replace_value",
     "scan_records",
     "server_generation",

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from snaptool.bolt import LeafChunk
 from snaptool.bolt.carve import InlineBucket, Reached, Wreck
 from snaptool.bolt.scan import Positions
+from snaptool.etcd.problems import RecordProblem
 from snaptool.etcd.records import (
     TOMBSTONE_KEY_SIZE,
     BadRecord,
@@ -33,7 +34,7 @@ from snaptool.etcd.records import (
     decode_counter,
     decode_revision_key,
 )
-from snaptool.etcd.scan import RecordChunk, RecordProblem, hash_spans, same_spans, scan_records
+from snaptool.etcd.scan import RecordChunk, hash_spans, same_spans, scan_records
 from snaptool.etcd.snapshot import BUCKETS, FINISHED, SCHEDULED, split_trailer
 
 

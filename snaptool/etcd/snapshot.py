@@ -23,7 +23,7 @@ import numpy as np
 from crc32c import crc32c
 from numpy.typing import NDArray
 
-from snaptool.bolt import Bucket, Database, LeafChunk
+from snaptool.bolt import Bucket, Chunk, Database, LeafChunk, Walk
 from snaptool.errors import FormatError
 from snaptool.etcd.hashes import (
     CURRENT_SERVERS,
@@ -38,6 +38,9 @@ from snaptool.etcd.hashes import (
     sums_of,
 )
 from snaptool.etcd.live import LiveIndex
+from snaptool.etcd.problems import Report, refuse
+from snaptool.etcd.reading import LiveIndex as LiveKeys
+from snaptool.etcd.reading import RecordReader, Records
 from snaptool.etcd.records import (
     AlarmMember,
     BadRecord,
@@ -52,7 +55,7 @@ from snaptool.etcd.records import (
     decode_revision_key,
     decode_text,
 )
-from snaptool.etcd.scan import RecordChunk, Report, hash_spans, refuse, scan_records, scan_revisions
+from snaptool.etcd.scan import RecordChunk, hash_spans, scan_records, scan_revisions
 
 BUCKETS = (
     b"alarm",
@@ -193,9 +196,11 @@ class Snapshot:
             behind = bytes(memoryview(buffer)[end:])
             self.database = Database(database_bytes[:end], release)
         self._database_bytes = database_bytes[: self.database.size]
+        self.view = self.database.pages.view
         self.behind = behind
         """What stands behind the last page."""
         self._live: NDArray[np.bool_] | None = None
+        self._found: bytearray | None = None
         self._index: LiveIndex | None = None
         self._last: Revision | None = None
         self._scanned = False
@@ -422,6 +427,55 @@ class Snapshot:
             yield chunk
         self._last, self._scanned = last, True
         self._index = self._index or index
+
+    def chunks(self, report: Report = refuse, walk: Walk | None = None) -> Iterator[Records]:
+        """Yield all records of bucket `key` in order, some at a time: one object, filled again and again.
+
+        Raises CorruptPage, and what `report` raises: BadRevision and BadRecord, unless told otherwise. A pass that
+        goes to the end also finds the live records, so that `live` then costs no further pass.
+        """
+        bucket = self.bucket(b"key")
+        if bucket is None:
+            self._scanned, self._found = True, bytearray()
+            return
+        leaves, reader = Chunk(), RecordReader(self.view)
+        records = Records(self.view, leaves)
+        index = LiveKeys(self.view) if self._found is None else None
+        for _ in bucket.leaves(walk, leaves):
+            reader.read(records, report)
+            if index is not None:
+                index.add(records, len(records))
+            yield records
+        last = reader.last_revision()
+        self._last, self._scanned = None if last is None else Revision(*last), True
+        if index is not None:
+            self._found = index.live()
+
+    def live(self, at: int | None = None) -> bytearray:
+        """Return a byte for each record, by number: 1 for what a client gets for its key, now or at the revision `at`.
+
+        Equal to etcd's set of records to keep when compacting at that revision. Raises as `chunks`.
+        """
+        if at is not None:
+            return self._found_at(at)
+        if self._found is None:
+            for _ in self.chunks():
+                pass
+        assert self._found is not None
+        return self._found
+
+    def _found_at(self, at: int) -> bytearray:
+        bucket, index, total = self.bucket(b"key"), LiveKeys(self.view), 0
+        leaves, reader = Chunk(), RecordReader(self.view)
+        records = Records(self.view, leaves)
+        for _ in bucket.leaves(None, leaves) if bucket else ():
+            reader.read(records, refuse)
+            count = bisect_right(records.main, at, 0, len(records))
+            if total == leaves.first_record:
+                index.add(records, count)
+                total += count
+        found = index.live()
+        return found + bytes(leaves.first_record + leaves.records - len(found))
 
     def live_mask(self, at: int | None = None) -> NDArray[np.bool_]:
         """Which records, by number, are what a client gets for their keys, now or at the revision `at`.

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snaptool.errors import InputError
-from snaptool.etcd import RecordChunk, decode_key_value
-from snaptool.etcd.scan import Report, refuse
+from snaptool.etcd import RecordChunk, Report, decode_key_value, refuse
 from snaptool.operations.labels import Header, Labels, Resource
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.sweep import Progress

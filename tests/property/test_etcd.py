@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -11,10 +12,15 @@ from crc32c import crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import snaptool.etcd.reading
 from snaptool import wire
+from snaptool.bolt import Chunk
 from snaptool.errors import SnaptoolError
 from snaptool.etcd import (
     CURRENT_SERVERS,
+    REPEATED_VALUE,
+    TOMBSTONE,
+    UNREADABLE,
     Editor,
     KeyValue,
     RecordFault,
@@ -36,6 +42,7 @@ from snaptool.etcd import (
 from snaptool.etcd import records as codecs
 from snaptool.etcd.hashes import join_sums
 from snaptool.etcd.scan import same_spans
+from tests.support.engine import uncompiled
 from tests.support.history import (
     Record,
     Store,
@@ -209,6 +216,44 @@ def columns_by_scan(snapshot: Snapshot, problems: list[RecordProblem]) -> list[t
     return rows
 
 
+def columns_by_reading(
+    snapshot: Snapshot, problems: list[RecordProblem], way: ModuleType, most: int
+) -> list[tuple[object, ...] | None]:
+    """The same by the loops, `most` records at a time."""
+    rows: list[tuple[object, ...] | None] = []
+    bucket, leaves, reader = snapshot.bucket(b"key"), Chunk(most), way.RecordReader(snapshot.view)
+    assert bucket is not None
+    records, index = way.Records(snapshot.view, leaves), way.LiveIndex(snapshot.view)
+    for _ in bucket.leaves(None, leaves):
+        reader.read(records, problems.append)
+        index.add(records, len(records))
+        for row in range(len(records)):
+            if records.flags[row] & UNREADABLE:
+                rows.append(None)
+                continue
+            field = records.field_at[row]
+            rows.append(
+                (
+                    *records.revision(row),
+                    bool(records.flags[row] & TOMBSTONE),
+                    records.user_key(row),
+                    records.create[row],
+                    records.mod[row],
+                    records.version[row],
+                    records.lease[row],
+                    records.value(row),
+                    field - leaves.value_at[row],
+                    bytes(snapshot.view[field : field + records.field_size[row]]),
+                    bool(records.flags[row] & REPEATED_VALUE),
+                )
+            )
+    last = {row[3]: number for number, row in enumerate(rows) if row is not None and row[0]}
+    assert list(index.live()) == [
+        int(row is not None and last.get(row[3]) == number and not row[2]) for number, row in enumerate(rows)
+    ]
+    return rows
+
+
 bad_keys = st.binary(min_size=1, max_size=20)
 good_keys = st.builds(lambda one, tombstone: encode_revision_key(one, tombstone=tombstone), revisions, st.booleans())
 
@@ -227,14 +272,26 @@ def test_scan_finds_what_the_codecs_find_and_reports_what_they_refuse(content: d
     problems: list[RecordProblem] = []
     expected = columns_by_codec(records)
     assert columns_by_scan(snapshot, problems) == expected
+    check_problems(problems, records, expected)
+    for way in (snaptool.etcd.reading, uncompiled(snaptool.etcd.reading)):
+        for most in (1, 512):
+            problems = []
+            assert columns_by_reading(snapshot, problems, way, most) == expected
+            check_problems(problems, records, expected)
+    if problems:
+        for read in (Snapshot.records, Snapshot.chunks):
+            with pytest.raises(SnaptoolError):
+                list(read(Snapshot(make_snapshot(records))))
+
+
+def check_problems(
+    problems: list[RecordProblem], records: list[Record], expected: list[tuple[object, ...] | None]
+) -> None:
     unreadable = [one for one in problems if one.fault in {RecordFault.BAD_REVISION, RecordFault.BAD_RECORD}]
     assert sorted(one.record for one in unreadable) == [number for number, row in enumerate(expected) if row is None]
     for one in problems:
         assert one.key == records[one.record][0]
         assert one.key.hex() in str(one.error())
-    if problems:
-        with pytest.raises(SnaptoolError):
-            list(Snapshot(make_snapshot(records)).records())
 
 
 @given(st.lists(st.binary(max_size=40) | st.binary(min_size=1020, max_size=1030), min_size=1, max_size=10))
@@ -293,6 +350,7 @@ def check_views(store: Store) -> None:
         assert snapshot.revision_on(generation) == booted.revision
         for at in range(1, booted.revision + 1):
             mask = snapshot.live_mask(at)
+            assert snapshot.live(at) == mask.tobytes()
             live = {decode_revision_key(key)[0] for (key, _), is_live in zip(records, mask, strict=True) if is_live}
             assert live == {revision for key in booted.index if (revision := booted.get(key, at)) is not None}
             assert live == booted.keep_set(at, new_rule=generation.keeps_tombstones)

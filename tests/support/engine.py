@@ -1,11 +1,26 @@
-"""The engine's modules on disk: which are compiled, and none that is older than its source."""
+"""The engine's modules: on disk none that is older than its source, and each of them as Python runs it, uncompiled."""
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 PACKAGE = Path(__file__).parents[2] / "snaptool"
+
+
+def uncompiled(module: ModuleType) -> ModuleType:
+    """Load the source of a module of the engine a second time, whatever form it is installed in."""
+    name = f"uncompiled.{module.__name__}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, str(module.__file__).split(".")[0] + ".py")
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
 
 
 def modules(package: Path = PACKAGE) -> Iterator[tuple[Path, Path]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -12,21 +10,9 @@ import pytest
 import snaptool.bolt.walk
 from snaptool.bolt import Chunk, CorruptPage, Database
 from tests.support.bolt import TINY, branch, damaged, database_of, leaf, make_database, model_contents, rooted, tiny
+from tests.support.engine import uncompiled
 
-
-def uncompiled() -> ModuleType:
-    """The walk as Python runs it."""
-    name = "tests.unit.bolt.uncompiled_walk"
-    spec = importlib.util.spec_from_file_location(name, snaptool.bolt.walk.__file__.split(".")[0] + ".py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-WAYS = [snaptool.bolt.walk, uncompiled()]
+WAYS = [snaptool.bolt.walk, uncompiled(snaptool.bolt.walk)]
 
 
 def ways() -> pytest.MarkDecorator:

@@ -41,6 +41,11 @@ def is_fit(text: str) -> bool:
     return not any(char not in "\n\t" and _is_unfit(char) for char in set(text))
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """Count in words: `1 value`, `1,200 values`; `many` where it is not `one` with an s at its end."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
 def quoted(path: str | os.PathLike[str]) -> str:
     """Return a path as one word of a shell command that is printed: it can be copied whatever it holds."""
     text = os.fspath(path)

@@ -13,6 +13,7 @@ from snaptool.cli import exits, options
 from snaptool.cli.command import Command
 from snaptool.cli.embedded import Embedding, embedded_options
 from snaptool.cli.render import Terminal, echo
+from snaptool.text import counted
 
 if TYPE_CHECKING:
     from snaptool.operations.export import Exported, LostValue
@@ -203,7 +204,7 @@ def _summarise(made: Exported, target: Path | None, terminal: Terminal) -> None:
     counts = ", ".join(f"{count:,} {kind}" for kind, count in made.kinds.items())
     where = "" if target is None else f" in {target}"
     under = ", ".join(map(prefix_text, made.prefixes))
-    objects = f"{total:,} object{'' if total == 1 else 's'}"
+    objects = counted(total, "object")
     terminal.note(f"{objects} at revision {made.revision} under {under}{where}: {counts}")
     if made.left_out:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(made.left_out.items()))
@@ -214,9 +215,8 @@ def _summarise(made: Exported, target: Path | None, terminal: Terminal) -> None:
         terminal.note(f"{len(made.lost):,} left out because no key opens them:")
         _say_lost(made.lost, terminal)
     if made.unknown_fields:
-        terminal.note(
-            f"{len(made.unknown_fields):,} objects have fields that no release has, left out of the manifests:"
-        )
+        objects = counted(len(made.unknown_fields), "object has", "objects have")
+        terminal.note(f"{objects} fields that no release has, left out of the manifests:")
         for key, paths in list(made.unknown_fields.items())[:_SHOWN]:
             terminal.note(f"  {_text(key)}: {', '.join(paths[:_SHOWN])}")
     if made.commands and not terminal.quiet:

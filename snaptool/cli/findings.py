@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from snaptool.cli.render import echo, print_sentence
-from snaptool.text import printable
+from snaptool.text import counted, printable
 
 if TYPE_CHECKING:
     from snaptool.operations.findings import Finding
@@ -93,5 +93,5 @@ def prefix_sentence(prefixes: Sequence[str]) -> str:
 def count_findings(findings: Sequence[Finding]) -> str:
     """Count findings by severity, in words."""
     counts = Counter(found.severity for found in findings)
-    words = [f"{count:,} {severity}{'s' if count > 1 else ''}" for severity, count in sorted(counts.items())]
+    words = [counted(count, severity) for severity, count in sorted(counts.items())]
     return ", ".join(words) or "0 findings"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from snaptool.cli import exits
 from snaptool.cli.looking import SHOWN_REASONS, absent_note, short_name
 from snaptool.cli.render import Terminal, echo, print_bytes, print_object, print_objects, print_table
-from snaptool.text import printable
+from snaptool.text import counted, printable
 
 if TYPE_CHECKING:
     from snaptool.operations.asked import Asked, Types
@@ -119,7 +119,7 @@ class Getting:
 
     def _verdict(self) -> int:
         if self.odd:
-            values = "1 value is" if self.odd == 1 else f"{self.odd:,} values are"
+            values = counted(self.odd, "value is", "values are")
             self.terminal.note(f"{values} undecodable: lists of the resource fail; name one to see it as it is")
         for (sentence, server), count in self.lost.items():
             self.terminal.note(f"{count:,} lost: {sentence}")

@@ -30,6 +30,7 @@ from snaptool.cli.verdict import (
     reading_words,
     summary_document,
 )
+from snaptool.text import counted
 
 if TYPE_CHECKING:
     from snaptool.containers import Unwrapped
@@ -172,7 +173,7 @@ def container_document(container: Unwrapped | None) -> dict[str, Any] | None:
 
 def _print_container(container: Unwrapped) -> None:
     others = len(container.members) - 1
-    beside = f"; {others:,} other file{'s' * (others != 1)} in it" if others > 0 else ""
+    beside = f"; {counted(others, 'other file')} in it" if others > 0 else ""
     echo(f"in {', in it '.join(container.layers)}: {size_text(container.size)} unpacked{beside}")
 
 
@@ -197,7 +198,7 @@ def _print(result: Survey, configs: Sequence[str], *, verbose: bool) -> None:
     file, etcd = result.file, result.etcd
     trailer = _TRAILERS[file.trailer]
     print_sentence(
-        f"{file.path}: {size_text(file.size)}, {file.high_water_mark:,} pages of {size_text(file.page_size)}, "
+        f"{file.path}: {size_text(file.size)}, {counted(file.high_water_mark, 'page')} of {size_text(file.page_size)}, "
         f"{file.free_pages:,} free; {trailer}"
     )
     if result.container is not None:
@@ -207,7 +208,8 @@ def _print(result: Survey, configs: Sequence[str], *, verbose: bool) -> None:
     compacted = f"compacted at {etcd.compacted_revision:,}" if etcd.compacted_revision else "never compacted"
     print_sentence(
         f"etcd {etcd.storage_version or etcd.version_hint}: revision {etcd.revision:,}, {compacted}; "
-        f"{etcd.keys:,} keys in {etcd.records:,} records ({etcd.tombstones:,} tombstones), {etcd.leases:,} leases; "
+        f"{counted(etcd.keys, 'key')} in {counted(etcd.records, 'record')} ({counted(etcd.tombstones, 'tombstone')}), "
+        f"{counted(etcd.leases, 'lease')}; "
         f"status hash {etcd.hash:x}"
     )
     echo(prefix_sentence(result.prefixes))
@@ -242,7 +244,8 @@ def _print(result: Survey, configs: Sequence[str], *, verbose: bool) -> None:
     print_table(headings, rows, right=right)
     if len(shown) < len(result.census):
         left_out = len({row.resource for row in result.census} - {row.resource for row in shown})
-        echo(f"and {left_out:,} {'resource' if left_out == 1 else 'resources'} that are all plaintext; -v shows them")
+        rest = counted(left_out, "resource that is", "resources that are")
+        echo(f"and {rest} all plaintext; -v shows {'it' if left_out == 1 else 'them'}")
     if any(row.header.goes_on for row in result.census):
         print_sentence(
             "…: the name of the key may go on. Names may hold colons, and no configuration given has this one."

@@ -10,6 +10,7 @@ import click
 from snaptool.cli import exits, options
 from snaptool.cli.command import Command
 from snaptool.cli.render import Terminal, echo, print_json, print_table
+from snaptool.text import counted
 
 if TYPE_CHECKING:
     from snaptool.operations.keys import KmsOptions
@@ -232,7 +233,9 @@ def export_command(
     if output == "json":
         given_up = [_failed_document(failed) for failed in unwrapped.given_up]
         print_json({"path": str(target), "keys": saved, "given_up": given_up})
-    terminal.note(f"wrote {saved:,} keys to {target}: it opens what they encrypt, without any KMS; keep it as safe")
+    terminal.note(
+        f"wrote {counted(saved, 'key')} to {target}: it opens what they encrypt, without any KMS; keep it as safe"
+    )
     return exits.DONE
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from snaptool.cli.render import echo, print_sentence
-from snaptool.text import printable
+from snaptool.text import counted, printable
 
 if TYPE_CHECKING:
     from snaptool.operations.plan import Deletion, Restoration
@@ -16,9 +16,9 @@ SHOWN = 20
 """So many are named in all; each group names one at least, and the rest are counted."""
 
 
-def print_lost(values: Sequence[LostValue]) -> None:
-    """Print the values that do not open, by the reason why."""
-    _print_groups(_by_reason("lost", values))
+def print_lost(values: Sequence[LostValue], *, with_config: bool = True) -> None:
+    """Print the values that do not open, by the reason why. `with_config`: there was one to open them with."""
+    _print_groups(_by_reason("lost" if with_config else "not opened", values, with_config=with_config))
 
 
 def print_undecodable(values: Sequence[LostValue]) -> None:
@@ -49,7 +49,7 @@ def print_deletions(deletions: Sequence[Deletion], no_older: Mapping[bytes, str]
         (
             f"{'deleted' if one.whole else 'history cut'}, {one.resource}",
             one.consequence,
-            f"{printable(one.key)} ({_counted(len(one.revisions), 'revision')})"
+            f"{printable(one.key)} ({counted(len(one.revisions), 'revision')})"
             + (f": {no_older[one.key]}" if one.whole and one.key in no_older else ""),
         )
         for one in sorted(deletions, key=lambda one: not one.whole)
@@ -57,13 +57,13 @@ def print_deletions(deletions: Sequence[Deletion], no_older: Mapping[bytes, str]
     _print_groups(rows)
 
 
-def _by_reason(what: str, values: Sequence[LostValue]) -> Iterable[tuple[str, str, str]]:
+def _by_reason(what: str, values: Sequence[LostValue], *, with_config: bool = True) -> Iterable[tuple[str, str, str]]:
     from snaptool.operations.reasons import explain
 
     for value in sorted(values, key=lambda value: not value.live):
         age = "current" if value.live else "old"
         place = f"{printable(value.key)} at revision {value.revision.main}"
-        yield f"{what}, {age} values", explain(value.outcome, value.header), place
+        yield f"{what}, {age} values", explain(value.outcome, value.header, with_config=with_config), place
 
 
 def _print_groups(rows: Iterable[tuple[str, str, str]]) -> None:
@@ -75,7 +75,8 @@ def _print_groups(rows: Iterable[tuple[str, str, str]]) -> None:
     for number, ((heading, sentence), places) in enumerate(groups.items()):
         if number >= SHOWN:
             more = sum(map(len, list(groups.values())[SHOWN:]))
-            echo(f"... {more:,} more in {len(groups) - SHOWN:,} more groups; -o json and --report list all of them")
+            groups_left = counted(len(groups) - SHOWN, "more group")
+            echo(f"... {more:,} more in {groups_left}; -o json and --report list all of them")
             break
         print_sentence(f"{heading}: {len(places):,}: {sentence}")
         shown = places[: max(1, left)]
@@ -84,7 +85,3 @@ def _print_groups(rows: Iterable[tuple[str, str, str]]) -> None:
             echo(f"    {place}")
         if len(places) > len(shown):
             echo(f"    ... and {len(places) - len(shown):,} more; -o json and --report list all of them")
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

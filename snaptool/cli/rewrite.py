@@ -27,7 +27,7 @@ from snaptool.cli.verdict import (
     summary_document,
 )
 from snaptool.errors import InputError, OutputError, SnaptoolError
-from snaptool.text import printable, quoted
+from snaptool.text import counted, printable, quoted
 
 if TYPE_CHECKING:
     from snaptool.files import Draft, Source
@@ -366,12 +366,15 @@ def _print_salvage(saved: SalvageReport) -> None:
         echo(f"left out, several records differ: {printable(one.key)}, revision {one.revision}, page {one.page}")
     if len(saved.doubtful) > _SHOWN_LOST:
         echo(f"... and {len(saved.doubtful) - _SHOWN_LOST:,} more; -o json lists all of them")
-    echo(f"{saved.records:,} records: {saved.records - saved.carved:,} from the tree, {saved.carved:,} carved")
+    echo(f"{counted(saved.records, 'record')}: {saved.records - saved.carved:,} from the tree, {saved.carved:,} carved")
     if saved.uncertain:
-        echo(f"  {saved.uncertain:,} of the carved ones are older than the compaction: a deletion may be lost")
+        uncertain = counted(saved.uncertain, "of the carved ones is", "of the carved ones are")
+        echo(f"  {uncertain} older than the compaction: a deletion may be lost")
     if saved.dangling_leases:
-        echo(f"  {saved.dangling_leases:,} keys name a lease that is lost: they will never expire")
-    echo(f"{saved.stale:,} stale records in {saved.carved_pages:,} free pages left out")
+        keys = counted(saved.dangling_leases, "key names", "keys name")
+        echo(f"  {keys} a lease that is lost: without it nothing expires")
+    stale = counted(saved.stale, "stale record")
+    echo(f"{stale} in {counted(saved.carved_pages, 'free page')} left out")
     if saved.intact:
         echo("the tree of the source has no fault: nothing is missing")
     _print_written(saved.target, "read back and checked")
@@ -495,7 +498,7 @@ def document(result: RewriteReport, steps: Sequence[Step] = ()) -> dict[str, Any
     }
 
 
-def verdict_of(result: RewriteReport) -> Verdict:
+def verdict_of(result: RewriteReport, *, with_config: bool = True) -> Verdict:
     """Judge a rewrite in objects: what it did or would do, or, where it stopped, what it found."""
     from snaptool.operations import verdict
     from snaptool.operations.plan import Undecryptable
@@ -504,7 +507,7 @@ def verdict_of(result: RewriteReport) -> Verdict:
     keys = verdict.lost_keys(result.lost, result.undecodable) if tried else verdict.LostKeys()
     prefixes = result.prefixes or ()
     if result.stopped:
-        return verdict.found(keys, result.older, prefixes, result.by_key, never=result.never)
+        return verdict.found(keys, result.older, prefixes, result.by_key, never=result.never, with_config=with_config)
     fates = verdict.Fates(
         deleted=tuple(one.key for one in result.deletions if one.whole),
         cut=tuple(one.key for one in result.deletions if not one.whole),
@@ -537,10 +540,10 @@ def _file(facts: FileReport) -> dict[str, Any]:
 
 
 def _print(result: RewriteReport, steps: Sequence[Step], again: Again, *, verbose: bool) -> None:
-    verdict, prefixes = verdict_of(result), result.prefixes or ()
+    verdict, prefixes = verdict_of(result, with_config=bool(again.reading)), result.prefixes or ()
     if result.stopped:
         print_causes(result.causes)
-    print_lost(result.lost)
+    print_lost(result.lost, with_config=bool(again.reading))
     print_undecodable(result.undecodable)
     if result.stopped:
         _print_why_stopped(result, with_config=bool(again.reading))
@@ -566,10 +569,10 @@ def _print(result: RewriteReport, steps: Sequence[Step], again: Again, *, verbos
     print_deletions(result.deletions, result.older.missing if result.undecryptable == "older" else {})
     _print_about_undecodable(result)
     counts = result.records
-    what = "live keys" if result.engine == "etcd" else "records"
+    what = "live key" if result.engine == "etcd" else "record"
     echo()
     echo(
-        f"{counts.total:,} {what}: {counts.copied:,} copied, {counts.rewritten:,} rewritten, "
+        f"{counted(counts.total, what)}: {counts.copied:,} copied, {counts.rewritten:,} rewritten, "
         f"{counts.deleted:,} deleted; {result.seconds:.1f} s"
     )
     if result.engine == "etcd":
@@ -613,7 +616,7 @@ def _print_why_stopped(result: RewriteReport, *, with_config: bool) -> None:
             echo("  give the configuration that they were written with: --config FILE; none was given")
     if result.broken and result.undecodable_choice is Undecodable.STOP:
         echo()
-        count = f"{len(result.broken):,} {'value' if len(result.broken) == 1 else 'values'}"
+        count = counted(len(result.broken), "value")
         echo(f"no API server can decode {count}, so nothing was written.")
         echo("  --undecodable delete drops these keys, --undecodable keep leaves their bytes")
     _print_also_going(len(result.unsettled), result.also_going)
@@ -622,16 +625,12 @@ def _print_why_stopped(result: RewriteReport, *, with_config: bool) -> None:
 def _print_also_going(count: int, more: int) -> None:
     """Say what a deletion takes along: a hint never widens a loss without a word."""
     if more:
-        what = (
-            "1 older value of the same objects, which opens"
-            if more == 1
-            else f"{more:,} older values of them that open"
-        )
+        what = counted(more, "older value of the same objects that opens", "older values of the same objects that open")
         echo(f"  delete drops {count + more:,} values: what is listed, and {what}")
 
 
 def _values(count: int) -> str:
-    return "1 value does" if count == 1 else f"{count:,} values do"
+    return counted(count, "value does", "values do")
 
 
 def _print_about_undecodable(result: RewriteReport) -> None:
@@ -644,9 +643,9 @@ def _print_about_undecodable(result: RewriteReport) -> None:
         current = [value for value in result.broken if value.live]
         resources = ", ".join(sorted({value.resource.name for value in current}))
         consequence = f"; lists of {resources} fail on them" if current else ", all of them old revisions"
-        echo(
-            f"warning: {len(result.broken):,} undecodable values are kept{consequence}; --undecodable delete drops them"
-        )
+        kept = counted(len(result.broken), "undecodable value is", "undecodable values are")
+        them = "it" if len(result.broken) == 1 else "them"
+        echo(f"warning: {kept} kept{consequence}; --undecodable delete drops {them}")
 
 
 def _print_changes(result: RewriteReport, *, verbose: bool) -> None:

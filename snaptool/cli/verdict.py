@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from snaptool.cli.render import echo, print_command, print_sentence
-from snaptool.text import quoted
+from snaptool.text import counted, quoted
 
 if TYPE_CHECKING:
     from snaptool.operations.likelier import Cause
@@ -122,10 +122,9 @@ def after_finding(
     option = "older" if verdict.objects_with_older else "delete"
     command = ("snaptool rewrite", quoted(source), quoted(target), *reading, *writing, f"--undecryptable {option}")
     back, rest = verdict.objects_with_older, verdict.objects_lost - verdict.objects_with_older
-    does = [f"gives {back:,} their older revision back"] if back else []
-    does += [f"deletes {rest:,} {'object' if rest == 1 else 'objects'}"] if rest else []
-    does += [f"cuts {verdict.histories_cut:,} {'history' if verdict.histories_cut == 1 else 'histories'}"]
-    if not verdict.histories_cut:
-        does.pop()
+    cut = verdict.histories_cut
+    does = [f"gives {counted(back, 'object its', 'objects their')} older revision back"] if back else []
+    does += [f"deletes {counted(rest, 'object')}"] if rest else []
+    does += [f"cuts {counted(cut, 'history', 'histories')}"] if cut else []
     first = "try what stands above first" if causes else "look for the missing key, and give it with a further --config"
     return Following(f"{first}; only if that fails, this {' and '.join(does)}:", command)

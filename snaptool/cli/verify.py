@@ -28,9 +28,11 @@ from snaptool.cli.verdict import (
     reading_words,
     summary_document,
 )
+from snaptool.text import counted
 
 if TYPE_CHECKING:
     from snaptool.operations.keys import KmsOptions
+    from snaptool.operations.verify import Verification
 
 
 @click.command("verify", cls=Command)
@@ -122,7 +124,8 @@ def verify_command(
         "path": result.path,
         "prefixes": [prefix_text(prefix) for prefix in result.prefixes],
         "records": result.records,
-        "opened": result.opened,
+        "encrypted": result.encrypted,
+        "opened": result.opened if read_with else None,
         "damaged": result.damaged,
         "lost": [lost_document(value) for value in result.lost],
         "undecodable": [undecodable_document(value) for value in result.undecodable],
@@ -141,7 +144,7 @@ def verify_command(
         if result.records:
             echo(prefix_sentence(result.prefixes))
         echo(
-            f"{result.path}: {result.records:,} records, {result.opened:,} encrypted values opened, "
+            f"{result.path}: {counted(result.records, 'record')}, {_opened(result, with_config=bool(read_with))}, "
             f"{count_findings(result.findings)}"
         )
         reading = reading_words(configs, prefixes, embedded=embedding.wanted)
@@ -155,3 +158,10 @@ def verify_command(
     if keys.outage is not None:
         return exits.KEY_SERVICE
     return exits.FINDINGS if failed else exits.DONE
+
+
+def _opened(result: Verification, *, with_config: bool) -> str:
+    if not result.encrypted:
+        return counted(0, "encrypted value")
+    text = f"{result.opened:,} of {counted(result.encrypted, 'encrypted value')} opened"
+    return text if with_config else f"{text}: no --config given"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snaptool.fleet.looking import Record
+from snaptool.text import counted
 
 STATUSES = (
     "failed",
@@ -81,14 +82,15 @@ class Report:
             living = "the living cluster, versions that were replaced, and copies elsewhere: not looked at"
         if unseen or shallow:
             parts = [f"{unseen:,} could not be read whole"] if unseen else []
-            parts += [f"{shallow:,} were not opened value by value"] if shallow else []
+            parts += [f"{counted(shallow, 'was', 'were')} not opened value by value"] if shallow else []
             return (
-                f"Of {self.total:,} listed backups, {' and '.join(parts)}; {living}. "
+                f"Of {counted(self.total, 'listed backup')}, {' and '.join(parts)}; {living}. "
                 "So the table does not say that a key may be destroyed"
             )
+        all_of_them = "All" if self.total > 1 else "The"
         return (
-            f"All {self.total:,} listed backups were read whole; {living}. A key that is not in the table "
-            "is needed by none of these backups"
+            f"{all_of_them} {counted(self.total, 'listed backup was', 'listed backups were')} read whole; "
+            f"{living}. A key that is not in the table is needed by none of these backups"
         )
 
 

@@ -26,6 +26,7 @@ from snaptool.operations.labels import Resource
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.prefixes import PrefixFacts
 from snaptool.providers import EncryptionConfig
+from snaptool.text import counted
 
 _NAMED = 5
 
@@ -138,7 +139,7 @@ def unmatched_findings(names: Sequence[UnmatchedName]) -> Iterator[Finding]:
 
 def _places(facts: PrefixFacts) -> str:
     places = [_place(one) for one in facts.outside] + [_stray(one) for one in facts.strays]
-    more = f" and {len(places) - _NAMED:,} more places" if len(places) > _NAMED else ""
+    more = f" and {counted(len(places) - _NAMED, 'more place')}" if len(places) > _NAMED else ""
     taken = ", ".join(map(prefix_text, facts.taken)) or "none"
     return f"values of Kubernetes lie outside of the prefixes taken ({taken}): {'; '.join(places[:_NAMED])}{more}"
 

@@ -13,6 +13,7 @@ from snaptool.bolt import DatabaseWriter
 from snaptool.containers import ChainFile, Spool, read_delta
 from snaptool.etcd import Snapshot, Trailer
 from snaptool.etcd.replay import Replay
+from snaptool.text import counted
 
 
 class _Target:
@@ -72,7 +73,7 @@ def _trailer(spool: Spool, trailer: Trailer, snapshot: Snapshot) -> bytes:
 def _notices(replay: Replay, snapshot: Snapshot) -> tuple[str, ...]:
     notices: tuple[str, ...] = ()
     if replay.skipped:
-        notices += (f"{replay.skipped:,} events were in the full snapshot already",)
+        notices += (f"{counted(replay.skipped, 'event was', 'events were')} in the full snapshot already",)
     leases = len(snapshot.leases())
     if replay.leases_lost or leases:
         lost = f"writes that come back without theirs: {replay.leases_lost:,}"

@@ -55,6 +55,7 @@ SEVERITIES: dict[str, Severity] = {
     "auth_enabled": Severity.NOTE,
     "embedded_config_copy": Severity.NOTE,
     "leftovers": Severity.NOTE,
+    "not_opened": Severity.NOTE,
     "unmatched_resource": Severity.NOTE,
 }
 """Every code but those of values that are lost or undecodable.

@@ -23,6 +23,7 @@ from snaptool.operations.judging import expected_of
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.sweep import LostValue
 from snaptool.providers import KEY_SIZES, EncryptionConfig, Keyring, LocalProvider, NoKeyFits
+from snaptool.text import counted
 
 _MOST_TRIED = 20_000
 _WITH_TOKEN = ("--embedded-config", "--token-file TOKEN")
@@ -46,7 +47,7 @@ class Unread:
         """Say what it may open."""
         count = len(self.records)
         if self.opens:
-            values = "1 value that does" if count == 1 else f"{count:,} values that do"
+            values = counted(count, "value that does", "values that do")
             return (
                 f"{values} not open here would with the configuration that the snapshot carries in {self.place.place}"
             )
@@ -61,7 +62,7 @@ class KeysInside(InputError):
     """
 
     def __init__(self, unread: Unread, values: int, going: int) -> None:
-        place, what = unread.place, "1 value" if values == 1 else f"{values:,} values"
+        place, what = unread.place, counted(values, "value")
         hint = unread.remedy
         if unread.opens:
             message = f"{what} would be deleted, and {'opens' if values == 1 else 'open'} with the configuration that "
@@ -71,10 +72,8 @@ class KeysInside(InputError):
                 f"{place.place} is closed ({place.reason}) and may hold the keys of {what} that would be deleted; "
             )
             message += "nothing was written"
-            goes = "1 value" if going == 1 else f"{going:,} values"
-            hint += f". Only if what opens it is gone for good: --embedded-lost, with which {goes} "
-            hint += "goes" if going == 1 else "go"
-            hint += f", {going - values:,} of which {'opens' if going - values == 1 else 'open'}" * (going > values)
+            goes = counted(going, "value goes", "values go")
+            hint += f". Only if what opens it is gone for good: --embedded-lost, with which {goes}"
         code = "bootstrap_token" if place.code == "bootstrap_token" else "keys_inside"
         super().__init__(message, hint=hint, code=code)
         self.values = values

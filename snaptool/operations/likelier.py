@@ -21,6 +21,7 @@ from snaptool.operations.judging import expected_of
 from snaptool.operations.labels import Header
 from snaptool.operations.sweep import LostValue, Sweep
 from snaptool.providers import KEY_SIZES, Key, KeyDoesNotFit, Keyring, Kind, LocalProvider, Reason
+from snaptool.text import counted
 
 _GROUPS, _SAMPLES = 16, 3
 _NO_KEY = frozenset({Reason.UNKNOWN_PREFIX, Reason.UNKNOWN_KEY_NAME, Reason.IDENTITY_ENCRYPTED})
@@ -88,7 +89,7 @@ def _named(kind: Kind | None, name: str | None) -> str:
 
 
 def _many(count: int) -> str:
-    return "1 value is" if count == 1 else f"{count:,} values are"
+    return counted(count, "value is", "values are")
 
 
 def _local_keys(keyring: Keyring) -> Iterator[tuple[Kind, Key]]:

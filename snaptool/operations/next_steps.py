@@ -16,7 +16,7 @@ from snaptool.operations.platform import Step, platform_next
 from snaptool.operations.rewrite import RewriteReport
 from snaptool.providers import EncryptionConfig, Kind
 from snaptool.scratch import find_restorer
-from snaptool.text import quoted
+from snaptool.text import counted, quoted
 
 _NAMED = 5
 
@@ -170,16 +170,17 @@ def _kept(report: RewriteReport) -> list[Step]:
     if report.lost and report.undecryptable is Undecryptable.KEEP:
         count, live = len(report.lost), [value for value in report.lost if value.live]
         keys = _names(f"{value.header.provider} {value.header.key_name or ''}".rstrip() for value in report.lost)
-        values = "1 lost value is" if count == 1 else f"{count:,} lost values are"
+        values = counted(count, "lost value is", "lost values are")
         sentence = f"{values} in this file as before, under {keys}: only the old keys can open them"
         lines = [sentence]
         if live:
             resources = _names(value.resource.name for value in live)
-            lines.append(f"  every list of {resources} fails while they are there: {len(live):,} are current values")
+            current = counted(len(live), "is a current value", "are current values")
+            lines.append(f"  every list of {resources} fails while they are there: {current}")
         steps.append(Step("lost_kept", tuple(lines)))
     if report.broken and report.undecodable_choice is Undecodable.KEEP:
         count, live = len(report.broken), [value for value in report.broken if value.live]
-        values = "1 value is" if count == 1 else f"{count:,} values are"
+        values = counted(count, "value is", "values are")
         lines = [f"{values} in this file that no API server can decode"]
         if live:
             lines.append(f"  every list of {_names(value.resource.name for value in live)} fails while they are there")

@@ -40,6 +40,7 @@ from snaptool.operations.deltas import with_deltas
 from snaptool.operations.platform import PlatformFinder
 from snaptool.operations.prefixes import PrefixFacts, find_prefixes
 from snaptool.stores import RemotePath, fetch, place_of
+from snaptool.text import counted
 
 _HASH_BLOCK = 2 << 20
 STDIN = Path("-")
@@ -233,7 +234,7 @@ class Digests:
         if not self.trailer().is_bad:
             return ""
         if self._appended:
-            return f"{self._appended:,} bytes were appended behind the SHA-256, which is right"
+            return f"{counted(self._appended, 'byte was', 'bytes were')} appended behind the SHA-256, which is right"
         return describe_bad_trailer(self._opened.snapshot.behind, self._database_digest)
 
     def require_right_trailer(self) -> None:

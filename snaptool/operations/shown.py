@@ -27,7 +27,7 @@ from snaptool.operations.asked import Asked, Types
 from snaptool.operations.listing import listing
 from snaptool.operations.object import StoredValue, find_values, value_at
 from snaptool.operations.opening import OpenedSnapshot
-from snaptool.text import printable
+from snaptool.text import counted, printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def _notes(decoded: Decoded) -> Iterator[str]:
         yield f"snaptool does not know the kind {kind} of {version}: its fields are shown by their numbers"
     elif decoded.unknown:
         count = len(decoded.unknown)
-        fields = "1 field has" if count == 1 else f"{count:,} fields have"
+        fields = counted(count, "field has", "fields have")
         yield (
             f"{fields} no name in Kubernetes 1.{FIRST_RELEASE} to 1.{LAST_RELEASE}: shown by number, under "
             f"unknownFields; the first is {decoded.unknown[0].place}"

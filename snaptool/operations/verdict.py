@@ -19,6 +19,7 @@ import numpy as np
 from snaptool.kube import RESOURCE_TYPES, parse_key
 from snaptool.operations.labels import NOT_KUBERNETES
 from snaptool.operations.older import OlderValues
+from snaptool.text import counted
 
 if TYPE_CHECKING:
     from snaptool.etcd import Snapshot
@@ -111,8 +112,8 @@ def under_keys(counts: Sequence[KeyCount], never: Sequence[str] = ()) -> str:
         text = "no value is under an encryption key"
     elif len(counts) == 1:
         only = counts[0]
-        are = "value is" if only.values == 1 else "values are"
-        text = f"{only.values:,} {are} under {only.provider} {only.key_name}, 0 under any other key"
+        values = counted(only.values, "value is", "values are")
+        text = f"{values} under {only.provider} {only.key_name}, 0 under any other key"
     else:
         listed = ", ".join(f"{one.values:,} under {one.provider} {one.key_name}" for one in counts)
         text = f"values by key: {listed}, 0 under any other key"
@@ -131,13 +132,13 @@ def objects(keys: Iterable[bytes], prefixes: Sequence[str]) -> str:
         kinds[_KIND_OF.get(parsed.group_resource, f"{parsed.group_resource} object") if parsed else "key"] += 1
         if parsed is not None and parsed.namespace:
             namespaces.add(parsed.namespace)
-    words = [f"{count:,} {kind if count == 1 else _plural(kind)}" for kind, count in kinds.most_common(_KINDS_NAMED)]
+    words = [counted(count, kind, _plural(kind)) for kind, count in kinds.most_common(_KINDS_NAMED)]
     if rest := kinds.total() - sum(count for _, count in kinds.most_common(_KINDS_NAMED)):
-        words.append(f"{rest:,} other object{'s' * (rest != 1)}")
+        words.append(counted(rest, "other object"))
     text = " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
     if len(namespaces) == 1:
         return f"{text} in namespace {next(iter(namespaces))}"
-    return f"{text} in {len(namespaces):,} namespaces" if namespaces else text
+    return f"{text} in {counted(len(namespaces), 'namespace')}" if namespaces else text
 
 
 _KIND_OF = {kind.group_resource: kind.kind for kind in RESOURCE_TYPES if kind.kind}
@@ -165,6 +166,11 @@ def found(
     """Judge what was found and not changed: by `inspect`, `list --lost`, `verify`, and a rewrite that stopped."""
     back = sum(1 for key in keys.current if key in older.found)
     sentences = [_lost_sentence(keys, back, prefixes), older.sentence() if keys.current else ""]
+    if not with_config and keys.current:
+        them = _is(len(keys.current), "it", "them")
+        sentences = [
+            f"{objects(keys.current, prefixes)} cannot be read: no configuration was given to open {them} with"
+        ]
     if keys.undecodable:
         count = len(keys.undecodable)
         sentences.append(

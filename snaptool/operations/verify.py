@@ -44,7 +44,7 @@ from snaptool.operations.sweep import LostValue, Progress, Sweep, encrypted_valu
 from snaptool.operations.verdict import KeyCount, also_going, never_encrypted, older_wanted, values_by_key
 from snaptool.providers import Keyring, Kind, Reason
 from snaptool.scratch import Difference, EtcdBinaries
-from snaptool.text import printable
+from snaptool.text import counted, printable
 
 _MOST_PROBLEMS = 1000
 
@@ -59,8 +59,9 @@ def no_remedy(header: Header, reason: Reason) -> str:  # noqa: ARG001 - the sign
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """What the checks found: `findings`, one for each kind, worst first. `opened`: encrypted values that opened.
+    """What the checks found: `findings`, one for each kind, worst first.
 
+    `encrypted`: how many values are, and `opened`: how many of them opened, 0 where there was no configuration.
     `records` is 0 where the tree is broken: they were not looked at then. `lost`: the values that do not
     open; `undecodable`: those that no API server can decode. `every_lost`: old ones too, whatever was
     left out.
@@ -72,6 +73,7 @@ class Verification:
     findings: tuple[Finding, ...]
     records: int
     opened: int
+    encrypted: int
     lost: tuple[LostValue, ...] = ()
     every_lost: tuple[LostValue, ...] = ()
     undecodable: tuple[LostValue, ...] = ()
@@ -139,6 +141,8 @@ def verify(
                 found = carried() if carried and swept.lost else None
                 unread = unread_places(opened, found, swept.lost, keys)
                 causes = likelier_causes(snapshot, swept.lost, opened_by_header(swept), keys, unread)
+                if keyring is None:
+                    findings += _not_opened(swept)
                 findings += _value_findings(snapshot, swept, remedy, causes, older, live_only=live_only)
                 findings += [*outside_findings(opened), *container_findings(opened.container)]
                 names = keyring.resource_names() if keyring else ()
@@ -153,6 +157,7 @@ def verify(
         findings=grouped(findings),
         records=0 if broken_tree else snapshot.record_count,
         opened=0 if swept is None else _count_opened(swept),
+        encrypted=0 if swept is None else sum(one.values for one in values_by_key(swept)),
         lost=_of_interest(swept.lost if swept else (), live_only=live_only),
         every_lost=swept.lost if swept else (),
         undecodable=_of_interest(swept.undecodable if swept else (), live_only=live_only),
@@ -161,6 +166,21 @@ def verify(
         by_key=() if swept is None else values_by_key(swept),
         never=() if swept is None else never_encrypted(swept),
     )
+
+
+def _not_opened(swept: Sweep) -> Iterator[Finding]:
+    """Say that nobody looked into encrypted values: without keys, what is said of the rest says nothing of them."""
+    counts = values_by_key(swept)
+    if total := sum(one.values for one in counts):
+        yield Finding(
+            code="not_opened",
+            severity=SEVERITIES["not_opened"],
+            places=(),
+            problem=f"{counted(total, 'encrypted value was', 'encrypted values were')} not opened: no configuration "
+            "was given, so whether the keys at hand open them is not known",
+            remedy="give the EncryptionConfiguration of the cluster with --config",
+            count=total,
+        )
 
 
 def _copies(opened: OpenedSnapshot) -> Iterator[Finding]:
@@ -252,13 +272,13 @@ def _value_findings(
     count, more = len(swept.lost), also_going(snapshot, swept.lost)
     drops = f"`snaptool rewrite --undecryptable delete` drops what is lost: all {count:,} lost values"
     if count == 1:
-        drops = "`snaptool rewrite --undecryptable delete` drops the 1 lost value"
+        drops = "`snaptool rewrite --undecryptable delete` drops this 1 lost value"
     if more:
-        drops += f", and with them {more:,} {'older value' if more == 1 else 'older values'} of the same objects"
+        drops += f", and with them {counted(more, 'older value')} of the same objects"
     if back := len(older.found):
         drops = (
             "`snaptool rewrite --undecryptable older` gives "
-            f"{back:,} {'object its' if back == 1 else 'objects their'} older revision back, and drops the rest"
+            f"{counted(back, 'object its', 'objects their')} older revision back, and drops what is lost of the others"
         )
     first = "; ".join(f"{cause.problem}: {cause.remedy}" for cause in causes)
     for (live, outcome, header), values in _kinds(_of_interest(swept.lost, live_only=live_only)):
@@ -287,6 +307,7 @@ def _kinds(values: Sequence[LostValue]) -> Iterator[tuple[tuple[bool, Outcome, H
 
 def _undecodable(swept: Sweep, *, live_only: bool) -> Iterator[Finding]:
     broken = sum(1 for value in swept.undecodable if not value.outcome.headless)
+    dropped = f"all {broken:,} undecodable values" if broken > 1 else "this 1 undecodable value"
     by_fault: dict[tuple[Fault, bool, str], list[LostValue]] = {}
     for value in _of_interest(swept.undecodable, live_only=live_only):
         if value.outcome.fault is not None:
@@ -300,7 +321,7 @@ def _undecodable(swept: Sweep, *, live_only: bool) -> Iterator[Finding]:
                 keys = "if it is ciphertext that lost its header, a --config with its key opens it; else "
             remedy = keys + (
                 "overwrite or delete the object through etcd, or restore it from another backup; "
-                f"`snaptool rewrite --undecodable delete` drops all {broken:,} undecodable values"
+                f"`snaptool rewrite --undecodable delete` drops {dropped}"
             )
         age = "current" if live else "old"
         count = f"the {age} value" if len(values) == 1 else f"{len(values):,} {age} values"
@@ -338,7 +359,7 @@ def _under_other_keys(swept: Sweep, *, live_only: bool) -> Iterator[Finding]:
             resource, header = swept.resources[code[0]], swept.headers[code[1]]
             counts[resource.name, header.provider, header.name, outcome.kind is Kind.IDENTITY] += count
     for (place, provider, name, plain), count in sorted(counts.items()):
-        values = f"{count:,} {'value is' if count == 1 else 'values are'}"
+        values = counted(count, "value is", "values are")
         finding_code, problem = "stale", f"{values} under {provider} {name}, not under the key that writes"
         if plain:
             finding_code, problem = "plaintext", f"{values} in plaintext, and configured to be encrypted"

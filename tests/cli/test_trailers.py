@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from snaptool.text import counted
 from tests.support.cli import GOLDEN, SAMPLES, Snaptool
 
 CASE = GOLDEN / "cases" / "cut-in-trailer"
@@ -54,6 +55,5 @@ def test_what_was_appended_behind_a_right_trailer_is_seen(snaptool: Snaptool, ta
     assert snaptool("inspect", source, "-o", "json").json["file"]["trailer"] == trailer
     if tail:
         problem = snaptool("list", source, "-o", "json").json["error"]["problem"]
-        assert f"{len(tail):,} bytes were appended behind the SHA-256, which is right" in problem.replace(
-            str(len(tail)), f"{len(tail):,}"
-        )
+        appended = counted(len(tail), "byte was", "bytes were")
+        assert f"{appended} appended behind the SHA-256, which is right" in problem

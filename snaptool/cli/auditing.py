@@ -36,7 +36,8 @@ from snaptool.fleet import (
     report,
     shard_of,
 )
-from snaptool.operations.keys import KmsOptions
+from snaptool.operations.keys import KmsOptions, kms_configs
+from snaptool.operations.kms_services import require_direct
 from snaptool.providers import read_configs
 from snaptool.scratch import find_etcd
 
@@ -225,6 +226,8 @@ def _recheck(word: str) -> str:
 
 def _question(asked: Asked) -> Question:
     given = _given(asked.configs, asked.terminal)
+    if not asked.embedding.wanted:
+        require_direct(asked.kms, kms_configs([one.config for one in given]))
     level = asked.check or ("keys" if given or asked.embedding.wanted else "census")
     etcd = None
     if level == "boot":

@@ -74,6 +74,7 @@ def diff_command(
     """
     from snaptool.operations.diff import DiffSide, diff
     from snaptool.operations.keys import keyring_for_reading, kms_configs
+    from snaptool.operations.kms_services import require_direct
 
     options.refuse_stdin_twice([*configs, *config_as, *config_bs])
     if not words and (namespace is not None or show_managed_fields):
@@ -90,8 +91,10 @@ def diff_command(
     ):
         read_a = embedding.read_with(opened_a, loaded_a, terminal)
         read_b = embedding.read_with(opened_b, loaded_b, terminal)
+        require_direct(kms, kms_configs([*read_a, *read_b]))
+        kms_a, kms_b = kms.about(read_a), kms.about(read_b)
         if words:
-            with asking(read_a, kms) as (keyring_a, _), asking(read_b, kms) as (keyring_b, _):
+            with asking(read_a, kms_a) as (keyring_a, _), asking(read_b, kms_b) as (keyring_b, _):
                 sides = (Side(a, opened_a, keyring_a), Side(b, opened_b, keyring_b))
                 target = _target(words, namespace, sides)
                 tell_namespace(target, terminal)
@@ -101,8 +104,8 @@ def diff_command(
         if not skip_hash_check and kms_configs([*read_a, *read_b]):
             for opened in (opened_a, opened_b):  # before any key service is asked
                 opened.require_right_trailer()
-        keys_a = keyring_for_reading(opened_a, read_a, kms, progress=progress)
-        keys_b = keyring_for_reading(opened_b, read_b, kms, progress=progress)
+        keys_a = keyring_for_reading(opened_a, read_a, kms_a, progress=progress)
+        keys_b = keyring_for_reading(opened_b, read_b, kms_b, progress=progress)
         for keys in (keys_a, keys_b):
             options.note_key_problems(terminal, keys)
         found = diff(

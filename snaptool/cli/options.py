@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from snaptool.operations.keys import Unwrapped
     from snaptool.operations.opening import OpenedSnapshot
     from snaptool.providers import EncryptionConfig
+    from snaptool.providers.direct import DirectKms
     from snaptool.providers.kms_saved import SavedKeys
     from snaptool.providers.kms_unwrapping import GivenUp
 
@@ -211,6 +212,14 @@ def kms_options(command: Callable[..., Any]) -> Callable[..., Any]:
         help="Address of the plugin of KMS provider NAME, instead of the configured one; may be repeated.",
     )
     @click.option(
+        "--kms-direct",
+        "kms_direct",
+        metavar="NAME=KIND[:KEY]",
+        multiple=True,
+        help="Ask the key service of KMS provider NAME itself, without its plugin; KIND is aws, gcp, azure or vault; "
+        "may be repeated.",
+    )
+    @click.option(
         "--kms-concurrency",
         metavar="N",
         type=click.IntRange(min=1),
@@ -239,6 +248,7 @@ def kms_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(
         *args: Any,
         kms_endpoints: tuple[str, ...],
+        kms_direct: tuple[str, ...],
         kms_concurrency: int | None,
         kms_rate: float | None,
         kms_timeout: float | None,
@@ -249,6 +259,8 @@ def kms_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
         kms = KmsOptions(
             endpoints=_kms_endpoints(kms_endpoints),
+            direct=_kms_direct(kms_direct, "--kms-direct"),
+            new_direct=_kms_direct(kwargs.pop("kms_new_direct", ()), "--new-kms-direct"),
             concurrency=kms_concurrency,
             rate=kms_rate,
             timeout=kms_timeout,
@@ -267,6 +279,17 @@ def dek_per_object_option(command: Callable[..., Any]) -> Callable[..., Any]:
         "--kms-v1-dek-per-object",
         is_flag=True,
         help="KMS v1: make a data key for every value, as API servers do: one call each, in one process.",
+    )(command)
+
+
+def new_direct_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--new-kms-direct` to a command that writes; stands above `kms_options`, which takes it in."""
+    return click.option(
+        "--new-kms-direct",
+        "kms_new_direct",
+        metavar="NAME=KIND:KEY",
+        multiple=True,
+        help="The same for KMS provider NAME of --new-config alone: the key to write with; may be repeated.",
     )(command)
 
 
@@ -303,6 +326,18 @@ def _kms_endpoints(pairs: Sequence[str]) -> dict[str, str]:
             raise click.BadParameter(f"{pair!r} is not NAME=URL", param_hint="--kms-endpoint")
         endpoints[name] = url
     return endpoints
+
+
+def _kms_direct(said: Sequence[str], flag: str) -> dict[str, DirectKms]:
+    """Read NAME=KIND[:KEY][?OPTION=VALUE&…]."""
+    from snaptool.providers.direct import BadDirect, parse_direct
+
+    found: dict[str, DirectKms] = {}
+    for text in said:
+        direct = parse_direct(text)
+        if found.setdefault(direct.name, direct) != direct:
+            raise BadDirect(f"{flag} is given twice for {direct.name!r}", hint="give one key service for each provider")
+    return found
 
 
 def _read_key_file(path: str) -> SavedKeys:

@@ -117,6 +117,7 @@ _SHOWN_LOST = 20
 @options.hash_option
 @options.prefix_option
 @options.jobs_option
+@options.new_direct_option
 @options.kms_lost_option
 @options.dek_per_object_option
 @options.kms_options

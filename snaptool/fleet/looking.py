@@ -204,7 +204,7 @@ def _open(copy: Staged, backup: Backup, question: Question, record: Record) -> N
         else:
             read_with, digests = _read_with(opened, question, record)
             names = [config.name for config in read_with]
-            keys = keyring_for_reading(opened, read_with, question.kms)
+            keys = keyring_for_reading(opened, read_with, question.kms.about(read_with))
             record["kms"] = [_kms_document(one) for one in keys.answers]
             if keys.outage is not None:
                 raise keys.outage

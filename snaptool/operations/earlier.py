@@ -37,7 +37,7 @@ def earlier_backups(
     """
     earlier = []
     for opened in backups:
-        keys = keyring_for_reading(opened, configs, options, skip_hash_check=skip_hash_check)
+        keys = keyring_for_reading(opened, configs, options.about(configs), skip_hash_check=skip_hash_check)
         if not skip_hash_check:
             opened.require_right_trailer()
         one = Earlier(opened, keys.keyring)

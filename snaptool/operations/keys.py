@@ -18,14 +18,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from snaptool.errors import FormatError, InputError
 from snaptool.kube import plausible
 from snaptool.operations.crypto import Rewraps
+from snaptool.operations.kms_services import Services, require_direct
 from snaptool.operations.labels import Header
 from snaptool.operations.opening import OpenedSnapshot, WrongTrailer
 from snaptool.operations.plan import PlaintextNotAllowed, Undecryptable
@@ -44,6 +44,7 @@ from snaptool.providers import (
     Provider,
     Reason,
 )
+from snaptool.providers.direct import DirectKms
 from snaptool.providers.kms import (
     Api,
     AskingKeys,
@@ -53,13 +54,13 @@ from snaptool.providers.kms import (
     KmsService,
     KmsV1Provider,
     KmsV2Provider,
+    UnwrapFailed,
     UnwrappedKeys,
     WrappedSource,
     WriteKey,
     WriteKeys,
     decode_envelope,
 )
-from snaptool.providers.kms_grpc import DEFAULT_TIMEOUT_SECONDS, GrpcKms, Pace, Retry, parse_endpoint
 from snaptool.providers.kms_keys import (
     FreshWriteKeys,
     Rewrapping,
@@ -69,15 +70,11 @@ from snaptool.providers.kms_keys import (
     make_write_keys,
     rewrap_sources,
 )
+from snaptool.providers.kms_pace import Retry
 from snaptool.providers.kms_saved import SavedKeys, write_key_file
-from snaptool.providers.kms_sources import (
-    CONCURRENCY,
-    CallPlan,
-    plan_reading,
-    plan_rewrapping,
-    plan_writing,
-)
+from snaptool.providers.kms_sources import CONCURRENCY, direct_offer
 from snaptool.providers.kms_unwrapping import (
+    NOT_THERE,
     FailedSources,
     GivenUp,
     Unwrapping,
@@ -95,18 +92,31 @@ from snaptool.providers.kms_unwrapping import (
 class KmsOptions:
     """How to speak to KMS plugins. `endpoints`: URLs by provider name, instead of the configured ones.
 
+    `direct`: key services by provider name, which are asked instead of the plugin; `new_direct`: the same for the
+    providers of a new configuration alone, where a key changes under one name.
     `concurrency`: calls in flight for each provider; `rate`: calls a second; `timeout`: seconds for one call, by
     default the configured ones but 10 at least. `saved`: keys from files, looked at before a plugin is asked.
     `given_up`: the operator's words that keys are gone for good.
     """
 
     endpoints: Mapping[str, str] = field(default_factory=dict)
+    direct: Mapping[str, DirectKms] = field(default_factory=dict)
+    new_direct: Mapping[str, DirectKms] = field(default_factory=dict)
     concurrency: int | None = None
     rate: float | None = None
     timeout: float | None = None
     v1_dek_per_object: bool = False
     saved: tuple[SavedKeys, ...] = field(default=(), repr=False)
     given_up: tuple[GivenUp, ...] = ()
+
+    def about(self, configs: Sequence[EncryptionConfig]) -> KmsOptions:
+        """Return these options without key services for providers that `configs` does not have."""
+        names = {config.name for config in kms_configs(configs)}
+        return replace(self, direct={name: one for name, one in self.direct.items() if name in names}, new_direct={})
+
+    def direct_for(self, config: KmsConfig, *, new: bool = False) -> DirectKms | None:
+        """Return the key service that stands in for a plugin. `new`: for the provider of a new configuration."""
+        return (self.new_direct if new else self.direct).get(config.name) or self.direct.get(config.name)
 
 
 NO_KMS_OPTIONS: Final = KmsOptions()
@@ -175,40 +185,6 @@ def kms_configs(configs: Sequence[EncryptionConfig]) -> tuple[KmsConfig, ...]:
     return tuple(dict.fromkeys(one for one in every if isinstance(one, KmsConfig)))
 
 
-class _Services:
-    """The plugins of a job. Nothing is connected to before it is asked; leaving the block closes all."""
-
-    def __init__(self, options: KmsOptions, retry: Retry | None = None) -> None:
-        self._options = options
-        self._retry = retry
-        self._made: dict[KmsConfig, GrpcKms] = {}
-
-    def of(self, config: KmsConfig) -> GrpcKms:
-        if config not in self._made:
-            options = self._options
-            self._made[config] = GrpcKms(
-                config.name,
-                Api(config.api_version),
-                parse_endpoint(options.endpoints.get(config.name, config.endpoint)),
-                timeout=options.timeout or max(config.timeout, DEFAULT_TIMEOUT_SECONDS),
-                retry=self._retry,
-                pace=Pace(options.rate),
-            )
-        return self._made[config]
-
-    def close(self) -> None:
-        for service in self._made.values():
-            service.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
 def check_plugins(
     configs: Sequence[EncryptionConfig],
     options: KmsOptions = NO_KMS_OPTIONS,
@@ -222,6 +198,7 @@ def check_plugins(
     Raises WrongTrailer, unless told to `skip_hash_check`.
     """
     kms = kms_configs(configs)
+    require_direct(options, kms)
     samples: dict[KmsConfig, tuple[WrappedSource, Callable[[bytes], bool]]] = {}
     if sample is not None:
         collected = collect(sample, kms, no_progress, skip_hash_check=skip_hash_check)
@@ -232,13 +209,15 @@ def check_plugins(
                 proves = partial(opens_a_value, sources, number, collected.fetch, plausible)
                 samples[config] = sources.fetch(number, collected.fetch), proves
     # Who asks how a plugin is wants to know soon.
-    with _Services(options, Retry(tries=2)) as services:
+    with Services(options, Retry(tries=2)) as services:
         checks = []
         for config in kms:
             source, proves_it = samples.get(config, (None, None))
-            checks.append(
-                check_service(services.of(config), decrypt_only=decrypt_only, sample=source, proves=proves_it)
-            )
+            direct = options.direct_for(config)
+            # A service without a key of its own reads what names its key, and writes nothing.
+            reads = decrypt_only or not (direct is None or direct.writes)
+            checked = check_service(services.of(config), decrypt_only=reads, sample=source, proves=proves_it)
+            checks.append(checked if direct is None else replace(checked, asked=direct.service))
         return tuple(checks)
 
 
@@ -263,6 +242,7 @@ def keyring_for_reading(
     """
     kms = kms_configs(configs)
     _require_names(options.given_up, kms)
+    require_direct(options, kms)
     if not kms:
         return Unwrapped(Keyring(configs, plausible=plausible))
     try:
@@ -272,14 +252,14 @@ def keyring_for_reading(
     except FormatError:
         unasked = {config: _reader(config, UnwrappedKeys()) for config in kms}
         return Unwrapped(Keyring(configs, plausible=plausible, kms=unasked.__getitem__))
-    with _Services(options) as services:
+    with Services(options) as services:
         return _unwrap(configs, collected, services, options, progress, judge=True)[0]
 
 
 def _unwrap(
     configs: Sequence[EncryptionConfig],
     collected: Collected,
-    services: _Services,
+    services: Services,
     options: KmsOptions,
     progress: Progress,
     *,
@@ -400,12 +380,15 @@ def asking_keyring(
     Also given: the sources of KMS keys, whose `failures` say what went wrong. The connections end with the block.
     """
     asking: list[AskingKeys] = []
-    with _Services(options) as services:
+    require_direct(options, kms_configs(configs))
+    with Services(options) as services:
 
         def provider(config: KmsConfig) -> Provider:
             keys = AskingKeys(services.of(config), options.saved)
             asking.append(keys)
-            return _SecondLook(_reader(config, keys), keys, Api(config.api_version))
+            return _SecondLook(
+                _reader(config, keys), keys, Api(config.api_version), direct=options.direct_for(config) is not None
+            )
 
         made = {config: provider(config) for config in kms_configs(configs)}
         yield Keyring(configs, plausible=plausible, kms=made.__getitem__), asking
@@ -413,11 +396,15 @@ def asking_keyring(
 
 @dataclass(frozen=True, slots=True)
 class _SecondLook:
-    """A provider that has its key asked for once more where it does not open the value: a Provider."""
+    """A provider that has its key asked for once more where it does not open the value: a Provider.
+
+    `direct`: the service is asked without its plugin.
+    """
 
     reader: Provider
     keys: AskingKeys = field(repr=False)
     api: Api
+    direct: bool
 
     @property
     def kind(self) -> Kind:
@@ -434,8 +421,13 @@ class _SecondLook:
     def unseal(self, payload: bytes, context: bytes) -> Opened:
         try:
             return self.reader.unseal(payload, context)
-        except KeyDoesNotFit:
-            if not self.keys.doubt(decode_envelope(self.api, self.reader.write_key, payload).source):
+        except KeyDoesNotFit as error:
+            source = decode_envelope(self.api, self.reader.write_key, payload).source
+            failure = error.failure if isinstance(error, UnwrapFailed) else None
+            if failure is not None and failure.category in NOT_THERE and not self.direct:
+                offer = direct_offer(source)
+                failure.hint = failure.hint if offer in failure.hint else f"{failure.hint}; {offer}"
+            if not self.keys.doubt(source):
                 raise
         return self.reader.unseal(payload, context)
 
@@ -458,8 +450,10 @@ def exported_keys(
     """
     kms = kms_configs(configs)
     _require_names(options.given_up, kms)
-    collected = collect(opened, kms, progress, skip_hash_check=skip_hash_check)
-    with _Services(options) as services:
+    require_direct(options, kms)
+    with Services(options) as services:
+        services.ready(kms)
+        collected = collect(opened, kms, progress, skip_hash_check=skip_hash_check)
         unwrapped, keys_of = _unwrap(configs, collected, services, options, progress)
     if unwrapped.outage is not None:
         raise unwrapped.outage
@@ -513,19 +507,25 @@ def keys_for_rewriting(
     """
     old_kms, new_kms = kms_configs(old), kms_configs(new)
     _require_names(options.given_up, old_kms)
+    require_direct(options, old_kms, new_kms)
     if not (old_kms or new_kms):
         yield RewriteKeys(Unwrapped(Keyring(old, plausible=plausible)), Keyring(new, plausible=plausible))
         return
-    collected = collect(opened, old_kms, progress, skip_hash_check=skip_hash_check)
-    if new and not allow_plaintext and undecryptable is Undecryptable.STOP:
-        _require_cover(collected, old, new)
-    with _Services(options) as services, ExitStack() as stack:
+    with Services(options) as services, ExitStack() as stack:
+        services.ready(old_kms)
+        services.ready(new_kms, new=True)
+        collected = collect(opened, old_kms, progress, skip_hash_check=skip_hash_check)
+        if new and not allow_plaintext and undecryptable is Undecryptable.STOP:
+            _require_cover(collected, old, new)
+        loads = loads_of(collected, new)
+        for config in new_kms:
+            direct = options.direct_for(config, new=True)
+            if direct is not None and loads.get((config.kind, config.name)):
+                direct.require_key()
         reading, keys_of = _unwrap(old, collected, services, options, progress)
         if reading.outage is not None:
             raise reading.outage
-        writing = _Writing(
-            collected, _loads(collected, new), keys_of if rewrap else {}, services, options, progress, stack
-        )
+        writing = _Writing(collected, loads, keys_of if rewrap else {}, services, options, progress, stack)
         providers = {config: writing.provider(config) for config in new_kms}
         if not writing.asks_later:
             services.close()
@@ -564,7 +564,7 @@ def _has_key(chain: Chain, header: Header) -> bool:
     return True
 
 
-def _loads(collected: Collected, new: Sequence[EncryptionConfig]) -> dict[tuple[Kind, str], Counter[Kind | None]]:
+def loads_of(collected: Collected, new: Sequence[EncryptionConfig]) -> dict[tuple[Kind, str], Counter[Kind | None]]:
     """Count, for each provider and name that will write, the values that it gets, by the kind they are under now."""
     shape = Keyring(new)
     loads: dict[tuple[Kind, str], Counter[Kind | None]] = {}
@@ -586,7 +586,7 @@ class _Writing:
         collected: Collected,
         loads: Mapping[tuple[Kind, str], Counter[Kind | None]],
         rewrap: Mapping[tuple[str, str], UnwrappedKeys],
-        services: _Services,
+        services: Services,
         options: KmsOptions,
         progress: Progress,
         stack: ExitStack,
@@ -619,7 +619,7 @@ class _Writing:
         objects = load.total()
         if config.api_version == Api.V1:
             return self._v1(config, objects, known)
-        write = make_write_key(self._services.of(config)) if objects else None
+        write = make_write_key(self._services.of(config, new=True)) if objects else None
         if write is not None:
             known[write.source.cache_key] = write.key
         return KmsV2Provider(config.name, UnwrappedKeys.pack(sorted(known.items())), write, current_key_id=key_id)
@@ -627,7 +627,7 @@ class _Writing:
     def _v1(self, config: KmsConfig, objects: int, known: dict[bytes, bytes]) -> Provider:
         if not objects:
             return KmsV1Provider(config.name, UnwrappedKeys.pack(sorted(known.items())), plausible=plausible)
-        service = self._services.of(config)
+        service = self._services.of(config, new=True)
         if self._options.v1_dek_per_object:
             self.asks_later = True
             fresh = FreshWriteKeys(service, objects, concurrency=self._options.concurrency or CONCURRENCY[Api.V1])
@@ -641,42 +641,8 @@ class _Writing:
         return rewrap_sources(
             self._collected.collector.sources(Api(config.api_version), old_provider),
             self._rewrap[config.api_version, old_provider],
-            self._services.of(config),
+            self._services.of(config, new=True),
             self._collected.fetch,
             concurrency=self._options.concurrency,
             progress=lambda done, total: self._progress("wrapping keys", done, total),
         )
-
-
-# --- planning -------------------------------------------------------------------------------------------------------
-
-
-def plan_calls(
-    opened: OpenedSnapshot,
-    old: Sequence[EncryptionConfig],
-    new: Sequence[EncryptionConfig] = (),
-    options: KmsOptions = NO_KMS_OPTIONS,
-    *,
-    rewrap: bool = False,
-    skip_hash_check: bool = False,
-    progress: Progress = no_progress,
-) -> tuple[CallPlan, ...]:
-    """Count what reading with `old` and writing with `new` will ask of each plugin, without asking anything.
-
-    Raises WrongTrailer, unless told to `skip_hash_check`.
-    """
-    collected = collect(opened, kms_configs(old), progress, skip_hash_check=skip_hash_check)
-    loads = _loads(collected, new)
-    rewrapped = {config.kind for config in kms_configs(new) if rewrap and loads.get((config.kind, config.name))}
-    plans = []
-    for api, name in dict.fromkeys((Api(config.api_version), config.name) for config in kms_configs(old)):
-        sources = collected.collector.sources(api, name)
-        kind = Kind.KMS_V1 if api is Api.V1 else Kind.KMS_V2
-        plans.append(plan_rewrapping(sources) if kind in rewrapped else plan_reading(sources))
-    for config in kms_configs(new):
-        load = Counter(loads.get((config.kind, config.name), Counter()))
-        if rewrap:
-            del load[config.kind]
-        api = Api(config.api_version)
-        plans.append(plan_writing(config.name, api, load.total(), dek_per_object=options.v1_dek_per_object))
-    return tuple(plans)

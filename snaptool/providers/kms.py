@@ -38,7 +38,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from functools import lru_cache
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -513,6 +513,17 @@ class KmsService(Protocol):
 
     def close(self) -> None:
         """End outstanding calls and give up the connection. May be called twice."""
+
+
+@runtime_checkable
+class AsksForMany(Protocol):
+    """What a KmsService may do besides: ask for many keys in one call, of which `unwrap` then hands each out once."""
+
+    BATCH: int
+    """How many at most."""
+
+    def prepare(self, sources: Sequence[WrappedSource]) -> None:
+        """Ask ahead. What fails is said by `unwrap`, which asks by itself for what is not here."""
 
 
 class KeySource(Protocol):

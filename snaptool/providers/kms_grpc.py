@@ -52,6 +52,7 @@ from snaptool.providers.kms import (
     encode_map_entry,
     key_id_problem,
 )
+from snaptool.providers.kms_pace import RETRIED, Pace, Retry
 from snaptool.providers.kms_words import HINTS, classify, known_version, known_words
 
 if TYPE_CHECKING:
@@ -217,69 +218,7 @@ def decode_message(name: str, encoded: bytes) -> Message:
     return Message(texts, blobs, maps)
 
 
-# -- pace and patience
-
-RETRIED: Final = frozenset({Category.UNREACHABLE, Category.UNAVAILABLE, Category.TIMEOUT, Category.THROTTLED})
-
-
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """How often a call that may pass by itself is tried, and how long to wait between. Seconds.
-
-    Source: docs/formats/kms.md, "Failures".
-    """
-
-    tries: int = 5
-    first_wait: float = 0.2
-    longest_wait: float = 5.0
-    overall: float = 120.0
-
-    def wait(self, attempt: int, chance: float) -> float:
-        """Return the pause after `attempt` (from 1): doubled each time, half of it left to `chance` (0 to 1)."""
-        bound = min(self.longest_wait, self.first_wait * (1 << (attempt - 1)))
-        return bound * (0.5 + 0.5 * chance)
-
-
-class Pace:
-    """Spaces calls out to a rate, shared by all threads: the running cluster lives on the same quota.
-
-    `per_second` None: no limit, until the service throttles; then the rate is halved each time and creeps back up.
-    """
-
-    _SLOWEST_GAP_SECONDS = 5.0
-
-    def __init__(
-        self,
-        per_second: float | None = None,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._least_gap = 1 / per_second if per_second else 0.0
-        self._gap = self._least_gap
-        self._next = 0.0
-        self._clock = clock
-        self._sleep = sleep
-        self._lock = threading.Lock()
-
-    def wait(self) -> None:
-        """Wait for this call's turn."""
-        with self._lock:
-            now = self._clock()
-            turn = max(now, self._next)
-            self._next = turn + self._gap
-        if turn > now:
-            self._sleep(turn - now)
-
-    def throttled(self) -> None:
-        """The service asked to slow down."""
-        with self._lock:
-            self._gap = min(max(2 * self._gap, 0.05), self._SLOWEST_GAP_SECONDS)
-
-    def answered(self) -> None:
-        """A call went through."""
-        with self._lock:
-            self._gap = max(self._least_gap, 0.95 * self._gap - 1e-4)
+# -- the client
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,8 +229,6 @@ class Traffic:
     retries: int
     throttled: int
 
-
-# -- the client
 
 MAX_ANSWER_BYTES: Final = 4 << 20  # grpc's default, and so kube-apiserver's: docs/formats/kms.md, "The protocol"
 GRACE_SECONDS: Final = 0.5

@@ -13,7 +13,6 @@ Source: docs/formats/kms.md, "Limits of answers", "How many calls" and "When a p
 from __future__ import annotations
 
 import os
-import re
 import threading
 import time
 from collections import deque
@@ -45,8 +44,9 @@ from snaptool.providers.kms import (
     rewrap,
     source_problem,
 )
-from snaptool.providers.kms_sources import CONCURRENCY, Fetch, Sources
-from snaptool.providers.kms_unwrapping import Progress, in_threads
+from snaptool.providers.kms_pace import in_threads
+from snaptool.providers.kms_sources import CONCURRENCY, Fetch, Sources, guess_plugin
+from snaptool.providers.kms_unwrapping import Progress
 from snaptool.providers.provider import Entropy
 
 STATUS_QUESTIONS: Final = 4
@@ -278,7 +278,10 @@ def rewrap_sources(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceCheck:
-    """What `kms check` found. `seconds`: how long each question took; `error`: what ended the check early."""
+    """What `kms check` found. `seconds`: how long each question took; `error`: what ended the check early.
+
+    `asked`: the key service that was asked in the plugin's place; empty for a plugin.
+    """
 
     provider: str
     api: Api
@@ -288,6 +291,7 @@ class ServiceCheck:
     problems: tuple[str, ...] = ()
     round_trip: bool | None = None
     plugin: str = ""
+    asked: str = ""
     seconds: Mapping[str, float] = field(default_factory=dict)
     error: KmsError | None = None
 
@@ -315,7 +319,13 @@ def check_service(
         return answer
 
     try:
-        status = timed("Status" if service.api is Api.V2 else "Version", service.status)
+        try:
+            status = timed("Status" if service.api is Api.V2 else "Version", service.status)
+        except KmsError as error:
+            # An account that may only decrypt need not be allowed to look at the key.
+            if not (decrypt_only and error.category is Category.ACCESS_DENIED and sample is not None):
+                raise
+            status = ServiceStatus("", "", "")
         found = replace(
             found,
             version=status.version,
@@ -338,24 +348,3 @@ def check_service(
     except KmsError as error:
         found = replace(found, error=error)
     return replace(found, seconds=seconds)
-
-
-def guess_plugin(source: WrappedSource) -> str:
-    """Say which plugin made this, going by its habits; empty when none is recognised. A guess.
-
-    Source: docs/formats/kms.md, "Plugins".
-    """
-    names = [name for name, _ in source.annotations]
-    if "/cryptoKeys/" in source.key_id:
-        return "Google Cloud KMS"
-    if any(name.endswith(".azure.akv.io") for name in names):
-        return "Azure Key Vault"
-    if source.source.startswith(b"1") and source.key_id.startswith(("arn:aws", "alias/")):
-        return "AWS KMS"
-    if source.source.startswith(b"vault:v"):
-        return "Vault transit"
-    if source.api is Api.V1 and re.fullmatch(
-        rb"[A-Za-z0-9_-]{342}|[A-Za-z0-9_-]{512}|[A-Za-z0-9_-]{683}", source.source
-    ):
-        return "Azure Key Vault"
-    return ""

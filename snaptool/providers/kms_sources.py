@@ -10,6 +10,8 @@ This module knows no socket and no file. Source: docs/formats/kms.md, "How many 
 
 from __future__ import annotations
 
+import re
+import shlex
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -127,7 +129,10 @@ class SourceCollector:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallPlan:
-    """What one provider will be asked, by method; and for how many values and distinct sources."""
+    """What one provider will be asked, by method; and for how many values and distinct sources.
+
+    `asked`: the key service that is asked in the plugin's place; `least_seconds`: what its quota allows, 0 for unknown.
+    """
 
     provider: str
     api: Api
@@ -135,6 +140,8 @@ class CallPlan:
     objects: int
     sources: int
     calls: Mapping[str, int]
+    asked: str = ""
+    least_seconds: float = 0.0
 
     @property
     def total(self) -> int:
@@ -185,3 +192,49 @@ def plan_rewrapping(sources: Sources) -> CallPlan:
 def _calls(api: Api, calls: Mapping[str, int]) -> dict[str, int]:
     asked = {method: number for method, number in calls.items() if number}
     return {"Version": 1} | asked if api is Api.V1 and asked else asked
+
+
+def batch_size(keys: int, concurrency: int, most: int) -> int:
+    """Return how many keys go into one call, of a service that takes up to `most`: what is in flight is kept busy."""
+    return max(1, min(most, -(-keys // concurrency)))
+
+
+# -- whose they are
+
+
+def guess_plugin(source: WrappedSource) -> str:
+    """Say which plugin made this, going by its habits; empty when none is recognised. A guess.
+
+    Source: docs/formats/kms.md, "Plugins".
+    """
+    names = [name for name, _ in source.annotations]
+    if "/cryptoKeys/" in source.key_id:
+        return "Google Cloud KMS"
+    if any(name.endswith(".azure.akv.io") for name in names):
+        return "Azure Key Vault"
+    if source.source.startswith(b"1") and source.key_id.startswith(("arn:aws", "alias/")):
+        return "AWS KMS"
+    if source.source.startswith(b"vault:v"):
+        return "Vault transit"
+    if source.api is Api.V1 and re.fullmatch(
+        rb"[A-Za-z0-9_-]{342}|[A-Za-z0-9_-]{512}|[A-Za-z0-9_-]{683}", source.source
+    ):
+        return "Azure Key Vault"
+    return ""
+
+
+_DIRECT: Final = {
+    "AWS KMS": "aws",
+    "Google Cloud KMS": "gcp",
+    "Azure Key Vault": "azure:https://VAULT.vault.azure.net/keys/NAME",
+    "Vault transit": "vault:MOUNT/KEY",
+}
+
+
+def direct_offer(source: WrappedSource) -> str:
+    """Say how to do without the plugin that made this; empty where it is not recognised."""
+    guessed = guess_plugin(source)
+    if guessed not in _DIRECT:
+        return ""
+    said = shlex.quote(f"{source.provider}={_DIRECT[guessed]}")
+    return f"these keys look like {guessed}'s, which can be asked without its plugin: --kms-direct {said}"

@@ -23,12 +23,12 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final
 
 from snaptool.providers.kms import (
     Api,
+    AsksForMany,
     Category,
     KeySource,
     KmsAnsweredWrongly,
@@ -44,7 +44,8 @@ from snaptool.providers.kms import (
     hash_key_id,
     key_size_problem,
 )
-from snaptool.providers.kms_sources import CONCURRENCY, Fetch, Sources
+from snaptool.providers.kms_pace import in_threads
+from snaptool.providers.kms_sources import CONCURRENCY, Fetch, Sources, batch_size, direct_offer
 from snaptool.providers.provider import KeyDoesNotFit, Opened, Plausible
 
 Progress = Callable[[int, int], None]
@@ -64,7 +65,6 @@ _SILENT: Final = frozenset(
 )
 _OUTAGES: Final = NOT_THERE | _SILENT
 _MOST_NAMED_KEY_IDS: Final = 5
-_T = TypeVar("_T")
 
 
 # -- what came of it
@@ -419,7 +419,20 @@ class _Run:
         if self._looks:
             self._patience = _Patience(self._sources.api, insist=self._insist)
         self._looks += 1
-        in_threads(lambda number: self._one(number, progress), numbers, concurrency, self._service)
+        service = self._service
+        asked: object = service
+        # Saved keys are looked at first: what they open is not asked for, in a batch neither.
+        many = asked if isinstance(asked, AsksForMany) and not self._known else None
+        size = 1 if many is None else batch_size(len(numbers), concurrency, many.BATCH)
+
+        def some(batch: Sequence[int]) -> None:
+            if many is not None and len(batch) > 1 and self._patience.verdict("") is None:
+                many.prepare([self._sources.fetch(number, self._fetch) for number in batch])
+            for number in batch:
+                self._one(number, progress)
+
+        batches = [numbers[start : start + size] for start in range(0, len(numbers), size)]
+        in_threads(some, batches, concurrency, service)
         self._seconds += time.monotonic() - started
 
     def reconnect(self) -> None:
@@ -608,8 +621,15 @@ class _Run:
             objects_under_key_id=self._objects[key_id],
             first_keys=tuple(self._fetch(place)[0] for place in places),
             detail=(error.detail or str(error)) if error else "no service and no saved key",
-            hint=error.hint if error else "start the plugin, or give the keys with --dek-file",
+            hint=self._advice(category, numbers[0], error),
         )
+
+    def _advice(self, category: Category, number: int, error: KmsError | None) -> str:
+        """Say what helps; where a plugin is not there, also who else can be asked."""
+        advice = error.hint if error else "start the plugin, or give the keys with --dek-file"
+        if category not in NOT_THERE or getattr(self._service, "direct", None) is not None:
+            return advice
+        return "; ".join(filter(None, [advice, direct_offer(self._sources.fetch(number, self._fetch))]))
 
 
 def _largest_first(group: FailedSources) -> tuple[int, Category, str]:
@@ -632,36 +652,6 @@ def _bad_key(source: WrappedSource, key: bytes) -> KmsError:
 
 def _begins_like_an_object(plaintext: bytes) -> bool:
     return plaintext.startswith((b"k8s\0", b"{"))
-
-
-def in_threads(work: Callable[[_T], None], items: Sequence[_T], concurrency: int, service: KmsService | None) -> None:
-    """Do `work` on every item, in order of start, at most `concurrency` at a time; the first bug or Ctrl-C ends it."""
-    queue: Iterator[_T] = iter(items)
-    lock = threading.Lock()
-    over = threading.Event()
-
-    def worker() -> None:
-        while not over.is_set():
-            with lock:
-                item = next(queue, None)
-            if item is None:
-                return
-            work(item)
-
-    number = min(concurrency, len(items))
-    with ThreadPoolExecutor(max(1, number)) as pool:
-        running = {pool.submit(worker) for _ in range(number)}
-        try:
-            while running:
-                # Waking up now and then lets Ctrl-C in, whichever thread the signal was delivered to.
-                finished, running = wait(running, timeout=0.2, return_when=FIRST_EXCEPTION)
-                for one in finished:
-                    one.result()
-        except BaseException:
-            over.set()
-            if service is not None:
-                service.close()  # cancels the calls that the other threads wait for
-            raise
 
 
 def proved_keys(answers: Sequence[Unwrapping]) -> Iterator[tuple[bytes, bytes]]:

@@ -84,7 +84,9 @@ class S3Store:
             s3={"addressing_style": "path"} if own else None,
         )
         try:
-            return boto3.session.Session().client("s3", config=config)
+            # boto3 alone among Amazon's SDKs does not read AWS_REGION.
+            region = os.environ.get("AWS_REGION") or None
+            return boto3.session.Session().client("s3", region_name=region, config=config)
         except (BotoCoreError, ValueError) as error:
             self._fail(error)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from snaptool.providers import kms_grpc, kms_unwrapping
+from snaptool.providers import kms_pace, kms_unwrapping
 from snaptool.providers.kms import Api, decode_envelope, hash_key_id
 from tests.support.cli import Ran, Snaptool
 from tests.support.kms_plugin import RunningPlugin, kms_plugin
@@ -84,7 +84,7 @@ def shared() -> Iterator[RunningPlugin]:
 @pytest.fixture
 def plugin(shared: RunningPlugin, monkeypatch: pytest.MonkeyPatch) -> RunningPlugin:
     monkeypatch.setattr(kms_unwrapping, "SECOND_LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(kms_grpc.Retry, "wait", lambda *_: 0.02)
+    monkeypatch.setattr(kms_pace.Retry, "wait", lambda *_: 0.02)
     shared.control(faults=[])
     shared.forget()
     return shared

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from snaptool.providers.kms import Api, Category, KmsAnsweredWrongly, KmsError, KmsRefused, KmsUnreachable
-from snaptool.providers.kms_grpc import GrpcKms, Retry, parse_endpoint
+from snaptool.providers.kms_grpc import GrpcKms, parse_endpoint
+from snaptool.providers.kms_pace import Retry
 from tests.support.kms_plugin import REPOSITORY, kms_plugin
 from tests.support.kms_values import local_keks
 
@@ -77,7 +78,8 @@ def raw_server(how: str) -> Iterator[str]:
 ASK = """
 import sys
 from snaptool.providers.kms import Api, KmsError
-from snaptool.providers.kms_grpc import GrpcKms, Retry, parse_endpoint
+from snaptool.providers.kms_grpc import GrpcKms, parse_endpoint
+from snaptool.providers.kms_pace import Retry
 service = GrpcKms("kp", Api.V2, parse_endpoint("unix://" + sys.argv[1]), timeout=0.5, retry=Retry(tries=2))
 try:
     service.status()

@@ -47,7 +47,7 @@ from snaptool.providers.kms import (
     decode_v2,
     hash_key_id,
 )
-from snaptool.providers.kms_grpc import GrpcKms, Pace, Retry, parse_endpoint
+from snaptool.providers.kms_grpc import GrpcKms, parse_endpoint
 from snaptool.providers.kms_keys import (
     FreshWriteKeys,
     check_service,
@@ -55,6 +55,7 @@ from snaptool.providers.kms_keys import (
     make_write_keys,
     rewrap_sources,
 )
+from snaptool.providers.kms_pace import Pace, Retry
 from snaptool.providers.kms_saved import read_key_file, write_key_file
 from snaptool.providers.kms_sources import plan_reading, plan_rewrapping, plan_writing
 from snaptool.providers.kms_unwrapping import Unwrapping, unwrap_sources, unwrapped_pairs

@@ -27,6 +27,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PEERS = ROOT / ".peers"
 MAKE = {"etcd": "peers", "bbolt": "peers", "apiserver": "oracles", "kubernetes": "apiserver", "kubectl": "apiserver"}
+MAKE |= dict.fromkeys(("transit", "local-kms", "versitygw", "fake-gcs-server"), "clouds")
 """Which target of the Makefile brings a name of pins.toml."""
 
 _STAMP = ".stamp"
@@ -38,7 +39,8 @@ class Recipe:
 
     `source`: a folder with programs of our own, each in a folder of its name. `staging`: the module's own go.mod
     replaces modules by folders of its repository; they are taken as published, with the version that belongs to it.
-    `variables`: what the linker sets to the version, for programs that state it only if they are told.
+    `variables`: what the linker sets to the version, for programs that state it only if they are told. `also`: modules
+    of a version of their own, which the pinned one needs and does not name as published.
     """
 
     modules: tuple[str, ...]
@@ -46,6 +48,7 @@ class Recipe:
     source: str | None = None
     staging: bool = False
     variables: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
 
 
 _ETCD = "go.etcd.io/etcd"
@@ -71,6 +74,23 @@ _GO = {
         programs={"kubectl": "k8s.io/kubernetes/cmd/kubectl"},
         staging=True,
         variables=("k8s.io/component-base/version.gitVersion",),
+    ),
+    "transit": Recipe(
+        modules=("github.com/hashicorp/vault",),
+        programs={"transit": "./transit"},
+        source="tests/clouds/servers",
+        also=("github.com/hashicorp/vault/sdk v0.20.0",),
+    ),
+    "local-kms": Recipe(
+        modules=("github.com/nsmithuk/local-kms",), programs={"local-kms": "github.com/nsmithuk/local-kms"}
+    ),
+    "versitygw": Recipe(
+        modules=("github.com/versity/versitygw",),
+        programs={"versitygw": "github.com/versity/versitygw/cmd/versitygw"},
+    ),
+    "fake-gcs-server": Recipe(
+        modules=("github.com/fsouza/fake-gcs-server",),
+        programs={"fake-gcs-server": "github.com/fsouza/fake-gcs-server"},
     ),
 }
 _DEBIAN = {"etcd": {"etcd-server": "usr/bin/etcd", "etcd-client": "usr/bin/etcdctl"}}
@@ -134,7 +154,8 @@ def _with_go(recipe: Recipe, version: str, work: Path, done: Path) -> None:
         (module / path.parent.name).mkdir(exist_ok=True)
         shutil.copy(path, module / path.parent.name)
     language = _run(["go", "env", "GOVERSION"], module).strip().removeprefix("go").split("-")[0].split()[0]
-    lines = ["module snaptool.test/peer", f"go {language}", *(f"require {one} v{version}" for one in recipe.modules)]
+    wanted = [*(f"{one} v{version}" for one in recipe.modules), *recipe.also]
+    lines = ["module snaptool.test/peer", f"go {language}", *(f"require {one}" for one in wanted)]
     (module / "go.mod").write_text("\n".join(lines) + "\n")
     # -mod=mod adds what the pinned modules require, and never anything newer than they ask for.
     environment = {"GOFLAGS": "-mod=mod -buildvcs=false", "GOTOOLCHAIN": "local", "CGO_ENABLED": "0", "GOWORK": "off"}

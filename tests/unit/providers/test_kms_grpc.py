@@ -20,13 +20,12 @@ from snaptool.providers.kms_grpc import (
     BadEndpoint,
     GrpcKms,
     GrpcMissing,
-    Pace,
-    Retry,
     Value,
     decode_message,
     encode_message,
     parse_endpoint,
 )
+from snaptool.providers.kms_pace import Pace, Retry
 from snaptool.providers.kms_words import classify
 
 REPOSITORY = Path(__file__).parents[3]

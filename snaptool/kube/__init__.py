@@ -6,6 +6,7 @@ return values; none knows how values are encrypted.
 """
 
 from snaptool.kube.consequences import consequence
+from snaptool.kube.envelopes import Envelopes
 from snaptool.kube.keys import (
     COMPACT_REVISION_KEY,
     DEFAULT_PREFIXES,
@@ -51,6 +52,7 @@ __all__ = [
     "PROTOBUF_MAGIC",
     "RESOURCE_TYPES",
     "Encoding",
+    "Envelopes",
     "ExpectedType",
     "Fault",
     "Judgement",

@@ -20,9 +20,10 @@ pkg/runtime/serializer/{protobuf,cbor} (eed236ce).
 from __future__ import annotations
 
 import json
+from array import array
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import lru_cache
+from functools import cache, lru_cache
 from math import isfinite
 from re import DOTALL, MULTILINE
 from re import compile as pattern
@@ -30,6 +31,7 @@ from typing import Any
 
 from snaptool import wire
 from snaptool.errors import FormatError
+from snaptool.kube.envelopes import Envelopes
 
 PROTOBUF_MAGIC = b"k8s\x00"
 CBOR_MAGIC = b"\xd9\xd9\xf7"  # tag 55799, RFC 8949 section 3.4.6
@@ -87,29 +89,45 @@ def encoding_of(plaintext: bytes) -> Encoding:
     raise NotAnObject("it begins like no known encoding" if plaintext else "it is empty")
 
 
-def plausible(plaintext: bytes) -> bool:
-    """Does `plaintext` look like an object? Random bytes do not: far less than one in 2^40 would.
+class _Plausible:
+    """Does a plaintext look like an object? Random bytes do not: far less than one in 2^40 would.
 
     Costs microseconds where it is asked most, about every built-in object of an AES-CBC cluster: of those only the
     envelope is looked at. JSON is parsed, some microseconds per KiB.
     """
-    if usual_type(plaintext) is not None:
+
+    def __call__(self, plaintext: bytes) -> bool:
+        """Answer for one."""
+        if usual_type(plaintext) is not None:
+            return True
+        try:
+            encoding = encoding_of(plaintext)
+            if encoding is Encoding.PROTOBUF:
+                decode_envelope(plaintext)
+                return True
+            if encoding is Encoding.CBOR:
+                _cbor_header(plaintext)
+                return True
+            if encoding is Encoding.YAML:
+                _yaml_header(plaintext)
+                return True
+            _json_header(plaintext)
+        except FormatError:
+            return False
         return True
-    try:
-        encoding = encoding_of(plaintext)
-        if encoding is Encoding.PROTOBUF:
-            decode_envelope(plaintext)
-            return True
-        if encoding is Encoding.CBOR:
-            _cbor_header(plaintext)
-            return True
-        if encoding is Encoding.YAML:
-            _yaml_header(plaintext)
-            return True
-        _json_header(plaintext)
-    except FormatError:
-        return False
-    return True
+
+    def mark(self, data: memoryview, at: memoryview, size: memoryview, rows: memoryview, sure: bytearray) -> None:
+        """Set `sure[row]` to 1 where the plaintext of `size[row]` bytes at `at[row]` of `data` is a usual envelope."""
+        any_kind = memoryview(array("q", bytes(8 * len(at))))
+        _envelopes().mark(data, at, size, rows, any_kind, memoryview(sure))
+
+
+plausible = _Plausible()
+
+
+@cache
+def _envelopes() -> Envelopes:
+    return Envelopes(lambda start, _: _usual_start(start) is not None)
 
 
 def describe(plaintext: bytes) -> ObjectHeader:

@@ -1,50 +1,39 @@
-"""Opening and sealing many values: batches in order, in worker processes when that pays.
+"""Opening and sealing many values: batches in order, in threads where there are cores for them.
 
-A batch names values by their places in the mapped file, so that nothing but offsets travels to a worker; what comes
-back is a verdict and a 16-byte digest per value, or the new stored bytes, those through shared memory. Answers arrive
-in the order of the batches whatever the number of workers, and with seeded randomness every value's random bytes depend
-on its revision only: the same request gives the same file for any `--jobs`.
+A batch names values by their places in the mapped file. Ciphers and the loops around them let other threads run, so
+that threads are enough: one copy of the keys, nothing handed over but numbers, nothing that outlives the process. What
+comes back is a verdict per value, with a 16-byte digest of its plaintext where that is asked for, or the new stored
+bytes. Answers arrive in the order of the batches whatever the number of threads, and with seeded randomness every
+value's random bytes depend on its revision only: the same request gives the same file for any `--jobs`.
 
-Workers run ahead of whoever takes the answers, by one chunk of records or so: he has work of his own to do meanwhile.
-They inherit the map of the file that was opened, whatever its name means by then, and are started before any other
-thread exists. They never talk to a key service: wrapped
-keys were unwrapped before. They end with their parent, even when that is killed.
+Threads run ahead of whoever takes the answers: he has work of his own to do meanwhile. They never talk to a key
+service: wrapped keys were unwrapped before.
 """
 
 from __future__ import annotations
 
-import ctypes
 import mmap
-import multiprocessing
 import os
-import signal
-import sys
-import threading
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from hashlib import blake2b, sha256
-from itertools import cycle
-from multiprocessing.connection import Connection
-from multiprocessing.context import BaseContext
-from multiprocessing.process import BaseProcess
-from multiprocessing.reduction import DupFd
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
+from threading import Lock
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from snaptool import signals
 from snaptool.bolt import blocks
-from snaptool.errors import SnaptoolError
 from snaptool.etcd import encode_value_field
-from snaptool.files import Mapped, release_memory
-from snaptool.kube import Fault
-from snaptool.operations.judging import Depth, Undecoded, judge
+from snaptool.files import Mapped
+from snaptool.kube import ANY_TYPE, Envelopes, Fault, fault
+from snaptool.operations.judging import Depth, Undecoded, expected_of, judge
 from snaptool.providers import (
     Chain,
     Entropies,
@@ -56,6 +45,9 @@ from snaptool.providers import (
     NoKeyFits,
     Opening,
     Reason,
+    SealedValues,
+    Values,
+    words,
 )
 
 if TYPE_CHECKING:
@@ -70,19 +62,8 @@ BATCH_VALUES = 512
 BATCH_BYTES = 1 << 20
 """Of stored values: this stays in the cache, and keeps memory flat where values are large."""
 
-_AT_HAND = 2
-"""Batches that a worker has: one to work on, and the next."""
-
-_SHELF_BYTES = 2 * BATCH_BYTES
-_AHEAD = 48
-"""Full batches that workers may be ahead by: one chunk of records has 32 MiB of pages."""
-
-_LAST_OF_CHUNK = 8
-"""What a batch counts for that is not full: it is the last of its chunk, whose arrays wait with it."""
-
-
-class WorkerDied(SnaptoolError):
-    """A worker process ended unexpectedly, for instance killed for want of memory."""
+_AHEAD = 32
+"""Batches that threads may be ahead by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,14 +124,14 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class OpenedBatch:
-    """One `outcome` index into `outcomes` and one row of `digests` (see `plaintext_digest`) per value.
+    """One `outcome` index into `outcomes` per value, and `DIGEST_SIZE` bytes of `digests` (see `plaintext_digest`).
 
     `named_keys`: the etcd keys of the values that are lost or undecodable, by row.
     """
 
     outcomes: tuple[Outcome, ...]
-    outcome: NDArray[np.int64]
-    digests: NDArray[np.uint8]
+    outcome: array[int]
+    digests: bytes
     named_keys: dict[int, bytes]
 
 
@@ -198,7 +179,7 @@ def batches_of(rows: NDArray[np.int64], sizes: NDArray[np.int64]) -> Iterator[ND
 
 
 class Randomness(Protocol):
-    """Where the random bytes of a value come from. Implementations must be picklable."""
+    """Where the random bytes of a value come from."""
 
     def for_value(self, main: int, sub: int) -> Entropy:
         """Return the source for the value of that revision."""
@@ -270,9 +251,9 @@ class Rewraps:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What workers need to know: whose keys read, whose keys write, what is only wrapped anew.
+    """What there is to do: whose keys read, whose keys write, what is only wrapped anew.
 
-    `depth`: how closely to look at what values open to; None: not at all.
+    `depth`: how closely to look at what values open to; None: not at all. `digests`: plaintexts are to be compared.
     """
 
     reading: Keyring
@@ -280,49 +261,116 @@ class Work:
     randomness: Randomness
     rewraps: Rewraps = field(default_factory=Rewraps)
     depth: Depth | None = None
+    digests: bool = False
 
 
-class _Bench:
-    """One process's workplace: the mapped file and the chains, looked up once per resource."""
+class _Chains:
+    """Who reads and who writes, looked up once per resource, for all threads."""
 
-    def __init__(self, work: Work, buffer: mmap.mmap | bytes) -> None:
-        self.buffer = buffer
+    def __init__(self, work: Work) -> None:
         self.work = work
+        self._lock = Lock()
         self._reading: dict[GroupResource | None, Chain] = {}
         self._writing: dict[GroupResource | None, Chain] = {}
+        self._numbers: dict[GroupResource | None, int] = {}
+        self._resources: list[GroupResource | None] = []
+        self.envelopes = Envelopes(self._fits)
 
-    def reading_chain(self, resource: GroupResource | None) -> Chain:
+    def reading(self, resource: GroupResource | None) -> Chain:
         if resource not in self._reading:
-            self._reading[resource] = self.work.reading.chain_for(resource)
+            with self._lock:
+                self._reading[resource] = self.work.reading.chain_for(resource)
         return self._reading[resource]
 
-    def writing_chain(self, resource: GroupResource | None) -> Chain:
+    def writing(self, resource: GroupResource | None) -> Chain:
         if resource not in self._writing:
             # What has no resource that a configuration could name is never encrypted.
             keyring = Keyring(()) if resource is None else self.work.writing
-            self._writing[resource] = keyring.chain_for(resource)
+            with self._lock:
+                self._writing[resource] = keyring.chain_for(resource)
         return self._writing[resource]
 
-    def open_all(
-        self, batch: Batch, rows: NDArray[np.int64], keys: list[bytes], stored: list[bytes], depth: Depth | None
-    ) -> tuple[list[Opening | NoKeyFits | Undecoded], list[bytes]]:
-        """Open values that one chain reads, each as `Chain.open` does, and judge what comes out."""
-        numbers = batch.resource[rows].tolist()
-        chain = self.reading_chain(batch.resources[numbers[0]])
-        opened, plaintexts = chain.open_many(stored, keys)
-        ways: list[Opening | NoKeyFits | Undecoded] = list(opened)
-        if depth is not None:
-            for row, (number, value, found) in enumerate(
-                zip(numbers, zip(stored, keys, strict=True), zip(opened, plaintexts, strict=True), strict=True)
-            ):
-                ways[row], plaintexts[row] = judge(chain, batch.resources[number], value, found, depth)
-        return ways, plaintexts
+    def number(self, resource: GroupResource | None) -> int:
+        """Number a resource, the same in every batch."""
+        if resource not in self._numbers:
+            with self._lock:
+                if resource not in self._numbers:
+                    self._resources.append(resource)
+                    self._numbers[resource] = len(self._resources) - 1
+        return self._numbers[resource]
 
-    def open_one(
-        self, resource: GroupResource | None, stored: bytes, key: bytes
-    ) -> tuple[Opening | NoKeyFits | Undecoded, bytes]:
+    def _fits(self, start: bytes, number: int) -> bool:
+        """Is an envelope that begins so one of a type that values of a resource may have?"""
+        expected = expected_of(self._resources[number]) or ANY_TYPE
+        return fault(start + _EMPTY_OBJECT, expected) is None
+
+
+_EMPTY_OBJECT = b"\x00\x1a\x00\x22\x00"
+"""What makes the start of an envelope a whole one."""
+
+Way = Opening | NoKeyFits | Undecoded
+
+
+class _Bench:
+    """One thread's workplace: the values that it has at hand, and what they opened to."""
+
+    def __init__(self, chains: _Chains, buffer: mmap.mmap | bytes) -> None:
+        self.chains, self.work = chains, chains.work
+        self.values = Values(memoryview(buffer))
+        self.sealed = SealedValues()
+        self.way = words(BATCH_VALUES)
+
+    def take(self, batch: Batch) -> Iterator[tuple[Chain, Chain, memoryview]]:
+        """Take up a batch; yield the values that the same chains read and write: those chains, and rows."""
+        if len(batch) > len(self.way):
+            self.way = words(len(batch))
+        places = (batch.value_pos, batch.value_len, batch.key_pos, batch.key_len)
+        self.values.begin(*(column.data for column in places))
+        rows_of: dict[tuple[Chain, Chain], array[int]] = {}
+        mine = {}
+        numbers = batch.resource.tolist()
+        for number in dict.fromkeys(numbers):
+            resource = batch.resources[number]
+            pair = self.chains.reading(resource), self.chains.writing(resource)
+            mine[number] = rows_of.setdefault(pair, array("q"))
+        for row, number in enumerate(numbers):
+            mine[number].append(row)
+        for (reader, writer), rows in rows_of.items():
+            yield reader, writer, memoryview(rows)
+
+    def open(self, batch: Batch, chain: Chain, rows: memoryview, ways: list[Way], depth: Depth | None) -> None:
+        """Open values that one chain reads, and judge what comes out: `way[row]` says where in `ways` is how."""
+        ways += chain.open_many(self.values, rows, self.way, len(ways))
+        if depth is None:
+            return
+        sure = self._surely_sound(batch, rows) if depth is Depth.CHEAP else bytearray(len(batch))
+        numbers = batch.resource
+        for row in rows:
+            if sure[row]:
+                continue
+            way, stored, key = ways[self.way[row]], self.values.stored(row), self.values.key(row)
+            assert not isinstance(way, Undecoded)
+            before = b"" if isinstance(way, NoKeyFits) else bytes(self.values.plaintext(row))
+            judged, plaintext = judge(chain, batch.resources[numbers[row]], (stored, key), (way, before), depth)
+            if judged is not way:
+                self.way[row] = len(ways)
+                ways.append(judged)
+                self.values.put(row, plaintext)
+
+    def _surely_sound(self, batch: Batch, rows: memoryview) -> bytearray:
+        """Mark the values that open to what an API server writes for their resource, at the cheap depth."""
+        known = [self.chains.number(resource) for resource in batch.resources]
+        kinds = memoryview(array("q", [known[number] for number in batch.resource.tolist()]))
+        sure = bytearray(len(batch))
+        file, opened, inside, at, size = self.values.places()
+        for text, is_inside in ((file, 0), (opened, 1)):
+            here = array("q", [row for row in rows if inside[row] == is_inside])
+            self.chains.envelopes.mark(text, at, size, memoryview(here), kinds, memoryview(sure))
+        return sure
+
+    def open_one(self, resource: GroupResource | None, stored: bytes, key: bytes) -> tuple[Way, bytes]:
         """Open one value and judge what comes out; no plaintext where none of the keys fits."""
-        chain = self.reading_chain(resource)
+        chain = self.chains.reading(resource)
         found: tuple[Opening | NoKeyFits, bytes]
         try:
             found = chain.open(stored, key)
@@ -332,7 +380,7 @@ class _Bench:
 
     def reseal(self, resource: GroupResource | None, stored: bytes, key: bytes, entropy: Entropy) -> bytes:
         """Return the new stored value of one that is known to open: its key wrapped anew where that is all."""
-        writer, rewraps = self.writing_chain(resource), self.work.rewraps
+        writer, rewraps = self.chains.writing(resource), self.work.rewraps
         anew = rewraps.rewrap(stored, writer.writer) if rewraps else None
         if anew is not None:
             return anew
@@ -341,47 +389,29 @@ class _Bench:
             raise way
         return writer.seal(plaintext, key, entropy)
 
-    def sorted_out(self, batch: Batch) -> Iterator[tuple[Chain, Chain, NDArray[np.int64], list[bytes], list[bytes]]]:
-        """Yield the values that the same chains read and write: those chains, rows, etcd keys and stored values."""
-        rows_of: dict[tuple[Chain, Chain], list[int]] = {}
-        numbers = batch.resource.tolist()
-        mine = {}
-        for number in dict.fromkeys(numbers):
-            resource = batch.resources[number]
-            mine[number] = rows_of.setdefault((self.reading_chain(resource), self.writing_chain(resource)), [])
-        for row, number in enumerate(numbers):
-            mine[number].append(row)
-        for (reader, writer), listed in rows_of.items():
-            rows = np.array(listed, dtype=np.int64)
-            keys = self._cut_out(batch.key_pos[rows], batch.key_len[rows])
-            yield reader, writer, rows, keys, self._cut_out(batch.value_pos[rows], batch.value_len[rows])
-
-    def _cut_out(self, at: NDArray[np.int64], size: NDArray[np.int64]) -> list[bytes]:
-        buffer = self.buffer
-        return [buffer[start:end] for start, end in zip(at.tolist(), (at + size).tolist(), strict=True)]
-
 
 def open_batch(bench: _Bench, batch: Batch) -> OpenedBatch:
     """Open every value of `batch` with the reading keys."""
+    ways: list[Way] = []
+    for reader, _, rows in bench.take(batch):
+        bench.open(batch, reader, rows, ways, bench.work.depth)
+    way = bench.way[: len(batch)].tolist()
+    # Values that opened the same way share an outcome: to make one of each costs more than some ciphers do.
     known: dict[Outcome, int] = {}
-    numbers = np.zeros(len(batch), dtype=np.int64)
-    digests = np.zeros((len(batch), DIGEST_SIZE), dtype=np.uint8)
-    named_keys: dict[int, bytes] = {}
-    for _, _, rows, keys, stored in bench.sorted_out(batch):
-        ways, plaintexts = bench.open_all(batch, rows, keys, stored, bench.work.depth)
-        # Values that opened the same way share an opening: to make an outcome of each costs more than some ciphers do.
-        outcome_of = {way: _outcome(way) for way in dict.fromkeys(ways)}
-        number_of = {way: known.setdefault(outcome, len(known)) for way, outcome in outcome_of.items()}
-        numbers[rows] = [number_of[way] for way in ways]
-        digested = b"".join([sha256(plaintext).digest() for plaintext in plaintexts])
-        digests[rows] = np.frombuffer(digested, dtype=np.uint8).reshape(len(rows), -1)[:, :DIGEST_SIZE]
-        if any(outcome.why for outcome in outcome_of.values()):
-            for row, key, way in zip(rows.tolist(), keys, ways, strict=True):
-                if outcome_of[way].why:
-                    named_keys[row] = key
-                if isinstance(way, NoKeyFits):
-                    digests[row] = 0
-    return OpenedBatch(tuple(known), numbers, digests, named_keys)
+    number_of = {one: known.setdefault(_outcome(ways[one]), len(known)) for one in dict.fromkeys(way)}
+    outcome = array("q", [number_of[one] for one in way])
+    named_keys = {}
+    if any(one.why for one in known):
+        telling = [bool(one.why) for one in known]
+        named_keys = {row: bench.values.key(row) for row, number in enumerate(outcome) if telling[number]}
+    digests = b""
+    if bench.work.digests:
+        plaintext = bench.values.plaintext
+        lost = {number for number, found in enumerate(ways) if isinstance(found, NoKeyFits)}
+        digests = b"".join(
+            [bytes(DIGEST_SIZE) if one in lost else plaintext_digest(plaintext(row)) for row, one in enumerate(way)]
+        )
+    return OpenedBatch(tuple(known), outcome, digests, named_keys)
 
 
 def _outcome(way: Opening | NoKeyFits | Undecoded) -> Outcome:
@@ -404,30 +434,28 @@ def open_value(chain: Chain, stored: bytes, key: bytes) -> tuple[Outcome, bytes 
 
 def reseal_batch(bench: _Bench, batch: Batch) -> Sealed:
     """Seal every value of `batch` with the writing keys, or wrap its key anew; all of them are known to open."""
-    sealed = [b""] * len(batch)
-    randomness, rewraps = bench.work.randomness, bench.work.rewraps
-    for _, writer, rows, keys, stored in bench.sorted_out(batch):
-        main, sub = batch.main[rows].tolist(), batch.sub[rows].tolist()
-        if rewraps:
-            resources = [batch.resources[number] for number in batch.resource[rows].tolist()]
-            anew = [
-                bench.reseal(resource, value, key, randomness.for_value(*revision))
-                for resource, value, key, *revision in zip(resources, stored, keys, main, sub, strict=True)
-            ]
-        else:
-            # Whether a header is missing shows at the cheap depth, and all else is known by now.
-            depth = None if bench.work.depth is None else Depth.CHEAP
-            ways, plaintexts = bench.open_all(batch, rows, keys, stored, depth)
-            for way in dict.fromkeys(ways):
-                if isinstance(way, NoKeyFits):
-                    raise way
-            anew = writer.seal_many(plaintexts, keys, randomness.for_values(main, sub))
-        for row, value in zip(rows.tolist(), anew, strict=True):
-            sealed[row] = value
-    sizes = [len(value) for value in sealed]
+    values, sealed, randomness = bench.values, bench.sealed, bench.work.randomness
+    sealed.begin(len(batch))
+    # Whether a header is missing shows at the cheap depth, and all else is known by now.
+    depth = None if bench.work.depth is None else Depth.CHEAP
+    for reader, writer, rows in bench.take(batch):
+        main, sub = ([column[row] for row in rows] for column in (batch.main, batch.sub))
+        if bench.work.rewraps:
+            for row, *revision in zip(rows, main, sub, strict=True):
+                resource, entropy = batch.resources[batch.resource[row]], randomness.for_value(*revision)
+                sealed.put(row, bench.reseal(resource, values.stored(row), values.key(row), entropy))
+            continue
+        ways: list[Way] = []
+        bench.open(batch, reader, rows, ways, depth)
+        for one in {bench.way[row] for row in rows}:
+            if isinstance(way := ways[one], NoKeyFits):
+                raise way
+        writer.seal_many(values, rows, randomness.for_values(main, sub), sealed)
+    stored = [sealed.value(row) for row in range(len(batch))]
+    sizes = [len(value) for value in stored]
     heads = [_field_head(size) for size in sizes]
     ends = np.cumsum(np.array([len(head) + size for head, size in zip(heads, sizes, strict=True)], dtype=np.int64))
-    data = b"".join([part for field in zip(heads, sealed, strict=True) for part in field])
+    data = b"".join([part for field in zip(heads, stored, strict=True) for part in field])
     return Sealed(data, ends, np.array(sizes, dtype=np.int64))
 
 
@@ -437,26 +465,21 @@ def _field_head(size: int) -> bytes:
     return encode_value_field(bytes(size))[: -size or None]
 
 
-def plaintext_digest(plaintext: bytes) -> bytes:
+def plaintext_digest(plaintext: bytes | memoryview) -> bytes:
     """Return 16 bytes by which equal plaintexts are recognised: of SHA-256, for which processors have instructions."""
     return sha256(plaintext).digest()[:DIGEST_SIZE]
 
 
 class Workshop:
-    """Runs batches through `open_batch` or `reseal_batch`, here or in `jobs` worker processes."""
+    """Runs batches through `open_batch` or `reseal_batch`, here or in `jobs` threads."""
 
     def __init__(self, work: Work, file: Mapped, *, jobs: int) -> None:
-        self._bench = _Bench(work, file.buffer)
-        self._file = file
-        self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
-        self._workers: list[_Worker] = []
-        if jobs > 1:
-            # fork, where there is one, starts in milliseconds; nothing has started a thread yet.
-            method = "fork" if sys.platform == "linux" else "spawn"
-            context = multiprocessing.get_context(method)
-            self._workers = [_Worker(context, work, file, self._tasks) for _ in range(jobs)]
-            for worker in self._workers:
-                worker.begin()
+        self._chains = _Chains(work)
+        self._bench = _Bench(self._chains, file.buffer)
+        self._buffer = file.buffer
+        self._jobs = jobs
+        self._threads: ThreadPoolExecutor | None = None
+        self._benches: SimpleQueue[_Bench] = SimpleQueue()
 
     @property
     def depth(self) -> Depth | None:
@@ -465,19 +488,19 @@ class Workshop:
 
     def writer(self, resource: GroupResource | None) -> tuple[Kind, str]:
         """Return provider and key name that a value of `resource` is sealed with."""
-        return self._bench.writing_chain(resource).writer
+        return self._chains.writing(resource).writer
 
     def is_writer(self, resource: GroupResource | None, outcome: Outcome) -> bool:
         """Was a value that opened so sealed with the very key that `resource` is sealed with?"""
         position = outcome.position
         if len(position) != 3:
             return False
-        chain = self._bench.reading_chain(resource)
-        return chain.is_writer_of((position[0], position[1], position[2]), self._bench.writing_chain(resource))
+        chain = self._chains.reading(resource)
+        return chain.is_writer_of((position[0], position[1], position[2]), self._chains.writing(resource))
 
     def judge_plaintext(self, resource: GroupResource | None) -> Outcome:
         """Tell what comes of opening any plaintext of `resource`: only identity matches it, whatever it says."""
-        return open_value(self._bench.reading_chain(resource), b"", b"/")[0]
+        return open_value(self._chains.reading(resource), b"", b"/")[0]
 
     def open(self, resource: GroupResource | None, stored: bytes, key: bytes) -> tuple[Outcome, bytes | None]:
         """Open one value, here; as `open_value`."""
@@ -491,7 +514,7 @@ class Workshop:
     def seal(self, resource: GroupResource | None, plaintext: bytes, key: bytes, revision: tuple[int, int]) -> bytes:
         """Seal one plaintext, here; `revision` as in `reseal`."""
         entropy = self._bench.work.randomness.for_value(*revision)
-        return self._bench.writing_chain(resource).seal(plaintext, key, entropy)
+        return self._chains.writing(resource).seal(plaintext, key, entropy)
 
     def opened(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, OpenedBatch]]:
         """Yield every batch with what came of opening it, in order."""
@@ -502,38 +525,36 @@ class Workshop:
         return self._run(reseal_batch, batches)
 
     def _run(self, work: Callable[[_Bench, Batch], Answer], batches: Iterable[Batch]) -> Iterator[tuple[Batch, Answer]]:
-        if not self._workers:
+        if self._jobs < 2:
             for batch in batches:
                 yield batch, work(self._bench, batch)
             return
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self._jobs, thread_name_prefix="snaptool-values")
+            for _ in range(self._jobs):
+                self._benches.put(_Bench(self._chains, self._buffer))
         waiting: deque[tuple[Batch, Future[Answer]]] = deque()
-        ahead, most = 0, max(_AHEAD, 2 * _AT_HAND * len(self._workers))
-        try:
-            for batch in batches:
-                task = _Task(work, batch, Future())
-                self._tasks.put(task)
-                waiting.append((batch, task.answer))
-                ahead += _weight(batch)
-                while ahead > most:
-                    first, future = waiting.popleft()
-                    ahead -= _weight(first)
-                    yield first, future.result()
-            while waiting:
+        for batch in batches:
+            waiting.append((batch, self._threads.submit(self._at_a_bench, work, batch)))
+            while len(waiting) > max(_AHEAD, 2 * self._jobs):
                 first, future = waiting.popleft()
                 yield first, future.result()
-        except WorkerDied:
-            self._file.check_unchanged()  # a worker that found less than it should have says so by ending
-            raise
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()
+
+    def _at_a_bench(self, work: Callable[[_Bench, Batch], Answer], batch: Batch) -> Answer:
+        bench = self._benches.get()
+        try:
+            return work(bench, batch)
+        finally:
+            self._benches.put(bench)
 
     def close(self) -> None:
-        """End the workers, without waiting for work that nobody wants any more."""
-        for worker in self._workers:
-            worker.kill()
-        for _ in self._workers:
-            self._tasks.put(None)
-        for worker in self._workers:
-            worker.join()
-        self._workers = []
+        """End the threads, without waiting for work that nobody wants any more."""
+        if self._threads is not None:
+            self._threads.shutdown(cancel_futures=True)
+            self._threads = None
 
     def __enter__(self) -> Self:
         return self
@@ -542,163 +563,3 @@ class Workshop:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _weight(batch: Batch) -> int:
-    full = 2 * len(batch) >= BATCH_VALUES or 2 * int(batch.value_len.sum()) >= BATCH_BYTES
-    return 1 if full else _LAST_OF_CHUNK
-
-
-@dataclass(frozen=True, slots=True)
-class _Task:
-    work: Callable[[_Bench, Batch], Any]
-    batch: Batch
-    answer: Future[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class _Shelved:
-    """A `Sealed` whose data lies on the shelf."""
-
-    size: int
-    ends: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-
-
-class _Worker:
-    """A process with a pipe and a shelf of its own, and a thread that hands it tasks and takes its answers.
-
-    concurrent.futures shares one pipe among its workers: one that is killed in the middle of an answer leaves all
-    others, and the parent, waiting for ever. Here the pipe ends with the worker.
-
-    The shelf is memory that both have, a place for each batch at hand: new values are too many bytes for a pipe. Both
-    sides go through the places in turn, so that nothing has to be said about them. What finds no room goes through the
-    pipe, and so does everything where processes are not forked.
-    """
-
-    def __init__(self, context: BaseContext, work: Work, file: Mapped, tasks: SimpleQueue[_Task | None]) -> None:
-        self._pipe, theirs = context.Pipe()
-        forked = context.get_start_method() == "fork"
-        here = file if forked else _Handed(file)
-        self._shelf = mmap.mmap(-1, _AT_HAND * _SHELF_BYTES) if forked else None
-        make: Callable[..., BaseProcess] = context.Process  # type: ignore[attr-defined]  # typeshed: by subclass only
-        self._process = make(target=_serve, args=(theirs, work, here, self._shelf, os.getpid()), daemon=True)
-        self._process.start()
-        theirs.close()
-        self._tasks = tasks
-        self._at_hand: deque[Future[Any]] = deque()
-        self._thread = threading.Thread(target=self._drive, name="snaptool-worker", daemon=True)
-
-    def begin(self) -> None:
-        """Begin to take tasks: a thread, so that all workers have to be there before."""
-        self._thread.start()
-
-    def _drive(self) -> None:
-        """Keep the worker busy until there is a None among the tasks."""
-        try:
-            self._exchange()
-        except Exception:  # noqa: BLE001 - a cut or senseless answer is the end of the worker, whatever it raises
-            for future in self._at_hand:
-                future.set_exception(_died())
-            # Whoever waits for a task must hear that nobody will do it.
-            while (task := self._tasks.get()) is not None:
-                task.answer.set_exception(_died())
-
-    def _exchange(self) -> None:
-        places = cycle(range(0, _AT_HAND * _SHELF_BYTES, _SHELF_BYTES))
-        while True:
-            while len(self._at_hand) < _AT_HAND:
-                try:
-                    task = self._tasks.get(block=not self._at_hand)
-                except Empty:
-                    break
-                if task is None:
-                    return
-                self._at_hand.append(task.answer)
-                self._pipe.send((task.work, task.batch))
-            answer, failure = self._pipe.recv()
-            place = next(places)
-            if isinstance(answer, _Shelved) and self._shelf is not None:
-                answer = Sealed(self._shelf[place : place + answer.size], answer.ends, answer.sizes)
-            future = self._at_hand.popleft()
-            if failure is None:
-                future.set_result(answer)
-            else:
-                future.set_exception(failure)
-
-    def kill(self) -> None:
-        """End the process; it holds nothing that could be lost."""
-        self._process.kill()
-
-    def join(self) -> None:
-        """Wait until process and thread have ended, the latter by a None among the tasks."""
-        self._process.join()
-        self._thread.join()
-        self._pipe.close()
-        if self._shelf is not None:
-            self._shelf.close()
-
-
-def _died() -> WorkerDied:
-    return WorkerDied(
-        "a worker process died while it opened or sealed values",
-        hint="look for the out-of-memory killer in the system log; --jobs 1 works without worker processes",
-    )
-
-
-class _Handed:
-    """A mapped file for a process that is not forked: its descriptor, which is mapped there again."""
-
-    def __init__(self, file: Mapped) -> None:
-        self._descriptor = DupFd(file.fileno())
-        self._size = len(file.buffer)
-
-    @cached_property
-    def buffer(self) -> mmap.mmap | bytes:
-        return mmap.mmap(self.fileno(), self._size, access=mmap.ACCESS_READ)
-
-    @cached_property
-    def _fd(self) -> int:
-        number: int = self._descriptor.detach()
-        return number
-
-    def fileno(self) -> int:
-        return self._fd
-
-    def check_unchanged(self) -> None:
-        if os.fstat(self._fd).st_size < self._size:
-            raise ValueError("cut")
-
-
-def _serve(pipe: Connection, work: Work, file: Mapped, shelf: mmap.mmap | None, parent: int) -> None:
-    """Be a worker: answer batches until the pipe or the process ends."""
-    signals.in_worker()
-    signals.leave_no_core()
-    if sys.platform == "linux":
-        # prctl(PR_SET_PDEATHSIG, SIGKILL): no worker outlives its parent. Source: prctl(2).
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the kernel was asked
-            os._exit(1)
-    try:
-        buffer = file.buffer
-        bench = _Bench(work, buffer)
-        for place in cycle(range(0, _AT_HAND * _SHELF_BYTES, _SHELF_BYTES)):
-            task, batch = pipe.recv()
-            answer, failure = _answer(bench, task, batch)
-            file.check_unchanged()  # what was read past the end of a file that was cut is nothing
-            if isinstance(buffer, mmap.mmap):
-                release_memory(buffer)
-            if isinstance(answer, Sealed) and shelf is not None and len(answer.data) <= _SHELF_BYTES:
-                shelf[place : place + len(answer.data)] = answer.data
-                answer = _Shelved(len(answer.data), answer.ends, answer.sizes)
-            pipe.send((answer, failure))
-    except (SnaptoolError, OSError, EOFError, ValueError):
-        # The file has changed, or the parent is gone: it sees the pipe end and says what there is to say.
-        os._exit(1)
-
-
-def _answer(bench: _Bench, task: Callable[[_Bench, Batch], Any], batch: Batch) -> tuple[Any, Exception | None]:
-    try:
-        return task(bench, batch), None
-    except Exception as error:  # noqa: BLE001 - the parent raises it, and knows what may be printed
-        return None, error

@@ -249,13 +249,15 @@ class _Side:
             return
         source = self._side.opened.source
         keyring = self._side.keyring or Keyring()
-        work = Work(keyring, keyring, SystemRandomness())
+        work = Work(keyring, keyring, SystemRandomness(), digests=True)
         with Workshop(work, source, jobs=jobs) as workshop:
             done = 0
             for batch, answer in workshop.opened(self._batches(rows)):
                 numbers = [self._outcomes.setdefault(one, len(self._outcomes)) for one in answer.outcomes]
-                self._outcome[batch.record] = np.array(numbers, dtype=np.int64)[answer.outcome]
-                self.digests[batch.record] = answer.digests
+                self._outcome[batch.record] = np.array(numbers, dtype=np.int64)[
+                    np.frombuffer(answer.outcome, dtype=np.int64)
+                ]
+                self.digests[batch.record] = np.frombuffer(answer.digests, dtype=np.uint8).reshape(-1, DIGEST_SIZE)
                 done += len(batch)
                 progress(step, done, len(rows))
 

@@ -47,6 +47,7 @@ from snaptool.etcd import (
 )
 from snaptool.files import Draft, source_changed
 from snaptool.operations.crypto import (
+    DIGEST_SIZE,
     Batch,
     OpenedBatch,
     Sealed,
@@ -423,7 +424,7 @@ def _read_back(draft: Draft, writer: _Writer) -> FileReport:
     keys = Keyring(()) if request.decrypt else request.writing
     # What keeps every byte opens with what it opened with before.
     reading = keys if not request.only_lost or request.reading is None else request.reading
-    work = Work(reading, keys, request.randomness)
+    work = Work(reading, keys, request.randomness, digests=True)
     # Not closed: views into the map may outlive this, in an error that is under way above all.
     file = draft.read_back()
     written = Snapshot(file.buffer, file.release_memory)
@@ -512,10 +513,12 @@ class _Comparison:
         here = slice(self._taken, self._taken + len(answer.outcome))
         self._taken = here.stop
         places = self._opened[here]
-        different = (answer.digests != self._digests[here]).any(axis=1)
-        not_open = np.array([not outcome.opened for outcome in answer.outcomes], dtype=np.bool_)[answer.outcome]
+        digests = np.frombuffer(answer.digests, dtype=np.uint8).reshape(-1, DIGEST_SIZE)
+        outcome_of = np.frombuffer(answer.outcome, dtype=np.int64)
+        different = (digests != self._digests[here]).any(axis=1)
+        not_open = np.array([not outcome.opened for outcome in answer.outcomes], dtype=np.bool_)[outcome_of]
         # What equals the source's plaintext is right, whatever it looks like.
-        doubtful = np.array([outcome.doubtful for outcome in answer.outcomes], dtype=np.bool_)[answer.outcome]
+        doubtful = np.array([outcome.doubtful for outcome in answer.outcomes], dtype=np.bool_)[outcome_of]
         not_open &= ~doubtful | different
         for row in np.nonzero(different | not_open)[0].tolist():
             place = int(places[row])
@@ -527,7 +530,7 @@ class _Comparison:
             raise ReadBackFailed(f"record {place} of the written file opens to another plaintext than in the source")
         rewrapped = bool(self._job.request.rewraps)
         stale = np.array([is_stale(outcome, rewrapped=rewrapped) for outcome in answer.outcomes], dtype=np.bool_)
-        if (stale[answer.outcome] & sealed_anew(self._action[places])).any():
+        if (stale[outcome_of] & sealed_anew(self._action[places])).any():
             raise ReadBackFailed("a value was written under another key than the first one of the new configuration")
 
     def finish(self) -> None:

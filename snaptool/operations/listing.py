@@ -319,7 +319,7 @@ class _Collected:
             return
         for batch, answer in self._workshop.opened(batches):
             numbers = np.array([self._number_of(outcome) for outcome in answer.outcomes], dtype=np.int64)
-            found = numbers[answer.outcome]
+            found = numbers[np.frombuffer(answer.outcome, dtype=np.int64)]
             for row, key in answer.named_keys.items():
                 outcome = answer.outcomes[answer.outcome[row]]
                 if outcome.fault is not None and not is_listed(key, self._labels.prefixes):

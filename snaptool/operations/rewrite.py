@@ -245,6 +245,7 @@ def rewrite(
         request.randomness,
         request.rewraps,
         None if request.reading is None else depth,
+        digests=True,
     )
     with Workshop(work, opened.source, jobs=request.jobs) as workshop, opened.digests() as digests:
         notes = LeafNotes(snapshot)

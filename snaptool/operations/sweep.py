@@ -229,11 +229,12 @@ class _Notes:
 
     def take_answer(self, batch: Batch, answer: OpenedBatch) -> None:
         numbers = np.array([self._number_of(outcome) for outcome in answer.outcomes], dtype=np.uint16)
-        found = numbers[answer.outcome]
+        outcome_of = np.frombuffer(answer.outcome, dtype=np.int64)
+        found = numbers[outcome_of]
         self._answered.append((batch.record, found))
-        self._digests.append(answer.digests)
+        self._digests.append(np.frombuffer(answer.digests, dtype=np.uint8))
         named = np.array([bool(outcome.why) for outcome in answer.outcomes])
-        for row in np.nonzero(named[answer.outcome])[0].tolist():
+        for row in np.nonzero(named[outcome_of])[0].tolist():
             revision = Revision(int(batch.main[row]), int(batch.sub[row]))
             key, outcome = answer.named_keys[row], answer.outcomes[answer.outcome[row]]
             if outcome.fault is not None and not outcome.headless and not is_listed(key, self._labels.prefixes):

@@ -30,6 +30,8 @@ from snaptool.providers.config.model import KEY_SIZES
 from snaptool.providers.keyring import SERVER_TEXTS, Chain, GroupResource, Keyring, NoKeyFits, Opening, Unsealed
 from snaptool.providers.provider import Entropies, Entropy, KeyDoesNotFit, Kind, Opened, Plausible, Provider, Reason
 from snaptool.providers.symmetric import Key, LocalProvider
+from snaptool.providers.values import Sealed as SealedValues
+from snaptool.providers.values import Values, words
 
 __all__ = [
     "KEY_SIZES",
@@ -57,7 +59,9 @@ __all__ = [
     "Provider",
     "ReadConfigs",
     "Reason",
+    "SealedValues",
     "Unsealed",
+    "Values",
     "config_text",
     "config_warnings",
     "final_config",
@@ -65,4 +69,5 @@ __all__ = [
     "parse_config",
     "read_configs",
     "recognise_bytes",
+    "words",
 ]

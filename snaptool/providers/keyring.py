@@ -25,7 +25,8 @@ from dataclasses import dataclass, field
 from snaptool.errors import ProviderError
 from snaptool.providers.config import EncryptionConfig, KmsConfig, ProviderConfig
 from snaptool.providers.provider import Entropies, Entropy, KeyDoesNotFit, Kind, Opened, Plausible, Provider, Reason
-from snaptool.providers.symmetric import RESERVED_PREFIX, Identity, Key, LocalProvider, OpenMany
+from snaptool.providers.symmetric import Identity, Key, LocalProvider, OpenMany
+from snaptool.providers.values import Sealed, Values
 
 KmsFactory = Callable[[KmsConfig], Provider]
 
@@ -130,6 +131,10 @@ class Unsealed:
     doubtful: bool = False
 
 
+_NOBODY = NoKeyFits(())
+"""Stands for the way of plaintext in a chain that does not read it."""
+
+
 class Chain:
     """The providers of one resource, of one or several configurations in the order in which they are asked."""
 
@@ -142,6 +147,7 @@ class Chain:
         )
         self._openings: dict[tuple[object, ...], Opening] = {}
         self._plain, self._shortcuts = self._make_shortcuts()
+        self._headers = [header for header, _, _ in self._shortcuts]
 
     def _make_shortcuts(self) -> tuple[Opening | None, tuple[tuple[bytes, OpenMany | None, Opening], ...]]:
         """Return how plaintext opens, if it does, and for every header who is asked first, in order."""
@@ -184,45 +190,34 @@ class Chain:
         return self._first.kind, self._first.write_key
 
     def open_many(
-        self, stored: Sequence[bytes], contexts: Sequence[bytes]
-    ) -> tuple[list[Opening | NoKeyFits], list[bytes]]:
-        """Open stored values, each as `open` does: how, or why not, and its plaintext, which is empty then.
+        self, values: Values, rows: memoryview, numbers: memoryview, first: int = 0
+    ) -> list[Opening | NoKeyFits]:
+        """Open values, each as `open` does; return the ways there are: `numbers[row]` minus `first` says which.
 
         Nearly every value is opened by the first key that is asked; what that one refuses goes the long way.
         """
-        plain = self._plain
-        ways: list[Opening | NoKeyFits | None] = [plain] * len(stored)
-        plaintexts = list(stored)
-        first_asked: list[list[int]] = [[] for _ in self._shortcuts]
-        headers = [header for header, _, _ in self._shortcuts]
-        for row, value in enumerate(stored):
-            if value.startswith(RESERVED_PREFIX):
-                ways[row] = None
-                for number, header in enumerate(headers):
-                    if value.startswith(header):
-                        first_asked[number].append(row)
-                        break
-        for rows, (_, open_many, opening) in zip(first_asked, self._shortcuts, strict=True):
-            if not rows or open_many is None:
-                continue
-            for row, plaintext in zip(
-                rows, open_many([stored[row] for row in rows], [contexts[row] for row in rows]), strict=True
-            ):
-                if plaintext is not None:
-                    ways[row], plaintexts[row] = opening, plaintext
-        return [
-            way if way is not None else self._open_at_length(row, stored, contexts, plaintexts)
-            for row, way in enumerate(ways)
-        ], plaintexts
+        values.ask(rows, self._headers)
+        values.note_ways(rows, numbers, first)
+        ways = [self._plain or _NOBODY, *(opening for _, _, opening in self._shortcuts)]
+        if self._plain is not None:
+            values.open_plain(rows)
+        for number, (_, open_many, _) in enumerate(self._shortcuts):
+            if open_many is not None:
+                open_many(values, rows, number)
+        known: dict[Opening | NoKeyFits, int] = {}
+        for row in values.closed(rows):
+            way = self._open_at_length(values, row)
+            numbers[row] = known.setdefault(way, first + len(ways))
+            if numbers[row] == first + len(ways):
+                ways.append(way)
+        return ways
 
-    def _open_at_length(
-        self, row: int, stored: Sequence[bytes], contexts: Sequence[bytes], plaintexts: list[bytes]
-    ) -> Opening | NoKeyFits:
+    def _open_at_length(self, values: Values, row: int) -> Opening | NoKeyFits:
         try:
-            way, plaintexts[row] = self.open(stored[row], contexts[row])
+            way, plaintext = self.open(values.stored(row), values.key(row))
         except NoKeyFits as error:
-            plaintexts[row] = b""
             return error.with_traceback(None)  # which would keep the values alive
+        values.put(row, plaintext)
         return way
 
     def open(self, stored: bytes, context: bytes) -> tuple[Opening, bytes]:
@@ -282,12 +277,16 @@ class Chain:
         """Return the stored value that kube-apiserver would write. `context`: the whole etcd key."""
         return self._first.prefix + self._first.seal(plaintext, context, entropy)
 
-    def seal_many(self, plaintexts: Sequence[bytes], contexts: Sequence[bytes], entropy: Entropies) -> list[bytes]:
-        """Seal values, each as `seal` does."""
+    def seal_many(self, values: Values, rows: memoryview, entropy: Entropies, sealed: Sealed) -> None:
+        """Seal values that are open, each as `seal` does. `entropy`: one source, or one for each of `rows`."""
         if isinstance(self._first, LocalProvider):
-            return self._first.seal_many(plaintexts, contexts, entropy)
-        entropies = [entropy] * len(plaintexts) if callable(entropy) else entropy
-        return [self.seal(*value) for value in zip(plaintexts, contexts, entropies, strict=True)]
+            self._first.seal_many(values, rows, entropy, sealed)
+        elif isinstance(self._first, Identity):
+            sealed.keep_plain(rows, values)
+        else:
+            entropies = [entropy] * len(rows) if callable(entropy) else entropy
+            for row, source in zip(rows, entropies, strict=True):
+                sealed.put(row, self.seal(bytes(values.plaintext(row)), values.key(row), source))
 
     def is_writer_of(self, position: tuple[int, int, int], other: Chain) -> bool:
         """Is the key at `position` of this chain the very key that `other` writes with?"""

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from snaptool.errors import ProviderError
 
@@ -23,8 +23,20 @@ Entropy = Callable[[int], bytes]
 Entropies = Entropy | Sequence[Entropy]
 """The randomness of many values: one source for all of them, which is asked once, or one for each."""
 
-Plausible = Callable[[bytes], bool]
-"""Does this plaintext look like an object at all? AES-CBC has no integrity check, so its answers are asked this."""
+
+class Plausible(Protocol):
+    """Does a plaintext look like an object at all? AES-CBC has no integrity check, so its answers are asked this."""
+
+    def __call__(self, plaintext: bytes, /) -> bool:
+        """Answer for one plaintext."""
+
+
+@runtime_checkable
+class SureOfMany(Protocol):
+    """A `Plausible` that can look at many plaintexts at once."""
+
+    def mark(self, data: memoryview, at: memoryview, size: memoryview, rows: memoryview, sure: bytearray) -> None:
+        """Set `sure[row]` to 1 where the plaintext of `size[row]` bytes at `at[row]` of `data` is surely plausible."""
 
 
 class Kind(StrEnum):

@@ -15,9 +15,10 @@ Source: kubernetes/apiserver pkg/storage/value/encrypt/{identity,aes,secretbox} 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
@@ -25,7 +26,17 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from nacl.bindings import crypto_secretbox, crypto_secretbox_open
 from nacl.exceptions import CryptoError
 
-from snaptool.providers.provider import Entropies, Entropy, KeyDoesNotFit, Kind, Opened, Plausible, Reason
+from snaptool.providers.provider import (
+    Entropies,
+    Entropy,
+    KeyDoesNotFit,
+    Kind,
+    Opened,
+    Plausible,
+    Reason,
+    SureOfMany,
+)
+from snaptool.providers.values import Sealed, Values
 
 RESERVED_PREFIX = b"k8s:enc:"
 CBC_IV_SIZE = BLOCK_SIZE = 16
@@ -146,23 +157,15 @@ class LocalProvider:
         nonce = entropy(_NONCE_SIZES[self.kind])
         return key.marker + nonce + _WRITERS[self.kind](key.secret, plaintext, context, nonce)
 
-    def seal_many(self, plaintexts: Sequence[bytes], contexts: Sequence[bytes], entropy: Entropies) -> list[bytes]:
-        """Return whole stored values, prefix included, each as `seal` would make it."""
-        key, write, size = self.keys[0], _WRITERS[self.kind], _NONCE_SIZES[self.kind]
-        header, secret, join = self.prefix + key.marker, key.secret, b"".join
-        if callable(entropy):
-            drawn = entropy(size * len(plaintexts))
-            nonces = [drawn[at : at + size] for at in range(0, len(drawn), size)]
-        else:
-            nonces = [each(size) for each in entropy]
-        return [
-            join((header, nonce, write(secret, plaintext, context, nonce)))
-            for plaintext, context, nonce in zip(plaintexts, contexts, nonces, strict=True)
-        ]
+    def seal_many(self, values: Values, rows: memoryview, entropy: Entropies, sealed: Sealed) -> None:
+        """Seal open values to whole stored ones, prefix included, each as `seal` would make it."""
+        key, size = self.keys[0], _NONCE_SIZES[self.kind]
+        nonces = entropy(size * len(rows)) if callable(entropy) else b"".join([each(size) for each in entropy])
+        _SEAL_MANY[self.kind](key.secret, self.prefix + key.marker, values, rows, nonces, sealed)
 
 
-OpenMany = Callable[[Sequence[bytes], Sequence[bytes]], list[bytes | None]]
-"""Opens whole stored values in their contexts; None where the result is not beyond doubt, for whatever reason."""
+OpenMany = Callable[[Values, memoryview, int], None]
+"""Opens those of some values, by row, that are to be opened by the key of a number; leaves closed what is in doubt."""
 
 
 def open_cbc(key: bytes, payload: bytes) -> bytes:
@@ -291,56 +294,60 @@ def _seal_secretbox(key: bytes, plaintext: bytes, context: bytes, nonce: bytes) 
 
 
 def _open_many_cbc(
-    key: bytes, header_size: int, plausible: Plausible | None, stored: Sequence[bytes], contexts: Sequence[bytes]
-) -> list[bytes | None]:
-    del contexts
-    decrypt = _running.of_key(key).update
-    opened: list[bytes | None] = []
-    for value in stored:
-        size, plaintext = len(value) - header_size, None
-        if size > CBC_IV_SIZE and not size % BLOCK_SIZE:
-            padded = decrypt(value[header_size:])
-            padding = padded[-1]
-            if 0 < padding <= BLOCK_SIZE and padded.endswith(_PADDINGS[padding]):
-                plaintext = padded[CBC_IV_SIZE:-padding]
-                if plausible is not None and not plausible(plaintext):
-                    plaintext = None
-        opened.append(plaintext)
-    return opened
+    key: bytes, header_size: int, plausible: Plausible | None, values: Values, rows: memoryview, number: int
+) -> None:
+    values.open_cbc(rows, number, header_size, _running.of_key(key).update_into)
+    if plausible is None:
+        return
+    opened = array("q", values.open_by(rows, number))
+    sure = bytearray(max(opened, default=-1) + 1)
+    if isinstance(plausible, SureOfMany):
+        _, within, _, at, size = values.places()
+        plausible.mark(within, at, size, memoryview(opened), sure)
+    for row in opened:
+        if not sure[row] and not plausible(bytes(values.plaintext(row))):
+            values.close(row)
 
 
 def _open_many_gcm(
-    key: bytes, header_size: int, plausible: Plausible | None, stored: Sequence[bytes], contexts: Sequence[bytes]
-) -> list[bytes | None]:
+    key: bytes, header_size: int, plausible: Plausible | None, values: Values, rows: memoryview, number: int
+) -> None:
     del plausible
-    decrypt, start = _kept_gcm(key).decrypt, header_size + GCM_NONCE_SIZE
-    opened: list[bytes | None] = []
-    for value, context in zip(stored, contexts, strict=True):
-        plaintext = None
-        if len(value) >= start:
-            try:
-                plaintext = decrypt(value[header_size:start], value[start:], context)
-            except InvalidTag:
-                plaintext = None
-        opened.append(plaintext)
-    return opened
+    values.open_gcm(rows, number, header_size, _kept_gcm(key))
 
 
 def _open_many_secretbox(
-    key: bytes, header_size: int, plausible: Plausible | None, stored: Sequence[bytes], contexts: Sequence[bytes]
-) -> list[bytes | None]:
-    del plausible, contexts
-    start, shortest = header_size + SECRETBOX_NONCE_SIZE, header_size + SECRETBOX_OVERHEAD
-    opened: list[bytes | None] = []
-    for value in stored:
-        plaintext = None
-        if len(value) >= shortest:
-            try:
-                plaintext = crypto_secretbox_open(value[start:], value[header_size:start], key)
-            except CryptoError:
-                plaintext = None
-        opened.append(plaintext)
-    return opened
+    key: bytes, header_size: int, plausible: Plausible | None, values: Values, rows: memoryview, number: int
+) -> None:
+    del plausible
+    values.open_secretbox(rows, number, header_size, key, _in_libsodium("crypto_secretbox_open_easy"))
+
+
+def _seal_many_cbc(key: bytes, header: bytes, values: Values, rows: memoryview, nonces: bytes, sealed: Sealed) -> None:
+    for index, row in enumerate(rows):
+        iv = nonces[CBC_IV_SIZE * index : CBC_IV_SIZE * (index + 1)]
+        sealed.put(row, b"".join((header, iv, _seal_cbc(key, bytes(values.plaintext(row)), b"", iv))))
+
+
+def _seal_many_gcm(key: bytes, header: bytes, values: Values, rows: memoryview, nonces: bytes, sealed: Sealed) -> None:
+    sealed.seal_gcm(rows, values, header, _kept_gcm(key), nonces)
+
+
+def _seal_many_secretbox(
+    key: bytes, header: bytes, values: Values, rows: memoryview, nonces: bytes, sealed: Sealed
+) -> None:
+    sealed.seal_secretbox(rows, values, header, key, nonces, _in_libsodium("crypto_secretbox_easy"))
+
+
+@cache
+def _in_libsodium(name: str) -> int:
+    """Return the address of a function in the libsodium of PyNaCl, 0 where a PyNaCl does not let it be found."""
+    try:
+        from nacl._sodium import ffi, lib  # type: ignore[import-not-found]  # noqa: PLC0415 - private: here alone
+
+        return int(ffi.cast("uintptr_t", ffi.addressof(lib, name)))
+    except (ImportError, AttributeError, TypeError, ValueError):
+        return 0
 
 
 _READERS: dict[Kind, Callable[[bytes, bytes, bytes], bytes]] = {
@@ -356,10 +363,16 @@ _WRITERS: dict[Kind, Callable[[bytes, bytes, bytes, bytes], bytes]] = {
 """Key, plaintext, context, nonce: what follows the nonce."""
 
 _NONCE_SIZES = {Kind.AESCBC: CBC_IV_SIZE, Kind.AESGCM: GCM_NONCE_SIZE, Kind.SECRETBOX: SECRETBOX_NONCE_SIZE}
-_OPEN_MANY: dict[
-    Kind, Callable[[bytes, int, Plausible | None, Sequence[bytes], Sequence[bytes]], list[bytes | None]]
-] = {
+_OPEN_MANY: dict[Kind, Callable[[bytes, int, Plausible | None, Values, memoryview, int], None]] = {
     Kind.AESCBC: _open_many_cbc,
     Kind.AESGCM: _open_many_gcm,
     Kind.SECRETBOX: _open_many_secretbox,
 }
+"""Key, size of the header, who judges; then as `OpenMany`."""
+
+_SEAL_MANY: dict[Kind, Callable[[bytes, bytes, Values, memoryview, bytes, Sealed], None]] = {
+    Kind.AESCBC: _seal_many_cbc,
+    Kind.AESGCM: _seal_many_gcm,
+    Kind.SECRETBOX: _seal_many_secretbox,
+}
+"""Key, header, values, rows, the nonces of all rows, and where the sealed ones go."""

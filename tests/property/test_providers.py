@@ -7,8 +7,11 @@ import io
 import json
 import random
 import traceback
+from array import array
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
+from types import ModuleType
 
 import pytest
 import yaml
@@ -24,6 +27,7 @@ from snaptool.providers import (
     Chain,
     ConfigEntry,
     EncryptionConfig,
+    Entropies,
     GroupResource,
     KeyDoesNotFit,
     Keyring,
@@ -31,16 +35,23 @@ from snaptool.providers import (
     KmsConfig,
     LocalConfig,
     NoKeyFits,
+    Opening,
     Provider,
     Reason,
+    SealedValues,
+    Values,
     new_config,
     parse_config,
+    symmetric,
+    values,
+    words,
 )
 from snaptool.providers.config import KeyConfig
 from snaptool.providers.config.go_values import endpoint_path, endpoint_problem, parse_duration
 from snaptool.providers.go_yaml import plain_scalar
 from snaptool.providers.keyring import UnreachableKms
 from snaptool.providers.symmetric import Identity, Key, LocalProvider, open_cbc
+from tests.support.uncompiled import both_ways
 
 CIPHERS = (Kind.AESCBC, Kind.AESGCM, Kind.SECRETBOX)
 NAMES = st.text(st.sampled_from("ab:1é"), min_size=1, max_size=3)
@@ -175,7 +186,7 @@ def any_providers(draw: st.DrawFn) -> Provider:
 def test_many_values_open_as_each_does(configurations: list[list[Provider]], data: st.DataObject) -> None:
     chain = Chain(configurations)
     writers = [one for providers in configurations for one in providers if not isinstance(one, UnreachableKms)]
-    values = []
+    listed = []
     for _ in range(data.draw(st.integers(1, 9))):
         writer = data.draw(st.sampled_from(writers) | PROVIDERS if writers else PROVIDERS)
         if isinstance(writer, LocalProvider):
@@ -188,9 +199,9 @@ def test_many_values_open_as_each_does(configurations: list[list[Provider]], dat
         cut = data.draw(st.integers(0, len(stored)))
         altered = stored[:cut] + bytes(byte ^ 1 for byte in stored[cut : cut + 1]) + stored[cut + 1 :]
         stored = data.draw(st.sampled_from([stored, stored, stored[:cut], stored + b"\0", altered, foreign]))
-        values.append((stored, context))
-    ways, plaintexts = chain.open_many(*([one[place] for one in values] for place in (0, 1)))
-    for (stored, context), way, plaintext in zip(values, ways, plaintexts, strict=True):
+        listed.append((stored, context))
+    ways, plaintexts = opened_together(chain, listed)
+    for (stored, context), way, plaintext in zip(listed, ways, plaintexts, strict=True):
         if isinstance(way, NoKeyFits):
             assert plaintext == b""
             found: tuple[object, ...] = (way.reasons, way.attempts, str(way))
@@ -204,17 +215,117 @@ def test_many_values_open_as_each_does(configurations: list[list[Provider]], dat
 def test_many_values_are_sealed_as_each_is(provider: Provider, values: list[tuple[bytes, bytes, int]]) -> None:
     chain = Chain([[provider]])
     plaintexts, contexts = [plaintext for plaintext, _, _ in values], [context for _, context, _ in values]
-    together = chain.seal_many(plaintexts, contexts, [random.Random(seed).randbytes for _, _, seed in values])
+    together = sealed_together(chain, plaintexts, contexts, [random.Random(seed).randbytes for _, _, seed in values])
     assert together == [
         chain.seal(plaintext, context, random.Random(seed).randbytes) for plaintext, context, seed in values
     ]
     # One source for all is asked once, and gives each value its own part.
     stream = io.BytesIO(bytes(range(250)) * 2)
-    together = chain.seal_many(plaintexts, contexts, stream.read)
+    together = sealed_together(chain, plaintexts, contexts, stream.read)
     stream.seek(0)
     assert together == [
         chain.seal(plaintext, context, stream.read) for plaintext, context in zip(plaintexts, contexts, strict=True)
     ]
+
+
+def side_by_side(listed: list[tuple[bytes, bytes]], way: ModuleType = values) -> tuple[Values, memoryview]:
+    """Values and their contexts in one buffer, as in a file, and the rows of all of them, last one first."""
+    parts = [part for value in listed for part in value]
+    ends = [0, *accumulate(map(len, parts))]
+    at, size, key_at, key_size = words(len(listed)), words(len(listed)), words(len(listed)), words(len(listed))
+    for row in range(len(listed)):
+        at[row], size[row] = ends[2 * row], len(parts[2 * row])
+        key_at[row], key_size[row] = ends[2 * row + 1], len(parts[2 * row + 1])
+    found: Values = way.Values(memoryview(b"".join(parts)))
+    found.begin(at, size, key_at, key_size)
+    return found, memoryview(array("q", reversed(range(len(listed)))))
+
+
+def opened_together(
+    chain: Chain, listed: list[tuple[bytes, bytes]], way: ModuleType = values
+) -> tuple[list[Opening | NoKeyFits], list[bytes]]:
+    """How each of the values opens, or why not, and its plaintext: empty where it does not."""
+    together, rows = side_by_side(listed, way)
+    numbers = words(len(listed))
+    ways = chain.open_many(together, rows, numbers, 7)
+    found = [ways[number - 7] for number in numbers]
+    closed = {row for row, one in enumerate(found) if isinstance(one, NoKeyFits)}
+    assert set(together.closed(rows)) == closed
+    return found, [b"" if row in closed else bytes(together.plaintext(row)) for row in range(len(listed))]
+
+
+def sealed_together(
+    chain: Chain, plaintexts: list[bytes], contexts: list[bytes], entropy: Entropies, way: ModuleType = values
+) -> list[bytes]:
+    """The stored values of all, half of them read from the file and half as if they had been opened before."""
+    together, rows = side_by_side(list(zip(plaintexts, contexts, strict=True)), way)
+    together.ask(rows, [])
+    together.open_plain(rows)
+    for row, plaintext in enumerate(plaintexts):
+        if row % 2 or plaintext.startswith(b"k8s:enc:"):
+            together.put(row, plaintext)
+    sealed: SealedValues = way.Sealed()
+    sealed.begin(len(plaintexts))
+    in_order = memoryview(array("q", range(len(plaintexts))))
+    chain.seal_many(together, in_order, entropy, sealed)
+    return [bytes(sealed.value(row)) for row in range(len(plaintexts))]
+
+
+@both_ways(values)
+@pytest.mark.parametrize("without", ["the address of libsodium's functions", "encrypt_into", "nothing"])
+def test_older_libraries_open_and_seal_alike(without: str, way: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    if without.startswith("the address"):
+        monkeypatch.setattr(symmetric, "_in_libsodium", lambda _: 0)
+    if without.startswith("encrypt"):
+        monkeypatch.setattr(symmetric, "_kept_gcm", OlderGcm)
+    rng = random.Random(5)
+    for kind in CIPHERS:
+        chain = Chain([[LocalProvider(kind, (Key("key", bytes(range(32))),))]])
+        plaintexts = [rng.randbytes(rng.choice((0, 1, 15, 16, 17, 4000))) for _ in range(40)]
+        contexts = [b"/registry/%d" % number for number in range(40)]
+        entropies = [random.Random(number).randbytes for number in range(40)]
+        stored = sealed_together(chain, plaintexts, contexts, entropies, way)
+        again = [random.Random(number).randbytes for number in range(40)]
+        assert stored == [chain.seal(*value) for value in zip(plaintexts, contexts, again, strict=True)]
+        damaged = [value[:-1] + bytes([value[-1] ^ 1]) if row % 5 == 0 else value for row, value in enumerate(stored)]
+        ways, opened = opened_together(chain, list(zip(damaged, contexts, strict=True)), way)
+        refused = [isinstance(one, NoKeyFits) for one in ways]
+        if kind is not Kind.AESCBC:
+            assert refused == [row % 5 == 0 for row in range(40)]
+        for value, context, plaintext, no in zip(damaged, contexts, opened, refused, strict=True):
+            assert no or chain.open(value, context)[1] == plaintext
+
+
+class OlderGcm:
+    """AESGCM as it was before cryptography 47."""
+
+    def __init__(self, key: bytes) -> None:
+        self._cipher = AESGCM(key)
+        self.encrypt, self.decrypt = self._cipher.encrypt, self._cipher.decrypt
+
+
+@pytest.mark.parametrize(("place", "size"), [(-1, 1), (0, 5), (5, 0), (1 << 40, 1), (0, -1), (2, 1 << 62)])
+def test_a_place_outside_the_file_is_an_error(place: int, size: int) -> None:
+    for column in range(2):
+        columns = [array("q", [0]) for _ in range(4)]
+        columns[2 * column][0], columns[2 * column + 1][0] = place, size
+        with pytest.raises(IndexError):
+            Values(memoryview(b"file")).begin(*(memoryview(column) for column in columns))
+
+
+def test_what_is_not_open_is_neither_read_nor_sealed() -> None:
+    together, rows = side_by_side([(b"k8s:enc:secretbox:v1:key:", b"/a")])
+    together.ask(rows, [])
+    sealed = SealedValues()
+    sealed.begin(1)
+    with pytest.raises(ValueError, match="not open"):
+        together.plaintext(0)
+    with pytest.raises(ValueError, match="not sealed"):
+        sealed.value(0)
+    for kind in CIPHERS:
+        chain = Chain([[LocalProvider(kind, (Key("key", bytes(32)),))]])
+        with pytest.raises(ValueError, match="not open"):
+            chain.seal_many(together, rows, random.Random(1).randbytes, sealed)
 
 
 def opened_at_length(chain: Chain, stored: bytes, context: bytes) -> tuple[object, ...]:

@@ -10,6 +10,7 @@ bint: TypeAlias = builtins.bool
 int: TypeAlias = builtins.int
 longlong: TypeAlias = builtins.int
 Py_ssize_t: TypeAlias = builtins.int
+size_t: TypeAlias = builtins.int
 uchar: TypeAlias = builtins.int
 uint: TypeAlias = builtins.int
 ulonglong: TypeAlias = builtins.int

@@ -1,9 +1,8 @@
-"""Batches against values taken one by one, whoever works on them: here, or any number of workers."""
+"""Batches against values taken one by one, whoever works on them: here, or any number of threads."""
 
 from __future__ import annotations
 
 import random
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,7 +74,7 @@ def at_work(path: Path, jobs: int) -> Iterator[tuple[Workshop, list[Batch]]]:
             resource, rows = labels.resource_numbers(chunk), np.arange(len(chunk))
             for some in np.array_split(rows, 40):
                 batches += make_batches(chunk, some, resource, labels)
-        work = Work(READING, WRITING, SeededRandomness(b"seed"))
+        work = Work(READING, WRITING, SeededRandomness(b"seed"), digests=True)
         with Workshop(work, opened.source, jobs=jobs) as workshop:
             yield workshop, batches
 
@@ -103,7 +102,7 @@ def test_batches_open_as_values_do_one_by_one(tmp_path: Path, jobs: int) -> None
                 outcome, plaintext = workshop.open(resource, stored, key)
                 assert answer.outcomes[answer.outcome[row]] == outcome
                 digest = bytes(16) if plaintext is None else plaintext_digest(plaintext)
-                assert answer.digests[row].tobytes() == digest
+                assert answer.digests[16 * row : 16 * row + 16] == digest
                 assert answer.named_keys.get(row) == (None if outcome.opened else key)
                 seen.add(outcome)
     assert len(seen) >= 8
@@ -123,16 +122,7 @@ def test_batches_are_sealed_as_values_are_one_by_one(tmp_path: Path, jobs: int) 
             assert list(sealed.fields()) == [encode_value_field(one) for one in expected]
 
 
-def test_workers_that_are_not_forked_answer_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_history(tmp_path / "db", changes(2, damaged=False))
-    with at_work(path, 1) as (workshop, batches):
-        expected = [list(sealed) for _, sealed in workshop.resealed(batches)]
-    monkeypatch.setattr(sys, "platform", "elsewhere")
-    with at_work(path, 2) as (workshop, batches):
-        assert [list(sealed) for _, sealed in workshop.resealed(batches)] == expected
-
-
-def test_an_error_in_a_worker_is_raised_here_and_the_worker_goes_on(tmp_path: Path) -> None:
+def test_an_error_in_a_thread_is_raised_here_and_the_thread_goes_on(tmp_path: Path) -> None:
     path = write_history(tmp_path / "db", [(b"/registry/secrets/a/b", seal_cbc("key", C, OBJECT)), (b"/c", OBJECT)])
     with at_work(path, 2) as (workshop, batches):
         full = [batch for batch in batches if len(batch)]

@@ -1,6 +1,6 @@
 """Files: sources that are never changed, targets that appear whole or not at all.
 
-A source is opened read-only, once, and mapped; every later look at it, also in worker processes, goes through the
+A source is opened read-only, once, and mapped; every later look at it goes through the
 descriptor or the map, never through its name. A draft is a new file without a name (`O_TMPFILE`, where the system has
 it): it gets its name by one `link` or `rename` after it was written, synced, read back and accepted, so that a crash or
 a kill leaves no trace. Elsewhere a sibling temporary file stands in and is removed on every way out that the process
@@ -61,7 +61,7 @@ class TargetIsNoFile(InputError):
 
 
 class Mapped(Protocol):
-    """A file that was opened and mapped, as workers get it: nobody opens it again."""
+    """A file that was opened and mapped: nobody opens it again."""
 
     @property
     def buffer(self) -> mmap.mmap | bytes:
@@ -129,7 +129,7 @@ class Source:
         return os.pread(self._fd, size, offset)
 
     def fileno(self) -> int:
-        """Return the descriptor, which workers inherit."""
+        """Return the descriptor."""
         return self._fd
 
     @property
@@ -443,7 +443,7 @@ class Draft:
 
 
 class WrittenMap:
-    """What was written, mapped read-only, before it has a name. As a `Mapped`, workers can read it."""
+    """What was written, mapped read-only, before it has a name."""
 
     def __init__(self, fd: int, size: int, target: Path) -> None:
         self._fd, self._size, self._target = fd, size, target

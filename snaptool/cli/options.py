@@ -197,7 +197,7 @@ def jobs_option(command: Callable[..., Any]) -> Callable[..., Any]:
         metavar="N",
         type=click.IntRange(min=1),
         default=lambda: os.cpu_count() or 1,
-        help="Number of worker processes.  [default: number of cores]",
+        help="Number of threads that open and seal values.  [default: number of cores]",
     )(command)
 
 

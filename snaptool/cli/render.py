@@ -58,7 +58,7 @@ class Progress:
             from tqdm import tqdm
 
             self.close()
-            # tqdm's monitor is a thread; none may run when workers are forked.
+            # tqdm's monitor is a thread that nobody needs: steps are told often.
             tqdm.monitor_interval = 0
             self._step = step
             self._bar = tqdm(total=total, desc=step, unit=self._unit, unit_scale=True, leave=False, file=sys.stderr)

@@ -67,16 +67,21 @@ def _silent(_sentence: str) -> None:
 
 
 @contextmanager
-def _opened(snapshot: Snapshot, prefixes: str | Sequence[str], note: Note, name: str) -> Iterator[OpenedSnapshot]:
+def _opened(
+    snapshot: Snapshot, prefixes: str | Sequence[str], note: Note, name: str, *, kine: bool = False
+) -> Iterator[OpenedSnapshot]:
+    """Open what was passed. `kine`: a database of Kine is taken too. Raises ContainerFault not_etcd where it is not."""
     given = texts("prefixes", prefixes)
     if isinstance(snapshot, OpenedSnapshot):
         if given and given != snapshot.given_prefixes:
             raise InputError(f"{name} is opened already: give prefixes to open_snapshot")
+        if snapshot.not_etcd is not None and not kine:
+            raise snapshot.not_etcd
         yield snapshot
         return
     if not isinstance(snapshot, (str, bytes, os.PathLike)):
         raise wrong_type(name, snapshot, "a path, bytes, or an OpenedSnapshot")
-    with open_snapshot(snapshot, prefixes=given) as opened:
+    with open_snapshot(snapshot, prefixes=given, kine=kine) as opened:
         for notice in opened.notices:
             note(notice)
         yield opened
@@ -176,7 +181,7 @@ def inspect(
     Raises InputError, FormatError for a damaged file, KeyServiceError.
     """
     require_count(jobs=jobs)
-    with _opened(snapshot, prefixes, note, "snapshot") as opened:
+    with _opened(snapshot, prefixes, note, "snapshot", kine=True) as opened:
         keyring = _keyring(opened, config, kms, note, progress)
         return survey(opened, keyring, jobs=jobs, progress=progress, carried=_inside(opened, config))
 
@@ -230,7 +235,7 @@ def list_keys(
     _require_words([] if what is None else [what], namespace)
     if lost and config is None:
         raise InputError("lost needs config: without keys no value opens")
-    with _opened(snapshot, prefixes, note, "snapshot") as opened:
+    with _opened(snapshot, prefixes, note, "snapshot", kine=True) as opened:
         keyring = _keyring(opened, config, kms, note, progress, skip_hash_check=skip_hash_check)
         rows = listing(
             opened,
@@ -261,7 +266,7 @@ def embedded_configs(
     """
     _require_token(token)
     given = _configs(config, "config", note)
-    with _opened(snapshot, (), note, "snapshot") as opened:
+    with _opened(snapshot, (), note, "snapshot", kine=True) as opened:
         found = find_embedded(opened.places, token=token, configs=given, files=carried_files(opened))
         for sentence in found.notes:
             note(sentence)
@@ -313,7 +318,7 @@ def get(
     require_bool(skip_hash_check=skip_hash_check)
     require_count(revision=revision)
     _require_words(name, namespace)
-    with _opened(snapshot, prefixes, note, "snapshot") as opened, _asking(config, kms, note) as keyring:
+    with _opened(snapshot, prefixes, note, "snapshot", kine=True) as opened, _asking(config, kms, note) as keyring:
         target = parse_target(name, namespace, Types(opened, keyring, revision).resolve)
         value = find_value(opened, target, revision, keyring=keyring, skip_hash_check=skip_hash_check)
         found = open_found(opened, value, keyring)
@@ -345,7 +350,7 @@ def history(
     """
     require_bool(skip_hash_check=skip_hash_check)
     _require_words(name, namespace)
-    with _opened(snapshot, prefixes, note, "snapshot") as opened, _asking(config, kms, note) as keyring:
+    with _opened(snapshot, prefixes, note, "snapshot", kine=True) as opened, _asking(config, kms, note) as keyring:
         target = parse_target(name, namespace, Types(opened, keyring).resolve)
         return history_of(opened, target, keyring, skip_hash_check=skip_hash_check)
 
@@ -392,7 +397,7 @@ def diff(
     require_count(jobs=jobs)
     if config is not None and (config_a is not None or config_b is not None):
         raise InputError("config is for both snapshots: give it, or config_a and config_b")
-    with _opened(a, prefixes, note, "a") as opened_a, _opened(b, prefixes, note, "b") as opened_b:
+    with _opened(a, prefixes, note, "a", kine=True) as opened_a, _opened(b, prefixes, note, "b", kine=True) as opened_b:
         sides = [
             diffing.DiffSide(opened, _keyring(opened, own or config, kms, note, progress))
             for opened, own in ((opened_a, config_a), (opened_b, config_b))
@@ -624,7 +629,7 @@ def export(
         write=_nowhere if stream is None else stream,
         force=force,
     )
-    with _opened(snapshot, prefixes, note, "snapshot") as opened:
+    with _opened(snapshot, prefixes, note, "snapshot", kine=True) as opened:
         keyring = _keyring(opened, config, kms, note, progress, skip_hash_check=skip_hash_check)
         return exporting.export(opened, request, output, keyring, skip_hash_check=skip_hash_check, progress=progress)
 

@@ -174,7 +174,7 @@ def extract_command(
 
     token = read_token(token_file) if token_file is not None else None
     loaded = options.load_configs(configs, terminal)
-    with options.open_snapshot(snapshot) as opened:
+    with options.open_snapshot(snapshot, kine=True) as opened:
         if target is not None:
             check_target(target, force=force, source=opened.source)
         found = Embedding(wanted=True, token=token)

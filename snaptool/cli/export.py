@@ -155,7 +155,7 @@ def export_command(
         force=force,
     )
     loaded = options.load_configs(configs, terminal)
-    with terminal.progress() as progress, options.open_snapshot(snapshot, prefixes=prefixes) as opened:
+    with terminal.progress() as progress, options.open_snapshot(snapshot, prefixes=prefixes, kine=True) as opened:
         for notice in opened.notices:
             terminal.note(notice)
         read_with = embedding.read_with(opened, loaded, terminal)

@@ -35,6 +35,7 @@ from snaptool.text import counted
 if TYPE_CHECKING:
     from snaptool.containers import Unwrapped
     from snaptool.embedded import Embedded
+    from snaptool.errors import SnaptoolError
     from snaptool.operations.keys import KmsOptions
     from snaptool.operations.survey import CensusRow, Survey
     from snaptool.operations.verdict import Verdict
@@ -64,13 +65,14 @@ def inspect_command(
 ) -> int:
     """Show what a snapshot is, whether it is whole, and which keys its values are stored under.
 
-    With --config it also opens every value: which open, which are lost and why, which are stale.
+    With --config it also opens every value: which open, which are lost and why, which are stale. Of a database of Kine,
+    which is no snapshot of etcd, it shows what there is, and fails.
     """
     from snaptool.operations.keys import keyring_for_reading
     from snaptool.operations.survey import survey
 
     loaded = options.load_configs(configs, terminal)
-    with terminal.progress() as progress, options.open_snapshot(snapshot, prefixes=prefixes) as opened:
+    with terminal.progress() as progress, options.open_snapshot(snapshot, prefixes=prefixes, kine=True) as opened:
         for notice in opened.notices:
             terminal.note(notice)
         read_with = embedding.read_with(opened, loaded, terminal)
@@ -80,13 +82,14 @@ def inspect_command(
         find = partial(embedding.find, opened, loaded)
         result = survey(opened, keyring, jobs=jobs, progress=progress, carried=find)
         carried = find()
+        refused = opened.not_etcd
     names = [config.name for config in read_with]
     if page is not None:
         from snaptool.pages import inspect_page
 
         page.write(inspect_page(document(result, names, carried.places), _ages(result)))
     if output == "json":
-        print_json(document(result, names, carried.places))
+        print_json(document(result, names, carried.places) | _failure(refused))
     else:
         _print(result, names, verbose=terminal.verbose)
         reading = reading_words(configs, prefixes, embedded=embedding.wanted)
@@ -96,10 +99,19 @@ def inspect_command(
         if read_with:
             verdict = verdict_of(result, with_config=True)
             print_verdict(verdict, after_finding(verdict, result.causes, str(snapshot), reading))
+    if refused is not None:
+        raise refused
     if keys.outage is not None:
         return exits.KEY_SERVICE
     bad = result.lost or result.undecodable or result.file.trailer in {"wrong", "cut"}
     return exits.FINDINGS if bad else exits.DONE
+
+
+def _failure(error: SnaptoolError | None) -> dict[str, Any]:
+    """Return the member by which a document says that there is more to it than what it shows."""
+    if error is None:
+        return {}
+    return {"error": {"code": error.code, "problem": str(error), "remedy": error.hint or None, "place": error.place}}
 
 
 def document(result: Survey, configs: Sequence[str] = (), places: Sequence[Embedded] = ()) -> dict[str, Any]:
@@ -129,7 +141,7 @@ def document(result: Survey, configs: Sequence[str] = (), places: Sequence[Embed
             "alarms": list(etcd.alarms),
             "auth_enabled": etcd.auth_enabled,
             "storage_version": etcd.storage_version,
-            "written_by": etcd.version_hint,
+            "written_by": None if _is_kine(result) else etcd.version_hint,
             "hash": etcd.hash,
         },
         "prefixes": [prefix_text(prefix) for prefix in result.prefixes],
@@ -158,6 +170,10 @@ def _ages(result: Survey) -> list[tuple[str, tuple[int, ...]]]:
         (f"{header.provider} {header.shown or ''}".rstrip(), counts)
         for header, counts in sorted(result.ages, key=lambda one: (one[0].provider, one[0].name))
     ]
+
+
+def _is_kine(result: Survey) -> bool:
+    return result.container is not None and result.container.layers[-1:] == ("kine",)
 
 
 def container_document(container: Unwrapped | None) -> dict[str, Any] | None:
@@ -205,9 +221,10 @@ def _print(result: Survey, configs: Sequence[str], *, verbose: bool) -> None:
         _print_container(result.container)
     if result.platforms:
         echo(f"platform: {', '.join(result.platforms)}")
+    store = "Kine" if _is_kine(result) else f"etcd {etcd.storage_version or etcd.version_hint}"
     compacted = f"compacted at {etcd.compacted_revision:,}" if etcd.compacted_revision else "never compacted"
     print_sentence(
-        f"etcd {etcd.storage_version or etcd.version_hint}: revision {etcd.revision:,}, {compacted}; "
+        f"{store}: revision {etcd.revision:,}, {compacted}; "
         f"{counted(etcd.keys, 'key')} in {counted(etcd.records, 'record')} ({counted(etcd.tombstones, 'tombstone')}), "
         f"{counted(etcd.leases, 'lease')}; "
         f"status hash {etcd.hash:x}"

@@ -53,7 +53,7 @@ def open_for_reading(
     path: Path, prefixes: tuple[str, ...], terminal: Terminal, name: str = "snapshot"
 ) -> OpenedSnapshot:
     """Open a snapshot, and say what is to be known about how it was found."""
-    opened = options.open_snapshot(path, name, prefixes=prefixes)
+    opened = options.open_snapshot(path, name, prefixes=prefixes, kine=True)
     for notice in opened.notices:
         terminal.note(notice)
     return opened

@@ -126,14 +126,22 @@ def unpacking(name: str = "snapshot", *, near: Path | None = None) -> Unpacking:
 
 
 def open_snapshot(
-    path: Path, name: str = "snapshot", *, prefixes: Sequence[str] = (), near: Path | None = None
+    path: Path,
+    name: str = "snapshot",
+    *,
+    prefixes: Sequence[str] = (),
+    near: Path | None = None,
+    kine: bool = False,
 ) -> OpenedSnapshot:
-    """Open the snapshot in the argument `name`; `-` is stdin, once. `near`: the target's directory, if there is one."""
+    """Open the snapshot in the argument `name`; `-` is stdin, once. `near`: the target's directory, if there is one.
+
+    `kine`: a database of Kine is taken for one, by commands that only look.
+    """
     from snaptool.operations import opening
 
     if str(path) == "-":
         claim_stdin()
-    return opening.open_snapshot(path, unpacking(name, near=near), prefixes=prefixes)
+    return opening.open_snapshot(path, unpacking(name, near=near), prefixes=prefixes, kine=kine)
 
 
 def claim_stdin() -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from snaptool.containers.faults import Ambiguous, ContainerFault, ContainerRefused
-from snaptool.containers.recognise import PACKED, Kind, is_kine, recognise
+from snaptool.containers.recognise import PACKED, Kind, recognise
 
 Handle = TypeVar("Handle")
 _SHOWN_NAMES = 20
@@ -61,7 +61,7 @@ def choose(
             raise Ambiguous(place, [(one.name, one.size) for one in candidates if one.name == entry])
         return wanted[0] if wanted else None
     bolts = [one for one in candidates if one.kind is Kind.BOLT]
-    usable = bolts or [one for one in candidates if one.kind in PACKED]
+    usable = bolts or [one for one in candidates if one.kind in PACKED] or list(candidates)
     if len(usable) > 1:
         preferred = [one for one in usable if is_preferred(one.name)]
         usable = preferred if len(preferred) == 1 else usable
@@ -122,8 +122,9 @@ _SAY = {
     "kine": (
         "a database of Kine (SQLite), as k3s and k0s have it without etcd: no etcd snapshot is in it",
         (
-            "k3s turns it into etcd itself when it is started once with --cluster-init; then `k3s etcd-snapshot save` "
-            "makes a snapshot"
+            "inspect, list, get, history, diff and export read it; it is not rewritten, since each of its rows keeps "
+            "the value before it too. k3s turns it into etcd itself when it is started once with --cluster-init; then "
+            "`k3s etcd-snapshot save` makes a snapshot"
         ),
     ),
     "sqlite": ("an SQLite database: no etcd snapshot is in it", "name the file that etcd or your platform has saved"),
@@ -157,9 +158,8 @@ def sign_of(name: str) -> str | None:
 
 def sign_in(head: bytes) -> str | None:
     """Return the kind of database, not of etcd, that begins with `head`."""
-    if recognise(head) is not Kind.SQLITE:
-        return None
-    return "kine" if is_kine(head) else "sqlite"
+    kind = recognise(head)
+    return kind.value if kind in {Kind.SQLITE, Kind.KINE} else None
 
 
 def not_etcd(place: str, kind: str) -> ContainerFault:

@@ -25,7 +25,7 @@ def platform_of(name: str, layers: Sequence[str], members: Sequence[Member]) -> 
         if inner.startswith("/backup/"):
             return "rke1"
         return "k3s" if len(members) == 1 and name == f"{inner}.zip" and _K3S_NAME.fullmatch(inner) else None
-    if "etcd-snapshot.db" in names and "k0s.yaml" in names:
+    if names & {"etcd-snapshot.db", "kine-state-backup.db"} and "k0s.yaml" in names:
         return "k0s"
     if inner == "/vcluster/snapshot/db":
         return "vcluster"

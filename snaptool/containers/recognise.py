@@ -38,6 +38,7 @@ class Kind(StrEnum):
     LZMA = "lzma"
     AGE = "age"
     SQLITE = "sqlite"
+    KINE = "kine"
     ENCRYPTED = "encrypted"
     COMPRESS = "compress"
     UNKNOWN = "unknown"
@@ -55,7 +56,7 @@ def recognise(head: bytes, name: str = "", tail: bytes = b"") -> Kind:
         return Kind.BOLT
     for magic, kind in _BY_MAGIC:
         if head.startswith(magic):
-            return kind
+            return Kind.KINE if kind is Kind.SQLITE and _KINE_TABLE.search(head) else kind
     if re.match(rb"[\x50-\x5f]\x2a\x4d\x18", head):
         return Kind.ZSTD
     if re.match(rb"BZh[1-9](?:1AY&SY|\x17\x72\x45\x38\x50\x90)", head):
@@ -109,7 +110,10 @@ def _is_pgp(head: bytes) -> bool:
 
 
 def extent(head: bytes) -> int | None:
-    """Return the size in bytes that the metas at the start of a bolt file state, None when none is valid."""
+    """Return the size in bytes that the start of a database states, by its metas; None when nothing valid does."""
+    if head.startswith(SQLITE) and head[24:28] == head[92:96]:
+        page_size = int.from_bytes(head[16:18], "big")
+        return int.from_bytes(head[28:32], "big") * (65536 if page_size == 1 else page_size) or None
     metas = [meta for at in (0, *PAGE_SIZES) if (meta := _meta(head, at)) is not None]
     return max((meta.high_water_mark * meta.page_size for meta in metas), default=None)
 
@@ -122,11 +126,6 @@ def _meta(head: bytes, at: int) -> Meta | None:
     except BadMeta:
         return None
     return meta if at in {0, meta.page_size} else None
-
-
-def is_kine(head: bytes) -> bool:
-    """Say whether the first pages of an SQLite file tell of a table `kine`."""
-    return head.startswith(SQLITE) and _KINE_TABLE.search(head) is not None
 
 
 def refuse_unreadable(kind: Kind, head: bytes, place: str) -> None:

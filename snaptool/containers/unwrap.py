@@ -37,6 +37,9 @@ _MOST_MEMBERS = 10_000
 _MOST_NAMES = 100_000
 _AFTER_A_SIGN = 1_000
 LARGEST_MEMBER = 1 << 20
+KINE = Kind.KINE.value
+"""The last of the layers of what is no snapshot of etcd, and is read as one."""
+_WRAPPED = PACKED | {Kind.KINE}
 
 Opens = Callable[[], Peekable]
 """Opens a layer from its start, as often as it is asked for."""
@@ -48,7 +51,7 @@ class Unpacking:
 
     `entry`: the one to take where several fit; `max_unpacked`: bytes, where nothing says how large the snapshot is;
     `omni_key`: 32 bytes; `broken`: what can be unpacked is taken, whatever its state; `near`: the target's directory,
-    for temporary files where TMPDIR is not set.
+    for temporary files where TMPDIR is not set; `kine`: a database of Kine is taken too, whose last layer is `KINE`.
     """
 
     entry: str | None = None
@@ -56,6 +59,7 @@ class Unpacking:
     omni_key: bytes | None = field(default=None, repr=False)
     broken: bool = False
     near: Path | None = None
+    kine: bool = False
 
 
 DEFAULT = Unpacking()
@@ -197,7 +201,7 @@ class _Found(Generic[Handle]):
         if len(self.members) < _MOST_MEMBERS:
             self.members.append(Member(one.name, one.size, archive.role_of(one.name)))
         bolt = one.kind is Kind.BOLT
-        if bolt or (one.kind in PACKED and len(self._candidates) < _MOST_MEMBERS):
+        if bolt or (one.kind in _WRAPPED and len(self._candidates) < _MOST_MEMBERS):
             self._candidates.append(one)
         elif not bolt:
             self._look_for_sign(one.name, head)
@@ -281,6 +285,9 @@ class _Opener:
                 self._check_whole(extent(head), os.fstat(descriptor).st_size if descriptor is not None else 0, place)
                 return Unwrapped(spool=None, place=place)
             return Unwrapped(spool=self.copy(source, place, size), layers=layers, place=place, omni=self._omni)
+        if kind is Kind.KINE and self._how.kine:
+            spool = self.copy(source, place, size) if layers else None
+            return Unwrapped(spool=spool, layers=(*layers, KINE), place=place)
         self._refuse(kind, head, name, place)
         if len(layers) == DEEPEST:
             raise ContainerFault(
@@ -298,8 +305,8 @@ class _Opener:
 
     def _refuse(self, kind: Kind, head: bytes, name: str, place: str) -> None:
         refuse_unreadable(kind, head, place)
-        if kind is Kind.SQLITE:
-            raise archive.not_etcd(place, archive.sign_in(head) or "sqlite")
+        if kind in {Kind.SQLITE, Kind.KINE}:
+            raise archive.not_etcd(place, kind.value)
         if kind is Kind.UNKNOWN:
             if head.startswith(EVENTS) or ((one := parse_name(name)) is not None and not one.full):
                 raise only_deltas(place)

@@ -16,7 +16,7 @@ from snaptool.etcd.replay import Replay
 from snaptool.text import counted
 
 
-class _Target:
+class SpoolSink:
     """A sink in a private file."""
 
     def __init__(self, spool: Spool) -> None:
@@ -24,10 +24,12 @@ class _Target:
         self._at = 0
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Write at the position and move it."""
         self._spool.write_at(data, self._at)
         self._at += len(data)
 
     def seek(self, offset: int) -> None:
+        """Move the position."""
         self._at = offset
 
 
@@ -44,7 +46,8 @@ def with_deltas(
     replay = Replay(snapshot, keys)
     spool = Spool(folder, snapshot.database.size)
     try:
-        writer = DatabaseWriter(_Target(spool), page_size=snapshot.database.page_size, txid=snapshot.database.meta.txid)
+        sink, database = SpoolSink(spool), snapshot.database
+        writer = DatabaseWriter(sink, page_size=database.page_size, txid=database.meta.txid)
         for name, bucket in sorted(snapshot.database.buckets().items()):
             with writer.bucket(name, bucket.sequence) as out:
                 for key, value in bucket.items():

@@ -18,14 +18,18 @@ from snaptool.arguments import wrong_type
 from snaptool.compiled import LARGE, WHY_NOT, is_compiled
 from snaptool.containers import (
     DEFAULT,
+    KINE,
     Ambiguous,
+    ContainerFault,
     Located,
     Spool,
+    SqliteFile,
     Unpacking,
     Unwrapped,
     find_in_directory,
     folder_for,
     in_directory,
+    not_etcd,
     receive,
     unwrap,
 )
@@ -37,6 +41,7 @@ from snaptool.files import Source
 from snaptool.inputs import Inputs, remember
 from snaptool.kube import normal_prefix, prefix_text
 from snaptool.operations.deltas import with_deltas
+from snaptool.operations.kine import from_kine
 from snaptool.operations.platform import PlatformFinder
 from snaptool.operations.prefixes import PrefixFacts, find_prefixes
 from snaptool.stores import RemotePath, fetch, place_of
@@ -46,6 +51,7 @@ _HASH_BLOCK = 2 << 20
 STDIN = Path("-")
 _MOST_LOOKED_INTO = 8
 _MOST_UNPACKED = 1 << 30
+_LARGEST_LOG = 256 << 20
 
 
 class WrongTrailer(FormatError):
@@ -127,6 +133,16 @@ class OpenedSnapshot:
     def platforms(self) -> tuple[str, ...]:
         """Which platforms the snapshot shows signs of: found by the same pass."""
         return self._platforms.platforms(self.container, bootstrap=self.has_bootstrap)
+
+    @property
+    def is_kine(self) -> bool:
+        """Is it a database of Kine, which is read as a snapshot and never restored?"""
+        return self.container is not None and self.container.layers[-1:] == (KINE,)
+
+    @property
+    def not_etcd(self) -> ContainerFault | None:
+        """What is said, as not_etcd:kine, where a snapshot of etcd is needed; None for one."""
+        return not_etcd(self.container.place, KINE) if self.container is not None and self.is_kine else None
 
     @property
     def prefixes(self) -> tuple[str, ...]:
@@ -358,24 +374,32 @@ def open_source(path: Path | bytes, unpacking: Unpacking = DEFAULT) -> OpenedSou
 
 
 def open_snapshot(
-    path: str | os.PathLike[str] | bytes, unpacking: Unpacking = DEFAULT, *, prefixes: Sequence[str] = ()
+    path: str | os.PathLike[str] | bytes,
+    unpacking: Unpacking = DEFAULT,
+    *,
+    prefixes: Sequence[str] = (),
+    kine: bool = False,
 ) -> OpenedSnapshot:
     """Open a snapshot file, a `member/snap/db`, an etcd data directory, or what a platform puts around one, read-only.
 
     A URL (`s3://`, `https://`) is read into a file without a name. `-` is stdin; bytes are the content of a file.
-    `prefixes`: the API servers' `--etcd-prefix`, where they are not to be found from the keys.
-    Raises InputError when there is nothing to open or something to open it with is missing, FormatError
-    when there is no snapshot or it is damaged, OutputError when there is no room to unpack.
+    `prefixes`: the API servers' `--etcd-prefix`, where they are not to be found from the keys. `kine`: a database of
+    Kine is taken too, to be looked at. Raises InputError when there is nothing to open or something to open it with is
+    missing, FormatError when there is no snapshot or it is damaged, OutputError when there is no room to unpack.
     """
     if not isinstance(path, (str, bytes, os.PathLike)):
         raise wrong_type("path", path, "a path, or the bytes of a snapshot")
     given = path if isinstance(path, bytes) else place_of(path)
+    unpacking = replace(unpacking, kine=kine or unpacking.kine)
     try:
         found = open_source(given, unpacking)
     except Ambiguous as error:
         raise _with_revisions(given, unpacking, error) from error
     source, notices, stated = found.source, found.notices, None
     try:
+        if found.container is not None and found.container.layers[-1:] == (KINE,):
+            spool, more = _of_kine(source, found.container, unpacking)
+            source, notices = _Unpacked(source, spool), notices + more
         snapshot = Snapshot(source.buffer, source.release_memory)
         if found.located is not None and found.directory is not None:
             stated = found.directory
@@ -399,6 +423,24 @@ def open_snapshot(
         if found.container is not None:
             found.container.close()
         raise
+
+
+def _of_kine(source: Source, container: Unwrapped, unpacking: Unpacking) -> tuple[Spool, tuple[str, ...]]:
+    """Make a snapshot of a database of Kine and what lies in its write-ahead log."""
+    *outer, _ = container.layers
+    beside = Path(f"{source.path}-wal")
+    inner = outer[-1].partition(":")[2] + "-wal" if outer else ""
+    with ExitStack() as stack:
+        log: bytes | memoryview = b""
+        if not outer and beside.is_file() and beside.stat().st_size:
+            log = memoryview(stack.enter_context(Source(beside)).buffer)
+            stack.callback(log.release)
+        elif any(member.name == inner for member in container.members):
+            log = container.read_member(inner, _LARGEST_LOG)
+        database = SqliteFile(memoryview(source.buffer), container.place, log)
+        made = from_kine(database, folder_for(unpacking.near))
+        source.check_unchanged()
+    return made
 
 
 def _with_revisions(path: Path | bytes, unpacking: Unpacking, error: Ambiguous) -> Ambiguous:

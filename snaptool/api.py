@@ -129,12 +129,19 @@ def _inside(
 
 
 def _keyring(
-    opened: OpenedSnapshot, config: Configurations | None, kms: KmsOptions, note: Note, progress: Progress, **how: bool
+    opened: OpenedSnapshot,
+    config: Configurations | None,
+    kms: KmsOptions,
+    note: Note,
+    progress: Progress,
+    *,
+    skip_hash_check: bool = True,
 ) -> Keyring | None:
     """Make the keyring to read all values with; None where no configuration was given. Raises KeyServiceError."""
     if config is None or isinstance(config, Keyring):
         return config
-    keys = keyring_for_reading(opened, _configs(config, "config", note), kms, progress=progress, **how)
+    configs = _configs(config, "config", note)
+    keys = keyring_for_reading(opened, configs, kms, skip_hash_check=skip_hash_check, progress=progress)
     if keys.outage is not None:
         raise keys.outage
     return keys.keyring

@@ -88,6 +88,7 @@ HOMES = {
     "requests": {"providers.direct.gcp", "providers.direct.vault"},
     "azure": {"providers.direct.azure"},
     "hvac": {"providers.direct.vault"},
+    "distributed": {"fleet.cluster"},
     "numpy": {"bolt", "etcd", "embedded", "fleet", "operations"},
     "crc32c": {"etcd", "operations", "providers.direct.gcp"},
 }

@@ -12,6 +12,8 @@ from snaptool.cli.audit_words import LEVELS, FailOn, Level, Shard
 from snaptool.cli.command import Command
 from snaptool.cli.embedded import embedded_options
 
+_PEM = click.Path(path_type=Path, dir_okay=False, exists=True)
+
 
 @click.command("audit", cls=Command)
 @click.argument("arguments", metavar="PATH-OR-URL...", nargs=-1)
@@ -60,6 +62,14 @@ from snaptool.cli.embedded import embedded_options
 )
 @click.option("--shard", metavar="I/N", type=Shard(), help="Only this part of all; env/N: by the job's index.")
 @click.option("--results", metavar="FOLDER-OR-URL", help="Where a shard leaves its records, one file each.")
+@click.option(
+    "--scheduler",
+    metavar="tls://HOST:PORT",
+    help="Let the workers of a Dask scheduler look (give each --host: without, it listens on all interfaces).",
+)
+@click.option("--tls-ca", metavar="FILE", type=_PEM, help="For --scheduler: the CA of its certificates.")
+@click.option("--tls-cert", metavar="FILE", type=_PEM, help="For --scheduler: the own certificate.")
+@click.option("--tls-key", metavar="FILE", type=_PEM, help="For --scheduler: the key of the own certificate.")
 @click.option("--merge", metavar="FOLDER-OR-URL", help="Take in what all shards left there, and report.")
 @click.option(
     "--fail-on",

@@ -21,11 +21,14 @@ from snaptool.errors import InputError
 from snaptool.fleet import (
     Audit,
     Backup,
+    Engine,
     Given,
     LocalEngine,
+    Mounted,
     Places,
     Question,
     Record,
+    Scheduler,
     ShardResult,
     Store,
     closed_record,
@@ -42,6 +45,8 @@ from snaptool.providers import read_configs
 from snaptool.scratch import find_etcd
 
 _STORE = "snaptool-audit.db"
+_MOST_V1 = 10_000
+"""Calls to a key service that nobody has to confirm."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +69,10 @@ class Asked:
     timeout: float | None
     work_dir: Path | None
     shard: tuple[int, int] | None
+    scheduler: str | None
+    tls_ca: Path | None
+    tls_cert: Path | None
+    tls_key: Path | None
     results: str | None
     merge: str | None
     fail_on: tuple[str, ...]
@@ -108,10 +117,11 @@ def audit(asked: Asked) -> int:
     question = _question(asked)
     if asked.only_list:
         return _print_list(_chosen(asked, _find(asked, _places(asked))), asked.output)
+    engine = _engine(asked)
     if asked.results is not None:
-        return _audit_shard(asked, question, asked.results)
+        return _audit_shard(asked, question, engine, asked.results)
     with Store(asked.store or Path(_STORE)) as kept:
-        return _audit(asked, question, kept)
+        return _audit(asked, question, engine, kept)
 
 
 def _merge(asked: Asked, place: str) -> int:
@@ -137,13 +147,14 @@ def _report(asked: Asked) -> int:
     return asked.finish(records, len(records))
 
 
-def _audit(asked: Asked, question: Question, kept: Store) -> int:
+def _audit(asked: Asked, question: Question, engine: Engine, kept: Store) -> int:
     places = _places(asked)
     places.own |= kept.own_files
     found = _find(asked, places)
     if asked.forget_gone:
         _forget_gone(asked, places, kept, found)
-    records, audit = _records(asked, question, kept, places, found)
+    audit = Audit(_chosen(asked, found), question, kept, engine, _recheck(asked.recheck))
+    records = _records(asked, audit, places)
     if audit.kept:
         asked.terminal.note(f"kept {audit.kept:,}: unchanged since they were looked at")
     code = asked.finish(records, audit.kept, question.given)
@@ -155,7 +166,7 @@ def _stopped(asked: Asked) -> int:
     return exits.KEY_SERVICE
 
 
-def _audit_shard(asked: Asked, question: Question, place: str) -> int:
+def _audit_shard(asked: Asked, question: Question, engine: Engine, place: str) -> int:
     """Do a shard and leave its records: what they say is the report's matter, so that the exit code is not theirs."""
     if asked.shard is None:
         raise click.UsageError("--results is for a shard: say which with --shard I/N")
@@ -163,8 +174,11 @@ def _audit_shard(asked: Asked, question: Question, place: str) -> int:
     if target.is_there():
         asked.terminal.note(f"done already: {target.target}")
         return exits.DONE
+    places = _places(asked)
     with Store(asked.store) as kept:
-        records, audit = _records(asked, question, kept, (places := _places(asked)), _find(asked, places))
+        found = _chosen(asked, _find(asked, places))
+        audit = Audit(found, question, kept, engine, _recheck(asked.recheck))
+        records = _records(asked, audit, places)
     if audit.stopped:
         return _stopped(asked)
     if not target.publish(records):
@@ -172,13 +186,9 @@ def _audit_shard(asked: Asked, question: Question, place: str) -> int:
     return exits.DONE
 
 
-def _records(
-    asked: Asked, question: Question, kept: Store, places: Places, found: list[Backup]
-) -> tuple[list[Record], Audit]:
-    """Look at what was chosen of all that was found; return a record for each, and how it went."""
-    chosen = _chosen(asked, found)
-    engine = LocalEngine(jobs=asked.jobs, timeout=asked.timeout, folder=asked.work_dir)
-    audit = Audit(chosen, question, kept, engine, _recheck(asked.recheck))
+def _records(asked: Asked, audit: Audit, places: Places) -> list[Record]:
+    """Look at what was chosen; return a record for each backup, and for what could not be listed."""
+    chosen, question = audit.backups, audit.question
     records = [closed_record(folder, why, question) for folder, why in places.closed]
     for record in records:
         asked.print_line(record)
@@ -196,7 +206,31 @@ def _records(
             counts[record["status"]] += 1
             asked.print_line(record)
             progress.remark(f"{len(records):,} of {len(chosen):,}, {counts['failed']:,} failed, {audit.kept:,} kept")
-    return records, audit
+    return records
+
+
+def _engine(asked: Asked) -> Engine:
+    """Return who looks: workers of this machine, or of a scheduler, which read what is mounted by themselves."""
+    if asked.scheduler is None:
+        return LocalEngine(jobs=asked.jobs, timeout=asked.timeout, folder=asked.work_dir)
+    words = click.get_current_context().params  # as they were given: what they hold goes to nobody
+    mounted = Mounted(
+        configs=asked.configs,
+        key_files=tuple(words["dek_files"]),
+        token_file=words["token_file"],
+        etcd_bin=None if asked.etcd_bin is None else str(asked.etcd_bin),
+        direct=tuple(words["kms_direct"]),
+        endpoints=tuple(asked.kms.endpoints.items()),
+        concurrency=asked.kms.concurrency,
+        rate=asked.kms.rate,
+        timeout=asked.kms.timeout,
+        given_up=tuple((word.name, word.key_id_hash) for word in asked.kms.given_up),
+    )
+    engine = Scheduler(
+        address=asked.scheduler, ca=asked.tls_ca, certificate=asked.tls_cert, key=asked.tls_key, mounted=mounted
+    )
+    engine.check()
+    return engine
 
 
 def _forget_gone(asked: Asked, places: Places, kept: Store, found: Sequence[Backup]) -> None:
@@ -232,13 +266,12 @@ def _question(asked: Asked) -> Question:
     etcd = None
     if level == "boot":
         etcd = find_etcd(asked.etcd_bin)
-    rate = asked.kms.rate
     return Question(
         check=level,
         given=given,
         embedded=asked.embedding.wanted,
         token=asked.embedding.token,
-        kms=asked.kms if rate is None else replace(asked.kms, rate=rate / asked.jobs),  # of all workers together
+        kms=asked.kms if asked.yes_all_v1 else replace(asked.kms, most_v1=_MOST_V1),
         etcd=etcd,
         names=asked.names,
     )

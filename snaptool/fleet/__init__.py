@@ -1,6 +1,7 @@
 """Many backups: find them, ask the same of each, keep the answers, sum them up. Source: docs/audit.md."""
 
 from snaptool.fleet.audit import Audit, Engine, LocalEngine, mark_same
+from snaptool.fleet.cluster import Mounted, Scheduler, SchedulerUnreachable
 from snaptool.fleet.looking import EMBEDDED, FORMAT, Given, Question, Record, closed_record
 from snaptool.fleet.names import shard_of
 from snaptool.fleet.places import Backup, Listing, Places, newest_of, read_backup
@@ -20,12 +21,15 @@ __all__ = [
     "Given",
     "Listing",
     "LocalEngine",
+    "Mounted",
     "NeededKey",
     "NoStore",
     "Places",
     "Question",
     "Record",
     "Report",
+    "Scheduler",
+    "SchedulerUnreachable",
     "ShardResult",
     "ShardsMissing",
     "Store",

@@ -6,18 +6,27 @@ Source: docs/audit.md, "The store" and "What is said of a backup".
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 from snaptool.containers import folder_for
+from snaptool.errors import InputError
+from snaptool.fleet.desk import Desk
 from snaptool.fleet.looking import FORMAT, Question, Record, blank, fail, look
 from snaptool.fleet.places import Backup
 from snaptool.fleet.store import Asked, Store, is_answered
 from snaptool.fleet.workers import Answer, Room, Seat, Workers
+from snaptool.operations.keys import TooManyV1Keys
 
 _OUTAGES = 3
 """So many backups in a row without an answer of the key service end the run."""
+
+_HINTS = {
+    "worker_died": "look at it with `snaptool inspect`, which shows where it ends",
+    "no_room": "make room, or name another folder with --work-dir",
+    "other_worker": "mount the same files under the same names everywhere, and use the same version of snaptool",
+}
 
 Step = Callable[[int], object]
 
@@ -43,11 +52,24 @@ class LocalEngine:
         needs = [one.size if one.is_remote and downloads else 0 for one in backups]
         room = Room(folder_for(None) if self.folder is None else self.folder, needs)
 
+        sizes = [one.size for one in backups]
+        if question.asks_services:
+            return self._with_desk(backups, question, room)
+
         def ask(job: int, seat: Seat) -> Record:
             return look(backups[job], question, seat.folder)
 
-        sizes = [one.size for one in backups]
         return Workers(ask, sizes, count=self.jobs, timeout=self.timeout, room=room).run()
+
+    def _with_desk(self, backups: Sequence[Backup], question: Question, room: Room) -> Generator[Answer, None, None]:
+        with Desk(self.jobs, question.kms, question.kms.most_v1) as desk:
+
+            def ask(job: int, seat: Seat) -> Record:
+                kms = replace(question.kms, ask=desk.at(seat.number))
+                return look(backups[job], replace(question, kms=kms), seat.folder)
+
+            sizes = [one.size for one in backups]
+            yield from Workers(ask, sizes, count=self.jobs, timeout=self.timeout, room=room).run()
 
 
 @dataclass(slots=True)
@@ -98,6 +120,8 @@ class Audit:
                 backup = todo[answer.job]
                 record = answer.result if answer.result is not None else _died(backup, self.question, answer)
                 record["attempts"] = answer.attempts
+                if record["error"] and record["error"]["kind"] == TooManyV1Keys.code:
+                    raise InputError(record["error"]["message"], hint=record["error"]["hint"], code=TooManyV1Keys.code)
                 self.store.put(record, self.question.digest, again=bool(self.recheck) or not backup.version)
                 progress(backup.size)
                 yield record
@@ -111,10 +135,7 @@ class Audit:
 
 def _died(backup: Backup, question: Question, answer: Answer) -> Record:
     record = blank(backup, question)
-    kind, hint = "worker_died", "look at it with `snaptool inspect`, which shows where it ends"
-    if not answer.attempts:
-        kind, hint = "no_room", "let fewer be looked at at a time, or make room"
-    fail(record, "failed", kind, f"{backup.url}: {answer.why}", hint)
+    fail(record, "failed", answer.kind, f"{backup.url}: {answer.why}", _HINTS[answer.kind])
     return record
 
 

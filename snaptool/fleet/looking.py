@@ -28,7 +28,7 @@ from snaptool.fleet.staging import Staged, staged
 from snaptool.operations.boot import boot_check
 from snaptool.operations.embedding import carried_files
 from snaptool.operations.findings import DAMAGE, Severity
-from snaptool.operations.keys import NO_KMS_OPTIONS, KmsOptions, keyring_for_reading
+from snaptool.operations.keys import NO_KMS_OPTIONS, KmsOptions, keyring_for_reading, kms_configs
 from snaptool.operations.opening import OpenedSnapshot, open_snapshot
 from snaptool.operations.survey import CensusRow, Survey, survey
 from snaptool.operations.sweep import encrypted_values
@@ -80,6 +80,11 @@ class Question:
             return ()
         given = tuple(dict.fromkeys(one.digest for one in self.given))
         return (*given, EMBEDDED) if self.embedded else given
+
+    @property
+    def asks_services(self) -> bool:
+        """May a key service have to be asked?"""
+        return bool(self.configs) and bool(kms_configs([one.config for one in self.given]))
 
     @property
     def digest(self) -> str:
@@ -204,11 +209,14 @@ def _open(copy: Staged, backup: Backup, question: Question, record: Record) -> N
         else:
             read_with, digests = _read_with(opened, question, record)
             names = [config.name for config in read_with]
-            keys = keyring_for_reading(opened, read_with, question.kms.about(read_with))
+            count = _count(question.check) if question.check.startswith("sample=") else 0
+            keys = keyring_for_reading(
+                opened, read_with, question.kms.about(read_with), wanted=Sample(count) if count else None
+            )
             record["kms"] = [_kms_document(one) for one in keys.answers]
             if keys.outage is not None:
                 raise keys.outage
-            wanted = Sample(_count(question.check)) if question.check.startswith("sample=") else encrypted_values
+            wanted = Sample(count) if count else encrypted_values
             result = survey(opened, keys.keyring if read_with else None, wanted=wanted)
         _fill(record, result, digests, names, names_lost=question.names)
         if record["status"] == "stale" and not question.given:

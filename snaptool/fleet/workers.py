@@ -62,12 +62,16 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of a job. `result` is None where its workers died: `why` then says how. `attempts`: times tried."""
+    """What came of a job. `attempts`: times tried. `result` is None where there is none: `why`, and of which `kind`.
+
+    Kinds: worker_died, no_room, other_worker.
+    """
 
     job: int
     result: Any
     attempts: int
     why: str = ""
+    kind: str = "worker_died"
 
 
 @dataclass(slots=True)
@@ -110,7 +114,7 @@ class Workers:
             while waiting or any(worker.job is not None for worker in self._workers):
                 for large in self._give(waiting, tried):
                     why = f"it needs room for {self._needs[large]:,} bytes, and {self._free:,} may be taken in"
-                    yield Answer(large, None, 0, f"{why} {self._room.folder}; name another folder with --work-dir")
+                    yield Answer(large, None, 0, f"{why} {self._room.folder}", "no_room")
                 for worker in self._heard():
                     answer, why = self._answer(worker)
                     job, worker.job = worker.job, None

@@ -29,7 +29,7 @@ from snaptool.operations.kms_services import Services, require_direct
 from snaptool.operations.labels import Header
 from snaptool.operations.opening import OpenedSnapshot, WrongTrailer
 from snaptool.operations.plan import PlaintextNotAllowed, Undecryptable
-from snaptool.operations.sweep import Progress, no_progress
+from snaptool.operations.sweep import Progress, Wanted, no_progress
 from snaptool.operations.wrapped import Collected, collect
 from snaptool.providers import (
     Chain,
@@ -96,7 +96,8 @@ class KmsOptions:
     providers of a new configuration alone, where a key changes under one name.
     `concurrency`: calls in flight for each provider; `rate`: calls a second; `timeout`: seconds for one call, by
     default the configured ones but 10 at least. `saved`: keys from files, looked at before a plugin is asked.
-    `given_up`: the operator's words that keys are gone for good.
+    `given_up`: the operator's words that keys are gone for good. `ask`: another way to the services. `most_v1`: more
+    wrapped keys of KMS v1 in one snapshot are not asked for, but refused.
     """
 
     endpoints: Mapping[str, str] = field(default_factory=dict)
@@ -108,6 +109,24 @@ class KmsOptions:
     v1_dek_per_object: bool = False
     saved: tuple[SavedKeys, ...] = field(default=(), repr=False)
     given_up: tuple[GivenUp, ...] = ()
+    ask: Callable[[KmsConfig], KmsService] | None = field(default=None, repr=False)
+    most_v1: int | None = None
+
+
+class TooManyV1Keys(InputError):
+    """More data keys of KMS v1 than somebody may want to have unwrapped: each costs a call."""
+
+    code = "too_many_v1_keys"
+
+    def __init__(self, provider: str, most: int) -> None:
+        super().__init__(
+            f"KMS v1 provider {provider!r} wrapped a key for every value, more than {most:,} in all: one call each",
+            hint="use --check sample=20, or --yes-all-v1 to make all these calls",
+        )
+        self._parts = provider, most
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), self._parts
 
     def about(self, configs: Sequence[EncryptionConfig]) -> KmsOptions:
         """Return these options without key services for providers that `configs` does not have."""
@@ -185,6 +204,13 @@ def kms_configs(configs: Sequence[EncryptionConfig]) -> tuple[KmsConfig, ...]:
     return tuple(dict.fromkeys(one for one in every if isinstance(one, KmsConfig)))
 
 
+@contextmanager
+def key_services(options: KmsOptions) -> Iterator[Callable[[KmsConfig], KmsService]]:
+    """Yield what returns the service of a provider, which is connected to when it is first asked; all end here."""
+    with Services(options) as services:
+        yield services.of
+
+
 def check_plugins(
     configs: Sequence[EncryptionConfig],
     options: KmsOptions = NO_KMS_OPTIONS,
@@ -231,8 +257,11 @@ def keyring_for_reading(
     *,
     skip_hash_check: bool = True,
     progress: Progress = no_progress,
+    wanted: Wanted | None = None,
 ) -> Unwrapped:
     """Make a keyring that opens every value of a snapshot, asking each KMS plugin once for every distinct wrapped key.
+
+    `wanted`: these values alone are to be opened; a Wanted that remembers, as `sweep` gets it, has to be another one.
 
     All connections are closed when it returns. Raises nothing for a plugin that fails: look at `problems`; what was
     not unwrapped is lost to this keyring for the reason `kms_unwrap_failed`. Nor for a damaged file: whoever reads its
@@ -246,7 +275,7 @@ def keyring_for_reading(
     if not kms:
         return Unwrapped(Keyring(configs, plausible=plausible))
     try:
-        collected = collect(opened, kms, progress, lambda _: None, skip_hash_check=skip_hash_check)
+        collected = collect(opened, kms, progress, lambda _: None, skip_hash_check=skip_hash_check, wanted=wanted)
     except WrongTrailer:
         raise
     except FormatError:
@@ -283,6 +312,8 @@ def _unwrap(
             providers |= {config: _reader(config, UnwrappedKeys()) for config in same}
             keys_of[name] = UnwrappedKeys()
             continue
+        if options.most_v1 is not None and sources.api is Api.V1 and len(sources) > options.most_v1:
+            raise TooManyV1Keys(name[1], options.most_v1)
         found = unwrap_sources(
             sources,
             [services.of(config) for config in same],

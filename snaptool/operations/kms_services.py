@@ -30,7 +30,8 @@ class Services:
         """Return the service of a provider; `new`: of a new configuration. Raises InputError."""
         direct = self._options.direct_for(config, new=new)
         if (config, direct) not in self._made:
-            self._made[config, direct] = self._make(config, direct)
+            ask = self._options.ask
+            self._made[config, direct] = self._make(config, direct) if ask is None else ask(config)
         return self._made[config, direct]
 
     def _make(self, config: KmsConfig, direct: DirectKms | None) -> KmsService:
@@ -44,7 +45,7 @@ class Services:
     def ready(self, configs: Sequence[KmsConfig], *, new: bool = False) -> None:
         """Make those that stand in for plugins, so that what is missing for them is said before any work."""
         for config in configs:
-            if self._options.direct_for(config, new=new) is not None:
+            if self._options.direct_for(config, new=new) is not None and self._options.ask is None:
                 service = self.of(config, new=new)
                 assert isinstance(service, DirectService)
                 service.connect()

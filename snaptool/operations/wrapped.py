@@ -19,7 +19,7 @@ from snaptool.errors import InputError
 from snaptool.etcd import RecordChunk, Report, decode_key_value, refuse
 from snaptool.operations.labels import Header, Labels, Resource
 from snaptool.operations.opening import OpenedSnapshot
-from snaptool.operations.sweep import Progress
+from snaptool.operations.sweep import Progress, Wanted
 from snaptool.providers import KeyDoesNotFit, Kind, KmsConfig
 from snaptool.providers.kms import Api, decode_envelope
 from snaptool.providers.kms_sources import SourceCollector, Sources
@@ -72,11 +72,12 @@ def collect(
     report: Report = refuse,
     *,
     skip_hash_check: bool = True,
+    wanted: Wanted | None = None,
 ) -> Collected:
-    """Pass over all records. `skip_hash_check`: a wrong trailer does not matter to the job."""
+    """Pass over all records. `skip_hash_check`: a wrong trailer does not matter to the job. `wanted`: which values."""
     if not skip_hash_check and opened.may_have_trailer:
         with opened.digests() as digests:  # beside the pass, so that it costs no time
-            collected = collect(opened, kms, progress, report)
+            collected = collect(opened, kms, progress, report, wanted=wanted)
             digests.require_right_trailer()
             return collected
     collector = SourceCollector((Api(config.api_version), config.name) for config in kms)
@@ -90,7 +91,8 @@ def collect(
         for code, count in zip(codes.tolist(), counts.tolist(), strict=True):
             values[code >> 32, code & 0xFFFFFFFF] += count
         wrapped = np.array([known.kind in (Kind.KMS_V1, Kind.KMS_V2) for known in labels.headers])
-        (rows,) = np.nonzero(stored & wrapped[header])
+        some = stored & wrapped[header]
+        (rows,) = np.nonzero(some if wanted is None else some & wanted(chunk, resource, header))
         for place, value in _located(chunk, rows):
             collector.add(value, place)
         progress("wrapped keys", chunk.first_leaf + len(chunk.leaf_page), chunk.total_leaves)

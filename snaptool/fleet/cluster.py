@@ -54,8 +54,9 @@ class SchedulerUnreachable(SnaptoolError):
 class Mounted:
     """What workers read for themselves, by the names that it has here and there.
 
-    `direct`: key services as `--kms-direct` names them. `configs`, `key_files`: paths; `token_file` of a server token; `etcd_bin`: where etcd is. `endpoints`: of key
-    services, and `concurrency`, `rate` of all workers together, `timeout` of their calls.
+    `configs`, `key_files`: paths; `token_file` of a server token; `etcd_bin`: where etcd is. `endpoints` of key
+    services, `direct`: others, as `--kms-direct` names them; `concurrency`, `rate` of all workers together, `timeout`
+    of their calls.
     """
 
     configs: tuple[str, ...] = ()
@@ -123,19 +124,22 @@ class Scheduler:
                 f"{signed}: a signed link is a credential, and the scheduler sees what it gives out",
                 hint="look at it without --scheduler",
             )
-        client = self._connect()
+        disabled = logging.root.manager.disable
+        logging.disable(logging.CRITICAL)  # what Dask says there, our messages say
+        client = None
         try:
+            client = self._connect()
             workers = self._workers(client)
             for start in range(0, len(backups), _PORTION):
                 yield from self._portion(client, backups, start, self._asked(question, workers))
         finally:
-            client.close(timeout=5)
+            if client is not None:
+                client.close(timeout=5)
+            logging.disable(disabled)
 
     def _connect(self) -> Any:
         from distributed import Client, Security  # noqa: PLC0415 - as above
 
-        for name in ("distributed", "tornado", "asyncio"):
-            logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # what they say, our messages say
         security = None
         if self.ca is not None:
             security = Security(

@@ -112,6 +112,15 @@ class KmsOptions:
     ask: Callable[[KmsConfig], KmsService] | None = field(default=None, repr=False)
     most_v1: int | None = None
 
+    def about(self, configs: Sequence[EncryptionConfig]) -> KmsOptions:
+        """Return these options without key services for providers that `configs` does not have."""
+        names = {config.name for config in kms_configs(configs)}
+        return replace(self, direct={name: one for name, one in self.direct.items() if name in names}, new_direct={})
+
+    def direct_for(self, config: KmsConfig, *, new: bool = False) -> DirectKms | None:
+        """Return the key service that stands in for a plugin. `new`: for the provider of a new configuration."""
+        return (self.new_direct if new else self.direct).get(config.name) or self.direct.get(config.name)
+
 
 class TooManyV1Keys(InputError):
     """More data keys of KMS v1 than somebody may want to have unwrapped: each costs a call."""
@@ -127,15 +136,6 @@ class TooManyV1Keys(InputError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), self._parts
-
-    def about(self, configs: Sequence[EncryptionConfig]) -> KmsOptions:
-        """Return these options without key services for providers that `configs` does not have."""
-        names = {config.name for config in kms_configs(configs)}
-        return replace(self, direct={name: one for name, one in self.direct.items() if name in names}, new_direct={})
-
-    def direct_for(self, config: KmsConfig, *, new: bool = False) -> DirectKms | None:
-        """Return the key service that stands in for a plugin. `new`: for the provider of a new configuration."""
-        return (self.new_direct if new else self.direct).get(config.name) or self.direct.get(config.name)
 
 
 NO_KMS_OPTIONS: Final = KmsOptions()

@@ -152,6 +152,12 @@ def _write_all(files: Sequence[tuple[Path, str]], *, force: bool) -> None:
 @options.snapshot_argument()
 @options.config_option(help_text="EncryptionConfiguration that opens what the snapshot carries; may be repeated.")
 @token_option
+@click.option(
+    "--static-resources",
+    metavar="TAR",
+    type=click.Path(path_type=Path),
+    help="OpenShift's static_kuberesources_DATE.tar.gz, where it is not beside SNAPSHOT.",
+)
 @click.option("-f", "--file", "target", metavar="FILE", type=click.Path(path_type=Path), help="Write there, mode 0600.")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @options.terminal_options
@@ -159,6 +165,7 @@ def extract_command(
     snapshot: Path,
     configs: tuple[str, ...],
     token_file: str | None,
+    static_resources: Path | None,
     target: Path | None,
     terminal: Terminal,
     *,
@@ -177,7 +184,7 @@ def extract_command(
     with options.open_snapshot(snapshot, kine=True) as opened:
         if target is not None:
             check_target(target, force=force, source=opened.source)
-        found = Embedding(wanted=True, token=token)
+        found = Embedding(wanted=True, token=token, static_resources=static_resources)
         found.read_with(opened, loaded, terminal)
         carried = found.find(opened, loaded)
     (config, *others) = carried.configs

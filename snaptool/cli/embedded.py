@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,20 +24,22 @@ _LARGEST_TOKEN = 4096
 class Embedding:
     """Whether to read with what a snapshot carries, and the server token that opens it."""
 
-    def __init__(self, *, wanted: bool, token: str | None) -> None:
+    def __init__(self, *, wanted: bool, token: str | None, static_resources: Path | None = None) -> None:
         self.wanted = wanted
         self.token = token
+        self._static_resources = static_resources
         self._found: dict[int, Recovered] = {}
 
     def find(self, opened: OpenedSnapshot, configs: Sequence[EncryptionConfig] = ()) -> Recovered:
         """Find and open what the snapshot carries, once. Raises TokenFormat and TokenProblem."""
         from snaptool.embedded import find_embedded
-        from snaptool.operations.embedding import carried_files
+        from snaptool.operations.embedding import carried_files, static_resources
 
         if id(opened) not in self._found:
-            self._found[id(opened)] = find_embedded(
-                opened.places, token=self.token, configs=configs, files=carried_files(opened)
-            )
+            files = carried_files(opened)
+            if self._static_resources is not None:
+                files.append(static_resources(self._static_resources))
+            self._found[id(opened)] = find_embedded(opened.places, token=self.token, configs=configs, files=files)
         return self._found[id(opened)]
 
     def read_with(

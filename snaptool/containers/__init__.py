@@ -2,7 +2,7 @@
 
 from snaptool.containers.age import OmniSecrets, read_omni_key
 from snaptool.containers.archive import Member, not_etcd
-from snaptool.containers.directories import Located, find_in_directory
+from snaptool.containers.directories import Located, find_in_directory, is_kubespray
 from snaptool.containers.faults import Ambiguous, ContainerFault, ContainerRefused, NoRoom
 from snaptool.containers.gardener import ChainFile, read_delta
 from snaptool.containers.spool import Spool, folder_for
@@ -34,6 +34,7 @@ __all__ = [
     "folder_files",
     "folder_for",
     "in_directory",
+    "is_kubespray",
     "not_etcd",
     "read_back",
     "read_delta",

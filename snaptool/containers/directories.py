@@ -173,15 +173,19 @@ def _gardener(directory: Path, entry: str | None) -> Located | None:
     return Located(file=full.path, platform="gardener", members=tuple(members), notices=notices, deltas=tuple(deltas))
 
 
+def is_kubespray(directory: Path) -> bool:
+    """Say whether a directory is called as kubespray's backups are; `member` in one is a copy of etcd 2's data."""
+    return re.fullmatch(r"etcd-\d{4}-\d{2}-\d{2}_\d{2}:\d{2}:\d{2}", directory.resolve().name) is not None
+
+
 def _kubespray(directory: Path, files: dict[str, int], entry: str | None) -> Located | None:
     name = "snapshot.db"
     if name not in files or entry not in {None, name}:
         return None
     notices = (f"reading {directory / name}",)
-    dated = re.fullmatch(r"etcd-\d{4}-\d{2}-\d{2}_\d{2}:\d{2}:\d{2}", directory.resolve().name)
     return Located(
         file=name,
-        platform="kubespray" if dated else None,
+        platform="kubespray" if is_kubespray(directory) else None,
         members=(Member(name, files[name], "snapshot"),),
         notices=notices,
     )
@@ -196,6 +200,7 @@ def _any(directory: Path, files: dict[str, int], entry: str | None) -> Located |
         kinds[name] = recognise(head, name)
         sign = sign or archive.sign_in(head)
     usable = [name for name in files if kinds[name] is Kind.BOLT] or [name for name in files if kinds[name] in PACKED]
+    usable = usable or [name for name in files if kinds[name] is Kind.KINE]
     if entry is not None:
         if entry not in files:
             raise archive.no_such_entry(str(directory), entry, usable)
@@ -203,10 +208,12 @@ def _any(directory: Path, files: dict[str, int], entry: str | None) -> Located |
     if len(usable) > 1:
         raise Ambiguous(str(directory), [(name, files[name]) for name in usable])
     if usable:
+        log = f"{usable[0]}-wal"  # Kine's newest writes are in it
+        beside = (Member(log, files[log], archive.role_of(log)),) if log in files else ()
         return Located(
             file=usable[0],
             platform=None,
-            members=(Member(usable[0], files[usable[0]], "snapshot"),),
+            members=(Member(usable[0], files[usable[0]], "snapshot"), *beside),
             notices=(f"reading {directory / usable[0]}",),
         )
     if sign is not None:

@@ -49,8 +49,7 @@ class ChainFile:
 def parse_name(path: str) -> ChainFile | None:
     """Read a file's name as etcd-backup-restore does; None for any other file."""
     base, *suffixes = path.rsplit("/", 1)[-1].split(".")
-    if suffixes and suffixes[-1] == "final":
-        suffixes = suffixes[:-1]
+    suffixes = [one for one in suffixes if one != "final"]
     if len(suffixes) > 1 or not set(suffixes) <= _CODECS:
         return None
     kind, *numbers = base.split("-")

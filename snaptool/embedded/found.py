@@ -89,7 +89,8 @@ def find_embedded(
             closed += shut
             notes.append(
                 f"{len(shut)} of {len(secrets)} key Secrets of OpenShift stayed closed: give the configuration of "
-                "kube-apiserver, which lies in static_kuberesources_*.tar.gz beside the snapshot, with --config"
+                "kube-apiserver, which lies in static_kuberesources_*.tar.gz beside the snapshot, with --config; "
+                "config extract takes that file itself, with --static-resources"
             )
     places += [
         Embedded(kind="rke1", place=_text(key), revision=record.revision.main, code=COPY, reason="RKE's state")

@@ -31,6 +31,7 @@ from snaptool.embedded import (
 )
 from snaptool.embedded.k3s import disabled_configuration
 from snaptool.errors import InputError, ProviderError
+from snaptool.inputs import read_input
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.providers import EncryptionConfig, Entropy, KmsConfig, LocalConfig, read_configs
 
@@ -84,6 +85,19 @@ def carried_files(opened: OpenedSnapshot) -> list[CarriedFile]:
         document = {"cluster": {name: text for name, text in keys.items() if text}}
         found.append(CarriedFile("omni", "Omni's header", json.dumps(document).encode()))
     return found
+
+
+def static_resources(path: Path) -> CarriedFile:
+    """Read kube-apiserver's configuration out of OpenShift's static resources. Raises InputError."""
+    content = read_input(path, _LARGEST_ARCHIVE, "archive of static resources", secret=True)
+    entry = _apiserver_config(content)
+    if entry is None:
+        raise InputError(
+            f"{path} has no configuration of kube-apiserver",
+            hint="name the static_kuberesources_DATE.tar.gz of the same backup; without encryption none is in it",
+            code="embedded_missing",
+        )
+    return CarriedFile("openshift", inside(str(path), entry[0]), entry[1])
 
 
 def _apiserver_config(archive: bytes) -> tuple[str, bytes] | None:

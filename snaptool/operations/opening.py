@@ -29,6 +29,7 @@ from snaptool.containers import (
     find_in_directory,
     folder_for,
     in_directory,
+    is_kubespray,
     not_etcd,
     receive,
     unwrap,
@@ -340,7 +341,7 @@ def open_source(path: Path | bytes, unpacking: Unpacking = DEFAULT) -> OpenedSou
     remote = path if isinstance(path, RemotePath) else None
     directory = path if content is None and remote is None and path.is_dir() else None
     located: Located | None = None
-    if directory is not None and not _database_in(directory).is_file():
+    if directory is not None and (is_kubespray(directory) or not _database_in(directory).is_file()):
         located = find_in_directory(directory, unpacking.entry)
     if directory is not None and located is not None:
         path, notices = directory / located.file, located.notices

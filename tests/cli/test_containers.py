@@ -187,6 +187,18 @@ def test_44_kops_store_at_any_level(snaptool: Snaptool, below: str) -> None:
     assert "2026-01-02T03:04:05Z, etcd 3.5.30" in ran.stderr
 
 
+def test_kubespray_s_copy_of_etcd_2_is_not_taken_for_the_snapshot(snaptool: Snaptool) -> None:
+    backup = snaptool.folder / "etcd-2026-01-02_03:04:05"
+    (backup / "member" / "snap").mkdir(parents=True)
+    shutil.copy2(VECTORS / "plain/etcd-snapshot-node-1-1767323045", backup / "snapshot.db")
+    shutil.copy2(VECTORS / "plain/member-snap-db", backup / "member/snap/db")
+    ran = inspect(snaptool, backup)
+    assert (ran.json["file"]["trailer"], ran.json["platform"]) == ("ok", ["k3s", "kubespray"])
+    # In any other directory they are those of a member, beside which somebody has put a snapshot.
+    backup.rename(snaptool.folder / "data")
+    assert inspect(snaptool, snaptool.folder / "data").json["file"]["trailer"] == "missing"
+
+
 def test_44_kops_takes_the_newest_and_refuses_etcd_2(snaptool: Snaptool) -> None:
     store = Path(shutil.copytree(VECTORS / "kops/backups/etcd/main", snaptool.folder / "main"))
     shutil.copytree(store / "2026-01-02T03:04:05Z-000001", store / "2026-01-02T04:04:05Z-000002")
@@ -358,6 +370,14 @@ def test_55_gardener_good_events_follow(snaptool: Snaptool) -> None:
     (files / name).write_bytes(content)
     assert [one["rev"] for one in records_of(files)][-3:] == ["19.0", "19.1", "20.0t"]
     assert "without theirs: 2; leases" in inspect(snaptool, files).stderr
+
+
+@pytest.mark.parametrize("end", [".gz.final", ".final.gz", ".final"])
+def test_gardener_final_snapshots_are_snapshots(snaptool: Snaptool, end: str) -> None:
+    chain = Path(shutil.copytree(VECTORS / "gardener/gzip", snaptool.folder / "chain"))
+    (full,) = (chain / "v2").glob("Full-*")
+    full.rename(full.with_name(full.name.removesuffix(".gz") + end))
+    assert inspect(snaptool, chain).json["etcd"]["revision"] == 18
 
 
 def test_56_gardener_takes_the_newest_full(snaptool: Snaptool) -> None:

@@ -138,6 +138,21 @@ def test_case_62_openshift_recover(snaptool: Snaptool) -> None:
     assert entries == expected
 
 
+def test_static_resources_that_lie_elsewhere_are_named(snaptool: Snaptool) -> None:
+    (beside,) = OPENSHIFT.parent.glob("static_kuberesources_*")
+    elsewhere = snaptool.write("resources.tgz", beside.read_bytes())
+    elsewhere.chmod(0o600)
+    target = snaptool.folder / "all.yaml"
+    words: list[str | Path] = ["config", "extract", OPENSHIFT, "--static-resources"]
+    made = snaptool(*words, elsewhere, "-f", target, makes=[target], shows_secrets=True)
+    assert made.code == exits.DONE
+    assert counts(snaptool("inspect", OPENSHIFT, "-c", target, "-o", "json")) == (20, 0)
+    for content in (b"nonsense", CONTAINERS.joinpath("tar", "no-snapshot.tar.gz").read_bytes()):
+        ran = snaptool(*words, snaptool.write("other.tgz", content))
+        assert ran.code == exits.USAGE
+        assert "has no configuration of kube-apiserver" in ran.stderr
+
+
 def test_case_63_openshift_same_number(snaptool: Snaptool) -> None:
     config = snaptool.write("kas.json", OPENSHIFT_FACTS["configs"]["openshift-kube-apiserver"])
     target = snaptool.folder / "all.yaml"

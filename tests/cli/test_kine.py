@@ -157,6 +157,13 @@ def test_the_log_beside_counts_and_a_copy_without_it_is_older(snaptool: Snaptool
     assert piped.json["items"]
 
 
+def test_the_directory_of_the_database_will_do(snaptool: Snaptool, cluster: Path) -> None:
+    ran = snaptool("inspect", cluster.parent, "-o", "json")
+    assert (ran.code, ran.json["error"]["code"]) == (exits.DAMAGED, "not_etcd:kine")
+    assert ran.json["container"]["layers"] == ["directory:state.db", "kine"]
+    assert ran.json["etcd"]["compacted_revision"] == 5, "the log was read"
+
+
 def test_what_k3s_keeps_under_bootstrap_is_in_kine_too(snaptool: Snaptool) -> None:
     source = snaptool.folder / "state.db"
     database = make_kine(source, wal=False)

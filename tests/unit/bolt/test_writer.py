@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from crc32c import crc32c
 
-from snaptool.bolt import Database, DatabaseWriter, check
+from snaptool.bolt import Database, DatabaseWriter, building, check
 from snaptool.bolt.layout import (
     BRANCH_ELEMENT,
     HEADER_SIZE,
@@ -38,6 +38,7 @@ from tests.support.bolt import (
     vectors,
     with_trailer,
 )
+from tests.support.uncompiled import uncompiled
 
 
 def branches(data: bytes) -> list[int]:
@@ -277,8 +278,18 @@ def test_where_a_block_ends_has_no_influence(choose: int, monkeypatch: pytest.Mo
     assert model_contents(expected) == model_contents(data)
     assert list(check(expected)) == []
     for block in (1, 10_000, 1 << 30):
-        monkeypatch.setattr("snaptool.bolt.writer._BLOCK_BYTES", block)
+        monkeypatch.setattr("snaptool.bolt.writer.BLOCK_SIZE", block)
         assert alternating(data, 97, choose) == expected
+
+
+@pytest.mark.parametrize("choose", [0b0000000, 0b1111111, 0b0101010])
+def test_compiled_and_uncompiled_builders_make_the_same_bytes(choose: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = [0, 10, 700, 120, 5000, 30]
+    records = {b"%05d-%s" % (number, b"k" * (number * 37 % 300)): bytes(sizes[number % 6]) for number in range(900)}
+    data = make_database({b"a": {b"small": b"bucket"}, b"key": records}, page_size=1024)
+    expected = alternating(data, 100, choose)
+    monkeypatch.setattr("snaptool.bolt.writer.Builder", uncompiled(building).Builder)
+    assert alternating(data, 100, choose) == expected
 
 
 def test_a_full_leaf_takes_what_fits_and_no_more() -> None:

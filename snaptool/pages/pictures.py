@@ -9,6 +9,8 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 WIDTH, HEIGHT = 1000.0, 420.0
+NARROW = 360.0
+"""For a telephone."""
 _LEAST_SHARE = 0.004
 """Smaller areas are drawn as one: nobody could read them."""
 
@@ -27,7 +29,7 @@ class Area:
     kind: str
 
 
-def areas(sizes: Sequence[tuple[str, str, int, str]]) -> list[Area]:
+def areas(sizes: Sequence[tuple[str, str, int, str]], across: float = WIDTH) -> list[Area]:
     """Lay out label, detail, size and kind of things as areas of one picture, the largest first (squarified)."""
     total = sum(size for _, _, size, _ in sizes)
     if not total:
@@ -37,7 +39,7 @@ def areas(sizes: Sequence[tuple[str, str, int, str]]) -> list[Area]:
     if rest:
         large.append((f"{len(rest):,} smaller ones", "", sum(one[2] for one in rest), "rest"))
     waiting = sorted(large, key=lambda one: -one[2])
-    x, y, width, height, left = 0.0, 0.0, WIDTH, HEIGHT, float(total)
+    x, y, width, height, left = 0.0, 0.0, across, HEIGHT, float(total)
     found: list[Area] = []
     while waiting:
         short = min(width, height)
@@ -121,7 +123,7 @@ def calendar(records: Sequence[dict[str, Any]], order: Sequence[str]) -> Calenda
         column = (day - first).days // step
         worst, count = cells.get(column, (record["status"], 0))
         cells[column] = min(worst, record["status"], key=order.index), count + 1
-    common = _common_folder(list(rows))
+    common = common_folder(list(rows))
     shown = sorted(rows.items())
     named = tuple((name[len(common) :], cells) for name, cells in shown[:_MOST_ROWS])
     return Calendar(tuple(f"{one:%Y-%m-%d}" for one in columns), named, max(0, len(shown) - _MOST_ROWS))
@@ -131,7 +133,10 @@ def _day(record: dict[str, Any]) -> date:
     return datetime.fromisoformat(record["time"] or record["modified"]).astimezone(UTC).date()
 
 
-def _common_folder(names: Sequence[str]) -> str:
+def common_folder(names: Sequence[str]) -> str:
+    """Return the folder, with its slash, that all names begin with; "" for none."""
+    if not names:
+        return ""
     common = min(names)
     for name in names:
         while not name.startswith(common):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 import shutil
@@ -11,12 +13,14 @@ from typing import Any
 
 import pytest
 
+from snaptool import pages
 from snaptool.fleet import STATUSES
 from snaptool.pages import audit_page, diff_page, inspect_page, verify_page
 from tests.support.cli import SAMPLES, Snaptool
 
 HOSTILE = "</title></style><script>alert(1)</script><img src=//evil onerror='x'>\"&\u202e\x1b[2J{{ 7 * 7 }}"
-VOID = {"meta", "br", "rect"}
+VOID = {"meta", "br", "rect", "wbr"}
+SCRIPT = (Path(pages.__file__).parent / "templates" / "page.js").read_text()
 
 
 class Tags(HTMLParser):
@@ -50,7 +54,7 @@ def checked(page: Path | str) -> Tags:
     """Hold a page to what every page promises."""
     text = page.read_text() if isinstance(page, Path) else page
     tags = Tags(text)
-    assert {tag for tag, _ in tags.found}.isdisjoint({"script", "link", "img", "iframe", "object", "base", "form", "a"})
+    assert {tag for tag, _ in tags.found}.isdisjoint({"link", "img", "iframe", "object", "base", "form", "a"})
     for tag, attributes in tags.found:
         assert not any(name.startswith("on") or name in {"src", "href", "srcset"} for name in attributes), tag
         if tag == "svg":
@@ -58,7 +62,10 @@ def checked(page: Path | str) -> Tags:
             assert attributes["aria-label"]
         if tag == "div":
             assert (attributes["tabindex"], attributes["role"]) == ("0", "region"), "reachable by keyboard"
-    assert "default-src 'none'" in text
+    assert [tag for tag, _ in tags.found].count("script") == 1
+    assert f"<script>{SCRIPT}</script>" in text, "one script, which is ours, and no other runs"
+    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    assert f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri" in text
     assert not re.search(r"url\(|@import", text)
     return tags
 
@@ -70,7 +77,7 @@ def test_inspect_shows_the_census_what_opens_ages_and_pages(snaptool: Snaptool) 
     assert page.stat().st_mode & 0o777 == 0o600
     tags = checked(page)
     labels = [attributes["aria-label"] or "" for tag, attributes in tags.found if tag == "svg"]
-    assert len(labels) == 4
+    assert len(labels) == 6, "two pictures are drawn for telephones, too"
     lost = sum(row["lost"] for row in ran.json["census"])
     assert f"{lost} lost" in labels[0]
     text = " ".join(tags.words)
@@ -112,7 +119,8 @@ def test_an_audit_shows_every_backup_and_a_page_is_no_backup(snaptool: Snaptool)
     ran = snaptool(*words, makes=[page, store])
     tags = checked(page)
     text = " ".join(tags.words)
-    assert all(record["url"] in text for record in ran.json["records"])
+    assert all(record["url"].removeprefix(f"{folder}/") in text for record in ran.json["records"])
+    assert str(folder) in "".join(tags.words)
     assert "2026-03-05: 1, damaged" in text
     again = snaptool(*words, "--force", replaces=[page, store])
     assert (again.json["kept"], again.json["backups"], len(again.json["records"])) == (4, 4, 4)
@@ -147,12 +155,12 @@ def test_markup_in_names_is_text(snaptool: Snaptool, command: str) -> None:
     if command == "audit":
         words += ["--store", store, "--config", SAMPLES / "lost-key.yaml"]
     document = json.loads(snaptool(*words, makes=[store] if command == "audit" else []).stdout)
-    pages = []
+    made = []
     for one in (document, foreign(document, KEEP)):
         page = page_of(command, one)
         assert "\x1b" not in page
         assert "\u202e" not in page
-        pages.append(checked(page))
-    assert {tag for tag, _ in pages[0].found} >= {tag for tag, _ in pages[1].found}
-    assert "".join(pages[1].words).count("<script>alert(1)</script>") > 0, "it is there, as text"
-    assert "{{ 7 * 7 }}" in "".join(pages[1].words)
+        made.append(checked(page))
+    assert {tag for tag, _ in made[0].found} >= {tag for tag, _ in made[1].found}
+    assert "".join(made[1].words).count("<script>alert(1)</script>") > 0, "it is there, as text"
+    assert "{{ 7 * 7 }}" in "".join(made[1].words)

@@ -1,0 +1,55 @@
+"""What is written on what, in light and dark, by the colours of the pages themselves: WCAG 2.2, 1.4.3 and 1.4.11."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from snaptool import pages
+
+CSS = (Path(pages.__file__).parent / "templates" / "base.html").read_text()
+FILLS = sorted(set(re.findall(r"background: var\(--(\w+)\); }", CSS)) - {"paper"})
+
+
+def colours(mode: str) -> dict[str, str]:
+    light, dark = re.findall(r":root \{(.*?)\}", CSS, re.DOTALL)[:2]
+    found = dict(re.findall(r"--(\w+): (#[0-9a-f]{3,6});", light))
+    return found if mode == "light" else found | dict(re.findall(r"--(\w+): (#[0-9a-f]{3,6});", dark))
+
+
+def luminance(colour: str) -> float:
+    digits = colour[1:] if len(colour) == 7 else "".join(char * 2 for char in colour[1:])
+    parts = []
+    for at in (0, 2, 4):
+        value = int(digits[at : at + 2], 16) / 255
+        parts.append(value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4)
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+
+def contrast(one: str, other: str) -> float:
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_the_formula_is_that_of_wcag() -> None:
+    assert round(contrast("#000", "#fff"), 2) == 21
+    assert round(contrast("#777777", "#ffffff"), 2) == 4.48
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_text_can_be_read_on_everything_that_it_stands_on(mode: str) -> None:
+    found = colours(mode)
+    assert len(FILLS) >= 9
+    for fill in FILLS:
+        assert contrast(found["ink"], found[fill]) >= 4.5, (mode, fill)
+    for text in ("ink", "soft", "link"):
+        assert contrast(found[text], found["paper"]) >= 4.5, (mode, text)
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_the_focus_and_the_edge_of_a_field_show(mode: str) -> None:
+    found = colours(mode)
+    assert contrast(found["link"], found["paper"]) >= 3
+    assert contrast(found["soft"], found["paper"]) >= 3

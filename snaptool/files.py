@@ -231,6 +231,7 @@ class Draft:
         """Write at the position and move it. `data` must not change afterwards. Raises OutputError on a full disk."""
         if self._failure is not None:
             raise _output_error("write", self.target, self._failure) from self._failure
+        signals.look()
         if self._drain is None:
             drain = threading.Thread(target=self._write_blocks, name="snaptool-writer", daemon=True)
             drain.start()  # the system may have none to give
@@ -260,7 +261,10 @@ class Draft:
 
     def flush(self) -> None:
         """Wait until everything written so far has reached the operating system."""
-        self._stop_writing()
+        if self._drain is not None:
+            self._blocks.put(None)
+            signals.join(self._drain)
+            self._drain = None
         if self._failure is not None:
             raise _output_error("write", self.target, self._failure) from self._failure
 

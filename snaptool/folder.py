@@ -70,6 +70,7 @@ class FolderDraft:
             with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123 - a descriptor, which Path cannot open
                 os.fchmod(descriptor, 0o600)
                 for content in blocks:
+                    signals.look()
                     digest.update(content)
                     left = memoryview(content)
                     while left:
@@ -142,6 +143,7 @@ class FolderDraft:
                 digest = _new_digest(path.relative_to(work).as_posix())
                 with path.open("rb") as file:
                     while content := file.read(_READ_BYTES):
+                        signals.look()
                         digest.update(content)
                 found = (found + int.from_bytes(digest.digest())) % _MODULUS
                 files += 1

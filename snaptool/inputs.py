@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
+from snaptool import signals
 from snaptool.errors import InputError
 
 
@@ -124,7 +126,7 @@ def read_input(
                 raise InputError(f"cannot read {what} from stdin: it is closed", code="cannot_read")
             with contextlib.suppress(OSError, ValueError):
                 remember(os.fstat(sys.stdin.fileno()), name)
-            content = sys.stdin.buffer.read(limit + 1)
+            content = _read_all(sys.stdin.buffer, limit + 1)
         else:
             # O_NONBLOCK: opening a pipe that nobody writes to would wait for ever.
             with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
@@ -135,7 +137,7 @@ def read_input(
                     raise InputError(
                         f"{what} {name} is a device, not a file", hint=hint, code="not_a_regular_file", place=name
                     )
-                content = file.read(limit + 1)
+                content = _read_all(file, limit + 1)
             if secret is True or (secret and secret in content):
                 _note_readers(Path(name), status)
     except OSError as error:
@@ -148,6 +150,19 @@ def read_input(
             f"{what} {name} has more than {limit:,} bytes", hint=hint, beginning=content[:_BEGINNING], place=name
         )
     return content
+
+
+def _read_all(stream: BinaryIO, size: int) -> bytes:
+    """Read up to `size` bytes of a stream, to its end if it has fewer; a signal ends the wait for them."""
+    try:
+        descriptor = stream.fileno()
+    except (OSError, ValueError):
+        return stream.read(size)  # it is in memory
+    parts = []
+    while size and (part := signals.read(descriptor, size)):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
 
 
 def _note_readers(path: Path, status: os.stat_result) -> None:

@@ -1,15 +1,20 @@
-"""How a run ends when it is told to: signals, the names that may not stay behind, the point of no return.
+"""How a run ends when it is told to: a flag that is looked at, the names that may not stay, the point of no return.
 
-A handler raises nothing: an exception that may come out of any line leaves a doubt about every line. It ends the
-process, and that is all there is to clean up: files under work have no name, or one that is listed here and removed
-first; workers and the scratch etcd end with their parent. Two stretches are different, and say so themselves:
+A handler leaves a flag and raises nothing: an exception that may come out of any line leaves a doubt about every line.
+The run looks at the flag once per piece of work (`look`: at progress, at every block that is written, in every wait),
+and ends there by `Interrupted`, so that everything that was begun is ended by whoever began it.
 
-- `no_return`: a file is about to get its name. The handler only leaves a flag, which is looked at when the name is
-  there, or is known not to come. From then on the run goes on to its end, whose words and exit code say what is true;
-  a further signal ends it at once, with the same words.
-- `interruptible`: a wait for the user, which a signal ends as KeyboardInterrupt.
+Where nobody looks within a second (a call into a library or a disk that does not come back), and at a second signal,
+the process ends at once. That is as safe: it is what SIGKILL does, and files under work have no name, or one that is
+listed here and removed first; workers and the scratch etcd end with their parent. Two stretches are different, and say
+so themselves:
 
-Only the command line installs handlers. A library leaves its host's signals alone.
+- `no_return`: a file is about to get its name. The flag is looked at when the name is there, or is known not to come.
+  From then on the run goes on to its end, whose words and exit code say what is true; a further signal ends it at once,
+  with the same words.
+- `interruptible`: a wait inside a library that knows how to end at KeyboardInterrupt, which a signal raises there.
+
+Only the command line installs handlers. A library leaves its host's signals alone, and finds no flag.
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import select
 import shutil
 import signal
 import threading
@@ -34,9 +40,15 @@ _ERRORS_INSTEAD = {"SIGPIPE", "SIGXFSZ"}
 """Python ignores them: a pipe without a reader and a file that may not grow are errors of the call that meets them."""
 
 _HELPERS_END_WITHIN = 10.0  # seconds
+_LOOKED_AT_WITHIN = 1.0  # seconds
+_SLICE = 0.1  # seconds of a wait between two looks
 
 Words = Callable[[tuple[str, ...]], None]
 """Says that a signal ends the run, and which files had been written by then."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal has ended the run. A KeyboardInterrupt, so that libraries let go of what they hold as on Ctrl-C."""
 
 
 class _State:
@@ -50,6 +62,8 @@ class _State:
         self.deferring = 0
         self.interruptible = 0
         self.pending = 0
+        self.raised: set[int] = set()
+        self.armed = False
         self.ending = False
         self.helpers: set[int] = set()
 
@@ -93,13 +107,84 @@ def in_worker() -> None:
 def _end(number: int, _frame: FrameType | None) -> None:
     if os.getpid() != _state.process:
         os._exit(128 + number)
-    first, _state.pending = not _state.pending, number
-    if _state.deferring or (_state.written and first):
+    late = number == signal.SIGALRM and _state.armed
+    first = not _state.pending
+    _state.pending = _state.pending or number
+    if _state.ending:
+        end(_state.pending)
+    if _state.deferring or (_state.written and (first or late)):
         return
+    if not first:
+        end(_state.pending)
     if _state.interruptible:
-        _state.pending = 0
-        raise KeyboardInterrupt
-    end(number)
+        _raise()
+    _arm()
+
+
+def _arm() -> None:
+    """Let a second pass in which somebody may look. The system's clock counts it, and wakes us as a signal does."""
+    _state.armed = True
+    signal.signal(signal.SIGALRM, _end)  # where the parent ignores it too
+    signal.setitimer(signal.ITIMER_REAL, _LOOKED_AT_WITHIN, _LOOKED_AT_WITHIN)
+
+
+def _disarm() -> None:
+    if _state.armed:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        _state.armed = False
+
+
+def look() -> None:
+    """Raise Interrupted, once in each thread, where a signal came and nothing was written yet. To be called often."""
+    if _state.pending and not _state.written and not _state.deferring and threading.get_ident() not in _state.raised:
+        _raise()
+
+
+def _raise() -> None:
+    _state.raised.add(threading.get_ident())
+    raise Interrupted
+
+
+def sleep(seconds: float) -> None:
+    """Sleep, and look now and then."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        look()
+        time.sleep(min(left, _SLICE))
+    look()
+
+
+def join(thread: threading.Thread) -> None:
+    """Wait for the end of a thread, and look now and then."""
+    while thread.is_alive():
+        look()
+        thread.join(_SLICE)
+    thread.join()
+
+
+def read(descriptor: int, size: int) -> bytes:
+    """Read up to `size` bytes, none at the end, and look while a pipe has none. Raises OSError.
+
+    A signal that comes just before a call that blocks does not end it, so that nothing blocks here.
+    """
+    waiting = select.poll()
+    waiting.register(descriptor, select.POLLIN)
+    while not waiting.poll(_SLICE * 1000):
+        look()
+    look()
+    return os.read(descriptor, size)
+
+
+def came() -> bool:
+    """Has a signal come that ends the run, which has written nothing?"""
+    return bool(_state.pending) and not _state.written
+
+
+def last_words() -> int:
+    """Begin to end a run that was interrupted: a further signal does not wait. Return its exit code."""
+    _state.ending = True
+    _disarm()
+    return 128 + (_state.pending or signal.SIGINT)
 
 
 def end(number: int) -> None:
@@ -145,18 +230,20 @@ def no_helper(process: int) -> None:
 @contextlib.contextmanager
 def no_return() -> Iterator[None]:
     """Give a file its name in here. A signal waits until the block is over; if nothing was written, it ends the run."""
+    look()
+    _disarm()
     _state.deferring += 1
     try:
         yield
     finally:
         _state.deferring -= 1
-        if _state.pending and not _state.written and not _state.deferring:
-            end(_state.pending)
+        look()
 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Wait for the user in here: a signal raises KeyboardInterrupt."""
+    """Wait in here, in a library that lets go of what it holds at KeyboardInterrupt: a signal raises Interrupted."""
+    look()
     mine = threading.current_thread() is threading.main_thread()
     _state.interruptible += mine
     try:
@@ -168,7 +255,16 @@ def interruptible() -> Iterator[None]:
 def begin() -> None:
     """Forget what an earlier run in this process has written."""
     _state.written.clear()
+    _state.ending = False
+    _state.interruptible = 0
+    answered()
+
+
+def answered() -> None:
+    """Forget a signal that did what it was meant to."""
+    _disarm()
     _state.pending = 0
+    _state.raised.clear()
 
 
 def unwanted(name: Path) -> None:

@@ -140,7 +140,9 @@ def _run(arguments: list[str]) -> int:
     if "--version" in arguments and set(arguments) <= {"--version", "-v", "--verbose"} and len(arguments) > 1:
         return _say_how_it_runs()
     try:
+        signals.look()
         code = cli.main(arguments, prog_name="snaptool", standalone_mode=False)
+        signals.look()
         return code if isinstance(code, int) else exits.DONE
     except click.exceptions.Exit as error:
         return error.exit_code
@@ -150,9 +152,7 @@ def _run(arguments: list[str]) -> int:
         _print_failure(arguments, "wrong_usage" if usage else "failed", error.format_message())
         return exits.USAGE if usage else exits.FAILED
     except (KeyboardInterrupt, click.Abort):
-        _say(_interrupted(signals.all_written()))
-        _print_failure(arguments, "interrupted", _interrupted(signals.all_written()))
-        return exits.INTERRUPTED
+        return _end_interrupted(arguments)
     except SnaptoolError as error:
         return _fail(arguments, error)
     except OutputFailed as error:
@@ -180,7 +180,17 @@ def _say_how_it_runs() -> int:
     return exits.DONE
 
 
+def _end_interrupted(arguments: list[str]) -> int:
+    code = signals.last_words()
+    sentence = _interrupted(signals.all_written())
+    _say(sentence)
+    _print_failure(arguments, "interrupted", sentence)
+    return code
+
+
 def _fail(arguments: list[str], error: SnaptoolError) -> int:
+    if signals.came():  # whatever failed, failed on the way out, or because others were told to end too
+        return _end_interrupted(arguments)
     hint = (misplaced(cli, arguments) if error.code in _UNUSABLE else "") or error.hint
     _say(f"error: {error}")
     if hint:
@@ -222,7 +232,8 @@ def _interrupted(written: tuple[str, ...]) -> str:
 def _say_interrupted(arguments: list[str], written: tuple[str, ...]) -> None:
     """Say how a signal ended the run, by plain writes: it may have come in the middle of a print."""
     sentence = printable(_interrupted(written))
-    os.write(2, f"snaptool: {sentence}\n".encode(errors="replace"))
+    with contextlib.suppress(OSError):
+        os.write(2, f"snaptool: {sentence}\n".encode(errors="replace"))
     if wants_json(arguments) and not printed():
         document = {"code": "interrupted", "problem": sentence, "remedy": None, "place": None}
         os.write(1, json_text({"error": document}).encode() + b"\n")

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import click
 
+from snaptool import signals
 from snaptool.errors import InputError
 from snaptool.text import document, is_fit, printable
 
@@ -51,7 +52,8 @@ class Progress:
         self._bar: Any = None
 
     def __call__(self, step: str, done: int, total: int) -> None:
-        """Show that `done` of `total` units of `step` are behind us."""
+        """Show that `done` of `total` units of `step` are behind us; the place where a run looks for signals."""
+        signals.look()
         if not self._shown:
             return
         if step != self._step:
@@ -94,7 +96,9 @@ class OutputFailed(Exception):
 
 def _write(content: str | bytes, *, err: bool = False) -> None:
     global _printed  # noqa: PLW0603 - of stdout, of which there is one
-    _printed = _printed or not err
+    if not err:
+        signals.look()
+        _printed = True
     try:
         click.echo(content, nl=False, err=err)
     except OSError as error:
@@ -132,7 +136,13 @@ def print_text(text: str) -> None:
 
 def confirm(question: str) -> bool:
     """Ask on the terminal; the answer is no unless it is given."""
-    return click.confirm(printable(question), err=True)
+    _write(printable(f"{question} [y/N]: "), err=True)
+    if sys.stdin is None:
+        return False
+    answer = b""
+    while not answer.endswith(b"\n") and (part := signals.read(sys.stdin.fileno(), 1)):
+        answer += part
+    return answer.strip().lower() in {b"y", b"yes"}
 
 
 def print_json(content: Any) -> None:

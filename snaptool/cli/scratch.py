@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -11,6 +13,9 @@ from snaptool import signals
 from snaptool.cli import exits, options
 from snaptool.cli.command import Command
 from snaptool.cli.render import Terminal, echo
+
+_PAUSE = 0.05  # seconds between two looks at a command that runs
+_GRACE = 0.5  # seconds that it gets to end
 
 
 @click.command("scratch", cls=Command, context_settings={"ignore_unknown_options": True})
@@ -34,8 +39,6 @@ def scratch_command(
     Stays until Ctrl-C, or runs COMMAND with ETCDCTL_ENDPOINTS set and ends with it. Nothing is left behind. A data
     directory of etcd is served with what only its WAL holds.
     """
-    import subprocess
-
     from snaptool.operations.boot import serve_copy
     from snaptool.scratch import find_etcd
 
@@ -53,14 +56,30 @@ def scratch_command(
             terminal.note("every user of this machine can read and write the copy through its port on 127.0.0.1")
         with serve_copy(opened, binaries, skip_hash_check=skip_hash_check, tcp=tcp) as server:
             if command:
-                with signals.interruptible():
-                    return subprocess.run(command, env=os.environ | server.environment(), check=False).returncode
+                return _run(command, os.environ | server.environment())
             echo(f"{binaries} serves a copy of {opened.path} at {server.endpoint}")
             echo(f"    {server.etcdctl('get', '/', '--prefix', '--keys-only')}")
             terminal.note("Ctrl-C ends it and removes the copy")
             try:
-                with signals.interruptible():
-                    while True:
-                        server.check_running(3600)
-            except KeyboardInterrupt:
+                while True:
+                    server.check_running(3600)
+            except signals.Interrupted:
+                signals.answered()
                 return exits.DONE
+
+
+def _run(command: Sequence[str], environment: dict[str, str]) -> int:
+    """Run a command to its end, or to ours."""
+    import subprocess
+
+    with subprocess.Popen(command, env=environment) as process:
+        try:
+            while process.poll() is None:
+                signals.sleep(_PAUSE)
+        except BaseException:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_GRACE)
+            process.kill()
+            raise
+    return process.returncode

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from snaptool import signals
 from snaptool.containers.faults import NoRoom
 from snaptool.errors import OutputError
 
@@ -44,6 +45,7 @@ class Spool:
 
     def write_at(self, data: bytes | bytearray | memoryview, offset: int) -> None:
         """Write bytes at an offset."""
+        signals.look()
         view = memoryview(data).cast("B")
         while view:
             try:

@@ -29,6 +29,7 @@ ATTEMPTS = 3
 _RENEW_AFTER = 500
 _LEAST_TIMEOUT = 600.0
 _BYTES_A_SECOND = 1e6
+_SLICE = 0.2  # seconds
 
 _SHARE_OF_ROOM = 0.8
 
@@ -172,8 +173,10 @@ class Workers:
         busy = [worker for worker in self._workers if worker.job is not None]
         if not busy:
             return []
-        left = max(0.0, min(worker.deadline for worker in busy) - time.monotonic())
-        ready = wait([worker.pipe for worker in busy], timeout=left)
+        ready: list[Any] = []
+        while not ready and (left := min(worker.deadline for worker in busy) - time.monotonic()) > 0:
+            signals.look()
+            ready = wait([worker.pipe for worker in busy], timeout=min(left, _SLICE))
         heard = [worker for worker in busy if worker.pipe in ready]
         late = [worker for worker in busy if worker not in heard and worker.deadline <= time.monotonic()]
         for worker in late:

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from snaptool import signals
 from snaptool.arguments import wrong_type
 from snaptool.compiled import LARGE, WHY_NOT, is_compiled
 from snaptool.containers import (
@@ -34,6 +35,7 @@ from snaptool.containers import (
     receive,
     unwrap,
 )
+from snaptool.containers.readers import Reader
 from snaptool.embedded import PlaceFinder
 from snaptool.embedded.places import BOOTSTRAP
 from snaptool.errors import FormatError, InputError, SnaptoolError
@@ -241,7 +243,7 @@ class Digests:
 
     def trailer(self) -> Trailer:
         """Wait for the result; say how the trailer compares."""
-        self._thread.join()
+        signals.join(self._thread)
         if self._appended:
             return Trailer.CUT
         return judge_trailer(self._opened.snapshot.behind, self._database_digest)
@@ -262,7 +264,7 @@ class Digests:
 
     def file_sha256(self) -> str:
         """Wait for the result; return the SHA-256 of the whole file, in hex."""
-        self._thread.join()
+        signals.join(self._thread)
         return self._file_digest.hex()
 
 
@@ -305,10 +307,24 @@ class OpenedSource:
 def _from_stdin(unpacking: Unpacking) -> Source:
     if sys.stdin is None:
         raise InputError("cannot read a snapshot from stdin: it is closed", code="cannot_read")
-    return _from_stream(sys.stdin.buffer, "stdin", unpacking)
+    return _from_stream(_Pipe(sys.stdin.buffer), "stdin", unpacking)
 
 
-def _from_stream(stream: BinaryIO, name: str, unpacking: Unpacking) -> Source:
+class _Pipe:
+    """A stream that may wait for whoever writes to it, which a signal ends."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def read(self, size: int, /) -> bytes:
+        try:
+            descriptor = self._stream.fileno()
+        except (OSError, ValueError):
+            return self._stream.read(size)  # it is in memory
+        return signals.read(descriptor, size)
+
+
+def _from_stream(stream: Reader, name: str, unpacking: Unpacking) -> Source:
     spool = receive(stream, unpacking)
     try:
         source = Source(spool.readable_path)

@@ -290,7 +290,8 @@ def plain_scalar(text: str) -> str | int | float | bool | None:
     if text in _NOT_FINITE:
         return _NOT_FINITE[text]
     if text[0] == ".":
-        return _float(text)
+        # Go's own ParseFloat, which takes underscores between digits, and nowhere else.
+        return text if re.search("(?<![0-9])_|_(?![0-9])", text) else _float(text.replace("_", ""), text)
     if text[0] in "+-0123456789":
         digits = text.replace("_", "")
         number = _integer(digits)

@@ -31,7 +31,6 @@ import hmac
 import re
 import struct
 import threading
-import time
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -42,7 +41,7 @@ from typing import Final, Protocol, runtime_checkable
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from snaptool import wire
+from snaptool import signals, wire
 from snaptool.errors import KeyServiceError, ProviderError
 from snaptool.providers.provider import Entropy, KeyDoesNotFit, Kind, Opened, Plausible, Reason
 from snaptool.providers.symmetric import open_cbc, open_gcm
@@ -600,7 +599,7 @@ class AskingKeys:
         service: KmsService,
         known: Sequence[KeySource] = (),
         *,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = signals.sleep,
     ) -> None:
         self._service = service
         self._known = tuple(known)

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import unquote_to_bytes
 
-from snaptool import wire
+from snaptool import signals, wire
 from snaptool.errors import InputError
 from snaptool.providers.kms import (
     Api,
@@ -68,6 +68,7 @@ DEFAULT_TIMEOUT_SECONDS: Final = 10.0  # nobody waits on an API request here: do
 
 _PROBE_SECONDS: Final = 1.0
 _PROBE_PAUSE_SECONDS: Final = 0.05
+_SLICE_SECONDS: Final = 0.2
 
 _Answer = TypeVar("_Answer")
 _log = logging.getLogger(__name__)
@@ -258,7 +259,7 @@ class GrpcKms:
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         retry: Retry | None = None,
         pace: Pace | None = None,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = signals.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._provider = provider
@@ -607,11 +608,23 @@ def _bounded(channel: grpc.Channel, path: str, request: bytes, seconds: float) -
     send: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path)
     call = send.future(request, timeout=seconds, wait_for_ready=False)
     try:
-        answer: bytes = call.result(timeout=seconds + GRACE_SECONDS)
+        return _wait(call, time.monotonic() + seconds + GRACE_SECONDS)
     except BaseException:
         call.cancel()
         raise
-    return answer
+
+
+def _wait(call: grpc.Future[bytes], until: float) -> bytes:
+    import grpc  # noqa: PLC0415 - see GrpcKms._send
+
+    while True:
+        left = until - time.monotonic()
+        try:
+            return call.result(timeout=max(0.0, min(left, _SLICE_SECONDS)))
+        except grpc.FutureTimeoutError:
+            signals.look()
+            if left <= _SLICE_SECONDS:
+                raise
 
 
 def _close(channel: grpc.Channel) -> None:

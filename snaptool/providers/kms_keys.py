@@ -21,6 +21,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Final, Self, TypeVar
 
+from snaptool import signals
 from snaptool.errors import InputError
 from snaptool.providers.kms import (
     MAX_V1_SOURCE_BYTES,
@@ -62,7 +63,7 @@ def make_write_key(
     service: KmsService,
     entropy: Entropy = os.urandom,
     *,
-    sleep: Callable[[float], None] = time.sleep,
+    sleep: Callable[[float], None] = signals.sleep,
     allow_pass_through: bool = False,
 ) -> WriteKey:
     """Make a key to write with: wrapped, checked, unwrapped again and equal. `service` decides whether DEK or seed.
@@ -186,7 +187,7 @@ def _prove(
     *,
     allow_pass_through: bool,
     status: ServiceStatus | None = None,
-    sleep: Callable[[float], None] = time.sleep,
+    sleep: Callable[[float], None] = signals.sleep,
 ) -> WriteKey:
     source = _wrap(service, key, allow_pass_through=allow_pass_through)
     questions = 1
@@ -233,7 +234,7 @@ def rewrap_sources(
     *,
     concurrency: int | None = None,
     allow_pass_through: bool = False,
-    sleep: Callable[[float], None] = time.sleep,
+    sleep: Callable[[float], None] = signals.sleep,
     progress: Progress | None = None,
 ) -> Rewrapping:
     """Wrap the key of every distinct source again with `service`, and prove each wrapping by unwrapping it.

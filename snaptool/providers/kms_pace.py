@@ -12,6 +12,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from snaptool import signals
 from snaptool.providers.kms import Category, KmsService
 
 _T = TypeVar("_T")
@@ -50,7 +51,7 @@ class Pace:
         per_second: float | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = signals.sleep,
     ) -> None:
         self._least_gap = 1 / per_second if per_second else 0.0
         self._gap = self._least_gap
@@ -100,6 +101,7 @@ def in_threads(work: Callable[[_T], None], items: Sequence[_T], concurrency: int
             while running:
                 # Waking up now and then lets Ctrl-C in, whichever thread the signal was delivered to.
                 finished, running = wait(running, timeout=0.2, return_when=FIRST_EXCEPTION)
+                signals.look()
                 for one in finished:
                     one.result()
         except BaseException:

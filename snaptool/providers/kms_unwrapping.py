@@ -26,6 +26,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from typing import Final
 
+from snaptool import signals
 from snaptool.providers.kms import (
     Api,
     AsksForMany,
@@ -299,7 +300,7 @@ def unwrap_sources(
     concurrency: int | None = None,
     plausible: Plausible | None = None,
     progress: Progress | None = None,
-    sleep: Callable[[float], None] = time.sleep,
+    sleep: Callable[[float], None] = signals.sleep,
 ) -> tuple[Unwrapping, ...]:
     """Unwrap every distinct source, most used first. One answer for each service, in order; one if there is none.
 

@@ -50,6 +50,7 @@ READY_WITHIN = 60.0
 """Seconds that etcd gets to become healthy: a boot reads every record, and 8 GiB take a while."""
 
 _STOP_GRACE = 5.0
+_SLICE = 0.2  # seconds of a wait between two looks at signals
 _ROOM_FOR_LAST_WORDS = 1 << 16
 _LAST_WORDS = 1.0  # seconds between a broken connection and the end of the process that broke it
 _CLIENT_SOCKET, _PEER_SOCKET = "client:1", "peer:1"  # etcd insists on host:port, also where it makes a file of it
@@ -272,9 +273,13 @@ class _Keeper:
         """The next answer, or None after `seconds`. Raises EtcdFailed if the keeper has gone."""
         deadline = time.monotonic() + seconds
         while b"\n" not in self._pending:
-            ready, _, _ = select.select([self._answers], [], [], max(0.0, deadline - time.monotonic()))
+            signals.look()
+            left = deadline - time.monotonic()
+            ready, _, _ = select.select([self._answers], [], [], max(0.0, min(left, _SLICE)))
             if not ready:
-                return None
+                if left <= _SLICE:
+                    return None
+                continue
             block = os.read(self._answers, 65536)
             if not block:
                 raise _keeper_gone()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from snaptool import signals
 from snaptool.containers import Spool
 from snaptool.files import source_changed
 from snaptool.stores.store import (
@@ -75,7 +75,7 @@ def read_part(path: Path, seen: Seen, start: int, end: int) -> bytes:
             failures = 0 if len(found) > before else failures + 1
             if failures == _MOST_FAILURES:
                 raise _nothing_comes(path, len(found), end - start, str(error)) from error
-            time.sleep(_PAUSE * 2**failures if failures else 0)
+            signals.sleep(_PAUSE * 2**failures if failures else 0)
         except Replaced as error:
             raise source_changed(path, ": another version is there now") from error
         else:
@@ -98,6 +98,7 @@ def _fill(spool: Spool, store: Store, seen: Seen, path: Path) -> Sums:
         before, why = spool.size, "the connection ended"
         try:
             for data in store.read(seen, before):
+                signals.look()
                 if spool.size + len(data) > seen.size:
                     raise source_changed(path, f": it has more than {seen.size:,} bytes now")
                 spool.write(data)
@@ -110,7 +111,7 @@ def _fill(spool: Spool, store: Store, seen: Seen, path: Path) -> Sums:
         if failures == _MOST_FAILURES:
             raise _nothing_comes(path, spool.size, seen.size, why)
         if spool.size < seen.size:
-            time.sleep(_PAUSE * 2**failures if failures else 0)
+            signals.sleep(_PAUSE * 2**failures if failures else 0)
     if sums.fits(seen.checksum) is False:
         raise DownloadDiffers(str(path))
     return sums

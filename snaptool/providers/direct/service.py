@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, TypeVar
 
+from snaptool import signals
 from snaptool.errors import SnaptoolError
 from snaptool.providers.direct.said import DirectKms
 from snaptool.providers.kms import (
@@ -48,7 +49,7 @@ class Patience:
     timeout: float
     retry: Retry = field(default_factory=Retry)
     pace: Pace = field(default_factory=Pace)
-    sleep: Callable[[float], None] = time.sleep
+    sleep: Callable[[float], None] = signals.sleep
     chance: Callable[[], float] = random.random
 
 

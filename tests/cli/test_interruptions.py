@@ -1,7 +1,7 @@
 """Nothing is lost: whatever ends a rewrite, there is a whole target or none, no trace, and one clear line.
 
 A driver runs the real command line in a process of its own and acts at a given moment of it: Python tells an audit hook
-when workers are forked, when files are opened and mapped, and when the target is about to get its name.
+when threads are started, when files are opened and mapped, and when the target is about to get its name.
 """
 
 from __future__ import annotations
@@ -30,35 +30,29 @@ DRIVER = """
 import os, signal, sys, threading
 
 moment, delay, action, number = sys.argv[1], float(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-main_process, maps, forks, named = os.getpid(), 0, 0, False
-
-def workers():
-    import psutil
-    return psutil.Process(main_process).children()
+main_process, maps, threads, named = os.getpid(), 0, 0, False
 
 def act():
     if action == "signal":
         os.kill(main_process, number)
     elif action == "signal group":
         os.killpg(0, number)
-    elif action == "kill worker":
-        workers()[-1].kill()
     elif action == "cut":
         os.truncate(source, number)
     elif action == "touch":
         os.utime(source)
 
 def hook(event, arguments):
-    global maps, forks, named, moment
+    global maps, threads, named, moment
     if os.getpid() != main_process:
         return
     now = ""
     if event == "mmap.__new__" and arguments[0] != -1:  # that is memory to share, no file
         maps += 1
         now = {1: "mapped", 2: "read back"}.get(maps, "")
-    elif event == "os.fork":
-        forks += 1
-        now = {1: "fork", 4: "last fork"}.get(forks, "")
+    elif event == "snaptool.thread":
+        threads += 1
+        now = {1: "thread 1", 3: "thread 3"}.get(threads, "")
     elif event == "open" and isinstance(arguments[2], int) and arguments[2] & os.O_TMPFILE == os.O_TMPFILE:
         now = "draft"
     elif event == "os.link":
@@ -67,8 +61,6 @@ def hook(event, arguments):
         now = "named"
     if now and now == moment:
         moment = "past"
-        if action == "kill worker":
-            workers()[-1].suspend()  # so that it has work to do when it dies, however fast it is
         if delay:
             threading.Timer(delay, act).start()
         else:
@@ -77,6 +69,8 @@ def hook(event, arguments):
 source = sys.argv[6]
 sys.argv = ["snaptool", *sys.argv[5:]]
 sys.addaudithook(hook)
+start = threading.Thread.start
+threading.Thread.start = lambda thread: (sys.audit("snaptool.thread"), start(thread))  # Python says it from 3.12 on
 from snaptool.cli import main
 main()
 """
@@ -165,7 +159,15 @@ def driver(tmp_path: Path, snapshot: Path) -> Driver:
     return Driver(tmp_path, snapshot)
 
 
-MOMENTS = [("mapped", 0), ("fork", 0), ("draft", 0), ("draft", 0.1), ("read back", 0), ("naming", 0)]
+MOMENTS = [
+    ("mapped", 0),
+    ("thread 1", 0),
+    ("thread 3", 0),
+    ("draft", 0),
+    ("draft", 0.1),
+    ("read back", 0),
+    ("naming", 0),
+]
 
 
 def assert_whole_or_absent(driver: Driver, before: dict[Path, FileState], ended: Ended, number: int) -> bool:
@@ -201,7 +203,7 @@ def test_kill_leaves_no_trace(driver: Driver, moment: str, delay: float) -> None
 @pytest.mark.parametrize(
     ("moment", "delay", "number", "action"),
     [
-        ("fork", 0, signal.SIGTERM, "signal"),
+        ("thread 3", 0, signal.SIGTERM, "signal"),
         ("draft", 0.1, signal.SIGTERM, "signal"),
         ("naming", 0, signal.SIGTERM, "signal"),
         ("mapped", 0, signal.SIGINT, "signal"),
@@ -346,11 +348,15 @@ def test_source_without_permission_is_named(driver: Driver) -> None:
 @pytest.mark.parametrize("jobs", [1, 2])
 @pytest.mark.parametrize(
     ("moment", "delay", "size"),
-    [("mapped", 0, 8192), ("mapped", 0, 0), ("fork", 0.05, 20_000), ("draft", 0, 5_000_000), ("draft", 0, 8192)],
+    [
+        ("mapped", 0, 8192),
+        ("mapped", 0, 0),
+        ("thread 3", 0.05, 20_000),
+        ("draft", 0, 5_000_000),
+        ("draft", 0, 8192),
+    ],
 )
 def test_source_that_is_cut_is_damaged_input(driver: Driver, moment: str, delay: float, size: int, jobs: int) -> None:
-    if moment == "fork" and jobs == 1:
-        moment = "mapped"
     ended = driver.run(moment, "cut", size, delay=delay, jobs=jobs)
     assert ended.code == 4, ended
     assert ended.stdout == ""
@@ -366,18 +372,3 @@ def test_source_that_is_written_to_is_refused_before_publishing(driver: Driver, 
     assert ended.code == 4
     assert f"{driver.source} changed while it was read" in ended.stderr
     assert driver.left() == []
-
-
-# --- workers --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("moment", "delay"), [("draft", 0), ("draft", 0.02), ("last fork", 0)])
-def test_killed_worker_fails_the_run(driver: Driver, moment: str, delay: float) -> None:
-    before = states(driver.folder)
-    ended = driver.run(moment, "kill worker", delay=delay)
-    assert ended.code == 1
-    assert ended.stderr.splitlines() == [
-        "snaptool: error: a worker process died while it opened or sealed values",
-        "snaptool:        look for the out-of-memory killer in the system log; --jobs 1 works without worker processes",
-    ]
-    assert states(driver.folder) == before

@@ -117,13 +117,13 @@ def job_of(rng: random.Random, folder: Path) -> dict[str, Any]:
         argv += rng.choice([["--new-config", str(folder / "new.yaml")], ["--decrypt"]])
     argv += rng.choice([[], ["--force"]]) + rng.choice([[], ["-o", "json"]])
     number = rng.choice([*SIGNALS, signal.SIGKILL]) if kind == "signal" else rng.randrange(1 << 20)
+    # What becomes of the source before it is opened is not an attack.
+    moments = ["map", "map", "draft", "thread", "name", *(["open", "import", "any", "any"] if kind == "signal" else [])]
     return {
         "argv": argv,
         "source": str(folder / "source.db"),
-        # What becomes of the source before it is opened is not an attack.
-        "moment": rng.choice(
-            ["map", "map", "draft", "fork", "name", *(["open", "import"] if kind == "signal" else [])]
-        ),
+        "moment": rng.choice(moments),
+        "delay": rng.uniform(0, 0.12),
         "nth": rng.randint(1, 3),
         "action": "" if kind in {"limits", "none"} else kind,
         "number": int(number),

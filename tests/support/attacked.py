@@ -1,8 +1,8 @@
 """Runs the command line while something happens to it: a process of one thread that forks one child for each job.
 
-A job is a line of JSON: `argv`; `moment`, the audit event at which `action` is done, `number` for it; `limits`, by name
-of RLIMIT; `out` and `err`, where the child's streams go (null: closed); `missing`, calls that the system has not. The
-answer is a line with the child's wait status.
+A job is a line of JSON: `argv`; `moment`, the audit event at which `action` is done (`any`: after `delay` seconds, from
+outside), `number` for it; `limits`, by name of RLIMIT; `out` and `err`, where the child's streams go (null: closed);
+`missing`, calls that the system has not. The answer is a line with the child's wait status.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import os
 import resource
 import signal
 import sys
+import threading
+import time
 from typing import Any
 
 from snaptool import signals
@@ -22,11 +24,11 @@ from snaptool import signals
 UNNAMED = os.O_TMPFILE
 
 
-def attack(action: str, number: int, source: str) -> None:
+def attack(action: str, number: int, source: str, process: int) -> None:
     """Do it: everything that another process, a user or a machine may do to a run."""
     status = os.stat(source)  # noqa: PTH116 - hooks stay with the calls that they watch
     if action == "signal":
-        os.kill(os.getpid(), number)
+        os.kill(process, number)
     elif action == "cut":
         os.truncate(source, number % status.st_size)
     elif action == "grow":
@@ -48,9 +50,13 @@ def moment_of(event: str, arguments: tuple[Any, ...]) -> str:
         return "map"
     if event == "open" and isinstance(arguments[2], int) and arguments[2] & UNNAMED == UNNAMED:
         return "draft"
-    return {"os.fork": "fork", "os.link": "name", "os.rename": "name", "import": "import", "open": "open"}.get(
-        event, ""
-    )
+    return {
+        "snaptool.thread": "thread",
+        "os.link": "name",
+        "os.rename": "name",
+        "import": "import",
+        "open": "open",
+    }.get(event, "")
 
 
 def refuse(*_: object, **__: object) -> None:
@@ -90,9 +96,16 @@ def be_attacked(job: dict[str, Any]) -> None:
         if left and os.getpid() == mine and moment_of(event, arguments) == job["moment"]:
             left -= 1
             if not left:
-                attack(job["action"], job["number"], job["source"])
+                attack(job["action"], job["number"], job["source"], mine)
 
     signals.block()  # the first thing that the program itself does
+    start = threading.Thread.start
+
+    def tell(thread: threading.Thread) -> None:
+        sys.audit("snaptool.thread")  # Python says it from 3.12 on
+        start(thread)
+
+    threading.Thread.start = tell  # type: ignore[method-assign,assignment]
     sys.addaudithook(hook)
     sys.argv = ["snaptool", *job["argv"]]
     main()
@@ -102,11 +115,13 @@ def serve() -> None:
     import snaptool.cli.rewrite
     import snaptool.operations.rewrite  # noqa: F401 - so that a child does not wait for it
 
+    signals.block()  # a child's too, until it is ready for them
     for line in sys.stdin:
+        job = json.loads(line)
         child = os.fork()
         if not child:
             try:
-                be_attacked(json.loads(line))
+                be_attacked(job)
             except SystemExit as end:
                 os._exit(end.code if isinstance(end.code, int) else 0)
             except BaseException:  # noqa: BLE001 - whatever it is, it is the child's end, and a failure of the test
@@ -114,6 +129,10 @@ def serve() -> None:
 
                 traceback.print_exc()
             os._exit(99)
+        if job["moment"] == "any":
+            time.sleep(job["delay"])  # from outside, whatever it is doing then
+            with contextlib.suppress(OSError):
+                attack(job["action"], job["number"], job["source"], child)
         _, status = os.waitpid(child, 0)
         print(status, flush=True)  # noqa: T201 - the answer
 

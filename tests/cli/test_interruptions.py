@@ -6,6 +6,7 @@ when threads are started, when files are opened and mapped, and when the target 
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import resource
@@ -14,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +25,11 @@ import pytest
 
 from snaptool import signals
 from snaptool.operations.opening import open_snapshot
+from snaptool.providers.kms import Api
 from tests.support.cli import ROOT, FileState, assert_no_canary, states
+from tests.support.kms_plugin import RunningPlugin, kms_plugin
+from tests.support.kms_snapshots import NAME, configuration, database, kms_entry, sealed
+from tests.support.kms_values import Form
 from tests.support.snapshots import NEW_SECRET, Mix, config, write_snapshot
 
 DRIVER = """
@@ -108,7 +114,7 @@ class Driver:
         before: Callable[[], None] | None = None,
         command: str = "rewrite",
     ) -> Ended:
-        arguments: list[str | Path] = [command, self.source, self.target, *options]
+        arguments: list[str | Path] = [*command.split(), self.source, self.target, *options]
         if command == "rewrite":
             arguments += ["--config", self.folder / "old.yaml", "--new-config", self.folder / "new.yaml"]
             arguments += ["--jobs", str(jobs)]
@@ -170,20 +176,26 @@ MOMENTS = [
 ]
 
 
-def assert_whole_or_absent(driver: Driver, before: dict[Path, FileState], ended: Ended, number: int) -> bool:
+def assert_whole_or_absent(
+    driver: Driver, before: dict[Path, FileState], ended: Ended, number: int, whole: bytes | None = None
+) -> bool:
     """Hold a run that a signal may have ended to its promises; say whether there is a target.
 
     A target that got its name before the signal came is right, if it is whole, and if nothing that was said denies it.
+    `whole`: what it must be then; a snapshot otherwise.
     """
     assert {path: state for path, state in states(driver.folder).items() if path != driver.target} == before
     assert ended.code in ({0, -9} if number == signal.SIGKILL else {0, 128 + number})
     named = driver.target.exists()
     if named:
         assert driver.target.stat().st_mode & 0o777 == 0o600
+        assert "nothing was" not in ended.stderr
+    if named and whole is not None:
+        assert driver.target.read_bytes() == whole
+    elif named:
         with open_snapshot(driver.target) as opened, opened.digests() as digests:
             assert digests.trailer() == "ok"
             assert len(opened.snapshot.database.free_pages()) == 0
-        assert "nothing was" not in ended.stderr
     else:
         assert ended.code != 0
         assert ended.stdout == ""
@@ -269,35 +281,80 @@ def ignore(number: int) -> None:
     signal.signal(number, signal.SIG_IGN)
 
 
-@pytest.mark.soak
-def test_signals_at_500_random_moments(tmp_path: Path) -> None:
-    """Rewrite, repair and a rewrite with a report, ended by every signal at any moment. Prints what came of it."""
-    source = tmp_path / "generated.db"
-    write_snapshot(source, Mix(records=12_000, sealed=60))
-    rng = random.Random(14)
-    counts: dict[str, int] = {}
-    for run in range(500):
-        folder = tmp_path / str(run)
+KILLED = {
+    "rewrite": ("mapped", 1.5),
+    "repair": ("mapped", 0.6),
+    "kms export-deks": ("thread 3", 0.8),
+}
+"""Commands, and when a signal comes: a moment, and within how many seconds after it."""
+
+
+class Killed:
+    """Runs that are ended at random moments, and what came of them."""
+
+    def __init__(self, folder: Path, plugin: RunningPlugin) -> None:
+        self.folder = folder
+        self.counts: Counter[str] = Counter()
+        write_snapshot(folder / "generated.db", Mix(records=12_000, sealed=60))
+        keys = [sealed(Form.V1_GCM, 1, number)[0] for number in range(300)]
+        database(folder / "kms.db", keys)
+        self.kms = configuration(kms_entry(Api.V1, NAME[Api.V1], plugin.endpoint))
+        exported = self.driver("whole", "kms export-deks")
+        assert self.end(exported, "kms export-deks", "never", 0, 0).code == 0
+        self.keys = exported.target.read_bytes()
+        assert len(json.loads(self.keys)["keys"]) == 300
+
+    def driver(self, name: str, command: str) -> Driver:
+        folder = self.folder / name
         folder.mkdir()
-        driver = Driver(folder, source)
-        number = rng.choice([signal.SIGKILL, *SIGNALS])
-        command = rng.choice(["rewrite", "repair"])
-        before = states(folder)
-        ended = driver.run(
-            "mapped",
+        driver = Driver(folder, self.folder / ("kms.db" if "export" in command else "generated.db"))
+        (folder / "kms.yaml").write_text(self.kms)
+        return driver
+
+    @staticmethod
+    def end(driver: Driver, command: str, moment: str, number: int, delay: float, jobs: int = 2) -> Ended:
+        options = ("--config", str(driver.folder / "kms.yaml"), "--yes-write-keys") if "export" in command else ()
+        return driver.run(
+            moment,
             "signal",
             number,
-            delay=rng.uniform(0, 3),
-            jobs=rng.choice([1, 2]),
+            delay=delay,
+            jobs=jobs,
+            options=options,
             command=command,
-            before=lambda number=number: None if number == signal.SIGKILL else restore_signals(number),  # type: ignore[misc]
+            before=None if number in {0, signal.SIGKILL} else lambda: restore_signals(number),
         )
-        named = assert_whole_or_absent(driver, before, ended, number)
-        word = f"{command}: {'whole target' if named else 'no target'}, {'done' if ended.code == 0 else 'ended'}"
-        counts[word] = counts.get(word, 0) + 1
-        shutil.rmtree(folder)
-    print(counts)  # noqa: T201 - the note of a soak
-    assert sum(counts.values()) == 500
+
+    def one(self, rng: random.Random) -> None:
+        command = rng.choice(list(KILLED))
+        driver = self.driver("killed", command)
+        number = rng.choice([signal.SIGKILL, *SIGNALS])
+        before = states(driver.folder)
+        moment, within = KILLED[command]
+        ended = self.end(driver, command, moment, number, rng.uniform(0, within), rng.choice([1, 2]))
+        named = assert_whole_or_absent(driver, before, ended, number, self.keys if "export" in command else None)
+        how = "killed" if number == signal.SIGKILL else "ended"
+        self.counts[f"{command}: {how if ended.code else 'done'}, {'whole target' if named else 'no target'}"] += 1
+        shutil.rmtree(driver.folder)
+
+
+def test_runs_that_are_ended_at_random_moments_write_all_or_nothing(tmp_path: Path) -> None:
+    with kms_plugin() as plugin:
+        killed, rng = Killed(tmp_path, plugin), random.Random(1)
+        for _ in range(6):
+            killed.one(rng)
+    assert killed.counts.total() == 6
+
+
+@pytest.mark.soak
+def test_signals_at_500_random_moments(tmp_path: Path) -> None:
+    """Rewrite, repair and the export of keys, ended by every signal at any moment. Prints what came of it."""
+    with kms_plugin() as plugin:
+        killed, rng = Killed(tmp_path, plugin), random.Random(14)
+        for _ in range(500):
+            killed.one(rng)
+    print(dict(sorted(killed.counts.items())))  # noqa: T201 - the note of a soak
+    assert killed.counts.total() == 500
 
 
 # --- disks and folders ----------------------------------------------------------------------------------------------

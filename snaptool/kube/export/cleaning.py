@@ -168,7 +168,7 @@ def _is_token_volume(volume: Tree, token: re.Pattern[str]) -> bool:
 
 
 def _is_default_toleration(one: Tree) -> bool:
-    known = one.get("key") in _DEFAULT_TOLERATIONS and one.get("operator") == "Exists"
+    known = text(one, "key") in _DEFAULT_TOLERATIONS and one.get("operator") == "Exists"
     return known and one.get("effect") == "NoExecute" and one.get("tolerationSeconds") == 300
 
 

@@ -118,8 +118,8 @@ def prepare(edit: Edit) -> Iterator[str]:
         )
     group = text(spec, "group")
     if _is_protected(group) and not _is_approved(text(annotations_of(tree), _APPROVED)):
-        metadata = tree.setdefault("metadata", {})
-        metadata["annotations"] = {**annotations_of(tree), _APPROVED: _UNAPPROVED}
+        annotations = {**annotations_of(tree), _APPROVED: _UNAPPROVED}
+        tree["metadata"] = {**mapping(tree, "metadata"), "annotations": annotations}
         yield f"v1 demands the annotation {_APPROVED} in group {group}: set to unapproved"
 
 

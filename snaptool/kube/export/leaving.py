@@ -169,7 +169,7 @@ def _has_ended(tree: Tree, kind: Kind) -> bool:
     if kind.kind != "Job":
         return False
     conditions = entries(tree, "status", "conditions")
-    ended = any(one.get("type") in {"Complete", "Failed"} and one.get("status") == "True" for one in conditions)
+    ended = any(text(one, "type") in {"Complete", "Failed"} and one.get("status") == "True" for one in conditions)
     return ended or bool(at(tree, "status", "completionTime"))
 
 

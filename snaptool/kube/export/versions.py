@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from snaptool.kube.export.order import Kind, group_of
-from snaptool.kube.export.trees import Tree, at, entries, mapping
+from snaptool.kube.export.trees import Tree, at, entries, mapping, text
 
 _ADMISSION, _STORAGE, _FLOW = "admissionregistration.k8s.io", "storage.k8s.io", "flowcontrol.apiserver.k8s.io"
 _RBAC, _DEVICES = "rbac.authorization.k8s.io", "resource.k8s.io"
@@ -111,7 +111,7 @@ def promote(tree: Tree, kind: Kind) -> Iterator[str]:
         _promote_ingress(tree)
     elif kind.kind.endswith("WebhookConfiguration"):
         for hook in entries(tree, "webhooks"):
-            if hook.get("sideEffects") not in {"None", "NoneOnDryRun"}:
+            if text(hook, "sideEffects") not in {"None", "NoneOnDryRun"}:
                 hook["sideEffects"] = "None"
                 yield f"webhook {hook.get('name')}: sideEffects set to None, for v1 refuses Unknown and Some"
     elif kind.kind == "PodDisruptionBudget" and at(tree, "spec", "selector") is not None:

@@ -49,7 +49,7 @@ def crd_to_v1(tree: Plain) -> Plain:
         versions = [{"name": version, "served": True, "storage": True}] if version else []
     spec["versions"] = [_version_to_v1(each, shared) for each in versions if isinstance(each, dict)]
     spec["conversion"] = _conversion_to_v1(mapping(spec.get("conversion")))
-    if spec.get("preserveUnknownFields") in {None, True}:
+    if spec.get("preserveUnknownFields") in (None, True):
         spec["preserveUnknownFields"] = True
     else:
         del spec["preserveUnknownFields"]

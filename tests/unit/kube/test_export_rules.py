@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
@@ -28,6 +29,7 @@ from snaptool.kube.export import (
 from snaptool.kube.export.definitions import PRESERVE, is_structural, read_definition
 from snaptool.kube.export.versions import OLD_FIELDS, PROMOTED
 from snaptool.kube.kinds import fields_of, message_of
+from tests.support.kinds import vectors
 from tests.support.objects import thing
 
 OBJECT: dict[str, Any] = {"type": "object"}
@@ -281,8 +283,45 @@ KINDS = sorted(
 
 @given(st.sampled_from(KINDS), st.dictionaries(st.sampled_from(NAMES), odd_trees, max_size=5))
 def test_no_tree_is_too_odd(type_of: tuple[str, str], tree: dict[str, Any]) -> None:
-    tree |= {"apiVersion": type_of[0], "kind": type_of[1]}
-    kind = Kind(type_of[1], type_of[0].rpartition("/")[0])
+    takes(tree | {"apiVersion": type_of[0], "kind": type_of[1]})
+
+
+REAL = [vector["json"] for vector in vectors("real-1.37.2")]
+
+
+def places(tree: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Every place in a tree."""
+    for name, value in tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ():
+        yield (*path, name)
+        yield from places(value, (*path, name))
+
+
+@given(
+    st.sampled_from(range(len(REAL))), st.lists(st.tuples(st.integers(0, 10_000), odd_trees), min_size=1, max_size=3)
+)
+def test_real_objects_with_something_else_in_a_place(number: int, changes: list[tuple[int, Any]]) -> None:
+    tree = deepcopy(REAL[number])
+    for choice, value in changes:
+        every = [path for path in places(tree) if path[0] not in {"apiVersion", "kind"}]
+        path = every[choice % len(every)]
+        inner = tree
+        for step in path[:-1]:
+            inner = inner[step]
+        inner[path[-1]] = value
+    takes(tree)
+
+
+@pytest.mark.parametrize("odd", [{}, [], 1, None, True])
+def test_what_is_compared_with_words_may_be_anything(odd: Any) -> None:
+    hook = {"apiVersion": "admissionregistration.k8s.io/v1beta1", "kind": "ValidatingWebhookConfiguration"}
+    takes(hook | {"webhooks": [{"sideEffects": odd}]})
+    takes({"apiVersion": "batch/v1", "kind": "Job", "status": {"conditions": [{"type": odd, "status": "True"}]}})
+    takes({"apiVersion": "v1", "kind": "Pod", "spec": {"tolerations": [{"key": odd, "operator": "Exists"}]}})
+
+
+def takes(tree: dict[str, Any]) -> None:
+    """Put a tree through every rule, which is to give notes and no error."""
+    kind = Kind(tree["kind"], tree["apiVersion"].rpartition("/")[0])
     facts = Facts()
     facts.learn(kind, "shop", tree)
     reason_to_leave(tree, kind, "shop", facts)

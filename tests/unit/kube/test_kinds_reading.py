@@ -517,7 +517,17 @@ def test_case_24_crd_with_a_webhook() -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", [None, [], "x", {"versions": 7}, {"versions": [7]}, {"conversion": []}, {"version": 1}]
+    "spec",
+    [
+        None,
+        [],
+        "x",
+        {"versions": 7},
+        {"versions": [7]},
+        {"conversion": []},
+        {"version": 1},
+        {"preserveUnknownFields": {}},
+    ],
 )
 def test_case_24_an_odd_crd_gives_a_value(spec: Any) -> None:
     as_served({"apiVersion": "apiextensions.k8s.io/v1beta1", "kind": "CustomResourceDefinition", "spec": spec}, 1)

@@ -191,7 +191,7 @@ def _end_interrupted(arguments: list[str]) -> int:
 def _fail(arguments: list[str], error: SnaptoolError) -> int:
     if signals.came():  # whatever failed, failed on the way out, or because others were told to end too
         return _end_interrupted(arguments)
-    hint = (misplaced(cli, arguments) if error.code in _UNUSABLE else "") or error.hint
+    hint = (misplaced(cli, arguments, error.place or "") if error.code in _UNUSABLE else "") or error.hint
     _say(f"error: {error}")
     if hint:
         _say(f"       {hint}")

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import shlex
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import click
@@ -42,7 +44,8 @@ _MEANT = {
     "serve": "scratch",
 }
 """Words that people use for a command, and what it is called."""
-_CLOSE = 0.7
+_CLOSE, _CLOSE_FILE = 0.7, 0.8
+_MOST_BESIDE = 10_000
 
 
 class Command(click.Command):
@@ -105,11 +108,16 @@ def help_command(ctx: click.Context, words: tuple[str, ...]) -> None:
     print_lines(command.get_help(context).splitlines())
 
 
-def misplaced(cli: click.Group, arguments: Sequence[str]) -> str:
-    """Say that the snapshot comes first, where its place has something else and a later one an existing file.
+def misplaced(cli: click.Group, arguments: Sequence[str], path: str) -> str:
+    """Say what was meant by a `path` that is not there: a file of a similar name beside it, or another argument.
 
-    `get secret smtp backup.db`. "" where that is not so, or cannot be told.
+    `get secret smtp backup.db`: the snapshot comes first. "" where neither is so, or cannot be told.
     """
+    if os.access(path, os.F_OK):
+        return ""
+    similar = [one for one in _similar_files(path) if one not in arguments]
+    if similar:
+        return f"did you mean {' or '.join(map(quoted, similar))}?"
     words = list(arguments)
     context = click.Context(cli, info_name="snaptool")
     while words and words[0].startswith("-"):
@@ -120,14 +128,33 @@ def misplaced(cli: click.Group, arguments: Sequence[str]) -> str:
     with contextlib.suppress(click.ClickException), contextlib.redirect_stderr(io.StringIO()):
         given, _, _ = command.make_parser(click.Context(command)).parse_args(args=words[1:])
         places = [parameter for parameter in command.params if isinstance(parameter, click.Argument)]
-        values = [value for parameter in places for value in _flat(given.get(parameter.name or ""))]
-        if len(values) < 2 or os.access(values[0], os.F_OK):
+        values = [(parameter, value) for parameter in places for value in _flat(given.get(parameter.name or ""))]
+        if len(values) < 2 or values[0][1] != path:
             return ""
-        found = next((value for value in values[1:] if os.access(value, os.F_OK)), None)
-        if found is not None:
-            rest = " ".join(shlex.quote(word) for word in words[1:] if word != found)
-            return f"{places[0].metavar or 'SNAPSHOT'} comes first: `snaptool {words[0]} {quoted(found)} {rest}`"
+        other, found = next((one for one in values[1:] if os.access(one[1], os.F_OK)), (places[0], ""))
+        first = places[0].metavar or "SNAPSHOT"
+        rest = " ".join(shlex.quote(word) for word in words[1:] if word != found)
+        swapped = f"{first} comes first: `snaptool {words[0]} {quoted(found)} {rest}`"
+        if not found or other.name == "b":
+            return ""
+        if other.name != "target":
+            return swapped
+        # The file in TARGET's place may be there from an earlier run as well: only the user knows.
+        new = Path(path).parent.is_dir() and "--force" not in words
+        return f"if {quoted(found)} is the one to read: {swapped}" if new else ""
     return ""
+
+
+def _similar_files(path: str) -> list[str]:
+    """Return the paths of files beside a missing one whose names are like its own."""
+    missing = Path(path)
+    try:
+        entries = itertools.islice(os.scandir(missing.parent), _MOST_BESIDE)
+        beside = [entry.name for entry in entries if entry.is_file()]
+    except OSError:
+        return []
+    similar = get_close_matches(missing.name, beside, n=2, cutoff=_CLOSE_FILE)
+    return [str(missing.with_name(name)) for name in similar]
 
 
 def _flat(value: Any) -> Iterable[str]:

@@ -185,6 +185,7 @@ def _side_document(value: DiffValue | None) -> dict[str, Any] | None:
         "key_name": value.key_name,
         "size": value.size,
         "explanation": value.reason,
+        "undecodable": value.fault,
     }
 
 
@@ -228,4 +229,5 @@ def _difference_cells(one: Difference) -> list[object]:
 
 
 def _under(value: DiffValue) -> str:
-    return f"{value.header.provider} {value.key_name or ''}".rstrip()
+    under = f"{value.header.provider} {value.key_name or ''}".rstrip()
+    return f"{under}, UNDECODABLE" if value.fault is not None else under

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from snaptool.cli import exits
@@ -14,6 +15,7 @@ from snaptool.text import counted, printable
 
 if TYPE_CHECKING:
     from snaptool.operations.asked import Asked, Types
+    from snaptool.operations.judging import Defined
     from snaptool.operations.object import StoredValue, Target
     from snaptool.operations.opening import OpenedSnapshot
     from snaptool.operations.shown import ShownObject
@@ -53,6 +55,13 @@ class Getting:
     lost: dict[tuple[str, str], int] = field(default_factory=dict)
     odd: int = 0
 
+    @cached_property
+    def defined(self) -> Defined:
+        """The versions that the custom resources of the snapshot are defined in."""
+        from snaptool.operations.defined import defined_versions
+
+        return defined_versions(self.opened, self.keyring)
+
     def one(self, target: Target, output: str, configs: Sequence[str], *, skip_hash_check: bool) -> int:
         """Print one object by itself, or its bytes."""
         from snaptool.operations.object import find_value, open_found
@@ -70,7 +79,7 @@ class Getting:
             terminal.note(where)
             print_bytes(value.stored)
             return exits.DONE
-        found = open_found(self.opened, value, self.keyring)
+        found = open_found(self.opened, value, self.keyring, self.defined)
         by = ""
         if found.outcome.key_name and configs:
             by = f", opened by {found.outcome.kind} {found.outcome.key_name} of {configs[found.outcome.position[0]]}"
@@ -114,7 +123,9 @@ class Getting:
                 self._print_table(self._shown(group), resource, spread=asked.everywhere or not asked.kinds)
         else:
             found = (shown for _, shown in self._shown(values) if shown is not None and shown.is_object)
-            print_objects((shown.tree for shown in found), output)
+            # As kubectl: all of one type are a List. Several that were named stand one after the other.
+            apart = output == "yaml" and (len(asked.kinds) > 1 or not asked.kinds)
+            print_objects((shown.tree for shown in found), output, apart=apart)
         return self._verdict()
 
     def _verdict(self) -> int:
@@ -135,7 +146,7 @@ class Getting:
         for value in values:
             shown = None
             try:
-                found = open_found(self.opened, value, self.keyring)
+                found = open_found(self.opened, value, self.keyring, self.defined)
                 shown = show_object(value, found.plaintext, managed_fields=self.managed_fields)
             except ValueLost as lost:
                 why = (lost.sentence, lost.server)

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from snaptool.operations.keys import KmsOptions
     from snaptool.operations.object import History
 
-_SHOWN_DIGITS = 8
-
 _words_argument = click.argument("words", metavar="(KEY | TYPE NAME)", nargs=-1, required=True)
 _managed_fields_option = click.option("--show-managed-fields", is_flag=True, help="Show metadata.managedFields too.")
 
@@ -62,7 +60,7 @@ _managed_fields_option = click.option("--show-managed-fields", is_flag=True, hel
     "-o",
     "--output",
     type=click.Choice(("text", "yaml", "json", "name", "value", "stored")),
-    help="How to print the result.  [default: yaml for one object, text for several]",
+    help="How to print the result.  [default: yaml for objects that are named, else text]",
 )
 @options.terminal_options
 def get_command(
@@ -84,8 +82,9 @@ def get_command(
     """Show objects, decrypted, as kubectl prints them.
 
     As with kubectl, a TYPE that has namespaces is looked for in `default` unless -n names another, TYPE may be several
-    with commas between, and several objects are a List. `-o value` gives the plaintext of one as kube-apiserver stored
-    it, mostly protobuf; `-o stored` what is in etcd, with the encryption around it.
+    with commas between. Several objects that were named, or are of several types, are YAML documents with `---`
+    between; all of one TYPE are a List. `-o value` gives the plaintext of one as kube-apiserver stored it, mostly
+    protobuf; `-o stored` what is in etcd, with the encryption around it.
     """
     from snaptool.operations.asked import Types, parse_asked
 
@@ -104,7 +103,8 @@ def get_command(
             return got.one(asked.targets[0], output or "yaml", names, skip_hash_check=skip_hash_check)
         if output in {"value", "stored"}:
             raise click.UsageError(f"-o {output} shows one object: name it")
-        code = got.several(asked, output or "text", skip_hash_check=skip_hash_check)
+        default = "yaml" if asked.targets else "text"
+        code = got.several(asked, output or default, skip_hash_check=skip_hash_check)
         failures = [failure for keys in sources for failure in keys.failures]
         for failure in failures[:1]:
             terminal.note(str(failure))
@@ -158,8 +158,8 @@ def history_command(
 ) -> int:
     """Show every stored revision of a key: what happened, and under which key its value is stored.
 
-    CONTENT is a digest of the plaintext: equal ones are equal contents, whatever they were encrypted with. Encrypted
-    values need --config for it. Exit code 3 when a value is lost.
+    CONTENT numbers the plaintexts: equal numbers are equal contents, whatever they were encrypted with. Encrypted
+    values need --config for it. Exit code 3 when a value is lost or undecodable.
     """
     from snaptool.operations.asked import Types
     from snaptool.operations.object import history, parse_target
@@ -186,7 +186,7 @@ def history_command(
         _print_history(found)
     if failures:
         return exits.KEY_SERVICE
-    return exits.FINDINGS if found.lost else exits.DONE
+    return exits.FINDINGS if found.lost or found.undecodable else exits.DONE
 
 
 def _history_document(found: History) -> dict[str, Any]:
@@ -208,9 +208,10 @@ def _history_document(found: History) -> dict[str, Any]:
                 "key_name": None if entry.header is None else entry.key_name,
                 "size": entry.size,
                 "digest": None if entry.digest is None else entry.digest.hex(),
-                "opens": None if entry.outcome is None else entry.outcome.opened,
+                "opens": None if entry.outcome is None else entry.outcome.opened and entry.outcome.fault is None,
+                "undecodable": None if entry.outcome is None else entry.outcome.fault,
                 "stale": None if entry.outcome is None else entry.outcome.opened and entry.outcome.stale,
-                "reasons": [] if entry.outcome is None else list(entry.outcome.reasons),
+                "reasons": [] if entry.outcome is None else list(entry.outcome.why),
                 "explanation": entry.reason,
                 "server_error": "" if entry.outcome is None else server_message(entry.outcome),
             }
@@ -226,6 +227,10 @@ def _print_history(found: History) -> None:
     echo(printable(found.key))
     echo(f"the store is at revision {found.revision:,}, {compacted}")
     echo()
+    contents: dict[bytes, int] = {}
+    for entry in found.entries:
+        if entry.digest is not None:
+            contents.setdefault(entry.digest, len(contents) + 1)
     rows = [
         [
             str(entry.revision),
@@ -234,13 +239,13 @@ def _print_history(found: History) -> None:
             None if entry.header is None else entry.header.provider,
             entry.key_name or None,
             None if entry.deleted else entry.size,
-            None if entry.digest is None else entry.digest.hex()[:_SHOWN_DIGITS],
+            None if entry.digest is None else contents[entry.digest],
             state(entry),
         ]
         for entry in found.entries
     ]
     headings = ["REVISION", "EVENT", "VERSION", "PROVIDER", "KEY", "SIZE", "CONTENT", "STATE"]
-    print_table(headings, rows, right="r r  r")
+    print_table(headings, rows, right="r r  rr")
     reasons: dict[tuple[str, str], int] = {}
     for entry in found.entries:
         if entry.outcome is not None and entry.reason:

@@ -213,18 +213,17 @@ def print_object(tree: dict[str, Any], output: str) -> None:
         click.echo(yaml_text(tree, fit=_is_fit_here), nl=False)
 
 
-def print_objects(trees: Iterable[dict[str, Any]], output: str) -> None:
-    """Print a List of objects as kubectl does, one after the other. As `print_object`."""
-    from snaptool.kube.kinds import list_text
+def print_objects(trees: Iterable[dict[str, Any]], output: str, *, apart: bool = False) -> None:
+    """Print a List of objects as kubectl does, or, `apart`, a YAML document of each. As `print_object`."""
+    from snaptool.kube.kinds import documents_text, list_text
 
-    if not sys.stdout.isatty():
-        for part in list_text(trees, output):
+    fit = _is_fit_here if sys.stdout.isatty() else None
+    for part in documents_text(trees, fit=fit) if apart else list_text(trees, output, fit=fit):
+        if fit is None:
             click.echo(part.encode(), nl=False)
-    elif output == "json":
-        for part in list_text(trees, output):
+        elif output == "json":
             _print_part(document(part))
-    else:
-        for part in list_text(trees, output, fit=_is_fit_here):
+        else:
             click.echo(part, nl=False)
 
 

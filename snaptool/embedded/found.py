@@ -103,13 +103,6 @@ def find_embedded(
 def _k3s(record: SeenRecord, token: str | None) -> Embedded:
     place, revision = _text(record.key), record.revision.main
     passphrase = next((one for one in passphrases(token) if storage_key(one) == record.key), None)
-    if passphrase is None and not record.value:
-        reason = "it is empty: a lock that the first server held while it started"
-        return Embedded(kind="k3s", place=place, revision=revision, code="bootstrap_locked", reason=reason)
-    if passphrase is None:
-        return Embedded(
-            kind="k3s", place=place, revision=revision, code="bootstrap_token", reason="its token is needed"
-        )
     try:
         bootstrap = Bootstrap.parse(unseal(record.value, passphrase))
     except BootstrapProblem as problem:

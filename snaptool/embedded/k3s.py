@@ -49,7 +49,7 @@ class TokenProblem(InputError):
 
 
 class BootstrapProblem(ProviderError):
-    """A bootstrap record does not open. `code`: bootstrap_locked, bootstrap_format or bootstrap_auth."""
+    """A bootstrap record does not open. `code`: bootstrap_locked, _format, _token or _auth."""
 
 
 def password_of(token: str) -> str:
@@ -88,8 +88,21 @@ def _cipher(passphrase: str, salt: bytes) -> AESGCM:
     return AESGCM(hashlib.pbkdf2_hmac("sha1", passphrase.encode(), salt, _ROUNDS, _KEY_SIZE))
 
 
-def unseal(value: bytes, passphrase: str) -> bytes:
-    """Open a stored value. Raises BootstrapProblem."""
+def unseal(value: bytes, passphrase: str | None) -> bytes:
+    """Open a stored value. Raises BootstrapProblem, also where there is no passphrase to a value that needs one."""
+    salt, sealed = _parts_of(value)
+    if passphrase is None:
+        raise BootstrapProblem("its token is needed", code="bootstrap_token")
+    try:
+        return _cipher(passphrase, salt).decrypt(sealed[:_NONCE_SIZE], sealed[_NONCE_SIZE:], None)
+    except InvalidTag:
+        raise BootstrapProblem(
+            "the token fits by its hash, but the value does not open: it was altered", code="bootstrap_auth"
+        ) from None
+
+
+def _parts_of(value: bytes) -> tuple[bytes, bytes]:
+    """Return salt and ciphertext of a stored value. Raises BootstrapProblem for what holds nothing at all."""
     if not value:
         raise BootstrapProblem(
             "it is empty: a lock that the first server held while it started", code="bootstrap_locked"
@@ -101,12 +114,7 @@ def unseal(value: bytes, passphrase: str) -> bytes:
         sealed = b""
     if not colon or len(sealed) < _NONCE_SIZE + _TAG_SIZE:
         raise BootstrapProblem("it is not a salt and base64 of a sealed text", code="bootstrap_format")
-    try:
-        return _cipher(passphrase, salt).decrypt(sealed[:_NONCE_SIZE], sealed[_NONCE_SIZE:], None)
-    except InvalidTag:
-        raise BootstrapProblem(
-            "the token fits by its hash, but the value does not open: it was altered", code="bootstrap_auth"
-        ) from None
+    return salt, sealed
 
 
 def seal(plaintext: bytes, passphrase: str, entropy: Entropy) -> bytes:

@@ -47,17 +47,23 @@ class Fault(StrEnum):
     """It names no apiVersion or no kind."""
     WRONG_TYPE = "wrong_type"
     """It is an object of another resource, or of a version that no release has."""
+    UNDEFINED_VERSION = "undefined_version"
+    """It is a custom resource in a version that its CustomResourceDefinition does not have."""
     HEADLESS = "headless"
     """It is the ciphertext of an object, without the header that names provider and key."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExpectedType:
-    """What the values of a resource say they are. `kind` empty: any; `groups` None: any. `core`: version v1 alone."""
+    """What the values of a resource say they are. `kind` empty: any; `groups` None: any. `core`: version v1 alone.
+
+    `versions`: the apiVersions that a custom resource is defined in; None where its definition is not known.
+    """
 
     kind: str = ""
     groups: frozenset[str] | None = None
     core: bool = False
+    versions: frozenset[str] | None = None
 
 
 ANY_TYPE = ExpectedType()
@@ -138,9 +144,14 @@ def shows_right_key(plaintext: bytes) -> bool:
 _SHORTEST_JSON = 8
 
 
-def may_be_ciphertext(value: bytes) -> bool:
-    """Could a value that is not an object be ciphertext that lost its header? Only a key says whether it is."""
-    return len(value) >= _SHORTEST_CIPHERTEXT and not _is_text(value)
+def may_be_ciphertext(value: bytes, why: Fault | None) -> bool:
+    """Could a plain value be ciphertext that lost its header? Only a key says. `why` it is not an object."""
+    if why is Fault.BAD_JSON:
+        value = value[:_SHORTEST_CIPHERTEXT]  # JSON that was damaged begins like JSON
+    return why in _NO_ENCODING and len(value) >= _SHORTEST_CIPHERTEXT and not _is_text(value)
+
+
+_NO_ENCODING = (Fault.NO_OBJECT, Fault.BAD_JSON, Fault.BAD_CBOR)
 
 
 _SHORTEST_CIPHERTEXT = 28
@@ -152,6 +163,8 @@ def _type_fault(api_version: str, kind: str, expected: ExpectedType) -> Fault | 
     if not api_version or not kind:
         return Fault.NO_TYPE
     group, _, version = api_version.rpartition("/")
+    if expected.versions is not None and api_version not in expected.versions:
+        return Fault.UNDEFINED_VERSION
     if expected.kind and kind != expected.kind:
         return Fault.WRONG_TYPE
     if expected.groups is not None and group not in expected.groups:

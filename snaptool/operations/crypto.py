@@ -33,7 +33,7 @@ from snaptool.bolt import blocks
 from snaptool.etcd import encode_value_field
 from snaptool.files import Mapped
 from snaptool.kube import ANY_TYPE, Envelopes, Fault, fault
-from snaptool.operations.judging import Depth, Undecoded, expected_of, judge
+from snaptool.operations.judging import NOTHING_DEFINED, Defined, Depth, Undecoded, expected_of, judge
 from snaptool.providers import (
     Chain,
     Entropies,
@@ -254,6 +254,7 @@ class Work:
     """What there is to do: whose keys read, whose keys write, what is only wrapped anew.
 
     `depth`: how closely to look at what values open to; None: not at all. `digests`: plaintexts are to be compared.
+    `defined`: the versions that custom resources are defined in.
     """
 
     reading: Keyring
@@ -262,6 +263,7 @@ class Work:
     rewraps: Rewraps = field(default_factory=Rewraps)
     depth: Depth | None = None
     digests: bool = False
+    defined: Defined = field(default_factory=lambda: NOTHING_DEFINED)
 
 
 class _Chains:
@@ -301,7 +303,7 @@ class _Chains:
 
     def _fits(self, start: bytes, number: int) -> bool:
         """Is an envelope that begins so one of a type that values of a resource may have?"""
-        expected = expected_of(self._resources[number]) or ANY_TYPE
+        expected = expected_of(self._resources[number], self.work.defined) or ANY_TYPE
         return fault(start + _EMPTY_OBJECT, expected) is None
 
 
@@ -351,7 +353,8 @@ class _Bench:
             way, stored, key = ways[self.way[row]], self.values.stored(row), self.values.key(row)
             assert not isinstance(way, Undecoded)
             before = b"" if isinstance(way, NoKeyFits) else bytes(self.values.plaintext(row))
-            judged, plaintext = judge(chain, batch.resources[numbers[row]], (stored, key), (way, before), depth)
+            resource = batch.resources[numbers[row]]
+            judged, plaintext = judge(chain, resource, (stored, key), (way, before), depth, self.work.defined)
             if judged is not way:
                 self.way[row] = len(ways)
                 ways.append(judged)
@@ -376,7 +379,9 @@ class _Bench:
             found = chain.open(stored, key)
         except NoKeyFits as error:
             found = error, b""
-        return found if self.work.depth is None else judge(chain, resource, (stored, key), found, self.work.depth)
+        if self.work.depth is None:
+            return found
+        return judge(chain, resource, (stored, key), found, self.work.depth, self.work.defined)
 
     def reseal(self, resource: GroupResource | None, stored: bytes, key: bytes, entropy: Entropy) -> bytes:
         """Return the new stored value of one that is known to open: its key wrapped anew where that is all."""
@@ -432,6 +437,19 @@ def open_value(chain: Chain, stored: bytes, key: bytes) -> tuple[Outcome, bytes 
     return _outcome(opening), plaintext
 
 
+def judge_value(
+    chain: Chain, resource: GroupResource | None, value: tuple[bytes, bytes], depth: Depth, defined: Defined
+) -> tuple[Outcome, bytes | None]:
+    """Open one value, stored bytes and etcd key, as `open_value`, and judge what comes out as `judge`."""
+    found: tuple[Opening | NoKeyFits, bytes]
+    try:
+        found = chain.open(*value)
+    except NoKeyFits as error:
+        found = error, b""
+    way, plaintext = judge(chain, resource, value, found, depth, defined)
+    return _outcome(way), None if isinstance(way, NoKeyFits) else plaintext
+
+
 def reseal_batch(bench: _Bench, batch: Batch) -> Sealed:
     """Seal every value of `batch` with the writing keys, or wrap its key anew; all of them are known to open."""
     values, sealed, randomness = bench.values, bench.sealed, bench.work.randomness
@@ -485,6 +503,11 @@ class Workshop:
     def depth(self) -> Depth | None:
         """How closely values are looked at."""
         return self._bench.work.depth
+
+    @property
+    def defined(self) -> Defined:
+        """The versions that custom resources are defined in."""
+        return self._bench.work.defined
 
     def writer(self, resource: GroupResource | None) -> tuple[Kind, str]:
         """Return provider and key name that a value of `resource` is sealed with."""

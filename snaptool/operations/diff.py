@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snaptool.etcd import Revision
-from snaptool.kube import parse_key
+from snaptool.kube import Fault, parse_key
 from snaptool.operations.crypto import (
     DIGEST_SIZE,
     Batch,
@@ -30,8 +30,11 @@ from snaptool.operations.crypto import (
     Work,
     Workshop,
     batches_of,
+    judge_value,
     plaintext_digest,
 )
+from snaptool.operations.defined import defined_versions
+from snaptool.operations.judging import Defined, Depth, is_listed
 from snaptool.operations.labels import Header, Labels
 from snaptool.operations.listing import order_of_keys
 from snaptool.operations.opening import NoKeyUnderPrefix, OpenedSnapshot
@@ -52,13 +55,17 @@ class DiffSide:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiffValue:
-    """A value on one side. `key_name`: the name of its encryption key. `reason`: why it does not open, if so."""
+    """A value on one side. `key_name`: the name of its encryption key. `reason`: why it does not open, if so.
+
+    `fault`: why no API server can decode it, if so.
+    """
 
     revision: Revision
     header: Header
     key_name: str | None
     size: int
     reason: str = ""
+    fault: Fault | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,7 +287,21 @@ class _Side:
             key_name=(outcome.key_name if outcome else "") or header.key_name,
             size=cells["value_len"],
             reason=reason,
+            fault=None if outcome is not None and not outcome.opened else self._fault(row),
         )
+
+    def _fault(self, row: int) -> Fault | None:
+        """Say why no API server can decode a value that is plaintext, or opens."""
+        key, keyring = self.key(row), self._side.keyring
+        resource = self.labels.resources[int(self.columns["resource"][row])].group_resource
+        if not is_listed(key, self.labels.prefixes):
+            return None
+        chain = (keyring or Keyring()).chain_for(resource)
+        return judge_value(chain, resource, (self.stored(row), key), Depth.FULL, self._defined)[0].fault
+
+    @cached_property
+    def _defined(self) -> Defined:
+        return defined_versions(self._side.opened, self._side.keyring)
 
     def key(self, row: int) -> bytes:
         start = int(self.columns["key_pos"][row])

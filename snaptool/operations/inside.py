@@ -17,15 +17,16 @@ from functools import partial
 from snaptool.embedded import Embedded, Recovered, find_embedded
 from snaptool.errors import InputError
 from snaptool.etcd import Snapshot, decode_key_value
-from snaptool.kube import ANY_TYPE, Fault, is_object_of, may_be_ciphertext, plausible
+from snaptool.kube import ANY_TYPE, is_object_of, may_be_ciphertext, plausible
 from snaptool.operations.embedding import carried_files
 from snaptool.operations.judging import expected_of
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.sweep import LostValue
-from snaptool.providers import KEY_SIZES, EncryptionConfig, Keyring, LocalProvider, NoKeyFits
+from snaptool.providers import KEY_SIZES, EncryptionConfig, Keyring, Kind, LocalProvider, NoKeyFits
 from snaptool.text import counted
 
 _MOST_TRIED = 20_000
+_HOLD_NOTHING = {"bootstrap_locked", "bootstrap_format"}
 _WITH_TOKEN = ("--embedded-config", "--token-file TOKEN")
 
 
@@ -99,7 +100,7 @@ def unread_places(
             if records:
                 certain.append(Unread(place, records, True, *_way_to(place, carried)))
                 left -= records
-    closed = [place for place in carried.closed if place.code != "bootstrap_locked"] if left else []
+    closed = [place for place in carried.closed if place.code not in _HOLD_NOTHING] if left else []
     return (*certain, *(Unread(place, left, False, *_way_to(place, carried)) for place in closed))
 
 
@@ -118,7 +119,7 @@ def _may_have_a_key(snapshot: Snapshot, value: LostValue) -> bool:
     """Is there a key somewhere, of those that configurations hold, which may open a value?"""
     if value.outcome.fault is None:
         return value.header.kind in KEY_SIZES
-    return value.outcome.fault is Fault.NO_OBJECT and may_be_ciphertext(_stored(snapshot, value))
+    return value.header.kind is Kind.IDENTITY and may_be_ciphertext(_stored(snapshot, value), value.outcome.fault)
 
 
 def _stored(snapshot: Snapshot, value: LostValue) -> bytes:

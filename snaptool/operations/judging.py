@@ -8,7 +8,7 @@ tried with every key of its resource: should it open to an object of the resourc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -54,9 +54,20 @@ class Undecoded:
     fault: Fault
 
 
-def expected_of(resource: GroupResource | None) -> ExpectedType | None:
+Defined = Mapping[GroupResource, frozenset[str]]
+"""Custom resources, each with the apiVersions that its definition has."""
+
+NOTHING_DEFINED: Defined = {}
+
+
+def expected_of(resource: GroupResource | None, defined: Defined = NOTHING_DEFINED) -> ExpectedType | None:
     """Return what values of a resource have to be; None where they need not be API objects."""
-    return None if resource is None else expected_type(resource.resource, resource.group)
+    if resource is None:
+        return None
+    expected = expected_type(resource.resource, resource.group)
+    if expected is not ANY_TYPE or resource not in defined:
+        return expected
+    return ExpectedType(versions=defined[resource])
 
 
 def judge(
@@ -65,6 +76,7 @@ def judge(
     value: tuple[bytes, bytes],
     found: tuple[Opening | NoKeyFits, bytes],
     depth: Depth,
+    defined: Defined = NOTHING_DEFINED,
 ) -> tuple[Opening | NoKeyFits | Undecoded, bytes]:
     """Judge what a value (stored bytes and etcd key) opened to; return how it is to be understood, and its plaintext.
 
@@ -73,7 +85,7 @@ def judge(
     """
     (stored, key), (way, plaintext) = value, found
     plain = not stored.startswith(ENCRYPTED)
-    expected = expected_of(resource)
+    expected = expected_of(resource, defined)
     if expected is None:
         # Under a plural that nobody knows, an API server has written what it encrypted, and nothing else is certain.
         expected = None if plain or resource is None else ANY_TYPE

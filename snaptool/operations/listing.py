@@ -18,6 +18,7 @@ from snaptool.errors import InputError
 from snaptool.etcd import RecordChunk, Revision, Snapshot, hash_spans
 from snaptool.kube import ResourceType, key_prefixes, parse_key, resolve_type
 from snaptool.operations.crypto import Batch, Outcome, SystemRandomness, Work, Workshop
+from snaptool.operations.defined import defined_versions
 from snaptool.operations.judging import Depth, doubted, expected_of, is_listed
 from snaptool.operations.labels import Header, Labels, resource_of
 from snaptool.operations.opening import OpenedSnapshot
@@ -269,7 +270,9 @@ def listing(
         workshop = None
         if keyring is not None:
             # What is asked for by its faults is looked for as closely as `verify` does.
-            work = Work(keyring, keyring, SystemRandomness(), depth=Depth.FULL if lost else Depth.CHEAP)
+            depth = Depth.FULL if lost else Depth.CHEAP
+            defined = defined_versions(opened, keyring)
+            work = Work(keyring, keyring, SystemRandomness(), depth=depth, defined=defined)
             workshop = stack.enter_context(Workshop(work, opened.source, jobs=jobs))
         digests = stack.enter_context(opened.digests())
         names = keyring.key_names() if keyring else ()
@@ -344,7 +347,8 @@ class _Collected:
             if self._workshop is not None:
                 wanted = (header != 0) & ~chunk.tombstone
                 if self._workshop.depth is not None:
-                    judged = [expected_of(known.group_resource) for known in self._labels.resources]
+                    defined = self._workshop.defined
+                    judged = [expected_of(known.group_resource, defined) for known in self._labels.resources]
                     wanted |= doubted(chunk, resource, header, judged, self._workshop.depth)
                 values = rows[wanted[rows]]
                 yield from make_batches(chunk, values, resource, self._labels)

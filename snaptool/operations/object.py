@@ -6,9 +6,11 @@ and a namespace, or by the etcd key itself.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from hashlib import blake2b
 
 import numpy as np
 
@@ -25,14 +27,15 @@ from snaptool.kube import (
     resolve_type,
     shows_right_key,
 )
-from snaptool.operations.crypto import Outcome, open_value, plaintext_digest
-from snaptool.operations.judging import expected_of
+from snaptool.operations.crypto import DIGEST_SIZE, Outcome, judge_value, open_value
+from snaptool.operations.defined import defined_versions
+from snaptool.operations.judging import NOTHING_DEFINED, Defined, Depth, expected_of, is_listed
 from snaptool.operations.labels import Header, header_of, resource_of
 from snaptool.operations.listing import beginning, ending
 from snaptool.operations.lives import last_life, looking
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.reasons import explain, server_message
-from snaptool.providers import Chain, Keyring, Kind, Reason
+from snaptool.providers import Chain, GroupResource, Keyring, Kind, Reason
 from snaptool.text import printable
 
 DEFAULT_NAMESPACE = "default"
@@ -249,11 +252,16 @@ def _where_else(snapshot: Snapshot, target: Target, prefixes: Sequence[str]) -> 
     return f"found in namespace {', '.join([*places][:_NAMED_PLACES])}{more}; choose with -n"
 
 
-def open_found(opened: OpenedSnapshot, value: StoredValue, keyring: Keyring | None) -> OpenedValue:
-    """Open a value that was found. What is stored in plaintext is shown whatever the keyring says. Raises ValueLost."""
+def open_found(
+    opened: OpenedSnapshot, value: StoredValue, keyring: Keyring | None, defined: Defined = NOTHING_DEFINED
+) -> OpenedValue:
+    """Open a value that was found. What is stored in plaintext is shown whatever the keyring says.
+
+    `defined`: the versions that custom resources are defined in. Raises ValueLost.
+    """
     prefixes = opened.prefixes
     resource = resource_of(value.key, prefixes).group_resource
-    chain, expected = (keyring or Keyring()).chain_for(resource), expected_of(resource)
+    chain, expected = (keyring or Keyring()).chain_for(resource), expected_of(resource, defined)
     outcome, plaintext = open_value(chain, value.stored, value.key)
     if value.header.kind is Kind.IDENTITY:
         notice = "" if keyring is None else explain(outcome, value.header)
@@ -328,8 +336,9 @@ _MOST_TRIES = 10_000
 class HistoryEntry:
     """One record of a key. A deletion has no value: its `header`, `outcome` and `digest` are None.
 
-    `digest`: 16 bytes that are equal for equal plaintexts, None where the value was not opened. `outcome` is None also
-    when there were no keys to try. `reason`: why the value is lost, in a sentence.
+    `digest`: 16 bytes that are equal for equal plaintexts of one history, and tell nothing else of them; None where the
+    value was not opened. `outcome` is None also when there were no keys to try and an API server can decode the value.
+    `reason`: why the value is lost or undecodable, in a sentence.
     """
 
     revision: Revision
@@ -359,6 +368,11 @@ class History:
         """How many values are lost."""
         return sum(1 for entry in self.entries if entry.outcome is not None and not entry.outcome.opened)
 
+    @property
+    def undecodable(self) -> int:
+        """How many values no API server can decode."""
+        return sum(1 for entry in self.entries if entry.outcome is not None and entry.outcome.fault is not None)
+
 
 def history(
     opened: OpenedSnapshot,
@@ -370,11 +384,15 @@ def history(
     """Tell the history of a key. Without a keyring plaintext alone is digested. Raises as `find_value`."""
     prefixes = opened.prefixes
     ((key, records),) = _find(opened, (target,), skip_hash_check=skip_hash_check)
-    snapshot = opened.snapshot
-    origins = None
-    if keyring is not None:
-        chain = keyring.chain_for(resource_of(key, prefixes).group_resource)
-        origins = _Origins(snapshot, key, chain, prefixes)
+    snapshot, resource = opened.snapshot, resource_of(key, prefixes).group_resource
+    chain = (keyring or Keyring()).chain_for(resource)
+    telling = _Telling(
+        _Origins(snapshot, key, chain, prefixes),
+        resource if is_listed(key, prefixes) else None,
+        defined_versions(opened, keyring),
+        secrets.token_bytes(_DIGEST_KEY_SIZE),
+        with_keys=keyring is not None,
+    )
     return History(
         key=key,
         revision=snapshot.current_revision,
@@ -382,7 +400,7 @@ def history(
         entries=tuple(
             _deletion(record)
             if record.tombstone
-            else _entry(record, decode_key_value(snapshot.stored_value(record)), origins, live=record is records[-1])
+            else telling.entry(record, decode_key_value(snapshot.stored_value(record)), live=record is records[-1])
             for record in records
         ),
     )
@@ -403,24 +421,45 @@ def _deletion(record: StoredRecord) -> HistoryEntry:
     )
 
 
-def _entry(record: StoredRecord, key_value: KeyValue, origins: _Origins | None, *, live: bool) -> HistoryEntry:
-    value = value_at(record.key, record.revision, key_value.value, live=live)
-    plaintext = value.stored if value.header.kind is Kind.IDENTITY else None
-    outcome, reason = None, ""
-    if origins is not None:
-        outcome, found = open_value(origins.chain, value.stored, value.key)
-        plaintext = found if outcome.opened else plaintext
-        reason = origins.explain(value, outcome)
-    return HistoryEntry(
-        revision=value.revision,
-        deleted=False,
-        live=value.live,
-        version=key_value.version,
-        lease=key_value.lease,
-        size=len(value.stored),
-        header=value.header,
-        key_name=(outcome.key_name if outcome else "") or value.header.key_name,
-        digest=None if plaintext is None else plaintext_digest(plaintext),
-        outcome=outcome,
-        reason=reason,
-    )
+_DIGEST_KEY_SIZE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class _Telling:
+    """What tells of the values of a key. `digest_key`: fresh for each history, so that nobody can guess by its digests.
+
+    `resource`: None where values need not be objects.
+    """
+
+    origins: _Origins
+    resource: GroupResource | None
+    defined: Defined
+    digest_key: bytes = field(repr=False)
+    with_keys: bool
+
+    def entry(self, record: StoredRecord, key_value: KeyValue, *, live: bool) -> HistoryEntry:
+        value = value_at(record.key, record.revision, key_value.value, live=live)
+        chain = self.origins.chain
+        stored = (value.stored, value.key)
+        outcome, plaintext = judge_value(chain, self.resource, stored, Depth.FULL, self.defined)
+        plain = value.header.kind is Kind.IDENTITY
+        shown = plaintext if outcome.opened else value.stored if plain else None
+        tried: Outcome | None = outcome
+        if not self.with_keys and outcome.fault is None:
+            tried, shown = None, value.stored if plain else None
+        return HistoryEntry(
+            revision=value.revision,
+            deleted=False,
+            live=value.live,
+            version=key_value.version,
+            lease=key_value.lease,
+            size=len(value.stored),
+            header=value.header,
+            key_name=(outcome.key_name if tried else "") or value.header.key_name,
+            digest=None if shown is None else self._digest(shown),
+            outcome=tried,
+            reason="" if tried is None else self.origins.explain(value, tried),
+        )
+
+    def _digest(self, plaintext: bytes) -> bytes:
+        return blake2b(plaintext, key=self.digest_key, digest_size=DIGEST_SIZE).digest()

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from snaptool.etcd import KeyValue, Snapshot, StoredRecord, decode_key_value
-from snaptool.operations.judging import Depth, judge
+from snaptool.operations.judging import NOTHING_DEFINED, Defined, Depth, judge
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.providers import GroupResource, Keyring, NoKeyFits, Opening
 
@@ -68,7 +68,14 @@ class OlderValues:
 NO_OLDER = OlderValues()
 
 
-def find_older(snapshot: Snapshot, keyring: Keyring, wanted: Wanted, earlier: Sequence[Earlier] = ()) -> OlderValues:
+def find_older(
+    snapshot: Snapshot,
+    keyring: Keyring,
+    wanted: Wanted,
+    earlier: Sequence[Earlier] = (),
+    *,
+    defined: Defined = NOTHING_DEFINED,
+) -> OlderValues:
     """Find, for keys whose current values are lost, the newest older revisions that open: one pass over each file.
 
     `earlier` is asked where the snapshot has none. Raises the FormatErrors of a damaged file.
@@ -82,9 +89,10 @@ def find_older(snapshot: Snapshot, keyring: Keyring, wanted: Wanted, earlier: Se
     for key, records in snapshot.history_of(wanted).items():
         current = _decoded(snapshot, records[-1])
         life = _life(snapshot, records[:-1], current.create_revision)
-        best = _newest(key, life, keyring, wanted[key], "")
+        sought = _Sought(key, wanted[key], defined)
+        best = _newest(sought, life, keyring, "")
         if best is None and earlier:
-            best, missing[key] = _from_earlier(key, current, earlier, theirs, wanted[key])
+            best, missing[key] = _from_earlier(sought, current, earlier, theirs)
         if best is not None:
             found[key] = best
             missing.pop(key, None)
@@ -104,17 +112,30 @@ def _life(snapshot: Snapshot, records: Sequence[StoredRecord], create_revision: 
     return [put for put in puts if put.create_revision == create_revision]
 
 
-def _newest(
-    key: bytes, life: Sequence[KeyValue], keyring: Keyring, resource: GroupResource | None, place: str
-) -> OlderValue | None:
+@dataclass(frozen=True, slots=True)
+class _Sought:
+    """A key, its resource, and the versions that custom resources are defined in."""
+
+    key: bytes
+    resource: GroupResource | None
+    defined: Defined
+
+
+def _newest(sought: _Sought, life: Sequence[KeyValue], keyring: Keyring, place: str) -> OlderValue | None:
     for put in reversed(life):
-        plaintext = open_object(keyring, resource, put.value, key)
+        plaintext = open_object(keyring, sought.resource, put.value, sought.key, sought.defined)
         if plaintext is not None:
             return OlderValue(revision=put.mod_revision, place=place, plaintext=plaintext)
     return None
 
 
-def open_object(keyring: Keyring, resource: GroupResource | None, stored: bytes, key: bytes) -> bytes | None:
+def open_object(
+    keyring: Keyring,
+    resource: GroupResource | None,
+    stored: bytes,
+    key: bytes,
+    defined: Defined = NOTHING_DEFINED,
+) -> bytes | None:
     """Open a value that is to become current; None where it does not open to what API servers can decode."""
     chain = keyring.chain_for(resource)
     found: tuple[Opening | NoKeyFits, bytes]
@@ -122,23 +143,22 @@ def open_object(keyring: Keyring, resource: GroupResource | None, stored: bytes,
         found = chain.open(stored, key)
     except NoKeyFits as error:
         found = error, b""
-    way, plaintext = judge(chain, resource, (stored, key), found, Depth.FULL)
+    way, plaintext = judge(chain, resource, (stored, key), found, Depth.FULL, defined)
     return plaintext if isinstance(way, Opening) and not way.doubtful else None
 
 
 def _from_earlier(
-    key: bytes,
+    sought: _Sought,
     current: KeyValue,
     earlier: Sequence[Earlier],
     theirs: Sequence[Mapping[bytes, Sequence[StoredRecord]]],
-    resource: GroupResource | None,
 ) -> tuple[OlderValue | None, str]:
     """Look into earlier backups: the newest revision that opens, else why there is none."""
     best: OlderValue | None = None
     reasons = []
     for backup, histories in zip(earlier, theirs, strict=True):
         place = str(backup.opened.path)
-        records = histories.get(key, ())
+        records = histories.get(sought.key, ())
         if not records:
             reasons.append(f"not in {place}")
             continue
@@ -147,7 +167,7 @@ def _from_earlier(
             reasons.append(f"another life (create revision) in {place}")
             continue
         before = [put for put in life if _comes_before(put, current)]
-        one = _newest(key, before, backup.keyring, resource, place)
+        one = _newest(sought, before, backup.keyring, place)
         if one is None:
             reasons.append(f"no revision of it opens in {place}" if before else f"only newer revisions in {place}")
         elif best is None or one.revision > best.revision:

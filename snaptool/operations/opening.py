@@ -43,6 +43,7 @@ from snaptool.etcd import DIGEST_SIZE, RecordChunk, Snapshot, Trailer, describe_
 from snaptool.files import Source
 from snaptool.inputs import Inputs, remember
 from snaptool.kube import normal_prefix, prefix_text
+from snaptool.operations.definitions import DefinitionFinder
 from snaptool.operations.deltas import with_deltas
 from snaptool.operations.kine import from_kine
 from snaptool.operations.platform import PlatformFinder
@@ -107,6 +108,7 @@ class OpenedSnapshot:
     _facts: list[PrefixFacts] = field(default_factory=list, init=False, repr=False, compare=False)
     _places: PlaceFinder = field(default_factory=PlaceFinder, init=False, repr=False, compare=False)
     _platforms: PlatformFinder = field(default_factory=PlatformFinder, init=False, repr=False, compare=False)
+    _definitions: DefinitionFinder = field(default_factory=DefinitionFinder, init=False, repr=False, compare=False)
 
     @property
     def prefix_facts(self) -> PrefixFacts:
@@ -122,10 +124,17 @@ class OpenedSnapshot:
         assert self.prefix_facts is not None
         return self._places
 
+    @property
+    def definitions(self) -> DefinitionFinder:
+        """The CustomResourceDefinitions under the usual prefix, found by the same pass."""
+        assert self.prefix_facts is not None
+        return self._definitions
+
     def _look(self, chunk: RecordChunk) -> None:
         self.tend(chunk)
         self._places.add(chunk)
         self._platforms.add(chunk)
+        self._definitions.add(chunk)
 
     @property
     def has_bootstrap(self) -> bool:

@@ -98,5 +98,6 @@ _FAULTS = {
     Fault.BAD_CBOR: "it is broken CBOR",
     Fault.NO_TYPE: "it does not name an apiVersion and a kind",
     Fault.WRONG_TYPE: "it is an object of another resource, or of a version that no API server has",
+    Fault.UNDEFINED_VERSION: "its CustomResourceDefinition does not have the version that it is stored in",
     Fault.HEADLESS: "it is ciphertext that lost its header, and opens under {key} without it",
 }

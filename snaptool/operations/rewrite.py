@@ -32,16 +32,17 @@ from snaptool.etcd import (
     decode_key_value,
 )
 from snaptool.files import Draft, require_room
-from snaptool.kube import Fault, may_be_ciphertext
+from snaptool.kube import may_be_ciphertext
 from snaptool.operations.boot import boot_check
 from snaptool.operations.coverage import UnmatchedName, refuse_outside, unmatched_names
 from snaptool.operations.crypto import (
     Work,
     Workshop,
 )
+from snaptool.operations.defined import defined_versions
 from snaptool.operations.direct import DirectEngine
 from snaptool.operations.inside import refuse_while_unread, unread_places
-from snaptool.operations.judging import Depth
+from snaptool.operations.judging import NOTHING_DEFINED, Depth
 from snaptool.operations.labels import Labels
 from snaptool.operations.likelier import Cause, likelier_causes, opened_by_header
 from snaptool.operations.older import NO_OLDER, OlderValues, find_older
@@ -246,6 +247,7 @@ def rewrite(
         request.rewraps,
         None if request.reading is None else depth,
         digests=True,
+        defined=NOTHING_DEFINED if request.reading is None else defined_versions(opened, reading),
     )
     with Workshop(work, opened.source, jobs=request.jobs) as workshop, opened.digests() as digests:
         notes = LeafNotes(snapshot)
@@ -264,7 +266,7 @@ def rewrite(
         older = NO_OLDER
         if request.reading is not None:
             wanted = older_wanted((*swept.lost, *swept.undecodable))
-            older = find_older(snapshot, request.reading, wanted, request.earlier)
+            older = find_older(snapshot, request.reading, wanted, request.earlier, defined=work.defined)
         _refuse_deleting_ciphertext(snapshot, swept, request)
         plan = engine.decide(snapshot, swept, labels, workshop, request, older)
         matter = {value.record for value in (*plan.lost, *plan.undecodable)}
@@ -355,11 +357,10 @@ def _refuse_deleting_ciphertext(snapshot: Snapshot, swept: Sweep, request: Rewri
     """Without any key nobody knows whether bytes that are no object are ciphertext. Raises MayBeCiphertext."""
     if request.undecodable is not Undecodable.DELETE or (request.reading and request.reading.key_names()):
         return
-    broken = (value for value in swept.undecodable if value.outcome.fault is Fault.NO_OBJECT)
     unclear = []
-    for value in broken:
+    for value in swept.undecodable:
         message = decode_key_value(snapshot.stored_value(snapshot.record(value.record)))
-        if may_be_ciphertext(message.value):
+        if value.header.kind is Kind.IDENTITY and may_be_ciphertext(message.value, value.outcome.fault):
             unclear.append(value)
     if unclear:
         raise MayBeCiphertext(unclear)

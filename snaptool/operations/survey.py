@@ -15,6 +15,7 @@ from snaptool.embedded import Recovered
 from snaptool.etcd import RecordChunk, Snapshot, Trailer
 from snaptool.operations.coverage import outside_findings
 from snaptool.operations.crypto import SystemRandomness, Work, Workshop
+from snaptool.operations.defined import defined_versions
 from snaptool.operations.findings import Finding, finding, from_etcd, grouped
 from snaptool.operations.inside import unread_places
 from snaptool.operations.judging import Depth
@@ -232,7 +233,7 @@ def survey(
     labels = Labels(opened.prefixes, keyring.key_names() if keyring else ())
     sums = snapshot.new_sums()
     keys = keyring or Keyring(())
-    work = Work(keys, keys, SystemRandomness(), depth=Depth.CHEAP)
+    work = Work(keys, keys, SystemRandomness(), depth=Depth.CHEAP, defined=defined_versions(opened, keyring))
     ages = _Ages(snapshot, nothing if keyring is None else wanted)
     with Workshop(work, opened.source, jobs=jobs) as workshop, opened.digests() as digests:
         swept = sweep(
@@ -255,7 +256,9 @@ def survey(
         lost=swept.lost,
         undecodable=swept.undecodable,
         findings=grouped(findings),
-        older=find_older(snapshot, keys, older_wanted(swept.lost)) if keyring is not None else NO_OLDER,
+        older=find_older(snapshot, keys, older_wanted(swept.lost), defined=work.defined)
+        if keyring is not None
+        else NO_OLDER,
         causes=() if keyring is None else _causes(opened, swept, keys, carried),
         by_key=values_by_key(swept),
         never=never_encrypted(swept),

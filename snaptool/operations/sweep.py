@@ -19,7 +19,7 @@ from snaptool.bolt import LeafChunk
 from snaptool.etcd import RecordChunk, Revision, Snapshot
 from snaptool.kube import ExpectedType
 from snaptool.operations.crypto import DIGEST_SIZE, Batch, OpenedBatch, Outcome, Workshop, batches_of
-from snaptool.operations.judging import doubted, expected_of, is_listed
+from snaptool.operations.judging import NOTHING_DEFINED, doubted, expected_of, is_listed
 from snaptool.operations.labels import Header, Labels, Resource
 
 Item = TypeVar("Item", bound=np.generic)
@@ -202,7 +202,8 @@ class _Notes:
     def expected(self) -> list[ExpectedType | None]:
         """What values have to be, by number of their resource."""
         known = self._labels.resources[len(self._expected) :]
-        self._expected += [expected_of(one.group_resource) for one in known]
+        defined = NOTHING_DEFINED if self._workshop is None else self._workshop.defined
+        self._expected += [expected_of(one.group_resource, defined) for one in known]
         return self._expected
 
     def _count_bytes(self, resource: NDArray[np.int64], header: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:

@@ -21,6 +21,7 @@ from snaptool.kube import Fault
 from snaptool.operations.boot import boot_check
 from snaptool.operations.coverage import outside_findings, unmatched_findings, unmatched_names
 from snaptool.operations.crypto import Outcome, SystemRandomness, Work, Workshop
+from snaptool.operations.defined import defined_versions
 from snaptool.operations.findings import (
     DAMAGE,
     PLACES_NAMED,
@@ -112,7 +113,7 @@ def verify(
     """
     snapshot = opened.snapshot
     keys = keyring or Keyring(())
-    work = Work(keys, Keyring(()), SystemRandomness(), depth=Depth.FULL)
+    work = Work(keys, Keyring(()), SystemRandomness(), depth=Depth.FULL, defined=defined_versions(opened, keyring))
     with Workshop(work, opened.source, jobs=jobs) as workshop, opened.digests() as digests:
         findings = [_from_bolt(problem) for problem in check(opened.database_bytes, opened.source.release_memory)]
         broken_tree = any(found.code == BAD_PAGE for found in findings)
@@ -137,7 +138,7 @@ def verify(
                     progress=progress,
                     step="opening",
                 )
-                older = find_older(snapshot, keys, older_wanted(swept.lost))
+                older = find_older(snapshot, keys, older_wanted(swept.lost), defined=work.defined)
                 found = carried() if carried and swept.lost else None
                 unread = unread_places(opened, found, swept.lost, keys)
                 causes = likelier_causes(snapshot, swept.lost, opened_by_header(swept), keys, unread)
@@ -317,6 +318,10 @@ def _undecodable(swept: Sweep, *, live_only: bool) -> Iterator[Finding]:
         remedy = "`snaptool rewrite` writes the object under the new key"
         if fault is not Fault.HEADLESS:
             keys = ""
+            if fault is Fault.UNDEFINED_VERSION:
+                keys = (
+                    "add the version to the definition again (served: false will do) and store each object anew; else "
+                )
             if fault is Fault.NO_OBJECT:
                 keys = "if it is ciphertext that lost its header, a --config with its key opens it; else "
             remedy = keys + (

@@ -80,15 +80,27 @@ def test_a_word_that_is_no_type_is_refused_with_the_likely_custom_one(snaptool: 
     assert "did you mean benches or bench" in ran.stderr
 
 
-def test_several_types_and_names_are_one_list(snaptool: Snaptool) -> None:
+def test_several_types_and_names_are_shown_together(snaptool: Snaptool) -> None:
     keys = ("-n", "shop", "--config", MIXED_KEYS)
     names = snaptool("get", MIXED, "secret,cm", "-n", "shop", "-o", "name").stdout.splitlines()
     assert len([name for name in names if name.startswith("secret/")]) == 8
     assert names[-2:] == ["configmap/kube-root-ca.crt", "configmap/settings"]
-    two = yaml_values(
-        snaptool("get", MIXED, "secret", "queue", "database", *keys, "-o", "yaml", shows_secrets=True).stdout
-    )
-    assert [item["metadata"]["name"] for item in two["items"]] == ["queue", "database"]
+    for output in ([], ["-o", "yaml"]):
+        two = snaptool("get", MIXED, "secret", "queue", "database", *keys, *output, shows_secrets=True).stdout
+        documents = [yaml_values(text) for text in two.split("\n---\n")]
+        assert [(one["kind"], one["metadata"]["name"]) for one in documents] == [
+            ("Secret", "queue"),
+            ("Secret", "database"),
+        ]
+        assert two == "---\n".join(
+            snaptool("get", MIXED, "secret", name, *keys, shows_secrets=True).stdout for name in ("queue", "database")
+        )
+    both = snaptool("get", MIXED, "secret,cm", *keys, "-o", "yaml", shows_secrets=True).stdout
+    kinds = [yaml_values(text)["kind"] for text in both.split("\n---\n")]
+    assert kinds == ["Secret"] * 8 + ["ConfigMap"] * 2
+    one_type = snaptool("get", MIXED, "secret", *keys, "-o", "yaml", shows_secrets=True).stdout
+    assert yaml_values(one_type)["kind"] == "List"
+    assert snaptool("get", MIXED, "pod,job", "-n", "no-such", "-o", "yaml").stdout == ""
     mixed = snaptool("get", MIXED, "secret/queue", "cm/settings", *keys, "-o", "json", shows_secrets=True).json
     assert [item["kind"] for item in mixed["items"]] == ["Secret", "ConfigMap"]
     assert (mixed["kind"], mixed["apiVersion"], mixed["metadata"]) == ("List", "v1", {"resourceVersion": ""})
@@ -168,7 +180,7 @@ def test_real_objects_of_many_kinds_are_printed_as_kubectl_printed_them(snaptool
         expected = vector["yaml"].replace(f'resourceVersion: "{vector["revision"]}"', f'resourceVersion: "{revision}"')
         assert snaptool("get", path, key.decode()).stdout == expected
     shown = snaptool("get", path, "deployments,daemonsets,cm,csr", "-A", "-o", "yaml").stdout
-    assert yaml_text(yaml_values(shown)) == shown
+    assert "---\n".join(yaml_text(yaml_values(text)) for text in shown.split("---\n")) == shown
 
 
 def test_managed_fields_are_shown_when_asked_for(snaptool: Snaptool) -> None:

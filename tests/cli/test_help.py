@@ -134,6 +134,32 @@ def test_arguments_in_the_wrong_order_are_recognised(snaptool: Snaptool) -> None
         assert right in ran.stderr
 
 
+def test_a_misspelled_source_is_not_answered_with_the_target(
+    snaptool: Snaptool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(snaptool.folder)
+    snaptool.sample("aescbc-cluster.db", "backup.db")
+    snaptool.sample("aescbc-cluster.db", "earlier-result.db")
+    ran = snaptool("rewrite", "bakcup.db", "earlier-result.db", "--decrypt")
+    assert "did you mean backup.db?" in ran.stderr
+    assert "comes first" not in ran.stderr
+    forms = [
+        ["rewrite", "snap.db", "earlier-result.db", "--decrypt", "--force"],
+        ["rewrite", "backups/snap.db", "earlier-result.db", "--decrypt"],
+        ["diff", "snap.db", "earlier-result.db"],
+        ["inspect", "snap.db"],
+    ]
+    for words in forms:
+        ran = snaptool(*words)
+        assert ran.code == 2
+        assert "comes first" not in ran.stderr
+        assert "check the spelling of the path" in ran.stderr
+    ran = snaptool("rewrite", "snap.db", "earlier-result.db", "--decrypt")
+    assert "if earlier-result.db is the one to read: SOURCE comes first" in ran.stderr
+    ran = snaptool("inspect", "backup.db", "--config", "snap.yaml")
+    assert "comes first" not in ran.stderr
+
+
 def test_a_snapshot_that_is_not_there_stays_that(snaptool: Snaptool) -> None:
     ran = snaptool("get", "no-such.db", "secret", "smtp")
     assert "check the spelling" in ran.stderr

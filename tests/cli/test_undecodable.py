@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from snaptool.operations.opening import open_snapshot
+from snaptool.providers import GroupResource, Keyring, parse_config
+from snaptool.providers.kms import Api
 from snaptool.scratch.server import EtcdBinaries, ScratchEtcd
 from tests.support.cli import GOLDEN, Ran, Snaptool
 from tests.support.etcd import etcd_binaries, scratch_parent
+from tests.support.kms_plugin import kms_plugin
+from tests.support.kms_snapshots import NAME, configuration, kms_entry, sealed
+from tests.support.kms_values import Form
 from tests.support.odd_values import DECODABLE, NAMELESS, SOUND, UNDECODABLE
 from tests.support.snapshots import KEY, NEW_SECRET, config, envelope, seal
 from tests.unit.operations.builders import seal_gcm, write_history
@@ -325,3 +331,130 @@ def test_get_opens_ciphertext_without_its_header(snaptool: Snaptool) -> None:
     assert ran.code == 3
     assert ran.json["metadata"]["name"] == "cloud-config"
     assert "lost its header; it opens under aescbc key1" in ran.stderr
+
+
+# --- ciphertext without its header, of every provider ---------------------------------------------------------------
+
+
+def plaintext_of(path: Path, key: bytes, known: Path) -> bytes:
+    """What the current value of a Secret opens to."""
+    keyring = Keyring((parse_config(known.read_bytes()),))
+    return keyring.chain_for(GroupResource("secrets", "")).open(values(path)[key][-1], key)[1]
+
+
+@pytest.mark.parametrize("provider", ["aescbc", "aesgcm", "secretbox"])
+@pytest.mark.parametrize("cut", ["header", "header without the name"])
+def test_headless_ciphertext_of_local_keys_is_mended(snaptool: Snaptool, new: Path, provider: str, cut: str) -> None:
+    text = config(provider, name="k")
+    key = HEAD + b"cut"
+    whole = Keyring((parse_config(text.encode()),)).chain_for(GroupResource("secrets", "")).seal(SOUND, key)
+    start = f"k8s:enc:{provider}:v1:".encode()
+    stored = whole.removeprefix(start + b"k:") if cut == "header" else whole.removeprefix(start)
+    source = write_history(snaptool.folder / "h.db", [(HEAD + b"one", SOUND), (key, stored)])
+    known, target = snaptool.write("k.yaml", text), snaptool.folder / "t.db"
+    seen = snaptool("inspect", source, "--config", known, "-o", "json").json
+    assert [(one["reason"], one["provider"], one["headless"]) for one in seen["undecodable"]] == [
+        ("headless", provider, True)
+    ]
+    assert seen["lost"] == []
+    assert snaptool("rewrite", source, target, "-c", known, "--new-config", new, makes=[target]).code == 0
+    assert plaintext_of(target, key, new) == SOUND
+    # Another key of the same provider opens nothing, and nothing is guessed.
+    other = snaptool.write("other.yaml", config(provider, name="k", secret=NEW_SECRET))
+    (again,) = snaptool("inspect", source, "--config", other, "-o", "json").json["undecodable"]
+    assert not again["headless"]
+    assert again["reason"] in {"no_object", "bad_json"}, "ciphertext may begin with a brace"
+
+
+@pytest.mark.parametrize("api", [Api.V1, Api.V2])
+def test_headless_ciphertext_of_a_key_service_is_mended(snaptool: Snaptool, new: Path, api: Api) -> None:
+    form = {Api.V1: Form.V1_GCM, Api.V2: Form.V2_SEED}[api]
+    with kms_plugin() as plugin:
+        (one, first, _), (two, second, _) = sealed(form, 2, 0, kek="kek-1")
+        start = f"k8s:enc:kms:{api.value}:{NAME[api]}:".encode()
+        assert second.startswith(start)
+        source = write_history(snaptool.folder / "kms.db", [(one, first), (two, second.removeprefix(start))])
+        known = snaptool.write("kms.yaml", configuration(kms_entry(api, NAME[api], plugin.endpoint)))
+        seen = snaptool("inspect", source, "--config", known, "-o", "json").json
+        assert [(value["key"], value["reason"]) for value in seen["undecodable"]] == [(two.decode(), "headless")]
+        target = snaptool.folder / "t.db"
+        assert snaptool("rewrite", source, target, "-c", known, "--new-config", new, makes=[target]).code == 0
+        assert plaintext_of(target, one, new).startswith(b"k8s\0")
+        assert plaintext_of(target, two, new).startswith(b"k8s\0")
+
+
+# --- custom resources in a version that is not defined --------------------------------------------------------------
+
+CARS, OLD_CAR = GOLDEN / "cases" / "field2" / "08-cr-old-version" / "versions.db", "/registry/example.com/cars/yard/old"
+
+
+def test_a_custom_resource_in_a_version_that_is_not_defined_is_undecodable(snaptool: Snaptool, old: Path) -> None:
+    expected = {OLD_CAR: "undefined_version"}
+    assert undecodable(snaptool("inspect", CARS, "-o", "json")) == expected
+    verified = snaptool("verify", CARS, "-o", "json")
+    assert (verified.code, undecodable(verified)) == (3, expected)
+    (error,) = (found for found in verified.json["findings"] if found["severity"] == "error")
+    assert (error["code"], error["count"], "served: false" in error["remedy"]) == ("undefined_version", 1, True)
+    listed = snaptool("list", CARS, "--lost", "--config", old, "-o", "json")
+    assert [(row["key"], row["undecodable"]) for row in listed.json["items"]] == [(OLD_CAR, "undefined_version")]
+    assert "1 value is undecodable" in snaptool("get", CARS, "cars.example.com", "-n", "yard").stderr
+    assert snaptool("get", CARS, OLD_CAR).code == 3
+    told = snaptool("history", CARS, OLD_CAR, "-o", "json")
+    assert (told.code, told.json["revisions"][0]["undecodable"]) == (3, "undefined_version")
+    # Trains and boats are stored in versions that are defined and not served: those are converted.
+    target = snaptool.folder / "t.db"
+    stopped = snaptool("rewrite", CARS, target, "--decrypt", "--undecodable", "stop")
+    assert stopped.code == 3
+    assert snaptool("rewrite", CARS, target, "--undecodable", "delete", makes=[target]).code == 0
+    assert set(values(CARS)) - set(values(target)) == {OLD_CAR.encode()}
+    assert snaptool("verify", target).code == 0
+
+
+@pytest.mark.parametrize("prefix", [b"/registry", b"/k8s/prod"])
+@pytest.mark.parametrize("sealed_too", [False, True])
+def test_definitions_are_found_under_every_prefix_and_under_encryption(
+    snaptool: Snaptool, old: Path, prefix: bytes, sealed_too: object
+) -> None:
+    def definition(*versions: str) -> bytes:
+        spec = {
+            "group": "example.com",
+            "names": {"plural": "ships", "kind": "Ship"},
+            "scope": "Namespaced",
+            "versions": [{"name": name, "served": True, "storage": name == versions[0]} for name in versions],
+        }
+        head = {"kind": "CustomResourceDefinition", "apiVersion": "apiextensions.k8s.io/v1"}
+        return json.dumps({**head, "metadata": {"name": "ships.example.com"}, "spec": spec}).encode()
+
+    def ship(version: str) -> bytes:
+        return json.dumps({"apiVersion": f"example.com/{version}", "kind": "Ship", "metadata": {}}).encode() + b"\n"
+
+    def put(key: bytes, value: bytes) -> tuple[bytes, bytes]:
+        key = prefix + key
+        return key, seal(value, bytes(16)) if sealed_too else value
+
+    crd = b"/apiextensions.k8s.io/customresourcedefinitions/ships.example.com"
+    namespace = envelope("v1", "Namespace", b"\n\x03\n\x01a")
+    records = [
+        (prefix + b"/namespaces/a", namespace),
+        put(crd, definition("v1", "v2")),
+        put(b"/example.com/ships/a/one", ship("v1")),
+        put(b"/example.com/ships/a/two", ship("v2")),
+        put(crd, definition("v2")),
+    ]
+    source = write_history(snaptool.folder / "ships.db", records)
+    everything = snaptool.write("all.yaml", config("aescbc", resources="'*.*'") if sealed_too else old.read_text())
+    found = snaptool("verify", source, "--config", everything, "--etcd-prefix", prefix.decode(), "-o", "json")
+    assert undecodable(found) == {(prefix + b"/example.com/ships/a/one").decode(): "undefined_version"}
+
+
+def test_undecodable_values_are_marked_in_history_and_diff(snaptool: Snaptool, old: Path) -> None:
+    key = HEAD + b"one"
+    source = write_history(
+        snaptool.folder / "a.db", [(key, SOUND), (key, seal(envelope("v1", "ConfigMap", b""), bytes(16)))]
+    )
+    other = write_history(snaptool.folder / "b.db", [(key, SOUND)])
+    told = snaptool("history", source, key.decode(), "--config", old)
+    assert (told.code, "current, UNDECODABLE" in told.stdout) == (3, True)
+    compared = snaptool("diff", source, other, "--config", old, "-o", "json").json["changed"]
+    assert [(one["a"]["undecodable"], one["b"]["undecodable"]) for one in compared] == [("wrong_type", None)]
+    assert "aescbc key1, UNDECODABLE" in snaptool("diff", source, other, "--config", old).stdout

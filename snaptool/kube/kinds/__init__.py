@@ -13,7 +13,7 @@ from snaptool.kube.kinds.crds import (
     pruning_schema,
     version_names,
 )
-from snaptool.kube.kinds.printing import json_text, list_text, yaml_text
+from snaptool.kube.kinds.printing import documents_text, json_text, list_text, yaml_text
 from snaptool.kube.kinds.reader import Decoded, Plain, decode_object, is_refused
 from snaptool.kube.kinds.served import as_served, without_managed_fields
 from snaptool.kube.kinds.table import (
@@ -33,6 +33,7 @@ __all__ = [
     "Plain",
     "as_served",
     "decode_object",
+    "documents_text",
     "fields_of",
     "is_refused",
     "json_text",

@@ -477,6 +477,12 @@ def yaml_text(value: Any, *, fit: Callable[[str], bool] | None = None) -> str:
     return "".join(writer.parts)
 
 
+def documents_text(items: Iterable[Any], *, fit: Callable[[str], bool] | None = None) -> Iterator[str]:
+    """Print YAML documents, a piece at a time, with `---` between them. `fit`: as for `yaml_text`."""
+    for count, item in enumerate(items):
+        yield ("---\n" if count else "") + yaml_text(item, fit=fit)
+
+
 def list_text(items: Iterable[Any], output: str, *, fit: Callable[[str], bool] | None = None) -> Iterator[str]:
     """Print a List of objects as kubectl does, as `yaml` or `json`, a piece at a time. `fit`: for YAML, as above."""
     count = 0

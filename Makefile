@@ -63,9 +63,9 @@ apiserver: setup ## a whole kube-apiserver and kubectl, built from source (Go; m
 proof: peers apiserver ## a real kube-apiserver on what snaptool wrote: disaster, migration, informers
 	$(BIN)/python -m pytest -q -m proof tests/proof
 
-clouds: setup ## stores and key services: real servers on loopback (pip, Go; see docs/clouds.md)
+clouds: setup ## stores and key services: real servers on loopback (pip, Go, npm; see docs/clouds.md)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[clouds-tests]'
-	$(BIN)/python -m tests.peers.build transit local-kms versitygw fake-gcs-server
+	$(BIN)/python -m tests.peers.build transit local-kms versitygw fake-gcs-server azurite
 	$(BIN)/python -m pytest -q -rs tests/clouds
 
 kinds: setup ## make the table of kinds anew from the published API modules (Go's module proxy)

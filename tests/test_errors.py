@@ -28,7 +28,7 @@ FAMILIES = {
 
 
 _DIRECT = (f"snaptool.providers.direct.{kind}" for kind in ("aws", "azure", "gcp", "vault"))
-BEHIND_EXTRAS = {"snaptool.stores.s3", *_DIRECT}
+BEHIND_EXTRAS = {*(f"snaptool.stores.{store}" for store in ("s3", "gs", "az", "sftp")), *_DIRECT}
 
 
 def every_error() -> list[type[errors.SnaptoolError]]:

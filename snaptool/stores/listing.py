@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Protocol, runtime_checkable
 
-from snaptool.stores.location import BadUrl, ObjectAt, place_of
+from snaptool.stores.location import BadUrl, BlobAt, ObjectAt, place_of
 from snaptool.stores.reading import no_such_object
-from snaptool.stores.store import StoreUnsupported, open_store
+from snaptool.stores.store import StoreUnsupported, open_store, store_at
 
-_ROOT = re.compile(r"(?:s3|gs|az)://[^/]+/?|sftp://[^/]+/?")
+_ROOT = re.compile(r"(?:s3|gs|az)://[^/]+/?|az://[^/]+\.blob\.core\.windows\.net/[^/]+/?|sftp://[^/]+/?")
 _OF_A_VERSION = re.compile(r"\?versionid=[^?&/]+$", re.IGNORECASE)
 
 
@@ -31,24 +32,34 @@ class Entry:
     modified: datetime
 
 
+@runtime_checkable
+class _Lists(Protocol):
+    """A store that names what it has."""
+
+    def below(self, *, all_versions: bool) -> Iterator[Entry]:
+        """Yield all whose names begin with that of the location."""
+
+
 def entries_below(url: str, *, all_versions: bool = False) -> Iterator[Entry]:
     """Yield every object whose URL begins with `url`, which may end anywhere; not those that stand for folders.
 
     `all_versions`: those too that were replaced or deleted. Raises BadUrl, StoreUnsupported, ExtraMissing, StoreError.
     """
     # A beginning may name no object yet; parsing needs one.
-    rest = "" if not _ROOT.fullmatch(url) and not url.endswith("/") else "-" if url.count("/") > 2 else "/-"
+    rest = ""
+    if _ROOT.fullmatch(url) or url.endswith("/"):
+        rest = "-" if url.endswith("/") else "/-"
     path = place_of(url + rest)
     location = getattr(path, "location", None)
-    if isinstance(location, ObjectAt) and location.kind == "s3":
-        from snaptool.stores.s3 import S3Store  # noqa: PLC0415 - boto3 takes a fifth of a second
-
-        beginning = location.name.removesuffix("-") if rest else location.name
-        yield from S3Store(ObjectAt("s3", location.bucket, beginning, None), url).below(all_versions=all_versions)
+    if isinstance(location, (ObjectAt, BlobAt)):
+        name = location.name.removesuffix("-") if rest else location.name
+        store = store_at(replace(location, name=name, version=None), url)
+        assert isinstance(store, _Lists)
+        yield from store.below(all_versions=all_versions)
         return
     raise StoreUnsupported(
         f"{url}: what is in such a place cannot be listed",
-        hint="name each object, or a folder of s3://",
+        hint="name each object, or a folder of s3://, gs:// or az://",
         place=url,
     )
 

@@ -89,11 +89,13 @@ class StoreDraft(Draft):
                 store.create(content, sums, seen)
         except Replaced as error:
             raise _changed(self.target) if seen is not None else _exists(self.target) from error
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, StoreError) as error:
             # It may have come between the last answer and us: what is there is said, whoever wrote it.
-            if _holds(store, seen, self.target) and store.kept(sums):
+            ours = _holds(store, seen, self.target) and store.kept(sums)
+            if ours:
                 self._written()
-            raise
+            if not ours or isinstance(error, KeyboardInterrupt):
+                raise
         self._written()
         if not store.kept(sums):
             raise UploadDiffers(

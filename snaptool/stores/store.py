@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from snaptool.errors import InputError, OutputError, StoreError
-from snaptool.stores.location import FileAt, LinkAt, ObjectAt, location_of
+from snaptool.stores.location import BlobAt, LinkAt, Location, ObjectAt, location_of
 from snaptool.stores.sums import Sums
 
 
@@ -18,7 +18,7 @@ class ExtraMissing(InputError):
 
 
 class StoreUnsupported(InputError):
-    """A store that this version cannot read or write."""
+    """A store that cannot do what is asked of it."""
 
 
 class NoSuchObject(InputError):
@@ -87,20 +87,35 @@ class Store(Protocol):
 
 
 def open_store(path: Path) -> Store:
-    """Return the store for a remote path. Raises ExtraMissing, StoreUnsupported, StoreError."""
-    location = location_of(path)
+    """Return the store for a remote path. Raises ExtraMissing, StoreError, and InputError."""
+    return store_at(location_of(path), str(path))
+
+
+def store_at(location: Location, shown: str) -> Store:
+    """Return the store for a location, which messages call `shown`. Raises as `open_store`."""
+    # Each is imported where it is asked for: a cloud's library takes a fifth of a second.
     if isinstance(location, ObjectAt) and location.kind == "s3":
-        from snaptool.stores.s3 import S3Store  # noqa: PLC0415 - boto3 takes a fifth of a second
+        from snaptool.stores.s3 import S3Store  # noqa: PLC0415
 
-        return S3Store(location, str(path))
+        return S3Store(location, shown)
+    if isinstance(location, ObjectAt):
+        from snaptool.stores.gs import GsStore  # noqa: PLC0415
+
+        return GsStore(location, shown)
+    if isinstance(location, BlobAt):
+        from snaptool.stores.az import AzStore  # noqa: PLC0415
+
+        return AzStore(location, shown)
     if isinstance(location, LinkAt):
-        from snaptool.stores.https import HttpsStore  # noqa: PLC0415 - only where it is asked for
+        from snaptool.stores.https import HttpsStore  # noqa: PLC0415
 
-        return HttpsStore(location, str(path))
-    tool = {"gs": "gcloud storage cp", "az": "az storage blob download", "sftp": "sftp"}[location.kind]
-    what = "sftp://" if isinstance(location, FileAt) else f"{location.kind}://"
-    raise StoreUnsupported(
-        f"{path}: {what} is not supported; s3:// and https:// are",
-        hint=f"copy it with `{tool}`, or use a link that begins with https://",
-        place=str(path),
-    )
+        return HttpsStore(location, shown)
+    from snaptool.stores.sftp import SftpStore  # noqa: PLC0415
+
+    return SftpStore(location, shown)
+
+
+def first_line(error: Exception) -> str:
+    """Return the beginning of an error's message: some of them go on over lines."""
+    lines = str(error).splitlines()
+    return lines[0][:300] if lines and lines[0] else type(error).__name__

@@ -8,19 +8,22 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from crc32c import crc32c
+
 PART = 16 << 20
 """Bytes of a part of an upload; what is smaller is sent as one."""
 _BLOCK = 1 << 20
 
 
 class Sums:
-    """SHA-256 whole and of parts, MD5 and CRC-32 of what is added. Sizes in bytes."""
+    """SHA-256 whole and of parts, MD5, CRC-32 and CRC-32C of what is added. Sizes in bytes."""
 
     def __init__(self, blocks: Iterable[bytes] = ()) -> None:
         self.size = 0
         self._whole = hashlib.sha256()
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._crc = 0
+        self._crc32c = 0
         self._part = hashlib.sha256()
         self._parts: list[bytes] = []
         for block in blocks:
@@ -31,6 +34,7 @@ class Sums:
         self._whole.update(data)
         self._md5.update(data)
         self._crc = zlib.crc32(data, self._crc)
+        self._crc32c = crc32c(data, self._crc32c)
         while data:
             room = PART - self.size % PART
             self._part.update(data[:room])
@@ -66,8 +70,9 @@ class Sums:
                 return value == base64.b64encode(self._whole.digest()).decode()
             # Others may cut parts of another size; only equality says something.
             return True if value == self.uploaded else None
-        if algorithm == "CRC32" and "-" not in value:
-            return value == base64.b64encode(self._crc.to_bytes(4, "big")).decode()
+        crcs = {"CRC32": self._crc, "CRC32C": self._crc32c}
+        if algorithm in crcs and "-" not in value:
+            return value == base64.b64encode(crcs[algorithm].to_bytes(4, "big")).decode()
         return None
 
 

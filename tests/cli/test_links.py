@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,8 +130,16 @@ def test_what_is_not_there_or_refused_says_so(snaptool: Snaptool, files: Files) 
     assert snaptool("inspect", "http://127.0.0.1:9/x").code == 5
 
 
-@pytest.mark.parametrize("url", ["gs://b/o", "az://c/b", "sftp://h/x.db"])
-def test_a_store_that_is_not_supported_says_which_are(snaptool: Snaptool, url: str) -> None:
-    ran = snaptool("inspect", url)
-    assert ran.code == 2
-    assert "s3:// and https:// are" in ran.stderr
+@pytest.mark.parametrize(
+    ("url", "extra"), [("s3://b/o", "aws"), ("gs://b/o", "gcp"), ("az://c/b", "azure"), ("sftp://h/x.db", "sftp")]
+)
+def test_a_store_whose_library_is_missing_says_what_to_install(
+    snaptool: Snaptool, monkeypatch: pytest.MonkeyPatch, url: str, extra: str
+) -> None:
+    for name in ("boto3", "google.cloud", "azure.core", "asyncssh"):
+        monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
+    for store in ("s3", "gs", "az", "sftp"):
+        monkeypatch.delitem(sys.modules, f"snaptool.stores.{store}", raising=False)
+    ran = snaptool("inspect", url, "-o", "json")
+    assert (ran.code, ran.json["error"]["code"]) == (2, "extra_missing")
+    assert f"pip install 'snaptool[{extra}]'" in ran.json["error"]["remedy"]

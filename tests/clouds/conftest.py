@@ -18,6 +18,7 @@ import pytest
 
 from tests.clouds import apart
 from tests.clouds.between import Between
+from tests.clouds.stores import Place, Sftp, of_az, of_gs, of_s3
 from tests.peers.build import pinned
 from tests.support.cli import GOLDEN, ROOT
 from tests.support.peers import peer
@@ -209,3 +210,97 @@ def local_kms(local_kms_port: int, no_proxies: None, monkeypatch: pytest.MonkeyP
         user_of_aws(monkeypatch)
         monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", between.url)
         yield between
+
+
+# -- stores
+
+
+def program(name: str, file: str) -> Path:
+    (version,) = pinned(name)
+    return peer(name, version) / file
+
+
+@pytest.fixture(scope="session")
+def versitygw_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """An S3 that verifies checksums and keeps its conditions in a race."""
+    requires("boto3")
+    port, folder = free_port(), tmp_path_factory.mktemp("versitygw")
+    argv = (
+        program("versitygw", "versitygw"),
+        "--port",
+        f"127.0.0.1:{port}",
+        "--region",
+        "eu-central-1",
+        "--quiet",
+        "posix",
+        str(folder),
+    )
+    with running(*argv, port=port, ROOT_ACCESS_KEY="AKIAOFATEST", ROOT_SECRET_KEY=SECRET):
+        yield port
+
+
+@pytest.fixture(scope="session")
+def fake_gcs_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    requires("google.cloud.storage")
+    port, folder = free_port(), tmp_path_factory.mktemp("gcs")
+    here = f"127.0.0.1:{port}"
+    argv = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-log-level", "warn"]
+    argv += ["-backend", "filesystem", "-filesystem-root", str(folder)]
+    argv += ["-public-host", here, "-external-url", f"http://{here}"]
+    with running(program("fake-gcs-server", "fake-gcs-server"), *argv, port=port):
+        yield port
+
+
+@pytest.fixture(scope="session")
+def azurite_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    requires("azure.storage.blob", "azure.identity")
+    port, folder = free_port(), tmp_path_factory.mktemp("azurite")
+    argv = ["--silent", "--location", str(folder), "--blobHost", "127.0.0.1", "--blobPort", str(port)]
+    argv += ["--disableTelemetry", "--skipApiVersionCheck"]
+    with running(program("azurite", "node_modules/.bin/azurite-blob"), *argv, port=port):
+        yield port
+
+
+_AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+"""Of the account that every Azurite has."""
+
+
+def connection_string(port: int) -> str:
+    endpoint = f"http://127.0.0.1:{port}/devstoreaccount1"
+    return (
+        f"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={_AZURITE_KEY};BlobEndpoint={endpoint};"
+    )
+
+
+@pytest.fixture
+def place(
+    request: pytest.FixtureRequest, no_proxies: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Place]:
+    """A place in the store that the test is run for: `s3`, `gs`, `az` or `sftp`."""
+    del no_proxies
+    kind = request.param
+    if kind == "s3":
+        port = request.getfixturevalue("versitygw_port")
+        user_of_aws(monkeypatch)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        import boto3
+
+        client = boto3.client("s3", region_name="eu-central-1")
+        yield of_s3(client)
+        client.close()
+    elif kind == "gs":
+        port = request.getfixturevalue("fake_gcs_port")
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+        yield of_gs()
+    elif kind == "az":
+        port = request.getfixturevalue("azurite_port")
+        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", connection_string(port))
+        yield of_az()
+    else:
+        requires("asyncssh")
+        home = tmp_path / "home"
+        home.mkdir()
+        monkeypatch.setenv("HOME", str(home))
+        server = Sftp(home)
+        yield server.place()
+        server.close()

@@ -27,7 +27,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PEERS = ROOT / ".peers"
 MAKE = {"etcd": "peers", "bbolt": "peers", "apiserver": "oracles", "kubernetes": "apiserver", "kubectl": "apiserver"}
-MAKE |= dict.fromkeys(("transit", "local-kms", "versitygw", "fake-gcs-server"), "clouds")
+MAKE |= dict.fromkeys(("transit", "local-kms", "versitygw", "fake-gcs-server", "azurite"), "clouds")
 """Which target of the Makefile brings a name of pins.toml."""
 
 _STAMP = ".stamp"
@@ -106,11 +106,11 @@ def pinned(name: str) -> list[str]:
 
 
 def build(name: str, version: str, how: str) -> str:
-    """Build one set. `how`: debian or modules. Returns what to say about it. Raises CalledProcessError."""
+    """Build one set. `how`: debian, npm or modules. Returns what to say about it. Raises CalledProcessError."""
     folder, stamp = PEERS / f"{name}-{version}", _stamp(name, version, how)
     if (folder / _STAMP).is_file() and (folder / _STAMP).read_text() == stamp:
         return "is there"
-    tools = ("apt-get", "dpkg-deb") if how == "debian" else ("go",)
+    tools = {"debian": ("apt-get", "dpkg-deb"), "npm": ("npm", "node")}.get(how, ("go",))
     missing = [tool for tool in tools if shutil.which(tool) is None]
     if missing:
         return f"skipped: there is no {missing[0]} on PATH"
@@ -123,6 +123,8 @@ def build(name: str, version: str, how: str) -> str:
         if how == "debian":
             if not _from_debian(_DEBIAN[name], version, work, done):
                 return "skipped: this system's package sources do not have it"
+        elif how == "npm":
+            _run(["npm", "install", "--no-fund", "--no-audit", "--prefix", str(done), f"{name}@{version}"], work)
         else:
             _with_go(_GO[name], version, work, done)
         (done / _STAMP).write_text(stamp)
@@ -136,15 +138,15 @@ def build(name: str, version: str, how: str) -> str:
 
 def _stamp(name: str, version: str, how: str) -> str:
     """Digest everything that decides what is built, the compiler left out."""
-    recipe = _GO[name]
+    recipe = _GO.get(name)
     digest = hashlib.sha256(repr((name, version, how, recipe, _DEBIAN.get(name))).encode())
     for path in _sources(recipe):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-def _sources(recipe: Recipe) -> list[Path]:
-    return sorted((ROOT / recipe.source).glob("*/*.go")) if recipe.source else []
+def _sources(recipe: Recipe | None) -> list[Path]:
+    return sorted((ROOT / recipe.source).glob("*/*.go")) if recipe and recipe.source else []
 
 
 def _with_go(recipe: Recipe, version: str, work: Path, done: Path) -> None:

@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from snaptool.embedded import talos_keys
+from snaptool.errors import InputError
 from snaptool.kube import covers
 from snaptool.operations.plan import Undecodable, Undecryptable, ValueChange
 from snaptool.operations.platform import Step, platform_next
@@ -62,6 +64,8 @@ def _configuration(
     if report.updated.place:
         line = f"the new configuration is in this file ({report.updated.place}): the restore gives it to the servers"
         return [Step("config_embedded", (line,))]
+    if new_configs and {"talos", "omni"} & set(report.platforms):
+        return [_talos_configuration(*new_configs[0])]
     if new_configs:
         return [_new_configuration(report, new_configs)]
     plain = rewritten and _became_plaintext(report)
@@ -93,6 +97,25 @@ def _new_configuration(report: RewriteReport, new_configs: Sequence[tuple[str, E
         covered = [resource for resource in present if any(covers(one, resource) for one in named)]
         lines.append(f"  {quoted(name)}: the one that serves {_names(covered) if covered else _names(named)}")
     return Step("config_new", tuple(lines))
+
+
+def _talos_configuration(name: str, config: EncryptionConfig) -> Step:
+    """Say how Talos, which renders the file of kube-apiserver itself, gets the keys of a configuration."""
+    try:
+        keys = zip(("secretboxEncryptionSecret", "aescbcEncryptionSecret"), talos_keys(config), strict=True)
+    except InputError:
+        other = (
+            "Talos serves Secrets under secretbox key2, then aescbc key1, then identity, and can read no other keys;",
+            f"  {quoted(name)} has another form: as a document KubeEtcdEncryptionConfig of the machine configuration",
+            "  Talos takes it from mid-2026 on; for older releases: snaptool config new --keep MACHINE-CONFIG",
+        )
+        return Step("config_new", other)
+    fields = " and ".join(f"cluster.{field}" for field, key in keys if key)
+    lines = (
+        f"set {fields} in the machine configuration of every control plane node to the key in {quoted(name)},",
+        "  before its API server starts: Talos writes kube-apiserver's file from that",
+    )
+    return Step("config_new", lines)
 
 
 def _encrypted(values: Sequence[ValueChange]) -> Counter[tuple[str, str, bool]]:

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import gzip
+import lzma
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from snaptool.bolt import DatabaseWriter
-from snaptool.containers import Unpacking, unwrap
+from snaptool.containers import OmniSecrets, Unpacking, unwrap
+from snaptool.containers.age import AgeWriter
+from snaptool.containers.streams import import_zstd
 from snaptool.errors import SnaptoolError
 from tests.support.cli import GOLDEN, Snaptool
 
 VECTORS = GOLDEN / "containers"
+OMNI_KEY = bytes(range(0x20, 0x40))
 SNAPTOOL = (sys.executable, "-m", "snaptool")
 MIB = 1 << 20
 
@@ -86,6 +93,79 @@ def test_68_a_signal_while_unpacking_leaves_nothing(half_fed: subprocess.Popen[b
         half_fed.stdin.close()
     code = half_fed.wait(60)
     assert code == (-number if number is signal.SIGKILL else 128 + number)
+
+
+def packed(name: str, database: Path) -> Path:
+    """A container of a kind around a database, as fast as it can be made."""
+    target, data = database.with_name(f"packed.{name}"), database.read_bytes()
+    if name in STREAMS:
+        target.write_bytes(STREAMS[name](data))
+    elif name == "zip":
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            archive.write(database, "big.db")
+    elif name == "snapshot":
+        with target.open("wb") as file:
+            writer = AgeWriter(file.write, OmniSecrets(aescbc="", secretbox="", backup_key=OMNI_KEY), os.urandom)
+            writer.write(data)
+            writer.finish()
+    else:
+        with tarfile.open(target, "w" if name == "tar" else "w:gz") as tar:
+            tar.add(database, "big.db")
+    return target
+
+
+STREAMS: dict[str, Callable[[bytes], bytes]] = {
+    "gz": lambda data: gzip.compress(data, 1),
+    "zst": lambda data: import_zstd().compress(data, 1),
+    "xz": lambda data: lzma.compress(data, preset=0),
+    "bz2": lambda data: bz2.compress(data, 1),
+    "zlib": lambda data: zlib.compress(data, 1),
+}
+KINDS = [*STREAMS, "zip", "tar", "tar.gz", "snapshot"]
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    database = tmp_path_factory.mktemp("large") / "big.db"
+    write_database(database, 128 * MIB)
+    return database
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_68_a_kill_while_any_container_is_unpacked_leaves_nothing(tmp_path: Path, large: Path, name: str) -> None:
+    temporary, key = tmp_path / "tmp", tmp_path / "omni.key"
+    temporary.mkdir()
+    key.write_bytes(OMNI_KEY)
+    source = packed(name, large)
+    words = [*SNAPTOOL, "inspect", str(source), "--omni-key-file", str(key)]
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"TMPDIR": str(temporary)}
+    ) as process:
+        while not any(link.stat().st_size > MIB for link in unnamed_files(process.pid, temporary)):
+            assert process.poll() is None
+            time.sleep(0.001)
+        process.kill()
+        assert process.wait(60) == -signal.SIGKILL, "it was in the middle of it"
+    source.unlink()
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_68_a_full_disk_while_any_container_is_unpacked_leaves_nothing(
+    snaptool: Snaptool, disk: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    database = snaptool.folder / "big.db"
+    write_database(database, 3 * MIB)
+    source = packed(name, database)
+    monkeypatch.setenv("TMPDIR", str(disk))
+    key = snaptool.write("omni.key", OMNI_KEY)
+    ran = snaptool("inspect", source, "--omni-key-file", key, "-o", "json")
+    assert (ran.code, ran.json["error"]["code"]) == (1, "container_no_space")
+    # The same where nobody looked at the room before, and the disk fills in the middle.
+    monkeypatch.setattr("snaptool.containers.spool.Spool._free", lambda _self: 1 << 40)
+    ran = snaptool("inspect", source, "--omni-key-file", key, "-o", "json")
+    assert (ran.code, ran.json["error"]["code"]) == (1, "container_no_space")
+    assert list(disk.iterdir()) == []
 
 
 def test_68_a_pipe_that_ends_early_is_a_cut_database(half_fed: subprocess.Popen[bytes]) -> None:

@@ -171,6 +171,18 @@ def test_omni_keys_in_the_header_are_those_of_the_new_configuration(snaptool: Sn
     assert other.json["error"]["code"] == "age_auth"
 
 
+@pytest.mark.parametrize(
+    ("name", "says"), [("key2", "set cluster.secretboxEncryptionSecret in"), ("other", "KubeEtcdEncryptionConfig")]
+)
+def test_talos_gets_keys_and_no_file(snaptool: Snaptool, name: str, says: str) -> None:
+    new = configuration(snaptool, "new.yaml", key("secretbox", NEW_SECRET, name))
+    target = snaptool.folder / "plain.db"
+    ran = rotate_omni(snaptool, target, "--new-config", new, "--keep-embedded", makes=(target,))
+    (step,) = (step["text"] for step in ran.json["next"] if step["code"] == "config_new")
+    assert says in step
+    assert "--encryption-provider-config" not in step
+
+
 def test_omni_refusals(snaptool: Snaptool) -> None:
     target = snaptool.folder / "new.snapshot"
     same = ("--container", "same")

@@ -50,6 +50,7 @@ bench: setup ## snaptool beside etcdutl, bbolt and cp (RECORDS=1000000 for 3 GB;
 	$(BIN)/python -m tests.benchmarks --records $(RECORDS) $(BENCH)
 	$(if $(BENCH),,$(BIN)/python -m tests.benchmarks.kms)
 	$(if $(BENCH),,$(BIN)/python -m tests.benchmarks.kinds)
+	$(if $(BENCH),,$(BIN)/python -m tests.benchmarks.audit)
 
 peers: setup ## other etcds and bbolt, which judge what we write (Go; Debian's etcd by apt-get)
 	$(BIN)/python -m tests.peers.build etcd bbolt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from snaptool.cli.render import Terminal, echo, print_json, print_sentence, prin
 from snaptool.fleet import STATUSES, Given, Record, Report, document
 from snaptool.text import quoted
 
-_SHOWN = 20
+_SHOWN, _IN_A_FOLDER = 20, 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,18 +89,39 @@ def _is_bad(record: Record, fail_on: Sequence[str]) -> bool:
 
 
 def _print_records(records: Sequence[Record], configs: Sequence[str], limit: int | None) -> None:
+    """Print the worst by folder, each with the command that shows more of one."""
     none = "not_a_snapshot"
     ordered = sorted(records, key=lambda one: (one["status"] == none, STATUSES.index(one["status"]), one["url"]))
-    for record in ordered[:limit]:
-        print_sentence(f"{record['status']}  {record['url']}{_why(record)}")
-    if limit is not None and len(ordered) > limit:
-        echo(f"and {len(ordered) - limit:,} more; --all shows every backup")
-    first = next((one for one in ordered if one["status"] in _VERIFIABLE or one["undecodable"]), None)
-    if first is not None:
-        entry = f" --entry {quoted(first['entry'])}" if first["entry"] else ""
-        keys = "".join(f" --config {quoted(path)}" for path in configs)
-        keys += " --embedded-config" if "embedded" in first["configs"] else ""
-        echo(f"more of one: snaptool verify {quoted(first['path'])}{entry}{keys}")
+    folders: dict[str, list[Record]] = {}
+    for record in ordered:
+        folders.setdefault(record["url"].rpartition("/")[0], []).append(record)
+    for folder, several in list(folders.items())[:limit]:
+        counts = Counter(record["status"] for record in several)
+        print_sentence(f"{folder}/: {', '.join(f'{count:,} {word}' for word, count in counts.items())}")
+        most = limit if limit is None or len(folders) == 1 else _IN_A_FOLDER
+        for record in several[:most]:
+            name = record["url"].removeprefix(f"{folder}/")
+            print_sentence(f"  {record['status']}  {name}{_why(record)}", hanging="      ")
+        if most is not None and len(several) > most:
+            echo(f"  and {len(several) - most:,} more; --all shows every backup")
+        first = next((one for one in several if one["status"] in _VERIFIABLE or one["undecodable"]), None)
+        if first is not None:
+            print_sentence(f"  {_more_of(first, configs)}", hanging="      ")
+    if limit is not None and len(folders) > limit:
+        echo(f"and {len(folders) - limit:,} more folders; --all shows every backup")
+
+
+def _more_of(record: Record, configs: Sequence[str]) -> str:
+    keys = "".join(f" --config {quoted(path)}" for path in configs)
+    keys += " --embedded-config" if "embedded" in record["configs"] else ""
+    path = record["path"]
+    if path.endswith("?…"):
+        return "more of it: snaptool verify with the link itself, whose signature is not shown"
+    if "://" in path and record["entry"]:
+        verify = f"snaptool verify FOLDER --entry {quoted(record['entry'])}{keys}"
+        return f"more of one: copy {len(record['files'])} files of {quoted(path)} to a FOLDER, then {verify}"
+    entry = f" --entry {quoted(record['entry'])}" if record["entry"] else ""
+    return f"more of one: snaptool verify {quoted(path)}{entry}{keys}"
 
 
 _VERIFIABLE = {"failed", "damaged", "undecryptable", "plaintext", "stale"}

@@ -32,7 +32,8 @@ from snaptool.operations.keys import NO_KMS_OPTIONS, KmsOptions, keyring_for_rea
 from snaptool.operations.opening import OpenedSnapshot, open_snapshot
 from snaptool.operations.survey import CensusRow, Survey, survey
 from snaptool.operations.sweep import encrypted_values
-from snaptool.providers import EncryptionConfig
+from snaptool.providers import EncryptionConfig, KeyDoesNotFit
+from snaptool.providers.kms import Api, decode_envelope
 from snaptool.providers.kms_unwrapping import Unwrapping
 from snaptool.scratch import EtcdBinaries
 from snaptool.text import printable
@@ -329,24 +330,42 @@ def _keys_needed(census: Sequence[CensusRow], digests: Sequence[str], names: Seq
 
 
 class Sample:
-    """Wants so many values of each resource, provider and key name, chosen by a hash of the etcd key."""
+    """Wants so many values of each resource, provider, key name and seed of KMS v2, chosen by a hash of the etcd key.
+
+    KMS v1 has a key for every value, of which there is no more to know than of the provider.
+    """
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._taken: Counter[int] = Counter()
+        self._taken: Counter[tuple[int, bytes]] = Counter()
 
     def __call__(self, chunk: RecordChunk, resource: NDArray[np.int64], header: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Choose among the records of a chunk."""
         wanted = np.zeros(len(header), dtype=np.bool_)
         (rows,) = np.nonzero((header != 0) & ~chunk.tombstone)
         codes = resource[rows] << 16 | header[rows]
-        for code in np.unique(codes).tolist():
-            left = self._count - self._taken[code]
+        groups: dict[tuple[int, bytes], list[int]] = {}
+        for code, row in zip(codes.tolist(), rows.tolist(), strict=True):
+            groups.setdefault((code, self._seed(chunk, row)), []).append(row)
+        for group, several in groups.items():
+            left = self._count - self._taken[group]
             if left > 0:
-                some = sorted(rows[codes == code].tolist(), key=lambda row: self._order(chunk, row))[:left]
+                some = sorted(several, key=lambda row: self._order(chunk, row))[:left]
                 wanted[some] = True
-                self._taken[code] += len(some)
+                self._taken[group] += len(some)
         return wanted
+
+    @staticmethod
+    def _seed(chunk: RecordChunk, row: int) -> bytes:
+        """Return what identifies the seed that a value of KMS v2 is under; empty for others."""
+        start = int(chunk.value_pos[row])
+        stored = chunk.buffer[start : start + int(chunk.value_len[row])].tobytes()
+        if not stored.startswith(Api.V2.prefix):
+            return b""
+        try:
+            return decode_envelope(Api.V2, "", stored.split(b":", 5)[-1]).source.cache_key
+        except KeyDoesNotFit:
+            return b""
 
     @staticmethod
     def _order(chunk: RecordChunk, row: int) -> int:

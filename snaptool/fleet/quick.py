@@ -1,12 +1,14 @@
 """Level `quick`: the first 128 KiB of a backup, and whether the file is as long as its metas say.
 
-Of gzip the first 128 KiB unpacked give the metas, and the last four bytes the size: two reads of any file. What is in
-other containers needs `census`. Source: docs/audit.md, "Levels".
+Of gzip the first 128 KiB unpacked give the metas, and the last four bytes the size; a zip says the size of what is in
+it in its directory, which stands at its end. What is in other containers needs `census`. Source: docs/audit.md,
+"Levels".
 """
 
 from __future__ import annotations
 
 import os
+import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +22,13 @@ from snaptool.stores import Seen, place_of, read_part
 _HEAD = 128 << 10
 _TRAILER = 32
 _GZIP = b"\x1f\x8b\x08"
-_PACKED = (b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0", b"BZh", b"age-encryption.org/")
+_ZIP = b"PK\x03\x04"
+_ZIP_END, _ZIP_END_SIZE = b"PK\x05\x06", 22
+_LARGEST_COMMENT = 0xFFFF
+_LARGEST_DIRECTORY = 1 << 20
+_MEMBER = struct.Struct("<4s6HIII5HII")
+_NOT_LOOKED_INTO = ("ok", "not_looked_into", "what is in this container shows with --check census")
+_PACKED = (b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0", b"BZh", b"age-encryption.org/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +64,8 @@ def quick_look(file: File) -> tuple[Quick, str]:
 def judge_ends(read: Read, size: int) -> Quick:
     """Judge a file of that size by its first bytes, and what of its end is needed."""
     head = read(0, _HEAD)
+    if head.startswith(_ZIP):
+        return _in_zip(read, size)
     if not head.startswith(_GZIP):
         return _judge(head, size)
     last = int.from_bytes(read(max(size - 4, 0), size), "little")
@@ -67,6 +77,34 @@ def _unpacked(head: bytes) -> bytes:
         return zlib.decompressobj(31).decompress(head, _HEAD)
     except zlib.error:
         return b""
+
+
+def _in_zip(read: Read, size: int) -> Quick:
+    """Judge the largest file of a zip. Source: APPNOTE.TXT, 4.3.7, 4.3.12 and 4.3.16."""
+    start = max(0, size - _ZIP_END_SIZE - _LARGEST_COMMENT)
+    tail = read(start, size)
+    at = tail.rfind(_ZIP_END)
+    if at < 0 or at + _ZIP_END_SIZE > len(tail):
+        return Quick("damaged", "container_truncated", "the zip has no directory at its end: it is cut")
+    long, where = struct.unpack_from("<II", tail, at + 12)
+    if long > _LARGEST_DIRECTORY or where + long > size:
+        return Quick(*_NOT_LOOKED_INTO)  # of 64 bits, or odd
+    directory, found, place = read(where, where + long), (0, 0, 0), 0
+    while place + _MEMBER.size <= len(directory):
+        member = _MEMBER.unpack_from(directory, place)
+        found = max(found, (member[9], member[4], member[-1]))  # unpacked size, method, local header
+        place += _MEMBER.size + sum(member[10:13])
+    unpacked, method, local = found
+    head = read(local, local + 30)
+    if len(head) < 30 or method not in {0, 8}:
+        return Quick(*_NOT_LOOKED_INTO)
+    begin = local + 30 + sum(struct.unpack_from("<HH", head, 26))
+    data = read(begin, begin + _HEAD)
+    try:
+        data = zlib.decompressobj(-15).decompress(data, _HEAD) if method else data
+    except zlib.error:
+        return Quick("damaged", "container_checksum", "what is in the zip cannot be unpacked")
+    return _judge(data, unpacked) if _newer_meta(data) is not None else Quick(*_NOT_LOOKED_INTO)
 
 
 def _newer_meta(head: bytes) -> Meta | None:
@@ -91,7 +129,7 @@ def _judge(head: bytes, size: int | None, low_bits: int = 0) -> Quick:
         if any(head[at + 16 : at + 20] == magic for at in (0, *PAGE_SIZES)):
             return Quick("damaged", "bad_meta", "neither of its two metas can be used")
         if head.startswith(_PACKED) or head[257:262] == b"ustar":
-            return Quick("ok", "not_looked_into", "what is in this container shows with --check census")
+            return Quick(*_NOT_LOOKED_INTO)
         return Quick("not_a_snapshot", "container_unknown", "its first bytes are none of a bolt file or a container")
     need = meta.page_size * meta.high_water_mark
     if size is not None:

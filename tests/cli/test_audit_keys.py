@@ -60,6 +60,14 @@ def test_case_17_seven_seeds_of_three_clusters_are_seven_calls(
     assert kms["c0"][0]["failed"] == {}
 
 
+def test_a_sample_has_values_of_every_seed(tmp_path: Path, plugin: RunningPlugin, words: list[str]) -> None:
+    values = [value for number in range(4) for value in sealed(Form.V2_SEED, 5, 10 * number)]
+    database(tmp_path / "bucket" / "a.db", values)
+    code, records, said = run(words, "--check", "sample=2")
+    assert (code, len(plugin.calls("Decrypt"))) == (0, 4), said
+    assert sum(needed["values"] for needed in records[0]["keys_needed"]) == 8
+
+
 def test_case_17_a_key_for_every_value_is_asked_for_by_word_alone(
     tmp_path: Path, plugin: RunningPlugin, words: list[str]
 ) -> None:

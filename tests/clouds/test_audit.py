@@ -200,3 +200,73 @@ def test_case_8_and_9_shards_leave_one_object_each_and_are_merged(snaptool: Snap
     assert (merged.code, merged.json["counts"]) == (0, {"ok": 6})
     listed = s3.list_objects_v2(Bucket=bucket, Prefix="results/night/")["Contents"]
     assert [one["Key"].rpartition("/")[2] for one in listed] == [f"0000{index}-of-00003.jsonl" for index in range(3)]
+
+
+class Requests:
+    """What the client of this process sends, seen by its own events: operation and range."""
+
+    def __init__(self) -> None:
+        from snaptool.stores import s3 as module
+
+        self.sent: list[tuple[str, str]] = []
+        module._clients.clear()
+        self._module = module
+
+    def watch(self) -> None:
+        (client,) = self._module._clients.values()
+        client.meta.events.register("before-send.s3", self._note)
+
+    def _note(self, request: Any, **_: Any) -> None:
+        headers = {str(name).lower(): value for name, value in request.headers.items()}
+        text = headers.get("range", b"")
+        self.sent.append((request.method, text.decode() if isinstance(text, bytes) else text))
+
+
+def test_case_16_a_quick_look_reads_128_kib_of_the_listed_version_and_asks_for_nothing_else(
+    s3: Any, bucket: str
+) -> None:
+    import gzip
+    import random
+
+    long = CLUSTER + bytes(1 << 20)
+    noise = random.Random(1).randbytes(300_000)
+    packed = gzip.compress(CLUSTER + noise)
+    for name, data in (("a/whole.db", long), ("a/cut.db", CLUSTER[:9000]), ("a/x.db.gz", packed)):
+        s3.put_object(Bucket=bucket, Key=name, Body=data)
+    requests = Requests()
+    listed = Places().find(f"s3://{bucket}/a/").backups
+    requests.watch()
+    found = {one.url.rpartition("/")[2]: look(one, Question(check="quick"))["status"] for one in listed}
+    assert found == {"whole.db": "ok", "cut.db": "damaged", "x.db.gz": "ok"}
+    assert sorted(requests.sent) == sorted(
+        [
+            ("GET", "bytes=0-131071"),
+            ("GET", "bytes=0-8999"),
+            ("GET", "bytes=0-131071"),
+            ("GET", f"bytes={len(packed) - 4}-{len(packed) - 1}"),
+        ]
+    )
+
+
+@pytest.mark.soak
+def test_five_thousand_objects_are_listed_by_pages_and_looked_at_by_one_read_each(
+    snaptool: Snaptool, s3: Any, bucket: str
+) -> None:
+    """5,000 at level quick: five pages of a listing, and one read of each object."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def put(number: int) -> None:
+        data = CLUSTER[:9000] if number % 625 == 0 else CLUSTER
+        s3.put_object(Bucket=bucket, Key=f"prod/etcd-{number:05}.db", Body=data)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(put, range(5_000)))
+    requests = Requests()
+    Places().find(f"s3://{bucket}/prod/etcd-00000.db")
+    requests.watch()
+    listed = Places().find(f"s3://{bucket}/prod/").backups
+    assert (len(listed), len(requests.sent)) == (5_000, 5), "a thousand a page"
+    ran = audit(snaptool, f"s3://{bucket}/prod/", "--check", "quick", "--jobs", "4", first=True)
+    assert ran.json["counts"] == {"ok": 4_992, "damaged": 8}
+    again = audit(snaptool, f"s3://{bucket}/prod/", "--check", "quick")
+    assert again.json["kept"] == 5_000

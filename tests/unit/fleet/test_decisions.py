@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -68,7 +70,23 @@ def looked(content: bytes) -> Quick:
     return judge_ends(lambda start, end: content[start:end], len(content))
 
 
-@given(st.binary(max_size=600) | st.binary(max_size=100).map(lambda tail: b"\x1f\x8b\x08" + tail))
+def zipped(content: bytes, packing: int) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", packing) as archive:
+        archive.writestr("notes.txt", "hello")
+        archive.writestr("etcd-snapshot", content)
+    return out.getvalue()
+
+
+ODD = st.binary(max_size=100)
+
+
+@given(
+    st.binary(max_size=600)
+    | ODD.map(lambda tail: b"\x1f\x8b\x08" + tail)
+    | ODD.map(lambda tail: b"PK\x03\x04" + tail + b"PK\x05\x06" + tail[:18])
+    | st.tuples(st.integers(0, 250), ODD).map(lambda cut: zipped(b"x" * 40, 8)[: cut[0]] + cut[1])
+)
 def test_a_quick_look_judges_every_file(content: bytes) -> None:
     assert looked(content).status in {"ok", "damaged", "not_a_snapshot"}
 
@@ -95,3 +113,7 @@ def test_case_16_a_cut_file_shows_in_its_first_bytes(page_size: int) -> None:
     assert looked(bytes(page_size) + whole[page_size:]).status == "ok", "the other meta is there"
     broken = whole[:60] + b"x" + whole[61 : page_size + 60] + b"x" + whole[page_size + 61 :]
     assert looked(broken).status == "damaged"
+    for packing in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        assert looked(zipped(whole, packing)).status == "ok"
+        assert looked(zipped(whole[:-33], packing)).code == "snapshot_short"
+        assert looked(zipped(whole, packing)[:-60]).code == "container_truncated"

@@ -212,7 +212,7 @@ class Scheduler:
                     gone_since = None if client.status == "running" else gone_since or time.monotonic()
                     if gone_since is not None and time.monotonic() - gone_since > _SCHEDULER_SECONDS:
                         raise self._gone(left)
-                    time.sleep(_PAUSE)
+                    signals.sleep(_PAUSE)
         finally:
             coming.clear()
 

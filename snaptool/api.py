@@ -74,7 +74,7 @@ def _opened(
     given = texts("prefixes", prefixes)
     if isinstance(snapshot, OpenedSnapshot):
         if given and given != snapshot.given_prefixes:
-            raise InputError(f"{name} is opened already: give prefixes to open_snapshot")
+            raise InputError(f"{name} is opened already: give prefixes to open_snapshot", code="wrong_usage")
         if snapshot.not_etcd is not None and not kine:
             raise snapshot.not_etcd
         yield snapshot
@@ -241,7 +241,7 @@ def list_keys(
     require_count(jobs=jobs)
     _require_words([] if what is None else [what], namespace)
     if lost and config is None:
-        raise InputError("lost needs config: without keys no value opens")
+        raise InputError("lost needs config: without keys no value opens", code="wrong_usage")
     with _opened(snapshot, prefixes, note, "snapshot", kine=True) as opened:
         keyring = _keyring(opened, config, kms, note, progress, skip_hash_check=skip_hash_check)
         rows = listing(
@@ -403,7 +403,7 @@ def diff(
     require_bool(skip_hash_check=skip_hash_check)
     require_count(jobs=jobs)
     if config is not None and (config_a is not None or config_b is not None):
-        raise InputError("config is for both snapshots: give it, or config_a and config_b")
+        raise InputError("config is for both snapshots: give it, or config_a and config_b", code="wrong_usage")
     with _opened(a, prefixes, note, "a", kine=True) as opened_a, _opened(b, prefixes, note, "b", kine=True) as opened_b:
         sides = [
             diffing.DiffSide(opened, _keyring(opened, own or config, kms, note, progress))
@@ -479,7 +479,9 @@ def rewrite(
         if not isinstance(request, RewriteRequest):
             raise wrong_type("request", request, "a RewriteRequest; configurations are given as config and new_config")
         if config is not None or new_config is not None or decrypt:
-            raise InputError("request says everything about values: leave config, new_config and decrypt out")
+            raise InputError(
+                "request says everything about values: leave config, new_config and decrypt out", code="wrong_usage"
+            )
         with _opened(source, prefixes, note, "source") as opened:
             report = rewriting.rewrite(opened, place, request, container=container, force=force, progress=progress)
             return _with_next(report, place)
@@ -493,13 +495,18 @@ def rewrite(
     _require_token(token)
     only_lost = not decrypt and new_config is None
     if decrypt and new_config is not None:
-        raise InputError("one of new_config and decrypt is needed, not both")
+        raise InputError("one of new_config and decrypt is needed, not both", code="wrong_usage")
     if only_lost and not (lost.deletes or broken is Undecodable.DELETE):
-        raise InputError("one of new_config and decrypt is needed, or undecryptable='older' to drop only what is lost")
+        raise InputError(
+            "one of new_config and decrypt is needed, or undecryptable='older' to drop only what is lost",
+            code="wrong_usage",
+        )
     if older_from and lost is not Undecryptable.OLDER:
-        raise InputError("older_from goes with undecryptable='older'")
+        raise InputError("older_from goes with undecryptable='older'", code="wrong_usage")
     if lost.deletes and config is None:
-        raise InputError(f"undecryptable='{lost}' needs config: without keys all that is encrypted would go")
+        raise InputError(
+            f"undecryptable='{lost}' needs config: without keys all that is encrypted would go", code="wrong_usage"
+        )
     old = _configs(config, "config", note)
     each = _configs(new_config, "new_config", note, strict=True)
     written = joined(each)

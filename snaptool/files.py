@@ -120,7 +120,9 @@ class Source:
             raise
         except OSError as error:
             self.close()
-            raise InputError(f"cannot map {self.path}: {why(error)}", hint="copy it to another file system") from error
+            raise InputError(
+                f"cannot map {self.path}: {why(error)}", hint="copy it to another file system", code="cannot_read"
+            ) from error
         self._guarded = guard(mapped)
         return mapped
 

@@ -115,6 +115,7 @@ def _resources(named: Sequence[str], old: EncryptionConfig | None, terminal: Ter
         raise InputError(
             f"the old configuration encrypts more than --resource names: {', '.join(left_out)}",
             hint="leave --resource out to take over all of them, or name these too",
+            code="resources_left_out",
         )
     for entry in plain:
         terminal.note(f"never encrypted by the old configuration, nor by the new one: {', '.join(entry.resources)}")
@@ -126,11 +127,13 @@ def _check_targets(targets: Sequence[Path | None], keep: str | None, *, force: b
 
     paths = [path for path in targets if path is not None]
     if len({path.resolve() for path in paths}) < len(paths):
-        raise InputError("--file and --final name the same file", hint="name two files")
+        raise InputError("--file and --final name the same file", hint="name two files", code="same_target")
     for path in paths:
         if keep not in {None, "-"} and os.access(path, os.F_OK) and path.samefile(str(keep)):
             raise InputError(
-                f"{path} is the old configuration", hint="name another file; what is read is never written"
+                f"{path} is the old configuration",
+                hint="name another file; what is read is never written",
+                code="target_is_read",
             )
         check_target(path, force=force)
 

@@ -149,7 +149,7 @@ def claim_stdin() -> None:
     context = click.get_current_context(silent=True)
     kept = {} if context is None else context.meta
     if kept.get("snaptool.stdin"):
-        raise InputError("stdin can be read once only", hint="put the other thing into a file")
+        raise InputError("stdin can be read once only", hint="put the other thing into a file", code="wrong_usage")
     kept["snaptool.stdin"] = True
 
 
@@ -470,6 +470,7 @@ def load_configs(
             raise InputError(
                 f"{path} holds {len(found.configs)} configurations, and one is needed: {places}",
                 hint="put the one that is meant into a file of its own",
+                code="several_configurations",
             )
         for config in found.configs:
             if config.name != name:
@@ -483,7 +484,9 @@ def load_configs(
 def refuse_stdin_twice(paths: Sequence[str]) -> None:
     """Refuse a second `-` among all the configurations of a command: it would be read as an empty file."""
     if list(paths).count("-") > 1:
-        raise InputError("stdin can be read once only", hint="put the second configuration into a file")
+        raise InputError(
+            "stdin can be read once only", hint="put the second configuration into a file", code="wrong_usage"
+        )
 
 
 def read_config(path: str) -> bytes:

@@ -253,6 +253,7 @@ def print_bytes(content: bytes) -> None:
             raise InputError(
                 "what you asked for is binary, and a terminal would obey what is in it",
                 hint="redirect it to a file, or pipe it into `xxd`",
+                code="binary_output",
             )
     _write(content)
 

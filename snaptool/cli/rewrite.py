@@ -392,7 +392,11 @@ def _begin_report(
     if report is None:
         return nullcontext()
     if report.resolve() == target.resolve():
-        raise InputError(f"report and target are the same file: {report}", hint="name another file for the report")
+        raise InputError(
+            f"report and target are the same file: {report}",
+            hint="name another file for the report",
+            code="same_target",
+        )
     check_target(report, force=force, source=source)
     return Draft(report, force=force)
 
@@ -404,7 +408,9 @@ def _publish_report(draft: Draft, result: RewriteReport, steps: Sequence[Step]) 
     except SnaptoolError as error:
         if result.target is None:
             raise
-        raise OutputError(f"{error}; but {result.target.path} is published, and verified", hint=error.hint) from error
+        raise OutputError(
+            f"{error}; but {result.target.path} is published, and verified", hint=error.hint, code="report_failed"
+        ) from error
 
 
 def _finish(

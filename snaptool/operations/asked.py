@@ -191,17 +191,22 @@ def parse_asked(
             raise InputError(
                 "TYPE/NAME cannot be mixed with other words",
                 hint="name one key, a type and names of it, or several as TYPE/NAME",
+                code="wrong_usage",
             )
         named = [(resolve(kind), name) for kind, name in pairs]
     else:
         kinds = tuple(resolve(word) for word in words[0].split(",") if word)
         if not kinds:
-            raise InputError("no type is named", hint="for example: secrets my-secret -n my-namespace")
+            raise InputError(
+                "no type is named", hint="for example: secrets my-secret -n my-namespace", code="wrong_usage"
+            )
         if len(words) == 1:
             return Asked(kinds=kinds, namespace=namespace, everywhere=all_namespaces)
         named = [(kind, name) for kind in kinds for name in words[1:]]
     if all_namespaces:
-        raise InputError("an object is named in one namespace", hint="name it with -n, or leave its name out")
+        raise InputError(
+            "an object is named in one namespace", hint="name it with -n, or leave its name out", code="wrong_usage"
+        )
     return Asked(tuple(target_of(kind, name, namespace) for kind, name in named), single=len(named) == 1)
 
 

@@ -290,10 +290,12 @@ def live_at(snapshot: Snapshot, revision: int | None) -> NDArray[np.bool_]:
         newest, compacted = snapshot.current_revision, snapshot.compacted_revision
         if revision > newest:
             problem = f"the snapshot ends at revision {newest}, before {revision}"
-            raise InputError(problem, hint="without --revision you get the current values")
+            raise InputError(problem, code="revision_in_future", hint="without --revision you get the current values")
         if revision < compacted:
             problem = f"the store was compacted at revision {compacted}: what was there at {revision} is not known"
-            raise InputError(problem, hint=f"--revision {compacted} is the oldest that can be read")
+            raise InputError(
+                problem, code="revision_compacted", hint=f"--revision {compacted} is the oldest that can be read"
+            )
     live = snapshot.live_mask(revision)
     every = np.zeros(snapshot.record_count, dtype=np.bool_)
     every[: len(live)] = live

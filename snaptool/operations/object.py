@@ -104,7 +104,11 @@ def parse_target(
             return Target(said=printable(key), key=key)
         words = (kind_word, name)
     if len(words) != 2:
-        raise InputError("name one key, or a type and a name", hint="for example: secrets my-secret -n my-namespace")
+        raise InputError(
+            "name one key, or a type and a name",
+            hint="for example: secrets my-secret -n my-namespace",
+            code="wrong_usage",
+        )
     return target_of(resolve(words[0]), words[1], namespace)
 
 

@@ -498,6 +498,7 @@ def in_data_directory(directory: Path) -> tuple[Path, tuple[str, ...]]:
         raise InputError(
             f"{directory} is a directory without member/snap/db",
             hint="name a snapshot file, or the data directory of an etcd member",
+            code="no_database",
         )
     notices: tuple[str, ...] = (f"reading {database}",)
     if has_wal(directory):

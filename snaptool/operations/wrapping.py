@@ -23,7 +23,11 @@ class TargetDraft(StoreDraft):
 
     def __init__(self, target: Path, *, force: bool, wrapping: Wrapping = PLAIN) -> None:
         if wrapping.folder and isinstance(target, RemotePath):
-            raise InputError(f"{target}: a store keeps objects, no directories", hint="choose another --container")
+            raise InputError(
+                f"{target}: a store keeps objects, no directories",
+                hint="choose another --container",
+                code="container_target",
+            )
         super().__init__(target, force=force)
         self._wrapping = wrapping
         self.packed: Packed | None = None

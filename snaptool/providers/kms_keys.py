@@ -246,6 +246,7 @@ def rewrap_sources(
         raise InputError(
             f"KMS provider {service.provider!r} speaks {service.api}, values of {sources.provider!r} are {sources.api}",
             hint="rewrap changes the KEK alone; from one API to the other, use rewrite without it",
+            code="wrong_api",
         )
     new: dict[bytes, WrappedSource] = {}
     lock = threading.Lock()

@@ -603,6 +603,7 @@ def _refuse_running(data_dir: Path) -> None:
         raise ScratchError(
             f"an etcd is running on {data_dir}",
             hint="stop it first, or let it save a snapshot with `etcdctl snapshot save` and use that",
+            code="etcd_running",
         ) from error
     except OSError as error:
         raise ScratchError(f"cannot read {data_dir}: {error.strerror or type(error).__name__}") from error

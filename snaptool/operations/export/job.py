@@ -176,7 +176,11 @@ class _Job:
         if output.report is not None:
             check_target(output.report, force=output.force, source=source)
             if output.to is not None and output.to.absolute() == output.report.absolute():
-                raise InputError("manifests and report have the same name", hint="name another file with --report")
+                raise InputError(
+                    "manifests and report have the same name",
+                    hint="name another file with --report",
+                    code="same_target",
+                )
 
     def _check_revision(self) -> None:
         wanted, snapshot = self._request.revision, self._opened.snapshot
@@ -305,7 +309,11 @@ class _Job:
     def _write_one(self, row: Row, made: Exported, chosen: Chosen, reader: Reader, sink: Sink, report: Report) -> None:
         seen = reader.read(row)
         if seen is None:  # it opened a moment ago
-            raise InputError(f"{printable(row.key.key)} cannot be read a second time", hint="run the command again")
+            raise InputError(
+                f"{printable(row.key.key)} cannot be read a second time",
+                hint="run the command again",
+                code="cannot_read",
+            )
         apart = chosen.choices[row.index] == Choice.APART
         manifest = make_manifest(seen, chosen, self._request)
         where = place(seen.kind, row.namespace, row.key.name, create=manifest.create, owned=apart)
@@ -415,7 +423,9 @@ def _format_of(to: Path | None, request: ExportRequest) -> Format:
     by_name = ENDING_FORMATS.get(to.suffix) if to is not None else None
     if by_name is not None and request.format is not None and request.format is not by_name:
         raise InputError(
-            f"{to} is not a name for {request.format.value}", hint="leave --format out, or name another target"
+            f"{to} is not a name for {request.format.value}",
+            hint="leave --format out, or name another target",
+            code="wrong_usage",
         )
     return by_name or request.format or Format.YAML
 

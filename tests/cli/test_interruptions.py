@@ -113,6 +113,7 @@ class Driver:
         options: tuple[str, ...] = (),
         before: Callable[[], None] | None = None,
         command: str = "rewrite",
+        cwd: Path = ROOT,
     ) -> Ended:
         arguments: list[str | Path] = [*command.split(), self.source, self.target, *options]
         if command == "rewrite":
@@ -124,7 +125,8 @@ class Driver:
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            cwd=ROOT,
+            cwd=cwd,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
             preexec_fn=before,  # noqa: PLW1509 - limits have to be set in the child; this process has no other threads
         )
         stdout, stderr = process.communicate(timeout=60)

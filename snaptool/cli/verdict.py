@@ -120,11 +120,17 @@ def after_finding(
             return Following(f"{sentence}do what stands above.")
         return Following(f"{sentence}read with it:", ("snaptool inspect", quoted(source), *reading, *ways))
     option = "older" if verdict.objects_with_older else "delete"
+    if verdict.older_elsewhere:
+        option = "older --older-from EARLIER-BACKUP"
     command = ("snaptool rewrite", quoted(source), quoted(target), *reading, *writing, f"--undecryptable {option}")
     back, rest = verdict.objects_with_older, verdict.objects_lost - verdict.objects_with_older
     cut = verdict.histories_cut
     does = [f"gives {counted(back, 'object its', 'objects their')} older revision back"] if back else []
-    does += [f"deletes {counted(rest, 'object')}"] if rest else []
+    if verdict.older_elsewhere:
+        elsewhere = counted(verdict.older_elsewhere, "object")
+        does.append(f"takes what an earlier backup of the cluster has of {elsewhere}")
+    does += [f"deletes {'at most ' * bool(verdict.older_elsewhere)}{counted(rest, 'object')}"] if rest else []
     does += [f"cuts {counted(cut, 'history', 'histories')}"] if cut else []
     first = "try what stands above first" if causes else "look for the missing key, and give it with a further --config"
-    return Following(f"{first}; only if that fails, this {' and '.join(does)}:", command)
+    what = " and ".join([", ".join(does[:-1]), does[-1]] if len(does) > 1 else does)
+    return Following(f"{first}; only if that fails, this {what}:", command)

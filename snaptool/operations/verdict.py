@@ -52,7 +52,10 @@ class LostKeys:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Numbers of objects, and what they say in sentences. `values_by_key`: empty where nobody counted, too."""
+    """Numbers of objects, and what they say in sentences. `values_by_key`: empty where nobody counted, too.
+
+    `older_elsewhere`: of how many lost objects older revisions were written that are not in this snapshot.
+    """
 
     objects_lost: int
     objects_with_older: int
@@ -60,6 +63,7 @@ class Verdict:
     histories_cut: int
     values_by_key: tuple[KeyCount, ...]
     sentences: tuple[str, ...]
+    older_elsewhere: int = 0
 
 
 def lost_keys(lost: Sequence[LostValue], undecodable: Sequence[LostValue] = ()) -> LostKeys:
@@ -186,6 +190,7 @@ def found(
         histories_cut=len(keys.past),
         values_by_key=tuple(counts),
         sentences=tuple(sentence for sentence in sentences if sentence),
+        older_elsewhere=older.compacted,
     )
 
 

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from snaptool.cli import exits
+from snaptool.etcd import KeyValue, Revision, encode_key_value, encode_revision_key
 from tests.cli.test_rewrite import stored, values
 from tests.support.cli import GOLDEN, SAMPLES, Snaptool
-from tests.support.history import Store
+from tests.support.history import Store, make_snapshot
 from tests.support.snapshots import config
 
 CASE = GOLDEN / "cases/field2/19-older-in-another-backup"
@@ -207,3 +208,38 @@ def test_decrypt_needs_no_word(snaptool: Snaptool, tmp_path: Path) -> None:
     target = tmp_path / "new.db"
     words = ("rewrite", snaptool.sample("aescbc-cluster.db"), target, "--config", SAMPLES / "aescbc.yaml", "--decrypt")
     assert snaptool(*words, makes=[target]).code == exits.DONE
+
+
+def test_where_older_revisions_may_be_is_said_and_no_deletion_is_advised_before(snaptool: Snaptool, case: Path) -> None:
+    reading = ("--config", case / "have.yaml")
+    said = "This snapshot was compacted at revision 12: older revisions are in earlier backups (--older-from)."
+    target = case / "new.db"
+    commands: list[list[str | Path]] = [["inspect"], ["list", "--lost"], ["verify"], ["rewrite", target, "--decrypt"]]
+    for asked in commands:
+        out = snaptool(asked[0], case / "today.db", *asked[1:], *reading).stdout
+        assert said in out, asked[0]
+        command = out[out.index("Next: ") :].replace("\\\n", "")
+        assert "takes what an earlier backup of the cluster has of" in command
+        assert "--undecryptable older --older-from EARLIER-BACKUP" in " ".join(command.split())
+        assert "--undecryptable delete" not in command
+    deleted = snaptool("rewrite", case / "today.db", target, *reading, "--undecryptable", "delete", "--dry-run")
+    assert said in deleted.stdout
+    # The command, with a backup in the place of the word, takes back what that has.
+    words = [case / "yesterday.db" if word == "EARLIER-BACKUP" else word for word in command.split()[-4:]]
+    taken = snaptool("rewrite", case / "today.db", target, *reading, *words, "-o", "json", makes=[target])
+    assert (taken.code, len(taken.json["restored"])) == (0, 2)
+
+
+def test_older_revisions_of_a_store_that_does_not_say_when_it_was_compacted(snaptool: Snaptool) -> None:
+    key = b"/registry/secrets/a/once"
+    value = KeyValue(
+        key=key,
+        create_revision=2,
+        mod_revision=9,
+        version=3,
+        value=sealed(snaptool, key, secret("once", "x"), OTHER, "lost"),
+    )
+    source = snaptool.write("a.db", make_snapshot([(encode_revision_key(Revision(9, 0)), encode_key_value(value))]))
+    known = snaptool.write("known.yaml", config("aesgcm", name="known", secret=KNOWN))
+    out = snaptool("inspect", source, "--config", known).stdout
+    assert "Older revisions are not in this snapshot: look into earlier backups (--older-from)." in out

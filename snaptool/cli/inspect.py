@@ -68,8 +68,10 @@ def inspect_command(
     With --config it also opens every value: which open, which are lost and why, which are stale. Of a database of Kine,
     which is no snapshot of etcd, it shows what there is, and fails.
     """
+    from snaptool.operations.findings import DAMAGE
     from snaptool.operations.keys import keyring_for_reading
     from snaptool.operations.survey import survey
+    from snaptool.operations.verify import leftover_pages
 
     loaded = options.load_configs(configs, terminal)
     with terminal.progress() as progress, options.open_snapshot(snapshot, prefixes=prefixes, kine=True) as opened:
@@ -83,11 +85,13 @@ def inspect_command(
         result = survey(opened, keyring, jobs=jobs, progress=progress, carried=find)
         carried = find()
         refused = opened.not_etcd
+        whole = page is not None and refused is None and not any(one.code in DAMAGE for one in result.findings)
+        leftovers = len(leftover_pages(opened.snapshot)) if whole else 0
     names = [config.name for config in read_with]
     if page is not None:
         from snaptool.pages import inspect_page
 
-        page.write(inspect_page(document(result, names, carried.places), _ages(result)))
+        page.write(inspect_page(document(result, names, carried.places), _ages(result), leftovers))
     if output == "json":
         print_json(document(result, names, carried.places) | _failure(refused))
     else:

@@ -128,7 +128,8 @@ def read_backup(found: Any) -> Backup:
         )
         entry, platform = (None if found[name] is None else str(found[name]) for name in ("entry", "platform"))
         sums = tuple(str(name) for name in found["sums"])
-        if files:
+        names = [os.fsencode(name) for name in (*(file.name for file in files), str(found["path"]), *sums)]
+        if files and b"\0" not in b"/".join(names) and all(0 <= one.size < 1 << 62 for one in files):
             return Backup(
                 url=str(found["url"]), path=str(found["path"]), entry=entry, files=files, platform=platform, sums=sums
             )

@@ -25,6 +25,7 @@ from snaptool.inputs import read_input
 from snaptool.stores import StoreDraft, fetch, is_object, place_of
 
 _LARGEST_LIST = 1 << 30
+_LARGEST_NUMBER = 1 << 62
 _RESULT = re.compile(r"([0-9a-f]{64})/(\d{5})-of-(\d{5})\.jsonl")
 
 
@@ -130,42 +131,68 @@ _MODEL: dict[str, Any] = blank(
 
 
 def is_record(found: Any) -> bool:
-    """Is this a record of this format, so that a report can be made of it?"""
+    """Is this a record of this format, so that it can be kept, and a report made of it?"""
     if not isinstance(found, dict) or found.get("format") != FORMAT or found.get("status") not in STATUSES:
         return False
     for name, model in _MODEL.items():
         value = found.get(name, ...)
-        kinds = (int, float) if isinstance(model, float) else type(model)
-        if model is None or name == "error":
-            if value is ...:
-                return False
-        elif not isinstance(value, kinds) or (isinstance(value, bool) and not isinstance(model, bool)):
+        if value is ...:
             return False
-    texts = ("time", "sha256", "platform", "entry")
-    needed = {"config": str, "file": str, "key_name": str, "provider": str, "values": int}
-    rows = {"resource": str, "provider": str, "key_name": str, "live": int, "old": int, "lost": int, "stale": int}
+        if value is None:
+            if name not in _MAY_BE_NONE:
+                return False
+        elif model is not None and not _is_like(value, (int, float) if isinstance(model, float) else type(model)):
+            return False
     return (
-        all(found[name] is None or isinstance(found[name], str) for name in texts)
-        and _all_have(found["keys_needed"], needed)
-        and _all_have(found["census"], rows)
-        and all(isinstance(one, str) for name in ("findings", "configs", "opened_by", "files") for one in found[name])
-        and (found["error"] is None or _all_have([found["error"]], {"kind": str, "message": str, "hint": str}))
-        and _is_time(found["modified"])
-        and (found["time"] is None or _is_time(found["time"]))
+        all(_is_like(found[name], str) for name in _MAY_BE_NONE & _TEXTS if found[name] is not None)
+        and _all_have(found["keys_needed"], _KEY_NEEDED)
+        and _all_have(found["census"], _CENSUS)
+        and _all_have([] if found["error"] is None else [found["error"]], _ERROR)
+        and all(_is_like(one, str) for name in _LISTS for one in found[name])
+        and all(_is_time(found[name]) for name in ("modified", "checked_at", "time") if found[name] is not None)
     )
 
 
-def _all_have(found: Sequence[Any], kinds: dict[str, type]) -> bool:
+_MAY_BE_NONE = {"platform", "time", "entry", "sha256", "etcd", "error"}
+_TEXTS = {"platform", "time", "entry", "sha256"}
+_LISTS = ("findings", "configs", "opened_by", "files")
+_KEY_NEEDED = {"config": (str, None), "file": (str, None), "key_name": (str, None), "provider": str, "values": int}
+_CENSUS = {
+    "resource": str,
+    "provider": str,
+    "key_name": (str, None),
+    "live": int,
+    "old": int,
+    "lost": (int, None),
+    "stale": (int, None),
+}
+_ERROR = {"kind": str, "message": str, "hint": (str, None)}
+
+
+def _is_like(value: Any, kind: Any) -> bool:
+    """Is a value of a kind, and one that a database keeps? A kind with None may be None."""
+    if isinstance(kind, tuple) and None in kind:
+        return value is None or _is_like(value, kind[0])
+    if isinstance(value, bool) and kind is not bool:
+        return False
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return False
+    return isinstance(value, kind) and not (isinstance(value, int) and abs(value) >= _LARGEST_NUMBER)
+
+
+def _all_have(found: Sequence[Any], kinds: dict[str, Any]) -> bool:
     return all(
-        isinstance(one, dict)
-        and all(one.get(name, ...) is None or isinstance(one.get(name, ...), kind) for name, kind in kinds.items())
+        isinstance(one, dict) and all(_is_like(one.get(name, ...), kind) for name, kind in kinds.items())
         for one in found
     )
 
 
 def _is_time(text: str) -> bool:
     try:
-        return text.endswith("Z") and datetime.fromisoformat(text).year >= 1970
+        return re.fullmatch(r"[-0-9:T]+Z", text) is not None and datetime.fromisoformat(text).year >= 1970
     except ValueError:
         return False
 

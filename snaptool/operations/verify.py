@@ -240,14 +240,18 @@ def _broken_records(snapshot: Snapshot) -> Iterator[Finding]:
         )
 
 
-def _leftovers(snapshot: Snapshot) -> Iterator[Finding]:
-    """Find values in pages that nothing uses: copies of what was overwritten, deleted or compacted."""
+def leftover_pages(snapshot: Snapshot) -> list[int]:
+    """Return the pages that nothing uses and that hold values: copies of what was overwritten, deleted or compacted."""
     database = snapshot.database
-    marked = [
+    return [
         page
         for page in database.free_pages().tolist()
         if any(mark in database.page_bytes(page) for mark in (b"k8s:enc:", b"k8s\0"))
     ]
+
+
+def _leftovers(snapshot: Snapshot) -> Iterator[Finding]:
+    marked = leftover_pages(snapshot)
     if marked:
         places = tuple(f"page {page}" for page in marked[:PLACES_NAMED])
         yield Finding(

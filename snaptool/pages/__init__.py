@@ -94,8 +94,11 @@ def _page(template: str, **values: Any) -> str:
     return text
 
 
-def inspect_page(document: dict[str, Any], ages: Sequence[tuple[str, Sequence[int]]] = ()) -> str:
-    """Make the page of `inspect` from its document; `ages`: by key, values by equal ranges of revisions."""
+def inspect_page(document: dict[str, Any], ages: Sequence[tuple[str, Sequence[int]]] = (), leftovers: int = 0) -> str:
+    """Make the page of `inspect` from its document; `ages`: by key, values by equal ranges of revisions.
+
+    `leftovers`: how many of the free pages hold values that nothing uses.
+    """
     census = document["census"]
     file = document["file"]
     used = file["high_water_mark"] - file["free_pages"]
@@ -111,7 +114,7 @@ def inspect_page(document: dict[str, Any], ages: Sequence[tuple[str, Sequence[in
         tall=pictures.areas(sizes, pictures.NARROW),
         height=pictures.HEIGHT,
         values=pictures.bar(pictures.totals(census)),
-        pages=pictures.bar([("in use", used), ("free", file["free_pages"])]),
+        pages=pictures.bar([("in use", used), ("leftovers", leftovers), ("free", file["free_pages"] - leftovers)]),
         ages=ages,
         most_of_age=most,
     )

@@ -10,13 +10,20 @@ no page is reached twice. Writing (`DatabaseWriter`) is one pass from sorted rec
 all faults. This package knows nothing of etcd, and opens no file: buffers come in, a sink takes what goes out.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from snaptool.bolt.check import check
 from snaptool.bolt.faults import CorruptPage, Problem
 from snaptool.bolt.layout import ByteOrderNotSupported, Meta, PageId, TxId
 from snaptool.bolt.reader import Bucket, Database, NotABoltFile
-from snaptool.bolt.scan import CHUNK_BYTES, CHUNK_RECORDS, LeafChunk, PageMap, blocks, spans
 from snaptool.bolt.walk import Chunk, Walk, numbers
-from snaptool.bolt.writer import BucketWriter, DatabaseWriter, Sink, first_pages
+
+if TYPE_CHECKING:
+    from snaptool.bolt.scan import CHUNK_BYTES, CHUNK_RECORDS, LeafChunk, PageMap, blocks, spans
+    from snaptool.bolt.writer import BucketWriter, DatabaseWriter, Sink, first_pages
 
 __all__ = [
     "CHUNK_BYTES",
@@ -43,3 +50,12 @@ __all__ = [
     "numbers",
     "spans",
 ]
+
+_WRITER = ("BucketWriter", "DatabaseWriter", "Sink", "first_pages")
+
+
+def __getattr__(name: str) -> Any:
+    """Import what takes numpy when it is asked for: who only reads does not wait for it."""
+    if name not in __all__:
+        raise AttributeError(name)
+    return getattr(import_module("snaptool.bolt.writer" if name in _WRITER else "snaptool.bolt.scan"), name)

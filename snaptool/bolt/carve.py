@@ -48,7 +48,6 @@ from snaptool.bolt.scan import (
     LeafChunk,
     PageMap,
     Positions,
-    Walk,
     blocks,
     elements_of,
 )
@@ -163,11 +162,13 @@ class Wreck:
         meta = self._meta_for(root.page)
         database = Database(self._buffer, meta=meta)
         report: list[Problem] = []
-        walk = Walk(database.pages, report)
+        database.tolerant = True
+        walk = database.new_walk(report)
         buckets = database.walk_buckets(walk)
         for bucket in buckets.values():
-            for _ in bucket.chunks():
+            for _ in bucket.leaves(walk):
                 pass
+        reached = np.frombuffer(walk.reached_pages(), dtype=np.bool_)
         broken = {problem.page for problem in report}
         whole = len(report) > MAX_PROBLEMS
         holes: dict[bytes, tuple[tuple[bytes, bytes | None], ...]] = {}
@@ -175,14 +176,14 @@ class Wreck:
             if whole:
                 holes[name] = ((b"", None),)
             elif bucket.root:
-                holes[name] = tuple(self._holes(bucket.root, walk.reached, broken))
+                holes[name] = tuple(self._holes(bucket.root, reached, broken))
             else:
                 holes[name] = ((b"", None),) if database.meta.root in broken else ()
         return Reached(
             root=root,
             database=database,
             buckets=buckets,
-            reached=walk.reached,
+            reached=reached,
             problems=tuple(report),
             holes=holes,
         )

@@ -7,14 +7,12 @@ buckets, element positions, the order inside them. Source: bbolt tx_check.go (v1
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice, pairwise
 from mmap import mmap
 
-import numpy as np
-
 from snaptool.bolt.faults import MAX_PROBLEMS, CorruptPage, Problem
-from snaptool.bolt.reader import Database, read_freelist
-from snaptool.bolt.scan import Release, Walk
+from snaptool.bolt.reader import Database, Release, read_freelist
 
 
 def check(buffer: bytes | mmap | memoryview, release: Release | None = None) -> Iterator[Problem]:
@@ -31,36 +29,36 @@ def check(buffer: bytes | mmap | memoryview, release: Release | None = None) -> 
         if problem is not None:
             yield Problem(page, f"this meta cannot be used: {problem}", ())
     report: list[Problem] = []
-    walk = Walk(database.pages, report)
+    walk = database.new_walk(report)
     for bucket in database.walk_buckets(walk).values():
-        for _ in bucket.chunks():
-            database.pages.let_go()
+        for _ in bucket.leaves(walk):
+            pass
     yield from report
-    yield from _check_freelist(database, walk, whole=not report)
+    yield from _check_freelist(database, walk.reached_pages(), whole=not report)
 
 
-def _check_freelist(database: Database, walk: Walk, *, whole: bool) -> Iterator[Problem]:
-    """Check the freelist against the pages that `walk` reached. `whole`: it reached all that there is to reach."""
+def _check_freelist(database: Database, reached: bytearray, *, whole: bool) -> Iterator[Problem]:
+    """Check the freelist against the pages that trees reached. `whole`: they reached all that there is to reach."""
     ids, span, problem = read_freelist(database)
     page = database.meta.freelist
     if problem is not None:
         yield Problem(page, problem, ())
     if not span:
         return
-    own = np.arange(page, page + span)
-    for reached in own[walk.reached[own]][:MAX_PROBLEMS].tolist():
-        yield Problem(reached, "it holds the freelist and is part of a tree too", ())
-    inside = ids[(ids >= 2) & (ids < database.high_water_mark)].astype(np.int64)
-    for wrong in ids[(ids < 2) | (ids >= database.high_water_mark)][:MAX_PROBLEMS].tolist():
+    own = range(page, page + span)
+    inside = sorted(one for one in ids if 2 <= one < database.high_water_mark)
+    outside = (one for one in ids if not 2 <= one < database.high_water_mark)
+    named = dict.fromkeys(inside)
+    twice = dict.fromkeys(one for one, following in pairwise(inside) if one == following)
+    yield from _each((one for one in own if reached[one]), "it holds the freelist and is part of a tree too")
+    for wrong in islice(outside, MAX_PROBLEMS):
         yield Problem(page, f"the freelist names page {wrong}, which cannot be free", ())
-    unique, times = np.unique(inside, return_counts=True)
-    for twice in unique[times > 1][:MAX_PROBLEMS].tolist():
-        yield Problem(twice, "the freelist names it twice", ())
-    for used in unique[walk.reached[unique]][:MAX_PROBLEMS].tolist():
-        yield Problem(used, "the freelist names it, and it is in use", ())
-    if not whole:
-        return  # pages below a broken one were not reached, and saying so of each would hide what is broken
-    known = walk.reached.copy()
-    known[:2] = known[own] = known[unique] = True
-    for lost in np.nonzero(~known)[0][:MAX_PROBLEMS].tolist():
-        yield Problem(lost, "it is neither in use nor in the freelist", ())
+    yield from _each(twice, "the freelist names it twice")
+    yield from _each((one for one in named if reached[one]), "the freelist names it, and it is in use")
+    if whole:  # pages below a broken one were not reached, and saying so of each would hide what is broken
+        lost = (one for one, mark in enumerate(reached) if one > 1 and not mark and one not in named and one not in own)
+        yield from _each(lost, "it is neither in use nor in the freelist")
+
+
+def _each(pages: Iterable[int], problem: str) -> Iterator[Problem]:
+    return (Problem(page, problem, ()) for page in islice(pages, MAX_PROBLEMS))

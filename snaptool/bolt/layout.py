@@ -1,4 +1,4 @@
-"""On-disk structures of a bolt file, declared once; sizes, numpy types and the writer's bytes derive from them.
+"""On-disk structures of a bolt file, declared once; sizes and the writer's bytes derive from them.
 
 A file is an array of pages of one size. Pages 0 and 1 are metas; every other page in use is a branch, a leaf or a
 freelist. A page is a 16-byte header, then an array of 16-byte elements, then the bytes they point at; an element's
@@ -15,8 +15,6 @@ import ctypes
 from dataclasses import dataclass
 from enum import IntFlag
 from typing import NewType
-
-import numpy as np
 
 from snaptool.errors import FormatError
 
@@ -108,10 +106,6 @@ HEADER_SIZE = ctypes.sizeof(PageHeader)
 ELEMENT_SIZE = ctypes.sizeof(LeafElement)
 BUCKET_HEADER_SIZE = ctypes.sizeof(BucketHeader)
 META_SIZE = HEADER_SIZE + ctypes.sizeof(MetaBody)
-
-PAGE_HEADER = np.dtype(PageHeader)
-BRANCH_ELEMENT = np.dtype(BranchElement)
-LEAF_ELEMENT = np.dtype(LeafElement)
 
 
 NO_MAGIC = "no bolt magic"

@@ -6,11 +6,12 @@ Source: bbolt db.go (`meta`, `getPageSize`), bucket.go (`openBucket`); docs/form
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from array import array
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from mmap import mmap
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from snaptool.bolt.faults import CorruptPage, Problem
 from snaptool.bolt.layout import (
@@ -31,10 +32,18 @@ from snaptool.bolt.layout import (
     PageHeader,
     decode_meta,
 )
-from snaptool.bolt.scan import CHUNK_RECORDS, LeafChunk, Leaves, PageMap, Release, Walk, spans
-from snaptool.bolt.walk import Chunk
-from snaptool.bolt.walk import Walk as TreeWalk
+from snaptool.bolt.walk import Chunk, Walk
 from snaptool.errors import FormatError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from snaptool.bolt.scan import LeafChunk, Leaves, PageMap
+    from snaptool.bolt.scan import Walk as Columns
+
+Release = Callable[[], None]
+"""Told now and then that what was read so far may leave the memory."""
 
 LET_GO = 32 << 20  # bytes of a map that may stay in memory behind a walk
 MAX_BUCKETS = 1000  # a hostile file could hold millions of empty ones; bolt sets no limit, etcd makes ten
@@ -45,14 +54,39 @@ class NotABoltFile(FormatError):
 
 
 class Bucket:
-    """One bucket: its records in key order. `root`: page id of its tree, 0 when it lies in the root bucket's leaf."""
+    """One bucket: its records in key order. `root`: page id of its tree, 0 when it lies in the root bucket's leaf.
 
-    def __init__(self, name: bytes, sequence: int, root: int, walk: Walk, leaves: Leaves) -> None:
+    `image`: of such a one, offset and size of its page image, and the page that holds it.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        name: bytes,
+        sequence: int,
+        root: int,
+        image: tuple[int, int, int] = (0, 0, 0),
+        flags: int = 0,
+    ) -> None:
+        self._flags = flags
         self.name = name
         self.sequence = sequence
         self.root = root
-        self._walk = walk
-        self._leaves = leaves
+        self.image = image
+        self._database = database
+
+    @cached_property
+    def _walk(self) -> Columns:
+        return self._database.columns()
+
+    @cached_property
+    def _leaves(self) -> Leaves:
+        from snaptool.bolt.scan import Leaves  # noqa: PLC0415 - for those who have numpy anyway
+
+        if self.root:
+            return self._walk.leaves(min(self.root, 1 << 62), self._flags)
+        at, size, holder = self.image
+        return Leaves.inline(at, size, int.from_bytes(self._database.view[at + 10 : at + 12], "little"), holder)
 
     @property
     def leaf_count(self) -> int:
@@ -64,31 +98,46 @@ class Bucket:
         """Number of records, by the page headers."""
         return int(self._leaves.count.sum())
 
-    def begin(self, walk: TreeWalk) -> None:
+    def begin(self, walk: Walk) -> None:
         """Put a walk at the start of the bucket. Raises CorruptPage."""
-        if self._leaves.image is None:
-            walk.begin(self.root)
+        if self.root:
+            walk.begin(self.root, self._flags)
         else:
-            walk.begin_inline(*self._leaves.image, self._leaves.holder)
+            walk.begin_inline(*self.image)
 
-    def leaves(self, walk: TreeWalk | None = None, chunk: Chunk | None = None) -> Iterator[Chunk]:
+    def leaves(self, walk: Walk | None = None, chunk: Chunk | None = None) -> Iterator[Chunk]:
         """Yield the leaves in order, some at a time: `chunk`, filled again and again. Raises CorruptPage.
 
         `walk`: one that may have reached other pages before; by default one of its own.
         """
-        pages, chunk = self._walk.pages, Chunk() if chunk is None else chunk
-        walk = walk or TreeWalk(pages.view, pages.page_size, pages.size)
+        chunk = Chunk() if chunk is None else chunk
+        walk = walk or self._database.new_walk()
         self.begin(walk)
         walked = 0
         while walk.fill(chunk):
             yield chunk
             walked += chunk.size
             if walked >= LET_GO:
-                pages.let_go()
+                self._database.let_go()
                 walked = 0
 
+    def last_key(self) -> bytes | None:
+        """Return the key of the last record; None of an empty bucket. Raises CorruptPage.
+
+        Reads the way there alone, unless the last leaf is empty, which bolt leaves behind in the middle of a
+        transaction only.
+        """
+        view, chunk, walk = self._database.view, Chunk(), self._database.new_walk()
+        self.begin(walk)
+        walk.to_last_leaf()
+        walk.fill(chunk)
+        last = chunk.key(view, chunk.records - 1) if chunk.records else None
+        for found in self.leaves() if last is None else ():
+            last = found.key(view, found.records - 1) if found.records else last
+        return last
+
     def chunks(
-        self, max_records: int = CHUNK_RECORDS, *, first_leaf: int = 0, last_leaf: int | None = None
+        self, max_records: int = 50_000, *, first_leaf: int = 0, last_leaf: int | None = None
     ) -> Iterator[LeafChunk]:
         """Yield the records as arrays, in runs of whole leaves of about `max_records`. Raises CorruptPage.
 
@@ -98,19 +147,23 @@ class Bucket:
 
     def chunk(self, numbers: NDArray[np.int64]) -> LeafChunk:
         """Read the leaves of these numbers alone, ascending, one at least. Raises CorruptPage."""
-        return self._walk.chunk(self._leaves, numbers, int(self._leaves.count[: numbers[0]].sum(dtype=np.int64)))
+        return self._walk.chunk(self._leaves, numbers, int(self._leaves.count[: numbers[0]].sum(dtype="int64")))
 
     def leaf_sizes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return page id and size in bytes of each leaf."""
         leaves, page_size = self._leaves, self._walk.pages.page_size
-        return leaves.trail[-1].nodes, (leaves.overflow + np.int64(1)) * page_size
+        return leaves.trail[-1].nodes, (leaves.overflow.astype("int64") + 1) * page_size
 
     def leaf_pages(self) -> NDArray[np.int64]:
         """Number all pages of the leaves of a bucket that has a tree of its own."""
-        return spans(self._leaves.trail[-1].nodes, self._leaves.overflow + np.int64(1))
+        from snaptool.bolt.scan import spans  # noqa: PLC0415 - for those who have numpy anyway
+
+        return spans(self._leaves.trail[-1].nodes, self._leaves.overflow.astype("int64") + 1)
 
     def leaf_starts(self) -> NDArray[np.int64]:
         """Number the first record of each leaf; one more entry for the end."""
+        import numpy as np  # noqa: PLC0415 - for those who have it anyway
+
         return np.concatenate((np.zeros(1, np.int64), np.cumsum(self._leaves.count, dtype=np.int64)))
 
     def is_found_by_first_keys(self, leaves: LeafChunk) -> bool:
@@ -119,6 +172,8 @@ class Bucket:
         To read, a branch's key may be any that divides the leaves. Bolt's writer looks for the leaf's first key in the
         branch when it replaces the leaf; does it not find it, the old page stays in the tree.
         """
+        import numpy as np  # noqa: PLC0415 - for those who have it anyway
+
         first = leaves.leaf_start[:-1]
         filled = leaves.leaf_start[1:] > first
         numbers = leaves.first_leaf + np.nonzero(filled)[0]
@@ -134,16 +189,10 @@ class Bucket:
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Yield key and value of every record, in key order. Raises CorruptPage."""
-        for chunk in self.chunks():
-            data = chunk.buffer.data
-            for key, key_len, value, value_len in zip(
-                chunk.key_pos.tolist(),
-                chunk.key_len.tolist(),
-                chunk.value_pos.tolist(),
-                chunk.value_len.tolist(),
-                strict=True,
-            ):
-                yield bytes(data[key : key + key_len]), bytes(data[value : value + value_len])
+        view = self._database.view
+        for chunk in self.leaves():
+            for row in range(chunk.records):
+                yield chunk.key(view, row), chunk.value(view, row)
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value of `key`. Reads the bucket from its start: for small buckets."""
@@ -177,8 +226,30 @@ class Database:
             )
         if not 2 <= self.meta.root < self.meta.high_water_mark:
             raise CorruptPage(self.meta.root, "the meta names it as the root, and it is not a page of the tree")
-        self.pages = PageMap(self._buffer, self.meta.page_size, self.meta.high_water_mark, release)
-        self._walked: tuple[Walk, dict[bytes, Bucket]] | None = None
+        self.view = self._buffer[:needed]
+        """The pages of the database."""
+        self._release = release
+        self.tolerant = False
+        """Walks step over what is broken, and tell nobody, unless they have a report."""
+        self._buckets: dict[bytes, Bucket] | None = None
+
+    @cached_property
+    def pages(self) -> PageMap:
+        """The pages as arrays of numpy."""
+        from snaptool.bolt.scan import PageMap  # noqa: PLC0415 - for those who have numpy anyway
+
+        return PageMap(self.view, self.page_size, self.high_water_mark, self._release)
+
+    def columns(self) -> Columns:
+        """Return a walk in columns of numpy."""
+        from snaptool.bolt.scan import Walk as Columns  # noqa: PLC0415 - for those who have numpy anyway
+
+        return Columns(self.pages, [] if self.tolerant else None)
+
+    def let_go(self) -> None:
+        """Tell that what was read so far may leave the memory."""
+        if self._release is not None:
+            self._release()
 
     @property
     def page_size(self) -> int:
@@ -191,81 +262,79 @@ class Database:
         return self.meta.high_water_mark
 
     def buckets(self) -> dict[bytes, Bucket]:
-        """Return the buckets in name order. Walks the trees once, at the first call. Raises CorruptPage."""
-        if self._walked is None:
-            walk = Walk(self.pages)
-            self._walked = walk, self.walk_buckets(walk)
-        return self._walked[1]
+        """Return the buckets in name order. Raises CorruptPage."""
+        if self._buckets is None:
+            self._buckets = self.walk_buckets(self.new_walk())
+        return self._buckets
 
-    def new_walk(self, report: list[Problem] | None = None) -> TreeWalk:
+    def new_walk(self, report: list[Problem] | None = None) -> Walk:
         """Return a walk that has reached no page yet. See there for `report`."""
-        return TreeWalk(self.pages.view, self.page_size, self.high_water_mark, report)
+        return Walk(self.view, self.page_size, self.high_water_mark, [] if report is None and self.tolerant else report)
 
     def page_bytes(self, page: int) -> bytes:
         """Return the bytes of one page below the high-water mark, whatever it is."""
         return bytes(self._buffer[page * self.page_size : (page + 1) * self.page_size])
 
-    def free_pages(self) -> NDArray[np.int64]:
-        """Return the ids of the pages that nothing uses: neither metas, nor trees, nor the freelist itself."""
-        self.buckets()
-        assert self._walked is not None
-        used = self._walked[0].reached.copy()
-        used[:2] = True
+    def free_pages(self, walk: Walk | None = None) -> list[int]:
+        """Return the ids of the pages that nothing uses: neither metas, nor trees, nor the freelist itself.
+
+        `walk`: one that has all trees behind it; by default they are walked now. Raises CorruptPage.
+        """
+        if walk is None:
+            walk = self.new_walk()
+            for bucket in self.walk_buckets(walk).values():
+                for _ in bucket.leaves(walk):
+                    pass
+        used = bytearray(walk.reached_pages())
+        used[:2] = b"\1\1"
         _, span, _ = read_freelist(self)
-        if span:
-            used[self.meta.freelist : self.meta.freelist + span] = True
-        return np.nonzero(~used)[0]
+        used[self.meta.freelist : self.meta.freelist + span] = b"\1" * span
+        return [page for page, mark in enumerate(used) if not mark]
+
+    def root_bucket(self) -> Bucket:
+        """Return the bucket whose records are the buckets."""
+        return Bucket(self, b"", self.meta.sequence, self.meta.root, flags=BUCKET_FLAG)
 
     def walk_buckets(self, walk: Walk) -> dict[bytes, Bucket]:
         """Return the buckets, reading through `walk`, which decides what becomes of problems."""
         found: dict[bytes, Bucket] = {}
-        root = self.root_bucket(walk)
-        if root.record_count > MAX_BUCKETS:
-            walk.complain(
-                root.root, f"the root holds {root.record_count} buckets, not {MAX_BUCKETS} at most", (root.root,)
-            )
-            return found
-        for chunk in root.chunks():
-            for index in range(len(chunk)):
-                bucket = self._open_bucket(chunk, index, walk)
-                if bucket is not None:
-                    found[bucket.name] = bucket
+        root, rows = self.meta.root, []
+        for chunk in self.root_bucket().leaves(walk):
+            for row in range(chunk.records):
+                page = chunk.leaf_page[chunk.leaf_of(row)]
+                rows.append((chunk.key(self.view, row), chunk.value_at[row], chunk.value_size[row], page))
+            if len(rows) > MAX_BUCKETS:
+                walk.told(root, f"the root holds {len(rows)} buckets, not {MAX_BUCKETS} at most")
+                return found
+        for name, start, size, page in rows:
+            bucket = self._open_bucket(name, start, size, page, walk)
+            if bucket is not None:
+                found[name] = bucket
         return found
 
-    def root_bucket(self, walk: Walk | None = None) -> Bucket:
-        """Return the bucket whose records are the buckets, reading through `walk`. Raises CorruptPage without one."""
-        walk = walk or Walk(self.pages)
-        return Bucket(b"", self.meta.sequence, self.meta.root, walk, walk.leaves(self.meta.root, BUCKET_FLAG))
-
-    def _open_bucket(self, chunk: LeafChunk, index: int, walk: Walk) -> Bucket | None:
-        key, start, size = (int(part[index]) for part in (chunk.key_pos, chunk.value_pos, chunk.value_len))
-        name = bytes(self._buffer[key : key + int(chunk.key_len[index])])
-        leaf = int(np.searchsorted(chunk.leaf_start, index, side="right")) - 1
-        page = int(chunk.leaf_page[leaf])
+    def _open_bucket(self, name: bytes, start: int, size: int, page: int, walk: Walk) -> Bucket | None:
         if size < BUCKET_HEADER_SIZE:
-            walk.complain(page, f"the header of bucket {name!r} is cut off", (page,))
+            walk.told(page, f"the header of bucket {name!r} is cut off")
             return None
         header = BucketHeader.from_buffer_copy(self._buffer, start)
         if header.root:
-            return Bucket(name, header.sequence, header.root, walk, walk.leaves(min(header.root, 1 << 62)))
-        leaves = self._inline_leaf(name, page, start + BUCKET_HEADER_SIZE, size - BUCKET_HEADER_SIZE, walk)
-        return Bucket(name, header.sequence, 0, walk, leaves)
+            return Bucket(self, name, header.sequence, header.root)
+        at, size = start + BUCKET_HEADER_SIZE, size - BUCKET_HEADER_SIZE
+        problem = self._inline_problem(at, size)
+        if problem:
+            walk.told(page, problem.format(repr(name)))
+            at, size = 0, 0
+        return Bucket(self, name, header.sequence, 0, (at, size, page))
 
-    def _inline_leaf(self, name: bytes, page: int, start: int, size: int, walk: Walk) -> Leaves:
-        count = 0
+    def _inline_problem(self, start: int, size: int) -> str:
         if size < HEADER_SIZE:
-            walk.complain(page, f"the inline bucket {name!r} is cut off", (page,))
-            size = HEADER_SIZE
-        else:
-            header = PageHeader.from_buffer_copy(self._buffer, start)
-            count = header.count
-            if header.id != 0 or header.flags != PageFlag.LEAF or header.overflow:
-                walk.complain(page, f"the inline bucket {name!r} is not a leaf", (page,))
-                count = 0
-            elif HEADER_SIZE + ELEMENT_SIZE * count > size:
-                walk.complain(page, f"the {count} elements of inline bucket {name!r} do not fit into it", (page,))
-                count = 0
-        return Leaves.inline(start, size, count, page)
+            return "the inline bucket {} is cut off"
+        header = PageHeader.from_buffer_copy(self._buffer, start)
+        if header.id != 0 or header.flags != PageFlag.LEAF or header.overflow:
+            return "the inline bucket {} is not a leaf"
+        if HEADER_SIZE + ELEMENT_SIZE * header.count > size:
+            return f"the {header.count} elements of inline bucket {{}} do not fit into it"
+        return ""
 
 
 def _choose_meta(buffer: memoryview) -> tuple[Meta, tuple[str | None, str | None]]:
@@ -303,23 +372,24 @@ def _try_meta(buffer: memoryview, offset: int) -> Meta | BadMeta:
         return error
 
 
-def read_freelist(database: Database) -> tuple[NDArray[np.uint64], int, str | None]:
+def read_freelist(database: Database) -> tuple[array[int], int, str | None]:
     """Read the freelist: its page ids, how many pages it occupies (0 when there is none), and what is wrong with it."""
-    start = database.meta.freelist
-    nothing = np.empty(0, dtype=np.uint64)
+    start, nothing = database.meta.freelist, array("Q")
     if start == NO_FREELIST:
         return nothing, 0, None
     if not 2 <= start < database.high_water_mark:
         return nothing, 0, "the meta names a freelist page that is not in the file"
-    pages = database.pages
-    base = start * pages.page_size
-    header = PageHeader.from_buffer_copy(pages.bytes.data, base)
+    base = start * database.page_size
+    header = PageHeader.from_buffer_copy(database.view, base)
     span = header.overflow + 1
     if header.id != start or header.flags != PageFlag.FREELIST or start + span > database.high_water_mark:
         return nothing, 0, "its header is not that of a freelist page"
-    first, count = base + HEADER_SIZE >> 3, header.count
+    first, count = base + HEADER_SIZE, header.count
     if count == MANY_IDS:
-        first, count = first + 1, int(pages.u64[first])
-    if (first + count) * 8 > base + span * pages.page_size:
+        first, count = first + 8, int.from_bytes(database.view[first : first + 8], "little")
+    if first + 8 * count > base + span * database.page_size:
         return nothing, span, f"its {count} ids do not fit into it"
-    return pages.u64[first : first + count], span, None
+    ids = array("Q", bytes(database.view[first : first + 8 * count]))
+    if sys.byteorder == "big":
+        ids.byteswap()
+    return ids, span, None

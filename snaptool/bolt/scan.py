@@ -22,9 +22,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snaptool.bolt.faults import MAX_PROBLEMS, CorruptPage, Problem
-from snaptool.bolt.layout import BUCKET_FLAG, ELEMENT_SIZE, HEADER_SIZE, MAX_KEY_SIZE, PageFlag
+from snaptool.bolt.layout import (
+    BUCKET_FLAG,
+    ELEMENT_SIZE,
+    HEADER_SIZE,
+    MAX_KEY_SIZE,
+    BranchElement,
+    LeafElement,
+    PageFlag,
+    PageHeader,
+)
 
 Positions = NDArray[np.int64]
+PAGE_HEADER = np.dtype(PageHeader)
+BRANCH_ELEMENT = np.dtype(BranchElement)
+LEAF_ELEMENT = np.dtype(LeafElement)
 MAX_DEPTH = 64  # far beyond any real tree: bolt's fan-out is in the dozens at least
 BLOCK = 1 << 17  # pages or elements that are looked at together
 CHUNK_RECORDS = 50_000
@@ -33,14 +45,12 @@ HEADERS_AT_ONCE = 8192  # pages: 32 MiB of a usual file
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # odd, and its bits look like chance
 
 
-Release = Callable[[], None]
-"""Told now and then that what was read so far may leave the memory."""
-
-
 class PageMap:
     """The pages of a file as arrays that share its bytes, nothing copied. `size` in pages."""
 
-    def __init__(self, buffer: memoryview, page_size: int, size: int, release: Release | None = None) -> None:
+    def __init__(
+        self, buffer: memoryview, page_size: int, size: int, release: Callable[[], None] | None = None
+    ) -> None:
         self._release = release
         self.view = buffer
         self.page_size = page_size

@@ -69,6 +69,14 @@ class Chunk:
     def __len__(self) -> int:
         return self.records
 
+    def key(self, view: memoryview, row: int) -> bytes:
+        """Return the key of a record. `view`: the buffer of the walk."""
+        return bytes(view[self.key_at[row] : self.key_at[row] + self.key_size[row]])
+
+    def value(self, view: memoryview, row: int) -> bytes:
+        """Return the value of a record."""
+        return bytes(view[self.value_at[row] : self.value_at[row] + self.value_size[row]])
+
     def leaf_of(self, row: int) -> int:
         """Return the number, in the chunk, of the leaf that holds a record."""
         return next(leaf for leaf in range(self.leaves) if self.leaf_start[leaf + 1] > row)
@@ -135,6 +143,7 @@ class Walk:
     ready_end: cython.longlong
     skimming: cython.bint
     is_exact: cython.bint
+    seen: cython.longlong
 
     def __init__(self, data: memoryview, page_size: int, pages: int, report: list[Problem] | None = None) -> None:
         self.data = self.view = data
@@ -146,6 +155,7 @@ class Walk:
         self.image_at = self.depth = -1
         self.skimming = False
         self.is_exact = True
+        self.seen = 0
         self.page, self.count, self.upcoming = numbers(DEEPEST), numbers(DEEPEST), numbers(DEEPEST)
         self.limit_at, self.limit_size = numbers(DEEPEST), numbers(DEEPEST)
 
@@ -169,6 +179,18 @@ class Walk:
     def set_ready(self, ready: int, end: int) -> None:
         """Stop before pages from `ready` up to `end`, which are not written yet."""
         self.ready, self.ready_end = ready, end
+
+    def to_last_leaf(self) -> None:
+        """Pass over all leaves but the last one. Raises CorruptPage for what is wrong on the way to that."""
+        while self.depth >= 0 and self.image_at < 0:
+            if u16(self.data, self.page[self.depth] * self.page_size + 8) == LEAF:
+                break
+            self.upcoming[self.depth] = max(self.count[self.depth] - 1, 0)
+            self.follow()
+
+    def pages_seen(self) -> int:
+        """Return how many pages were reached so far."""
+        return self.seen
 
     def at_end(self) -> bool:
         """Has the tree no more leaves?"""
@@ -271,6 +293,7 @@ class Walk:
                 return self.complain(page, REACHED_TWICE)
         for number in range(page, page + overflow + 1):
             self.reached[number] = 1
+        self.seen += overflow + 1
         self.depth = depth
         self.page[depth] = page
         self.count[depth] = count

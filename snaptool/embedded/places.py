@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from snaptool.etcd import RecordChunk, Revision
+from snaptool.etcd import TOMBSTONE, UNREADABLE, Records, Revision
 
 BOOTSTRAP = b"/bootstrap/"
 OPENSHIFT = (
@@ -37,44 +35,27 @@ class SeenRecord:
 class PlaceFinder:
     """Collects the records of the places."""
 
+    heads = (BOOTSTRAP, *OPENSHIFT, *RKE1)
+
     def __init__(self) -> None:
         self.records: dict[bytes, list[SeenRecord]] = {}
         self._count = 0
 
-    def add(self, chunk: RecordChunk) -> None:
-        """Take the records of a chunk; chunks come in order."""
-        rows = np.nonzero(chunk.readable & (chunk.key_len > len(BOOTSTRAP)))[0]
-        # `/b` and `/kubernetes.io/secrets/o`: two bytes leave few keys to look at one by one.
-        second = chunk.buffer[chunk.key_pos[rows] + 1]
-        rows = rows[(second == ord("b")) | (second == ord("k")) | (second == ord("r"))]
-        heads = (BOOTSTRAP, *OPENSHIFT, *RKE1)
-        for head in heads:
-            for row in rows[self._starts(chunk, rows, head)].tolist():
-                self._take(chunk, row)
-
-    @staticmethod
-    def _starts(chunk: RecordChunk, rows: np.ndarray[tuple[int], np.dtype[np.int64]], head: bytes) -> list[int]:
-        some = np.nonzero(chunk.key_len[rows] >= len(head))[0]
-        for offset, byte in enumerate(head):
-            if not len(some):
-                break
-            some = some[chunk.buffer[chunk.key_pos[rows[some]] + offset] == byte]
-        found: list[int] = some.tolist()
-        return found
-
-    def _take(self, chunk: RecordChunk, row: int) -> None:
-        if self._count >= _MOST_RECORDS:
+    def take(self, records: Records, row: int) -> None:
+        """Take a record whose key begins with one of `heads`; they come in order."""
+        if self._count >= _MOST_RECORDS or records.flags[row] & UNREADABLE:
             return
         self._count += 1
-        key = chunk.buffer[chunk.key_pos[row] : chunk.key_pos[row] + chunk.key_len[row]].tobytes()
-        start = int(chunk.value_pos[row])
+        key = records.user_key(row)
+        if key == BOOTSTRAP:
+            return
         self.records.setdefault(key, []).append(
             SeenRecord(
-                number=chunk.first_record + row,
+                number=records.first_record + row,
                 key=key,
-                revision=Revision(int(chunk.main[row]), int(chunk.sub[row])),
-                tombstone=bool(chunk.tombstone[row]),
-                value=chunk.buffer[start : start + int(chunk.value_len[row])].tobytes(),
+                revision=records.revision(row),
+                tombstone=bool(records.flags[row] & TOMBSTONE),
+                value=records.value(row),
             )
         )
 

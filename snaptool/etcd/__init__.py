@@ -10,18 +10,19 @@ record of every key, `hashes` has etcd's two checksums, `snapshot` joins them ov
 history without telling a server anything impossible. Knows nothing of Kubernetes: a value is bytes.
 """
 
-from snaptool.etcd.edits import NO_EDITS, Editor, Edits, UnsafeEdit, compact, delete_lost, merge, set_values
-from snaptool.etcd.hashes import (
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from snaptool.etcd.generations import (
     CURRENT_SERVERS,
     HashKV,
-    LeafSums,
     RevisionCompacted,
     RevisionInFuture,
     ServerGeneration,
     Status,
-    add_spans,
     server_generation,
-    sum_leaves,
 )
 from snaptool.etcd.problems import RecordFault, RecordProblem, Report, refuse
 from snaptool.etcd.reading import REPEATED_VALUE, TOMBSTONE, UNREADABLE, UNSEEN, LiveIndex, RecordReader, Records
@@ -42,7 +43,6 @@ from snaptool.etcd.records import (
     encode_value_field,
     replace_value,
 )
-from snaptool.etcd.scan import RecordChunk, find_byte, hash_spans, scan_records
 from snaptool.etcd.snapshot import (
     BUCKETS,
     DIGEST_SIZE,
@@ -50,12 +50,18 @@ from snaptool.etcd.snapshot import (
     Finding,
     FindingCode,
     Snapshot,
+    StatusHash,
     StoredRecord,
     Trailer,
     describe_bad_trailer,
     judge_trailer,
     split_trailer,
 )
+
+if TYPE_CHECKING:
+    from snaptool.etcd.edits import NO_EDITS, Editor, Edits, UnsafeEdit, compact, delete_lost, merge, set_values
+    from snaptool.etcd.hashes import LeafSums, add_spans, sum_leaves
+    from snaptool.etcd.scan import RecordChunk, find_byte, hash_spans, scan_records
 
 __all__ = [
     "BUCKETS",
@@ -93,6 +99,7 @@ __all__ = [
     "ServerGeneration",
     "Snapshot",
     "Status",
+    "StatusHash",
     "StoredRecord",
     "Trailer",
     "UnsafeEdit",
@@ -118,3 +125,20 @@ __all__ = [
     "split_trailer",
     "sum_leaves",
 ]
+
+_LATER = {
+    "LeafSums": "hashes",
+    "add_spans": "hashes",
+    "sum_leaves": "hashes",
+    "RecordChunk": "scan",
+    "find_byte": "scan",
+    "hash_spans": "scan",
+    "scan_records": "scan",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what takes numpy when it is asked for: who only reads does not wait for it."""
+    if name not in __all__:
+        raise AttributeError(name)
+    return getattr(import_module(f"snaptool.etcd.{_LATER.get(name, 'edits')}"), name)

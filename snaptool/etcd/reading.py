@@ -11,6 +11,7 @@ Source: etcd server/storage/mvcc/revision.go, api/mvccpb/kv.proto (v3.7.1).
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Collection
 from hashlib import blake2b
 
 from snaptool.bolt import Chunk, numbers
@@ -371,6 +372,20 @@ class RecordReader:
         return 0
 
 
+def rows_among(records: Records, keys: Collection[bytes]) -> list[int]:
+    """Return the rows whose user keys are among `keys`, which finds them by hash."""
+    view = records.view
+    key_at: Numbers = records.key_at
+    key_size: Numbers = records.key_size
+    count: cython.longlong = len(records)
+    row: cython.longlong
+    found: list[int] = []
+    for row in range(count):
+        if bytes(view[key_at[row] : key_at[row] + key_size[row]]) in keys:
+            found.append(row)  # noqa: PERF401 - a comprehension has no typed variable
+    return found
+
+
 def rows_between(records: Records, head: bytes, tail: bytes) -> list[int]:
     """See `Records.beginning`."""
     data: Bytes = records.view
@@ -404,6 +419,24 @@ def stands_at(data: Bytes, at: cython.longlong, text: Bytes) -> cython.int:
         if data[at + offset] != text[offset]:
             return 0
     return 1
+
+
+def checksum(view: memoryview, leaves: Chunk, crc: int, crc32c: Callable[[memoryview, int], int]) -> int:
+    """Continue a CRC-32C with all keys and values of a chunk: one call for bytes that touch, mostly a leaf's."""
+    key_at: Numbers = leaves.key_at
+    value_at: Numbers = leaves.value_at
+    value_size: Numbers = leaves.value_size
+    rows: cython.longlong = leaves.records
+    row: cython.longlong
+    start: cython.longlong = 0
+    end: cython.longlong = 0
+    for row in range(rows):
+        if key_at[row] != end:
+            if end > start:
+                crc = crc32c(view[start:end], crc)
+            start = key_at[row]
+        end = value_at[row] + value_size[row]
+    return crc32c(view[start:end], crc) if end > start else crc
 
 
 # --- which record is the last of its key ----------------------------------------------------------------------------

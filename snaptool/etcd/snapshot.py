@@ -18,29 +18,20 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from mmap import mmap
+from typing import TYPE_CHECKING
 
-import numpy as np
-from crc32c import crc32c
-from numpy.typing import NDArray
-
-from snaptool.bolt import Bucket, Chunk, Database, LeafChunk, Walk
+from snaptool.bolt import Bucket, Chunk, Database, Walk
 from snaptool.errors import FormatError
-from snaptool.etcd.hashes import (
+from snaptool.etcd.generations import (
     CURRENT_SERVERS,
     HashKV,
-    LeafSums,
     RevisionCompacted,
     RevisionInFuture,
     ServerGeneration,
     Status,
-    join_sums,
-    sum_leaves,
-    sums_of,
 )
-from snaptool.etcd.live import LiveIndex
 from snaptool.etcd.problems import Report, refuse
-from snaptool.etcd.reading import LiveIndex as LiveKeys
-from snaptool.etcd.reading import RecordReader, Records
+from snaptool.etcd.reading import TOMBSTONE, LiveIndex, RecordReader, Records, checksum, rows_among
 from snaptool.etcd.records import (
     AlarmMember,
     BadRecord,
@@ -55,7 +46,14 @@ from snaptool.etcd.records import (
     decode_revision_key,
     decode_text,
 )
-from snaptool.etcd.scan import RecordChunk, hash_spans, scan_records, scan_revisions
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from snaptool.bolt import LeafChunk
+    from snaptool.etcd.hashes import LeafSums
+    from snaptool.etcd.scan import RecordChunk
 
 BUCKETS = (
     b"alarm",
@@ -196,12 +194,10 @@ class Snapshot:
             behind = bytes(memoryview(buffer)[end:])
             self.database = Database(database_bytes[:end], release)
         self._database_bytes = database_bytes[: self.database.size]
-        self.view = self.database.pages.view
+        self.view = self.database.view
         self.behind = behind
         """What stands behind the last page."""
-        self._live: NDArray[np.bool_] | None = None
         self._found: bytearray | None = None
-        self._index: LiveIndex | None = None
         self._last: Revision | None = None
         self._scanned = False
 
@@ -256,19 +252,27 @@ class Snapshot:
     @property
     def last_revision(self) -> Revision | None:
         """The revision of the last record, None when there is none."""
-        if not self._scanned and self.record_count:
-            self._last = self._revision_of(self.record_count - 1)
+        if not self._scanned:
+            bucket = self.bucket(b"key")
+            last = None if bucket is None else bucket.last_key()
+            self._last = None if last is None else decode_revision_key(last)[0]
         self._scanned = True
         return self._last
 
     def _leaf_of(self, number: int) -> LeafChunk:
         """Read the leaf that holds a record of bucket `key`, and no other."""
+        import numpy as np  # noqa: PLC0415 - for those who have it anyway
+
         bucket = self.bucket(b"key")
         assert bucket is not None
         leaf = int(np.searchsorted(bucket.leaf_starts(), number, side="right")) - 1
         return next(bucket.chunks(first_leaf=leaf, last_leaf=leaf + 1))
 
     def _revision_of(self, number: int) -> Revision:
+        import numpy as np  # noqa: PLC0415 - for those who have it anyway
+
+        from snaptool.etcd.scan import scan_revisions  # noqa: PLC0415 - the same
+
         leaf = self._leaf_of(number)
         found = scan_revisions(leaf.pick(np.array([number - leaf.first_record])))
         return Revision(int(found.main[0]), int(found.sub[0]))
@@ -412,12 +416,14 @@ class Snapshot:
         Raises CorruptPage, and what `report` raises: BadRevision and BadRecord, unless told otherwise. A pass that
         goes to the end also finds the live records, so that `live_mask` then costs no further pass.
         """
+        from snaptool.etcd.live import LiveIndex  # noqa: PLC0415 - for those who have numpy anyway
+        from snaptool.etcd.scan import scan_records  # noqa: PLC0415 - the same
+
         bucket = self.bucket(b"key")
         if bucket is None:
             self._scanned = True
             return
-        known = self._live is not None or self._index is not None
-        index = None if known else LiveIndex(self.database.pages, bucket.record_count)
+        index = None if self._found is not None else LiveIndex(self.database.pages, bucket.record_count)
         last: Revision | None = None
         for leaves in bucket.chunks():
             chunk = scan_records(leaves, last, report)
@@ -426,7 +432,8 @@ class Snapshot:
                 index.add(chunk)
             yield chunk
         self._last, self._scanned = last, True
-        self._index = self._index or index
+        if index is not None:
+            self._found = bytearray(index.live().tobytes())
 
     def chunks(self, report: Report = refuse, walk: Walk | None = None) -> Iterator[Records]:
         """Yield all records of bucket `key` in order, some at a time: one object, filled again and again.
@@ -440,7 +447,7 @@ class Snapshot:
             return
         leaves, reader = Chunk(), RecordReader(self.view)
         records = Records(self.view, leaves)
-        index = LiveKeys(self.view) if self._found is None else None
+        index = LiveIndex(self.view) if self._found is None else None
         for _ in bucket.leaves(walk, leaves):
             reader.read(records, report)
             if index is not None:
@@ -465,7 +472,7 @@ class Snapshot:
         return self._found
 
     def _found_at(self, at: int) -> bytearray:
-        bucket, index, total = self.bucket(b"key"), LiveKeys(self.view), 0
+        bucket, index, total = self.bucket(b"key"), LiveIndex(self.view), 0
         leaves, reader = Chunk(), RecordReader(self.view)
         records = Records(self.view, leaves)
         for _ in bucket.leaves(None, leaves) if bucket else ():
@@ -482,46 +489,25 @@ class Snapshot:
 
         Equal to etcd's set of records to keep when compacting at that revision. Raises as `records`.
         """
-        if at is not None:
-            return self._live_at(at)
-        if self._live is None:
-            if self._index is None:
-                for _ in self.records():
-                    pass
-            self._live = np.zeros(0, dtype=np.bool_) if self._index is None else self._index.live()
-            self._index = None
-        return self._live
+        import numpy as np  # noqa: PLC0415 - for those who have it anyway
 
-    def _live_at(self, at: int) -> NDArray[np.bool_]:
-        index = LiveIndex(self.database.pages, self.record_count)
-        bucket = self.bucket(b"key")
-        last: Revision | None = None
-        for leaves in bucket.chunks() if bucket else ():
-            chunk = scan_records(leaves, last)
-            last = chunk.last_revision()
-            count = int(np.searchsorted(chunk.main, at, side="right"))
-            index.add(chunk, count)
-            if count < len(chunk):
-                break
-        return index.live()
+        return np.frombuffer(self.live(at), dtype=np.bool_)
 
     def history_of(self, keys: Collection[bytes]) -> dict[bytes, list[StoredRecord]]:
         """Collect all records of some user keys, oldest first: one pass. Keys without records are left out."""
         wanted = set(keys)
         found: dict[bytes, list[StoredRecord]] = {}
-        hashes = _hashes(wanted)
-        for chunk in self.records():
-            (rows,) = np.nonzero(np.isin(hash_spans(chunk.buffer, chunk.key_pos, chunk.key_len), hashes))
-            for row in rows.tolist():
-                key = chunk.user_key(row)
-                if key in wanted:
-                    found.setdefault(key, []).append(stored_record(chunk, row))
+        for records in self.chunks():
+            for row in rows_among(records, wanted):
+                found.setdefault(records.user_key(row), []).append(_stored(records, row))
         return found
 
     def record(self, number: int) -> StoredRecord:
         """Return one record of bucket `key` by its number. Raises IndexError when there are fewer."""
         if not 0 <= number < self.record_count:
             raise IndexError(number)
+        from snaptool.etcd.scan import scan_records  # noqa: PLC0415 - for those who have numpy anyway
+
         leaf = self._leaf_of(number)
         return stored_record(scan_records(leaf), number - leaf.first_record)
 
@@ -531,12 +517,11 @@ class Snapshot:
 
     def leased_records(self) -> Iterator[StoredRecord]:
         """Yield the live records that name a lease."""
-        live = self.live_mask()
-        for chunk in self.records():
-            leased = chunk.lease != 0
-            leased &= live[chunk.first_record : chunk.first_record + len(chunk)]
-            for row in np.nonzero(leased)[0].tolist():
-                yield stored_record(chunk, row)
+        live = self.live()
+        for records in self.chunks():
+            for row, lease in enumerate(records.lease[: len(records)].tolist()):
+                if lease and live[records.first_record + row]:
+                    yield _stored(records, row)
 
     def dangling_leases(self) -> Iterator[DanglingLease]:
         """Yield the live keys whose lease does not exist. Older revisions of a key may name leases that are gone."""
@@ -549,20 +534,32 @@ class Snapshot:
 
     def leaf_starts(self) -> NDArray[np.int64]:
         """Number the first record of each leaf of bucket `key`; one more entry for the end."""
+        import numpy as np  # noqa: PLC0415 - for those who have it anyway
+
         bucket = self.bucket(b"key")
         return np.zeros(1, dtype=np.int64) if bucket is None else bucket.leaf_starts()
 
     def new_sums(self) -> LeafSums:
         """Return the sums of bucket `key` for a pass to fill in."""
+        from snaptool.etcd.hashes import LeafSums  # noqa: PLC0415 - for those who have numpy anyway
+
         bucket = self.bucket(b"key")
         return LeafSums(0 if bucket is None else bucket.leaf_count)
 
     def status_hash(self, sums: LeafSums | None = None) -> int:
         """Compute the hash of `snapshot status`. `sums`: those of bucket `key`, if they are known."""
+        if sums is None:
+            status = StatusHash(self)
+            for leaves in status.leaves():
+                status.add(leaves)
+            return status.finish()
+        from crc32c import crc32c  # noqa: PLC0415 - for those who hash
+
+        from snaptool.etcd.hashes import join_sums, sums_of  # noqa: PLC0415 - for those who have numpy anyway
+
         crc = 0
         for name, bucket in self.database.buckets().items():
-            found = sums if sums and name == b"key" else sums_of(bucket)
-            crc = join_sums(crc32c(name, crc), *found.whole)
+            crc = join_sums(crc32c(name, crc), *(sums if name == b"key" else sums_of(bucket)).whole)
         return crc
 
     def status(self) -> Status:
@@ -571,8 +568,10 @@ class Snapshot:
         return Status(
             hash=self.status_hash(),
             revision=last.main if last else 0,
-            total_key_records=sum(bucket.record_count for bucket in self.database.buckets().values()),
-            total_key_live=int(np.count_nonzero(self.live_mask())),
+            total_key_records=sum(
+                chunk.records for bucket in self.database.buckets().values() for chunk in bucket.leaves()
+            ),
+            total_key_live=self.live().count(1),
             total_size=self.database.high_water_mark * self.database.page_size,
             version=self.storage_version,
         )
@@ -595,6 +594,10 @@ class Snapshot:
             raise RevisionInFuture(f"revision {at} is beyond the store's revision {current}")
         if at > 0 and (at < compacted or (at == compacted and not generation.serves_compacted_revision)):
             raise RevisionCompacted(f"revision {at} is gone: the store was compacted at {compacted}")
+        from crc32c import crc32c  # noqa: PLC0415 - for those who hash
+
+        from snaptool.etcd.hashes import join_sums, sums_of  # noqa: PLC0415 - for those who have numpy anyway
+
         at = at or current
         crc, bucket = crc32c(b"key"), self.bucket(b"key")
         if bucket is not None:
@@ -606,6 +609,8 @@ class Snapshot:
         self, at: int, compacted: int, generation: ServerGeneration, live: NDArray[np.bool_] | None
     ) -> NDArray[np.bool_]:
         """Which records HashKV goes through: those that a compaction that is done would have left."""
+        import numpy as np  # noqa: PLC0415 - for those who have it anyway
+
         keep = self.live_mask(None if at == self.revision_on(generation) else at) if live is None else live
         chosen = np.ones(self.record_count, dtype=np.bool_)
         chosen[self._count_up_to(at) :] = False
@@ -621,6 +626,10 @@ class Snapshot:
         self, bucket: Bucket, sums: LeafSums, chosen: NDArray[np.bool_]
     ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
         """Return CRC and size of every leaf, of its chosen records alone; or of all of them together."""
+        import numpy as np  # noqa: PLC0415 - for those who have it anyway
+
+        from snaptool.etcd.hashes import sum_leaves  # noqa: PLC0415 - the same
+
         (left_out,) = np.nonzero(~chosen)
         if not len(left_out):
             return sums.whole
@@ -652,7 +661,54 @@ def stored_record(chunk: RecordChunk, row: int) -> StoredRecord:
     )
 
 
-def _hashes(keys: Collection[bytes]) -> NDArray[np.uint64]:
-    joined = b"".join(keys)
-    lengths = np.array([len(key) for key in keys], dtype=np.int64)
-    return hash_spans(np.frombuffer(joined, dtype=np.uint8), np.cumsum(lengths) - lengths, lengths)
+def _stored(records: Records, row: int) -> StoredRecord:
+    return StoredRecord(
+        number=records.first_record + row,
+        key=records.user_key(row),
+        revision=records.revision(row),
+        tombstone=bool(records.flags[row] & TOMBSTONE),
+        lease=records.lease[row],
+        value_pos=records.leaves.value_at[row],
+        value_len=records.leaves.value_size[row],
+    )
+
+
+class StatusHash:
+    """The hash of `snapshot status`, beside a pass over bucket `key`: CRC-32C over all buckets in order.
+
+    `walk`: the one of that pass; it has all trees behind it in the end.
+    """
+
+    def __init__(self, snapshot: Snapshot, walk: Walk | None = None) -> None:
+        from crc32c import crc32c  # noqa: PLC0415 - for those who hash
+
+        self._crc32c = crc32c
+        self._snapshot = snapshot
+        self._walk = snapshot.database.new_walk() if walk is None else walk
+        self._buckets = list(snapshot.database.walk_buckets(self._walk).items())
+        self._crc = 0
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Take the buckets up to the one named `key`, and its name."""
+        while self._buckets:
+            name, bucket = self._buckets.pop(0)
+            self._crc = self._crc32c(name, self._crc)
+            if name == b"key":
+                return
+            for leaves in bucket.leaves(self._walk):
+                self.add(leaves)
+
+    def leaves(self) -> Iterator[Chunk]:
+        """Yield the leaves of bucket `key`, for those who have no pass of their own."""
+        bucket = self._snapshot.bucket(b"key")
+        return iter(()) if bucket is None else bucket.leaves(self._walk)
+
+    def add(self, leaves: Chunk) -> None:
+        """Take the next leaves."""
+        self._crc = checksum(self._snapshot.view, leaves, self._crc, self._crc32c)
+
+    def finish(self) -> int:
+        """Take the buckets behind `key`; return the hash."""
+        self._go_on()
+        return self._crc

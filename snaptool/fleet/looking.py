@@ -8,20 +8,17 @@ from __future__ import annotations
 import hashlib
 import time
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from snaptool.containers import DEFAULT, Unpacking
 from snaptool.embedded import Recovered, TokenProblem, find_embedded
 from snaptool.errors import FormatError, KeyServiceError, SnaptoolError
-from snaptool.etcd import RecordChunk
+from snaptool.etcd import Records
 from snaptool.fleet.places import Backup, File
 from snaptool.fleet.quick import quick_look
 from snaptool.fleet.staging import Staged, staged
@@ -29,6 +26,7 @@ from snaptool.operations.boot import boot_check
 from snaptool.operations.embedding import carried_files
 from snaptool.operations.findings import DAMAGE, Severity
 from snaptool.operations.keys import NO_KMS_OPTIONS, KmsOptions, keyring_for_reading, kms_configs
+from snaptool.operations.labels import Labels
 from snaptool.operations.opening import OpenedSnapshot, open_snapshot
 from snaptool.operations.survey import CensusRow, Survey, survey
 from snaptool.operations.sweep import encrypted_values
@@ -337,40 +335,33 @@ class Sample:
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._taken: Counter[tuple[int, bytes]] = Counter()
+        self._taken: Counter[tuple[int, int, bytes]] = Counter()
 
-    def __call__(self, chunk: RecordChunk, resource: NDArray[np.int64], header: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Choose among the records of a chunk."""
-        wanted = np.zeros(len(header), dtype=np.bool_)
-        (rows,) = np.nonzero((header != 0) & ~chunk.tombstone)
-        codes = resource[rows] << 16 | header[rows]
-        groups: dict[tuple[int, bytes], list[int]] = {}
-        for code, row in zip(codes.tolist(), rows.tolist(), strict=True):
-            groups.setdefault((code, self._seed(chunk, row)), []).append(row)
-        for group, several in groups.items():
+    def __call__(self, records: Records, labels: Labels, rows: list[int]) -> list[int]:
+        """Choose among the rows of the encrypted values of a chunk."""
+        if not records.first_record:
+            self._taken.clear()  # another pass
+        groups: defaultdict[tuple[int, int, bytes], list[int]] = defaultdict(list)
+        for row in rows:
+            if records.is_put(row):
+                groups[labels.resource[row], labels.header[row], self._seed(records.value(row))].append(row)
+        wanted = []
+        for group, some in groups.items():
             left = self._count - self._taken[group]
-            if left > 0:
-                some = sorted(several, key=lambda row: self._order(chunk, row))[:left]
-                wanted[some] = True
-                self._taken[group] += len(some)
-        return wanted
+            chosen = sorted(some, key=lambda row: zlib.crc32(records.user_key(row)))[: max(left, 0)]
+            self._taken[group] += len(chosen)
+            wanted += chosen
+        return sorted(wanted)
 
     @staticmethod
-    def _seed(chunk: RecordChunk, row: int) -> bytes:
+    def _seed(stored: bytes) -> bytes:
         """Return what identifies the seed that a value of KMS v2 is under; empty for others."""
-        start = int(chunk.value_pos[row])
-        stored = chunk.buffer[start : start + int(chunk.value_len[row])].tobytes()
         if not stored.startswith(Api.V2.prefix):
             return b""
         try:
             return decode_envelope(Api.V2, "", stored.split(b":", 5)[-1]).source.cache_key
         except KeyDoesNotFit:
             return b""
-
-    @staticmethod
-    def _order(chunk: RecordChunk, row: int) -> int:
-        start = int(chunk.key_pos[row])
-        return zlib.crc32(chunk.buffer[start : start + int(chunk.key_len[row])].tobytes())
 
 
 def _count(check: str) -> int:

@@ -26,10 +26,6 @@ from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar, overload
 
-import numpy as np
-from numpy.typing import NDArray
-
-from snaptool.bolt import blocks
 from snaptool.etcd import encode_value_field
 from snaptool.files import Mapped
 from snaptool.kube import ANY_TYPE, Envelopes, Fault, fault
@@ -51,7 +47,12 @@ from snaptool.providers import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from snaptool.providers.kms_keys import Rewrapping
+
+    Column = array[int] | NDArray[np.int64]
 
 Answer = TypeVar("Answer")
 
@@ -109,14 +110,14 @@ class Batch:
     """
 
     resources: tuple[GroupResource | None, ...]
-    resource: NDArray[np.int64]
-    record: NDArray[np.int64]
-    key_pos: NDArray[np.int64]
-    key_len: NDArray[np.int64]
-    value_pos: NDArray[np.int64]
-    value_len: NDArray[np.int64]
-    main: NDArray[np.int64]
-    sub: NDArray[np.int64]
+    resource: Column
+    record: Column
+    key_pos: Column
+    key_len: Column
+    value_pos: Column
+    value_len: Column
+    main: Column
+    sub: Column
 
     def __len__(self) -> int:
         return len(self.resource)
@@ -143,8 +144,8 @@ class Sealed(Sequence[bytes]):
     """
 
     data: bytes = field(repr=False)
-    ends: NDArray[np.int64]
-    sizes: NDArray[np.int64]
+    ends: Column
+    sizes: Column
 
     def fields(self) -> Iterator[memoryview]:
         """Yield every field whole; an empty value has none, so it is empty then."""
@@ -170,12 +171,6 @@ class Sealed(Sequence[bytes]):
         data = self.data
         for end, size in zip(self.ends.tolist(), self.sizes.tolist(), strict=True):
             yield data[end - size : end]
-
-
-def batches_of(rows: NDArray[np.int64], sizes: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Cut rows into batches; `sizes` are those of the stored values in the same order. Of no rows comes no batch."""
-    for block in blocks((np.arange(1, len(rows) + 1), BATCH_VALUES), (np.cumsum(sizes), BATCH_BYTES)):
-        yield rows[block]
 
 
 class Randomness(Protocol):
@@ -327,7 +322,7 @@ class _Bench:
         if len(batch) > len(self.way):
             self.way = words(len(batch))
         places = (batch.value_pos, batch.value_len, batch.key_pos, batch.key_len)
-        self.values.begin(*(column.data for column in places))
+        self.values.begin(*[memoryview(column) for column in places])  # type: ignore[arg-type] # numpy says less than it has
         rows_of: dict[tuple[Chain, Chain], array[int]] = {}
         mine = {}
         numbers = batch.resource.tolist()
@@ -470,6 +465,8 @@ def reseal_batch(bench: _Bench, batch: Batch) -> Sealed:
                 raise way
         writer.seal_many(values, rows, randomness.for_values(main, sub), sealed)
     stored = [sealed.value(row) for row in range(len(batch))]
+    import numpy as np  # noqa: PLC0415 - the writing side has it anyway
+
     sizes = [len(value) for value in stored]
     heads = [_field_head(size) for size in sizes]
     ends = np.cumsum(np.array([len(head) + size for head, size in zip(heads, sizes, strict=True)], dtype=np.int64))

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from snaptool.errors import FormatError
 from snaptool.etcd import Snapshot, decode_key_value
+from snaptool.kube.cutting import Watch
 from snaptool.kube.kinds import CRD_KIND, CRD_V1, as_served, decode_object, mapping, version_names
 from snaptool.operations.crypto import open_value
 from snaptool.operations.definitions import DefinitionFinder
@@ -30,9 +31,11 @@ def defined_versions(opened: OpenedSnapshot, keyring: Keyring | None = None) -> 
         live = dict(opened.definitions.live())
         if others:
             finder = DefinitionFinder(others)
-            for chunk in snapshot.records(lambda _: None):
-                opened.tend(chunk)
-                finder.add(chunk)
+            watch = Watch(snapshot.view, finder.heads)
+            for records in snapshot.chunks(lambda _: None):
+                opened.source.check_unchanged()
+                for row in watch.rows(records.key_at, records.key_size, len(records)):
+                    finder.take(records, row)
             live |= finder.live()
         for key, number in live.items():
             found |= _versions(snapshot, key, number, opened.prefix_facts.taken, keyring or Keyring())

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from snaptool.etcd import Revision
 from snaptool.kube import Fault, parse_key
+from snaptool.operations.columns import batches_of
 from snaptool.operations.crypto import (
     DIGEST_SIZE,
     Batch,
@@ -29,7 +30,6 @@ from snaptool.operations.crypto import (
     SystemRandomness,
     Work,
     Workshop,
-    batches_of,
     judge_value,
     plaintext_digest,
 )

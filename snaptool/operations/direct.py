@@ -46,6 +46,7 @@ from snaptool.etcd import (
     sum_leaves,
 )
 from snaptool.files import Draft, source_changed
+from snaptool.operations.columns import Sweep, make_batches
 from snaptool.operations.crypto import (
     DIGEST_SIZE,
     Batch,
@@ -76,10 +77,6 @@ from snaptool.operations.plan import (
     sealed_anew,
     values_of_ways,
     ways_of,
-)
-from snaptool.operations.sweep import (
-    Sweep,
-    make_batches,
 )
 from snaptool.operations.written import (
     FileReport,

@@ -35,6 +35,7 @@ from snaptool.operations.boot import (
     room_for_scratch_files,
     scratch_file,
 )
+from snaptool.operations.columns import Sweep, sweep
 from snaptool.operations.crypto import Work, Workshop
 from snaptool.operations.labels import Labels, header_of, resource_of_value
 from snaptool.operations.older import OlderValues
@@ -57,7 +58,6 @@ from snaptool.operations.plan import (
     way,
     ways_of,
 )
-from snaptool.operations.sweep import Sweep, sweep
 from snaptool.operations.written import (
     FileReport,
     ReadBackFailed,

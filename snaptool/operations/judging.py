@@ -8,6 +8,7 @@ tried with every key of its resource: should it open to an object of the resourc
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -16,7 +17,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from snaptool.etcd import RecordChunk, hash_spans
+from snaptool.etcd import TOMBSTONE, UNREADABLE, RecordChunk, Records, hash_spans
 from snaptool.kube import (
     ANY_TYPE,
     ExpectedType,
@@ -28,7 +29,8 @@ from snaptool.kube import (
     shows_right_key,
     usual_type,
 )
-from snaptool.operations.labels import ENCRYPTED
+from snaptool.kube.envelopes import Envelopes
+from snaptool.operations.labels import ENCRYPTED, Labels
 from snaptool.providers import Chain, GroupResource, NoKeyFits, Opening
 
 Rows = NDArray[np.int64]
@@ -109,6 +111,42 @@ def is_listed(key: bytes, prefixes: Sequence[str]) -> bool:
     """Is a key one of those that a list of its resource reads? The path of the resource alone is not."""
     parsed = parse_key(key, prefixes)
     return parsed is not None and bool(parsed.name)
+
+
+class Doubts:
+    """Finds the plain values that have to be judged one at a time, chunk by chunk."""
+
+    def __init__(self, depth: Depth) -> None:
+        self._depth = depth
+        self._judged: Sequence[ExpectedType | None] = ()
+        self._envelopes = Envelopes(self._fits)
+        self._usual = memoryview(bytearray())
+
+    def rows(self, records: Records, labels: Labels, judged: Sequence[ExpectedType | None]) -> list[int]:
+        """Return them, ascending. `judged`: by number of a resource, what its values have to be."""
+        flags, header = records.flags, labels.header
+        known = [expected is not None for expected in judged]
+        rows = [
+            row
+            for row, number in enumerate(labels.resource)
+            if known[number] and not header[row] and not flags[row] & (TOMBSTONE | UNREADABLE)
+        ]
+        if self._depth is Depth.FULL or not rows:
+            return rows
+        self._judged = judged
+        if len(self._usual) < records.room:
+            self._usual = memoryview(bytearray(records.room))
+        for row in rows:
+            self._usual[row] = 0
+        kinds = memoryview(array("q", labels.resource))
+        which = memoryview(array("q", rows))
+        self._envelopes.mark(records.view, records.value_at, records.value_size, which, kinds, self._usual)
+        return [row for row in rows if not self._usual[row]]
+
+    def _fits(self, start: bytes, resource: int) -> bool:
+        whole = start + b"\x00" + _END  # an empty object makes it whole
+        expected = self._judged[resource]
+        return usual_type(whole) is not None and expected is not None and fault(whole, expected) is None
 
 
 def doubted(

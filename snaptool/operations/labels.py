@@ -14,8 +14,10 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from snaptool.etcd import RecordChunk, find_byte, hash_spans
+from snaptool.bolt import numbers
+from snaptool.etcd import RecordChunk, Records, find_byte, hash_spans
 from snaptool.kube import COMPACT_REVISION_KEY, MAX_RESOURCE_SEGMENTS, parse_key, plausible, resource_segments
+from snaptool.kube.cutting import MOST_TEXTS, Headers, Paths, weigh
 from snaptool.providers import GroupResource, Kind
 
 ENCRYPTED = b"k8s:enc:"
@@ -24,7 +26,7 @@ _HEADER_COLONS = 5  # k8s:enc:PROVIDER:VERSION:NAME:
 _WINDOW = 96
 _SAMPLES = 8
 LONGEST_HEADER = 4096
-_MOST_NAMES = 10_000  # names come from the file: one that makes up a name per value must not fill the memory
+_MOST_NAMES = MOST_TEXTS
 
 NO_KEY_NAME = "(no key name)"
 """Shown where no colon ends the name, or what stands before the colon is no text: the value is damaged there."""
@@ -161,6 +163,90 @@ class Labels:
         self._with_colons = sorted((text for text in self._configured if text.count(b":") > _HEADER_COLONS), key=len)
         self._common: dict[int, bytes] = {}
         self._goes_on: dict[int, bool] = {}
+        self._paths: Paths | None = None
+        self._resource_numbers: list[int] = []
+        self._header_numbers: list[int] = []
+        self._weights: dict[tuple[int, int], int] = {}
+        self._doubtful: set[int] = set()
+        self._open_names: set[int] = set()  # headers behind whose names all values so far have text up to a colon
+        self._texts = numbers(0)
+        self.resource: list[int] = []
+        """Of each record that was added last: an index into `resources`."""
+        self.header: list[int] = []
+        """The same, into `headers`."""
+
+    @property
+    def paths(self) -> Paths:
+        """The paths of resources that were met. Their numbers, of each record that was added last: `path_of`."""
+        assert self._paths is not None
+        return self._paths
+
+    def path_of(self) -> memoryview:
+        """Number the path of the resource of each record that was added last."""
+        return self._texts
+
+    def add(self, records: Records) -> list[int]:
+        """Take the records of a chunk into `resource` and `header`; return the rows of the encrypted values."""
+        count = len(records)
+        if self._paths is None:
+            heads = [prefix.encode(errors="surrogateescape") + b"/" for prefix in self.prefixes]
+            self._paths = Paths(records.view, heads, resource_segments, COMPACT_REVISION_KEY)
+            self._headers = Headers(records.view, ENCRYPTED, self._with_colons)
+        if len(self._texts) < records.room:
+            self._texts, self._fronts = numbers(records.room), numbers(records.room)
+        self._paths.cut(records.key_at, records.key_size, count, self._texts)
+        encrypted = self._headers.cut(records.value_at, records.value_size, count, self._fronts)
+        weigh(self._texts, self._fronts, records.value_size, count, self._weights)
+        for number, text in enumerate(self._paths.met()[len(self._resource_numbers) :], len(self._resource_numbers)):
+            self._resource_numbers.append(self._learn_resource(text, number))
+        for text in self._headers.met()[len(self._header_numbers) :]:
+            self._header_numbers.append(self._learn_front(text))
+        self.resource = list(map(self._resource_numbers.__getitem__, self._texts[:count]))
+        self.header = list(map(self._header_numbers.__getitem__, self._fronts[:count])) if encrypted else [0] * count
+        if self._doubtful:
+            self._leave_out(records)
+        for row in encrypted:
+            if self.header[row] in self._open_names:
+                self._look_behind(records, row)
+        return encrypted
+
+    def value_bytes(self) -> dict[tuple[int, int], int]:
+        """Add up the bytes of all values by numbers of resource and header."""
+        total: dict[tuple[int, int], int] = {}
+        for (path, front), size in self._weights.items():
+            pair = self._resource_numbers[path], self._header_numbers[front]
+            total[pair] = total.get(pair, 0) + size
+        return total
+
+    def _learn_resource(self, path: bytes, number: int) -> int:
+        if not path:
+            return 0
+        found = self._learn_path(path + b"-" if self.paths.ends_open(number) else path, 1 << 30)
+        if self.resources[found].needs_an_object:
+            self._doubtful.add(found)
+        return found
+
+    def _leave_out(self, records: Records) -> None:
+        """Take plaintext under plurals that nobody knows for another program's, unless it is an API object."""
+        for row, number in enumerate(self.resource):
+            if number in self._doubtful and records.is_put(row) and is_foreign(records.value(row)):
+                self.resource[row] = 0
+                self._weights[self._texts[row], 0] -= records.value_size[row]
+                self._weights[0, 0] = self._weights.get((0, 0), 0) + records.value_size[row]
+
+    def _look_behind(self, records: Records, row: int) -> None:
+        """Learn what all values under a name that no key at hand has have in common behind it: it may go on there."""
+        number = self.header[row]
+        start = records.value_at[row] + len(self._headers.met()[self._fronts[row]])
+        end = min(start + _WINDOW, records.value_at[row] + records.value_size[row])
+        tail = bytes(records.view[start:end])
+        common = self._common.setdefault(number, tail)
+        while not tail.startswith(common):
+            common = common[:-1]
+        self._common[number] = common
+        self._goes_on[number] = bool(_text_before_colon(tail))
+        if not self._goes_on[number]:
+            self._open_names.discard(number)
 
     def resource_numbers(self, chunk: RecordChunk) -> NDArray[np.int64]:
         """Number, for every record, the resource of its key: an index into `resources`."""
@@ -263,12 +349,19 @@ class Labels:
         more = _text_before_colon(self._common[number])
         return Header(header.kind, f"{header.name}:{more}" if more else header.name, goes_on=True)
 
+    def _learn_front(self, text: bytes) -> int:
+        if not text:
+            return 0
+        return self._learn_header(text if len(self._header_numbers) < MOST_TEXTS else b"")
+
     def _learn_header(self, text: bytes) -> int:
         header = self._configured.get(text) or header_of(text)
-        if header not in self._header_of and len(self.headers) >= _MOST_NAMES:
+        if not text or (header not in self._header_of and len(self.headers) >= _MOST_NAMES):
             header = Header(None, "(many more names)")
         if header not in self._header_of:
             self._header_of[header] = len(self.headers)
+            if not header.certain and header.key_name is not None:
+                self._open_names.add(len(self.headers))
             self.headers.append(header)
         return self._header_of[header]
 

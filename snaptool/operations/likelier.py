@@ -12,14 +12,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from snaptool.etcd import Snapshot, decode_key_value
 from snaptool.kube import ANY_TYPE, is_object_of
 from snaptool.operations.inside import Unread
 from snaptool.operations.judging import expected_of
 from snaptool.operations.labels import Header
-from snaptool.operations.sweep import LostValue, Sweep
+from snaptool.operations.sweep import Counted, LostValue
 from snaptool.providers import KEY_SIZES, Key, KeyDoesNotFit, Keyring, Kind, LocalProvider, Reason
 from snaptool.text import counted
 
@@ -71,16 +69,13 @@ def likelier_causes(
     return (*causes, *(_all_fail(left, opened, keyring) if opened is not None else ()))
 
 
-def opened_by_header(swept: Sweep) -> Mapping[Header, int]:
+def opened_by_header(swept: Counted) -> Mapping[Header, int]:
     """Count the encrypted values that open, by header."""
-    opens = np.array([outcome.opened and outcome.kind is not None for outcome in swept.outcomes])
     counts: Counter[Header] = Counter()
-    for some in swept.stretches():
-        chosen = (swept.header[some] != 0) & ~swept.tombstone[some] & opens[swept.outcome[some]]
-        for number, count in zip(
-            *(part.tolist() for part in np.unique(swept.header[some][chosen], return_counts=True)), strict=True
-        ):
-            counts[swept.headers[number]] += count
+    for (_, header, number, _), count in swept.counts.items():
+        outcome = swept.outcomes[number]
+        if header and outcome.opened and outcome.kind is not None:
+            counts[swept.headers[header]] += count
     return counts
 
 

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from snaptool.errors import InputError
 from snaptool.etcd import RecordChunk, Revision, Snapshot, hash_spans
 from snaptool.kube import ResourceType, key_prefixes, parse_key, resolve_type
+from snaptool.operations.columns import make_batches
 from snaptool.operations.crypto import Batch, Outcome, SystemRandomness, Work, Workshop
 from snaptool.operations.defined import defined_versions
 from snaptool.operations.judging import Depth, doubted, expected_of, is_listed
 from snaptool.operations.labels import Header, Labels, resource_of
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.reasons import explain
-from snaptool.operations.sweep import NOTHING_TRIED, LostValue, Progress, make_batches, no_progress
+from snaptool.operations.sweep import NOTHING_TRIED, LostValue, Progress, no_progress
 from snaptool.providers import Keyring
 from snaptool.text import printable
 
@@ -329,7 +330,7 @@ class _Collected:
                 outcome = answer.outcomes[answer.outcome[row]]
                 if outcome.fault is not None and not is_listed(key, self._labels.prefixes):
                     found[row] = self._number_of(replace(outcome, fault=None))
-            self._answers.append((batch.record, found))
+            self._answers.append((np.asarray(batch.record, dtype=np.int64), found))
 
     def _number_of(self, outcome: Outcome) -> int:
         return self._outcomes.setdefault(outcome, len(self._outcomes))

@@ -39,15 +39,15 @@ from snaptool.containers.readers import Reader
 from snaptool.embedded import PlaceFinder
 from snaptool.embedded.places import BOOTSTRAP
 from snaptool.errors import FormatError, InputError, SnaptoolError
-from snaptool.etcd import DIGEST_SIZE, RecordChunk, Snapshot, Trailer, describe_bad_trailer, judge_trailer
+from snaptool.etcd import DIGEST_SIZE, Snapshot, Trailer, describe_bad_trailer, judge_trailer
 from snaptool.files import Source
 from snaptool.inputs import Inputs, remember
 from snaptool.kube import normal_prefix, prefix_text
 from snaptool.operations.definitions import DefinitionFinder
 from snaptool.operations.deltas import with_deltas
 from snaptool.operations.kine import from_kine
-from snaptool.operations.platform import PlatformFinder
-from snaptool.operations.prefixes import PrefixFacts, find_prefixes
+from snaptool.operations.prefixes import PrefixFacts
+from snaptool.operations.scout import Cut, Scout
 from snaptool.stores import RemotePath, fetch, place_of
 from snaptool.text import counted
 
@@ -105,36 +105,48 @@ class OpenedSnapshot:
     stated_path: Path | None = None
     container: Unwrapped | None = None
     given_prefixes: tuple[str, ...] = ()
+    _scouts: list[Scout] = field(default_factory=list, init=False, repr=False, compare=False)
     _facts: list[PrefixFacts] = field(default_factory=list, init=False, repr=False, compare=False)
-    _places: PlaceFinder = field(default_factory=PlaceFinder, init=False, repr=False, compare=False)
-    _platforms: PlatformFinder = field(default_factory=PlatformFinder, init=False, repr=False, compare=False)
-    _definitions: DefinitionFinder = field(default_factory=DefinitionFinder, init=False, repr=False, compare=False)
+
+    def new_scout(self) -> Scout:
+        """Return a scout for a pass that is to see all records anyway; it goes to `found_by` in the end."""
+        return Scout(self.snapshot, tuple(dict.fromkeys(map(normal_prefix, self.given_prefixes))))
+
+    def found_by(self, scout: Scout) -> None:
+        """Take what a scout saw that has seen all records."""
+        self._scouts[:], self._facts[:] = [scout], [scout.prefixes.facts()]
+
+    def _scouted(self) -> Scout:
+        """Return what the keys say: found by one pass over them, the first time it is asked."""
+        if not self._scouts:
+            scout = self.new_scout()
+            cut = Cut(self.snapshot, scout.likely())
+            for records in self.snapshot.chunks(lambda _: None):
+                self.tend(records)
+                scout.add(records, *cut.add(records))
+            self.found_by(scout)
+        return self._scouts[0]
+
+    @property
+    def is_scouted(self) -> bool:
+        """Is it known already what the keys say?"""
+        return bool(self._scouts)
 
     @property
     def prefix_facts(self) -> PrefixFacts:
-        """What the keys say of the API servers' prefixes: found by one pass over them, the first time it is asked."""
-        if not self._facts:
-            given = tuple(dict.fromkeys(map(normal_prefix, self.given_prefixes)))
-            self._facts.append(find_prefixes(self.snapshot, given, self._look))
+        """What the keys say of the API servers' prefixes."""
+        self._scouted()
         return self._facts[0]
 
     @property
     def places(self) -> PlaceFinder:
-        """The records that may carry a configuration, found by the pass that finds the prefixes."""
-        assert self.prefix_facts is not None
-        return self._places
+        """The records that may carry a configuration."""
+        return self._scouted().places
 
     @property
     def definitions(self) -> DefinitionFinder:
-        """The CustomResourceDefinitions under the usual prefix, found by the same pass."""
-        assert self.prefix_facts is not None
-        return self._definitions
-
-    def _look(self, chunk: RecordChunk) -> None:
-        self.tend(chunk)
-        self._places.add(chunk)
-        self._platforms.add(chunk)
-        self._definitions.add(chunk)
+        """The CustomResourceDefinitions under the usual prefix."""
+        return self._scouted().definitions
 
     @property
     def has_bootstrap(self) -> bool:
@@ -144,7 +156,7 @@ class OpenedSnapshot:
     @property
     def platforms(self) -> tuple[str, ...]:
         """Which platforms the snapshot shows signs of: found by the same pass."""
-        return self._platforms.platforms(self.container, bootstrap=self.has_bootstrap)
+        return self._scouted().platforms.platforms(self.container, bootstrap=self.has_bootstrap)
 
     @property
     def is_kine(self) -> bool:

@@ -25,6 +25,7 @@ from snaptool.etcd import (
     Snapshot,
 )
 from snaptool.kube import parse_key
+from snaptool.operations.columns import Sweep
 from snaptool.operations.crypto import (
     Outcome,
     Randomness,
@@ -37,12 +38,7 @@ from snaptool.operations.labels import Header, Labels, Resource
 from snaptool.operations.meaning import meanings
 from snaptool.operations.older import NO_OLDER, Earlier, OlderValues
 from snaptool.operations.opening import OpenedSnapshot
-from snaptool.operations.sweep import (
-    NOTHING_TRIED,
-    LostValue,
-    Progress,
-    Sweep,
-)
+from snaptool.operations.sweep import NOTHING_TRIED, LostValue, Progress
 from snaptool.providers import Keyring, Kind
 
 

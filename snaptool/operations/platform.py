@@ -11,10 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from snaptool.containers import Unwrapped
-from snaptool.etcd import RecordChunk, hash_spans
+from snaptool.etcd import UNREADABLE, Records
 from snaptool.operations.findings import Finding, finding
 from snaptool.scratch import Restorer
 from snaptool.stores import BlobAt, FileAt, ObjectAt, RemotePath
@@ -38,25 +36,20 @@ _SIGNS: dict[bytes, str] = {
 }
 """Keys that one platform makes, and no other."""
 
-_KEYS = tuple(_SIGNS)
-_SIZES = np.array([len(key) for key in _KEYS], dtype=np.int64)
-_HASHES = hash_spans(np.frombuffer(b"".join(_KEYS), dtype=np.uint8), np.cumsum(_SIZES) - _SIZES, _SIZES)
-
 
 class PlatformFinder:
     """Looks for the keys by which platforms are told, in whatever pass sees all records."""
 
+    heads = tuple(_SIGNS)
+
     def __init__(self) -> None:
         self._found: set[str] = set()
 
-    def add(self, chunk: RecordChunk) -> None:
-        """Take the records of a chunk."""
-        (rows,) = np.nonzero(chunk.readable & np.isin(chunk.key_len, _SIZES))
-        hashes = hash_spans(chunk.buffer, chunk.key_pos[rows], chunk.key_len[rows])
-        for row in rows[np.isin(hashes, _HASHES)].tolist():
-            platform = _SIGNS.get(chunk.user_key(row))
-            if platform is not None:
-                self._found.add(platform)
+    def take(self, records: Records, row: int) -> None:
+        """Take a record whose key begins with one of `heads`."""
+        platform = _SIGNS.get(records.user_key(row))
+        if platform is not None and not records.flags[row] & UNREADABLE:
+            self._found.add(platform)
 
     def platforms(self, container: Unwrapped | None, *, bootstrap: bool) -> tuple[str, ...]:
         """Name the platforms, the most certain first. `bootstrap`: the snapshot has keys under `/bootstrap/`."""

@@ -1,9 +1,8 @@
-"""The prefixes of the API servers in a snapshot: one pass over all keys, by arrays, that gathers evidence.
+"""The prefixes of the API servers in a snapshot: evidence, gathered by whatever pass sees all records.
 
 Every place in a key where the path of a resource may begin is looked at: a segment that is called like a resource, or
-that has a dot and may be an API group. Python sees one representative of each distinct beginning of a key under which
-values look like Kubernetes', and samples of those values. As soon as a prefix is certain, keys under it that read as
-its own are passed over.
+that has a dot and may be an API group; and samples of the values there. As soon as a prefix is certain, keys under it
+that read as its own are passed over, by their paths: nearly all keys of a real snapshot.
 
 What counts as evidence, and what follows from it, is said by `kube.prefixes`.
 """
@@ -11,14 +10,11 @@ What counts as evidence, and what follows from it, is said by `kube.prefixes`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from snaptool.errors import FormatError
-from snaptool.etcd import RecordChunk, Snapshot, find_byte, hash_spans
+from snaptool.etcd import Records
 from snaptool.kube import (
     DEFAULT_PREFIXES,
     PROTOBUF_MAGIC,
@@ -31,12 +27,12 @@ from snaptool.kube import (
     is_plural_of,
     resource_segments,
 )
-from snaptool.operations.labels import ENCRYPTED, starts_with
+from snaptool.kube.cutting import Paths
+from snaptool.operations.labels import ENCRYPTED
 
 _OBJECTS = (PROTOBUF_MAGIC, b"{", b"\xd9\xd9\xf7")
 """What objects begin with: protobuf, JSON, CBOR."""
 
-_SLASH, _DOT = ord("/"), ord(".")
 _LONGEST_KEY = 4096
 _DEEPEST = 16
 """Nobody nests a prefix deeper, and a hostile key may consist of slashes."""
@@ -46,16 +42,9 @@ _LARGEST_SAMPLE = 1 << 18
 _MOST_EVIDENCE = 50_000
 _MOST_STRAYS = 1000
 
-Rows = NDArray[np.int64]
-
 _BY_PATH = {known.path: known for known in RESOURCE_TYPES}
-_FIRST = [first.encode() for first in sorted({path.partition("/")[0] for path in _BY_PATH}) if "." not in first]
-_DEPTH = np.array([resource_segments(first) for first in _FIRST], dtype=np.int64)
-_TEXT = np.frombuffer(b"".join(_FIRST), dtype=np.uint8)
-_SIZE = np.array([len(first) for first in _FIRST], dtype=np.int64)
-_HASH = hash_spans(_TEXT, np.cumsum(_SIZE) - _SIZE, _SIZE)
-_ORDER = np.argsort(_HASH)
-_HASH, _DEPTH = _HASH[_ORDER], _DEPTH[_ORDER]
+_DEPTHS = {first.encode(): resource_segments(first) for first in {path.partition("/")[0] for path in _BY_PATH}}
+_DEPTHS = {first: depth for first, depth in _DEPTHS.items() if b"." not in first}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,30 +63,28 @@ class PrefixFacts:
     empty: tuple[str, ...]
 
 
-def find_prefixes(
-    snapshot: Snapshot, given: tuple[str, ...] = (), tend: Callable[[RecordChunk], None] = lambda _: None
-) -> PrefixFacts:
-    """Pass over all keys. `given`: prefixes that the user said, in their normal form. Raises CorruptPage."""
-    finder = _Finder(given)
-    for chunk in snapshot.records(lambda _: None):
-        finder.add(chunk)
-        tend(chunk)
-    return finder.facts()
+def head_of(prefix: str) -> bytes:
+    """Return what the keys under a prefix begin with."""
+    return f"{prefix}/".encode(errors="surrogateescape")
 
 
-class _Finder:
-    def __init__(self, given: tuple[str, ...]) -> None:
+class PrefixFinder:
+    """Gathers the evidence. `given`: prefixes that the user said, in their normal form."""
+
+    def __init__(self, given: tuple[str, ...] = ()) -> None:
         self._given = given
         self._evidence = PrefixEvidence()
         self._strays: Counter[bytes] = Counter()
         self._with_keys: set[str] = set()
         self._certain: tuple[bytes, ...] = ()
+        self._own: list[bool] = []
         self._judged = 0
 
     def facts(self) -> PrefixFacts:
+        """Say what follows from what was seen."""
         found = self._evidence.judge()
         judgement = self._evidence.judge(self._given) if self._given else found
-        heads = tuple(f"{prefix}/".encode(errors="surrogateescape") for prefix in judgement.taken)
+        heads = tuple(map(head_of, judgement.taken))
         return PrefixFacts(
             taken=judgement.taken,
             found=found.taken,
@@ -113,125 +100,114 @@ class _Finder:
         longer = any(other.startswith(f"{prefix}/") for other in found.taken)
         return longer and not self._evidence.speaks_for(prefix)
 
-    def add(self, chunk: RecordChunk) -> None:
-        """Take the records of a chunk."""
-        for prefix in self._given:
-            head = f"{prefix}/".encode(errors="surrogateescape")
-            if prefix not in self._with_keys and starts_with(chunk.buffer, chunk.key_pos, chunk.key_len, head).any():
-                self._with_keys.add(prefix)
-        rows = np.nonzero(chunk.readable & ~chunk.tombstone)[0]
+    def add(self, records: Records, paths: Paths, path_of: memoryview) -> None:
+        """Take the records of a chunk. `path_of`: of each, the number of its path in `paths`, cut by given prefixes."""
+        met = paths.met()
+        for text in met[len(self._own) :]:
+            self._own.append(self._reads_as_its_own(text))
+            self._with_keys.update(prefix for prefix in self._given if text.startswith(head_of(prefix)))
+        numbers = path_of[: len(records)].tolist()
+        strange = {number for number in set(numbers) if not self._own[number]}
+        if not strange:
+            return
+        self._look_at(records, [row for row, number in enumerate(numbers) if number in strange and records.is_put(row)])
+        if len(self._evidence) != self._judged:
+            self._judged = len(self._evidence)
+            certain = tuple(map(head_of, self._evidence.judge().taken))
+            if certain != self._certain:
+                self._certain = certain
+                self._own = [self._reads_as_its_own(text) for text in met]
+
+    def _reads_as_its_own(self, path: bytes) -> bool:
+        """Does a path go on behind a certain prefix with that of a resource, or with a group and an unusual name?"""
         for head in self._certain:
-            rows = rows[~self._reads_as_its_own(chunk, rows, head)]
-        if len(rows):
-            self._look_at(_Values(chunk, rows))
-            if len(self._evidence) != self._judged:
-                self._judged = len(self._evidence)
-                taken = self._evidence.judge().taken
-                self._certain = tuple(f"{prefix}/".encode(errors="surrogateescape") for prefix in taken)
+            if path.startswith(head) and path.endswith(b"/"):
+                behind = path[len(head) : -1].decode(errors="surrogateescape")
+                first, _, second = behind.partition("/")
+                if behind in _BY_PATH or (
+                    "." in first and second and second.encode(errors="surrogateescape") not in _DEPTHS
+                ):
+                    return True
+        return False
 
-    @staticmethod
-    def _reads_as_its_own(chunk: RecordChunk, rows: Rows, head: bytes) -> NDArray[np.bool_]:
-        """Which keys go on behind a certain prefix with the name of a resource, or with a group and an unusual name."""
-        own = starts_with(chunk.buffer, chunk.key_pos[rows], chunk.key_len[rows], head)
-        (some,) = np.nonzero(own)
-        start = chunk.key_pos[rows[some]] + len(head)
-        left = np.minimum(chunk.key_len[rows[some]], _LONGEST_KEY) - len(head)
-        first = find_byte(chunk.buffer, start, left, _SLASH)
-        known = _depths(chunk.buffer, start, first) == 1
-        (others,) = np.nonzero(~known)
-        if len(others):
-            start, left, first = start[others], left[others], first[others]
-            dotted = find_byte(chunk.buffer, start, first, _DOT) < first
-            start, left = start + np.minimum(first + 1, left), np.maximum(left - first - 1, 0)
-            second = find_byte(chunk.buffer, start, left, _SLASH)
-            known[others] = dotted & (_depths(chunk.buffer, start, second) == 0)
-        own[some] = known
-        return own
-
-    def _look_at(self, values: _Values) -> None:
-        """Look at every place in a key where the path of a resource may begin."""
-        buffer, chunk = values.chunk.buffer, values.chunk
-        slash = starts_with(buffer, chunk.key_pos[values.rows], chunk.key_len[values.rows], b"/")
-        stray = np.ones(len(values.rows), dtype=np.bool_)
-        (rows,) = np.nonzero(slash)
-        start = chunk.key_pos[values.rows[rows]] + 1
-        end = start - 1 + np.minimum(chunk.key_len[values.rows[rows]], _LONGEST_KEY)
-        for _ in range(_DEEPEST):
-            first = find_byte(buffer, start, end - start, _SLASH)
-            goes_on = start + first < end
-            rows, start, end, first = rows[goes_on], start[goes_on], end[goes_on], first[goes_on]
-            if not len(rows):
-                break
-            depth = _depths(buffer, start, first)
-            depth[(depth == 0) & (find_byte(buffer, start, first, _DOT) < first)] = 2
-            for segments in range(1, int(_DEPTH.max()) + 1):
-                (some,) = np.nonzero(depth == segments)
-                until = start[some] + first[some]
-                for _ in range(1, segments):
-                    until = np.minimum(until + 1, end[some])
-                    until += find_byte(buffer, until, end[some] - until, _SLASH)
-                some, until = some[until < end[some]], until[until < end[some]]
-                places = _Places(rows[some], start[some], until, _count_segments(buffer, until + 1, end[some]))
-                self._take(values, places, stray)
-            start = start + first + 1
-        for row in np.nonzero(stray & values.sure)[0].tolist():
-            key = chunk.user_key(int(values.rows[row]))[:_LONGEST_KEY]
+    def _look_at(self, records: Records, rows: Sequence[int]) -> None:
+        """Look at every place in keys where the path of a resource may begin."""
+        places: dict[tuple[bytes, bytes], list[_Value]] = {}
+        stray: set[int] = set()
+        for row in rows:
+            begin = bytes(records.view[records.value_at[row] :][: min(records.value_size[row], len(ENCRYPTED))])
+            encrypted = begin == ENCRYPTED
+            if not encrypted and not begin.startswith(_OBJECTS):
+                continue
+            key = records.user_key(row)[:_LONGEST_KEY]
+            if encrypted or begin.startswith(PROTOBUF_MAGIC):
+                stray.add(row)
+            for prefix, path, segments in _places(key):
+                value = _Value(row, encrypted=encrypted, sure=row in stray, segments=segments)
+                places.setdefault((prefix, path), []).append(value)
+        for (prefix, path), values in places.items():
+            self._take(
+                records, prefix.decode(errors="surrogateescape"), path.decode(errors="surrogateescape"), values, stray
+            )
+        for row in sorted(stray):
+            key = records.user_key(row)[:_LONGEST_KEY]
             self._stray(key[: key.rfind(b"/") + 1], 1)
 
     def _stray(self, place: bytes, count: int) -> None:
         self._strays[place if place in self._strays or len(self._strays) < _MOST_STRAYS else b""] += count
 
-    def _take(self, values: _Values, places: _Places, stray: NDArray[np.bool_]) -> None:
-        """Count evidence for the paths at some places, and what stands before them; such rows are not `stray`."""
-        rows, start, until = places.rows, places.start, places.until
-        buffer, key = values.chunk.buffer, values.chunk.key_pos[values.rows[rows]]
-        _, some, group = np.unique(hash_spans(buffer, key, until - key), return_index=True, return_inverse=True)
-        order = np.argsort(group, kind="stable")
-        border = np.searchsorted(group[order], np.arange(len(some) + 1))
-        for number, row in enumerate(some.tolist()):
-            prefix = buffer[key[row] : start[row] - 1].tobytes().decode(errors="surrogateescape")
-            path = buffer[start[row] : until[row]].tobytes().decode(errors="surrogateescape")
-            if path not in _BY_PATH and "." not in path.partition("/")[0]:
-                continue
-            chosen = order[border[number] : border[number + 1]]
-            members = rows[chosen]
-            encrypted = values.encrypted[members]
-            objects = _objects(values, members[~encrypted], path)
-            if prefix in DEFAULT_PREFIXES:
-                # Damaged or misplaced objects are Kubernetes' too; under another prefix they prove nothing.
-                objects = objects or int(np.count_nonzero(values.sure[members] & ~encrypted)) * (path in _BY_PATH)
-            else:
-                encrypted &= np.isin(places.segments[chosen], _segments_behind(path))
-            stray[members[encrypted]] = False
-            if objects:
-                stray[members[~values.encrypted[members]]] = False
-            if encrypted.any() or objects:
-                if len(self._evidence) >= _MOST_EVIDENCE:
-                    self._stray(prefix.encode(errors="surrogateescape") + b"/", len(members))
-                    continue
-                self._evidence.add(prefix, path, objects=objects, encrypted=int(np.count_nonzero(encrypted)))
+    def _take(self, records: Records, prefix: str, path: str, values: Sequence[_Value], stray: set[int]) -> None:
+        """Count evidence for a path behind a prefix; the rows of what speaks for it are not `stray`."""
+        if path not in _BY_PATH and "." not in path.partition("/")[0]:
+            return
+        plain = [value for value in values if not value.encrypted]
+        encrypted = [value for value in values if value.encrypted]
+        objects = _objects(records, [value.row for value in plain], path)
+        if prefix in DEFAULT_PREFIXES:
+            # Damaged or misplaced objects are Kubernetes' too; under another prefix they prove nothing.
+            objects = objects or sum(value.sure for value in plain) * (path in _BY_PATH)
+        else:
+            encrypted = [value for value in encrypted if value.segments in _segments_behind(path)]
+        stray.difference_update(value.row for value in encrypted)
+        if objects:
+            stray.difference_update(value.row for value in plain)
+        if not encrypted and not objects:
+            return
+        if len(self._evidence) >= _MOST_EVIDENCE:
+            self._stray(head_of(prefix), len(values))
+        else:
+            self._evidence.add(prefix, path, objects=objects, encrypted=len(encrypted))
 
 
 @dataclass(frozen=True, slots=True)
-class _Places:
-    """Where the path of a resource may stand: from `start` to `until` in the key of each of `rows`.
+class _Value:
+    """A value at a place where the path of a resource may stand, with so many segments behind it, 3 for more.
 
-    `segments`: how many of them follow, 3 for more.
+    `sure`: nothing but Kubernetes writes a value that begins so.
     """
 
-    rows: Rows
-    start: Rows
-    until: Rows
-    segments: Rows
+    row: int
+    encrypted: bool
+    sure: bool
+    segments: int
 
 
-def _count_segments(buffer: NDArray[np.uint8], start: Rows, end: Rows) -> Rows:
-    """Count the segments between `start` and `end`: 1, 2, or 3 for more."""
-    count = np.ones(len(start), dtype=np.int64)
-    for _ in range(2):
-        start = np.minimum(start + find_byte(buffer, start, end - start, _SLASH) + 1, end)
-        count += start < end
-    return count
+def _places(key: bytes) -> Iterator[tuple[bytes, bytes, int]]:
+    """Yield prefix, path and number of segments behind of every place in a key where a resource's path may stand."""
+    if not key.startswith(b"/"):
+        return
+    start = 1
+    for _ in range(_DEEPEST):
+        first = key.find(b"/", start)
+        if first < 0:
+            return
+        segment = key[start:first]
+        until = first
+        for _ in range(1, _DEPTHS.get(segment, 2 if b"." in segment else 0)):
+            until = key.find(b"/", until + 1) if until >= 0 else until
+        if until >= 0 and (segment in _DEPTHS or b"." in segment):
+            yield key[: start - 1], key[start:until], min(key.count(b"/", until + 1) + 1, 3)
+        start = first + 1
 
 
 def _segments_behind(path: str) -> tuple[int, ...]:
@@ -240,42 +216,11 @@ def _segments_behind(path: str) -> tuple[int, ...]:
     return (1, 2) if known is None else (2 if known.namespaced else 1,)
 
 
-class _Values:
-    """The records among some rows of a chunk whose values say something: those encrypted, and what may be objects.
-
-    `sure`: nothing but Kubernetes writes a value that begins so.
-    """
-
-    def __init__(self, chunk: RecordChunk, rows: Rows) -> None:
-        position, size = chunk.value_pos[rows], chunk.value_len[rows]
-        encrypted = starts_with(chunk.buffer, position, size, ENCRYPTED)
-        protobuf, *others = (starts_with(chunk.buffer, position, size, start) for start in _OBJECTS)
-        chosen = np.logical_or.reduce([encrypted, protobuf, *others])
-        self.chunk = chunk
-        self.rows = rows[chosen]
-        self.encrypted = encrypted[chosen]
-        self.sure = (encrypted | protobuf)[chosen]
-
-    def stored(self, row: int) -> bytes | None:
-        """Return a value; None for one that is too large for a sample."""
-        start, size = (int(numbers[self.rows[row]]) for numbers in (self.chunk.value_pos, self.chunk.value_len))
-        return self.chunk.buffer[start : start + size].tobytes() if size <= _LARGEST_SAMPLE else None
-
-
-def _depths(buffer: NDArray[np.uint8], start: Rows, size: Rows) -> Rows:
-    """How many segments form the path of a resource that begins with the segment at `start`; 0 where none does."""
-    found = hash_spans(buffer, start, size)
-    at = np.minimum(np.searchsorted(_HASH, found), len(_HASH) - 1)
-    depths: Rows = np.where(_HASH[at] == found, _DEPTH[at], 0)
-    return depths
-
-
-def _objects(values: _Values, rows: Rows, path: str) -> int:
+def _objects(records: Records, rows: Sequence[int], path: str) -> int:
     """Count the values that are objects of the resource at `path`, as far as samples tell: all of them, or none."""
-    for row in rows[:: max(len(rows) // _SAMPLES, 1)].tolist():
-        stored = values.stored(row)
+    for row in rows[:: max(len(rows) // _SAMPLES, 1)]:
         try:
-            if stored is not None and _is_of(path, stored):
+            if records.value_size[row] <= _LARGEST_SAMPLE and _is_of(path, records.value(row)):
                 return len(rows)
         except FormatError:
             continue

@@ -34,6 +34,7 @@ from snaptool.etcd import (
 from snaptool.files import Draft, require_room
 from snaptool.kube import may_be_ciphertext
 from snaptool.operations.boot import boot_check
+from snaptool.operations.columns import Sweep, sweep
 from snaptool.operations.coverage import UnmatchedName, refuse_outside, unmatched_names
 from snaptool.operations.crypto import (
     Work,
@@ -61,13 +62,7 @@ from snaptool.operations.plan import (
     doomed,
 )
 from snaptool.operations.platform import Step
-from snaptool.operations.sweep import (
-    LostValue,
-    Progress,
-    Sweep,
-    no_progress,
-    sweep,
-)
+from snaptool.operations.sweep import LostValue, Progress, no_progress
 from snaptool.operations.verdict import KeyCount, also_going, never_encrypted, older_wanted, values_by_key
 from snaptool.operations.wrapping import TargetDraft
 from snaptool.operations.written import FileReport, file_report

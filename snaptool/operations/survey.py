@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from snaptool.bolt import Walk
 from snaptool.containers import Unwrapped
 from snaptool.embedded import Recovered
-from snaptool.etcd import RecordChunk, Snapshot, Trailer
+from snaptool.etcd import TOMBSTONE, Records, Snapshot, StatusHash, Trailer
 from snaptool.operations.coverage import outside_findings
 from snaptool.operations.crypto import SystemRandomness, Work, Workshop
 from snaptool.operations.defined import defined_versions
@@ -24,6 +24,7 @@ from snaptool.operations.likelier import Cause, likelier_causes, opened_by_heade
 from snaptool.operations.older import NO_OLDER, OlderValues, find_older
 from snaptool.operations.opening import Digests, OpenedSnapshot
 from snaptool.operations.platform import container_findings
+from snaptool.operations.scout import Scout
 from snaptool.operations.sweep import LostValue, Progress, Sweep, Wanted, encrypted_values, no_progress, nothing, sweep
 from snaptool.operations.verdict import KeyCount, never_encrypted, older_wanted, values_by_key
 from snaptool.providers import Keyring, Reason
@@ -116,14 +117,9 @@ class CensusRow:
 
 def census(swept: Sweep, *, with_keys: bool) -> tuple[CensusRow, ...]:
     """Count the values of a sweep, ordered by resource, provider and key name."""
-    counts: Counter[int] = Counter()
-    for some in swept.stretches():
-        values = ~swept.tombstone[some]
-        found, times = np.unique(swept.codes(some)[values] << 1 | swept.live[some][values], return_counts=True)
-        counts.update(dict(zip(found.tolist(), times.tolist(), strict=True)))
     groups: defaultdict[tuple[int, int], list[tuple[int, int, int]]] = defaultdict(list)
-    for code, count in sorted(counts.items()):
-        groups[code >> 33, code >> 17 & 0xFFFF].append((code >> 1 & 0xFFFF, code & 1, count))
+    for (resource, header, outcome, live), count in sorted(swept.counts.items()):
+        groups[resource, header].append((outcome, live, count))
     rows = [_row(swept, *group, parts, with_keys=with_keys) for group, parts in groups.items()]
     return tuple(sorted(rows, key=lambda row: (row.resource, row.header.provider, row.header.name)))
 
@@ -151,7 +147,7 @@ def _row(swept: Sweep, resource: int, header: int, parts: list[tuple[int, int, i
         header=swept.headers[header],
         live=live,
         old=total - live,
-        size=int(swept.value_bytes[resource, header]),
+        size=swept.value_bytes[resource, header],
         opens=opens if with_keys else None,
         lost=lost.total() if with_keys else None,
         undecodable=undecodable,
@@ -193,24 +189,28 @@ AGES = 24
 
 
 class _Ages:
-    """Counts values by header and part of the revisions, beside whatever chooses which are opened."""
+    """Counts values by header and part of the revisions: those of a chunk are mostly of one part."""
 
-    def __init__(self, snapshot: Snapshot, wanted: Wanted) -> None:
-        self._last = snapshot.current_revision
-        self._wanted = wanted
-        self._counts: Counter[int] = Counter()
+    def __init__(self, snapshot: Snapshot, labels: Labels) -> None:
+        self._revisions = snapshot.current_revision + 1
+        self._labels = labels
+        self._counts: Counter[tuple[int, int]] = Counter()
 
-    def __call__(self, chunk: RecordChunk, resource: NDArray[np.int64], header: NDArray[np.int64]) -> NDArray[np.bool_]:
-        part = np.clip(chunk.main.astype(np.float64) * AGES / (self._last + 1), 0, AGES - 1).astype(np.int64)
-        found, times = np.unique((header * AGES + part)[~chunk.tombstone], return_counts=True)
-        self._counts.update(dict(zip(found.tolist(), times.tolist(), strict=True)))
-        return self._wanted(chunk, resource, header)
+    def add(self, records: Records) -> None:
+        """Take the records of a chunk, whose labels are the last that were added."""
+        count, start = len(records), 0
+        while start < count:
+            part = min(records.main[start] * AGES // self._revisions, AGES - 1)
+            next_part = -(-(part + 1) * self._revisions // AGES) if part < AGES - 1 else 1 << 63
+            end = max(bisect_left(records.main, next_part, start, count), start + 1)
+            put = (not flags & TOMBSTONE for flags in records.flags[start:end])
+            for header, times in Counter(compress(self._labels.header[start:end], put)).items():
+                self._counts[header, part] += times
+            start = end
 
     def by_header(self, headers: Sequence[Header]) -> tuple[tuple[Header, tuple[int, ...]], ...]:
-        seen = sorted({code // AGES for code in self._counts})
-        return tuple(
-            (headers[number], tuple(self._counts[number * AGES + part] for part in range(AGES))) for number in seen
-        )
+        seen = sorted({header for header, _ in self._counts})
+        return tuple((headers[number], tuple(self._counts[number, part] for part in range(AGES))) for number in seen)
 
 
 def survey(
@@ -230,28 +230,28 @@ def survey(
     Raises CorruptPage, BadRevision and BadRecord for a damaged file; a wrong trailer is a finding.
     """
     snapshot = opened.snapshot
-    labels = Labels(opened.prefixes, keyring.key_names() if keyring else ())
-    sums = snapshot.new_sums()
     keys = keyring or Keyring(())
-    work = Work(keys, keys, SystemRandomness(), depth=Depth.CHEAP, defined=defined_versions(opened, keyring))
-    ages = _Ages(snapshot, nothing if keyring is None else wanted)
-    with Workshop(work, opened.source, jobs=jobs) as workshop, opened.digests() as digests:
-        swept = sweep(
-            snapshot,
-            labels,
-            workshop,
-            wanted=ages,
-            observers=[opened.tend, sums.add],
-            progress=progress,
-        )
+    work = Work(keys, keys, SystemRandomness(), depth=Depth.CHEAP)
+    wanted = nothing if keyring is None else wanted
+    with opened.digests() as digests:
+        if opened.is_scouted:
+            work = replace(work, defined=defined_versions(opened, keyring))
+        found = _Pass(opened, work, jobs, wanted, progress)
+        if not opened.is_scouted:
+            found.run(opened.new_scout())
+            work = replace(work, defined=defined_versions(opened, keyring))
+        if not found.is_right(work):
+            found = _Pass(opened, work, jobs, wanted, progress)
+            found.run(None)
         trailer = digests.trailer()
         findings = list(trailer_findings(opened, digests))
-    findings += [from_etcd(found) for found in snapshot.findings()]
+    swept = found.swept
+    findings += [from_etcd(one) for one in snapshot.findings()]
     findings += [*outside_findings(opened), *container_findings(opened.container)]
     return Survey(
-        file=_file_facts(opened, trailer),
+        file=_file_facts(opened, trailer, found.walk),
         prefixes=opened.prefixes,
-        etcd=_etcd_facts(snapshot, swept, snapshot.status_hash(sums)),
+        etcd=_etcd_facts(snapshot, swept, found.hash),
         census=census(swept, with_keys=keyring is not None),
         lost=swept.lost,
         undecodable=swept.undecodable,
@@ -264,8 +264,65 @@ def survey(
         never=never_encrypted(swept),
         container=opened.container,
         platforms=opened.platforms,
-        ages=ages.by_header(swept.headers),
+        ages=found.ages.by_header(swept.headers),
     )
+
+
+class _Pass:
+    """The one walk over all trees in which everything is found: prefixes, census, live keys, free pages, hash.
+
+    What keys are called depends on the prefixes, and what custom resources have to be on their definitions; nobody
+    knows either before the end. The prefixes are guessed from the first records. Where the guess is wrong, or there
+    are definitions of what the snapshot holds, another pass is needed.
+    """
+
+    swept: Sweep
+    hash: int
+    ages: _Ages
+
+    def __init__(self, opened: OpenedSnapshot, work: Work, jobs: int, wanted: Wanted, progress: Progress) -> None:
+        self._opened = opened
+        self._work = work
+        self._jobs = jobs
+        self._wanted = wanted
+        self._progress = progress
+        self._prefixes: tuple[str, ...] | None = None
+        self.walk = opened.snapshot.database.new_walk()
+
+    def is_right(self, work: Work) -> bool:
+        """Was a pass done, and would one with what is known now find the same?"""
+        if self._prefixes != self._opened.prefixes:
+            return False
+        custom = {one.group_resource for one in self.swept.resources} & set(work.defined)
+        return not custom or work.defined == self._work.defined
+
+    def run(self, scout: Scout | None) -> None:
+        """Go. `scout`: finds the prefixes on the way; None: they are known."""
+        opened, snapshot = self._opened, self._opened.snapshot
+        self._prefixes = opened.prefixes if scout is None else scout.likely()
+        labels = Labels(self._prefixes, self._work.reading.key_names())
+        status, self.ages = StatusHash(snapshot, self.walk), _Ages(snapshot, labels)
+
+        def look(records: Records) -> None:
+            opened.source.check_unchanged()
+            status.add(records.leaves)
+            self.ages.add(records)
+            if scout is not None:
+                scout.add(records, labels.paths, labels.path_of())
+
+        with Workshop(self._work, opened.source, jobs=self._jobs) as workshop:
+            self.swept = sweep(
+                snapshot,
+                labels,
+                workshop,
+                wanted=self._wanted,
+                observers=[look],
+                progress=self._progress,
+                walk=self.walk,
+            )
+        self.hash = status.finish()
+        if scout is not None:
+            opened.found_by(scout)
 
 
 def _causes(
@@ -276,14 +333,14 @@ def _causes(
     return likelier_causes(opened.snapshot, swept.lost, opened_by_header(swept), keys, unread)
 
 
-def _file_facts(opened: OpenedSnapshot, trailer: Trailer) -> FileFacts:
+def _file_facts(opened: OpenedSnapshot, trailer: Trailer, walk: Walk) -> FileFacts:
     database = opened.snapshot.database
     return FileFacts(
         path=str(opened.source.path),
         size=opened.source.size,
         page_size=database.page_size,
         trailer=trailer,
-        free_pages=len(database.free_pages()),
+        free_pages=len(database.free_pages(walk)),
         high_water_mark=database.high_water_mark,
     )
 
@@ -292,9 +349,9 @@ def _etcd_facts(snapshot: Snapshot, swept: Sweep, status_hash: int) -> EtcdFacts
     return EtcdFacts(
         revision=snapshot.current_revision,
         compacted_revision=snapshot.compacted_revision,
-        keys=int(np.count_nonzero(swept.live)),
+        keys=swept.live.count(1),
         records=len(swept.live),
-        tombstones=int(np.count_nonzero(swept.tombstone)),
+        tombstones=swept.tombstone.count(1),
         leases=len(snapshot.leases()),
         alarms=tuple(alarm.name for alarm in snapshot.alarms()),
         storage_version=snapshot.storage_version,

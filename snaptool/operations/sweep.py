@@ -1,35 +1,50 @@
 """One pass over the records of a snapshot: what each is called, what opens it, and which of them are live.
 
 Everything that reads whole snapshots is built on this pass: `inspect` and `verify` count its results, `rewrite`
-decides by them, and reading back what was written is the same pass over the new file with the new keys. Results are
-arrays by record number (the position in bucket `key`); a Python object is made for lost values only.
+decides by them. It goes chunk by chunk: what it remembers of a record is four numbers and two marks; a Python object is
+made for lost values only.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from functools import cached_property
+from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from snaptool.bolt import LeafChunk
-from snaptool.etcd import RecordChunk, Revision, Snapshot
+from snaptool.bolt import Walk
+from snaptool.etcd import REPEATED_VALUE, TOMBSTONE, Records, Revision, Snapshot
 from snaptool.kube import ExpectedType
-from snaptool.operations.crypto import DIGEST_SIZE, Batch, OpenedBatch, Outcome, Workshop, batches_of
-from snaptool.operations.judging import NOTHING_DEFINED, doubted, expected_of, is_listed
+from snaptool.operations.crypto import Batch, OpenedBatch, Outcome, Workshop
+from snaptool.operations.judging import NOTHING_DEFINED, Doubts, expected_of, is_listed
 from snaptool.operations.labels import Header, Labels, Resource
-
-Item = TypeVar("Item", bound=np.generic)
-
-_STRETCH = 1 << 19
 
 NOT_OPENED = 0
 """Outcome number of records that nobody tried to open: tombstones, and everything when there are no keys."""
 
 NOTHING_TRIED = Outcome(opened=True, kind=None, key_name="", position=(), stale=False)
+
+
+class Counted(Protocol):
+    """What a sweep has counted: see `Sweep`."""
+
+    @property
+    def resources(self) -> tuple[Resource, ...]:
+        """By number."""
+
+    @property
+    def headers(self) -> tuple[Header, ...]:
+        """By number."""
+
+    @property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """By number."""
+
+    @property
+    def counts(self) -> Counter[tuple[int, int, int, int]]:
+        """See `Sweep`."""
 
 
 class Progress(Protocol):
@@ -43,19 +58,18 @@ def no_progress(step: str, done: int, total: int) -> None:
     """Progress that nobody watches."""
 
 
-Wanted = Callable[[RecordChunk, NDArray[np.int64], NDArray[np.int64]], NDArray[np.bool_]]
-"""Which records of a chunk to open, given the numbers of their resources and headers."""
+Wanted = Callable[[Records, Labels, list[int]], list[int]]
+"""Which values of a chunk to open: some of the given rows, which are those of encrypted values."""
 
 
-def encrypted_values(_chunk: RecordChunk, _resource: NDArray[np.int64], header: NDArray[np.int64]) -> NDArray[np.bool_]:
+def encrypted_values(_records: Records, _labels: Labels, rows: list[int]) -> list[int]:
     """Want every value with an encryption header: plaintext needs no opening to be judged."""
-    wanted: NDArray[np.bool_] = header != 0
-    return wanted
+    return rows
 
 
-def nothing(_chunk: RecordChunk, _resource: NDArray[np.int64], header: NDArray[np.int64]) -> NDArray[np.bool_]:
+def nothing(_records: Records, _labels: Labels, _rows: list[int]) -> list[int]:
     """Want no value: there are no keys."""
-    return np.zeros(len(header), dtype=np.bool_)
+    return []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,40 +88,34 @@ class LostValue:
     outcome: Outcome
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Sweep:
     """What a pass found. Arrays are by record number.
 
     `resource`, `header`, `outcome`: indices into `resources`, `headers`, `outcomes`. `outcomes[0]` stands for records
-    that were not opened. `repeated`: records with several value fields. `opened`: the records whose plaintext was
-    digested, ascending; `digests` has a row for each. `value_bytes`: bytes of stored values by resource and header,
-    for those pairs that occur.
+    that were not opened. `tombstone`, `live`: a byte each, 0 or 1. `repeated`: records with several value fields.
+    `opened`: the records that were opened, ascending. `value_bytes`: bytes of stored values by resource and header.
     """
 
     resources: tuple[Resource, ...]
     headers: tuple[Header, ...]
     outcomes: tuple[Outcome, ...]
-    resource: NDArray[np.uint32]
-    header: NDArray[np.uint16]
-    outcome: NDArray[np.uint16]
-    tombstone: NDArray[np.bool_]
-    live: NDArray[np.bool_]
-    repeated: NDArray[np.int64]
-    opened: NDArray[np.int64]
-    digests: NDArray[np.uint8]
+    resource: array[int]
+    header: array[int]
+    outcome: array[int]
+    tombstone: bytearray
+    live: bytearray
+    repeated: array[int]
+    opened: array[int]
     value_bytes: Mapping[tuple[int, int], int]
     lost: tuple[LostValue, ...]
     undecodable: tuple[LostValue, ...] = ()
 
-    def stretches(self) -> Iterator[slice]:
-        """Cut the records into stretches: what is made of all of them at once takes more room than they do."""
-        for start in range(0, len(self.resource), _STRETCH):
-            yield slice(start, start + _STRETCH)
-
-    def codes(self, some: slice) -> NDArray[np.int64]:
-        """Pack resource, header and outcome of some records into one number each: 32, 16 and 16 bits."""
-        high = (self.resource[some].astype(np.int64) << 16) | self.header[some]
-        return (high << 16) | self.outcome[some]
+    @cached_property
+    def counts(self) -> Counter[tuple[int, int, int, int]]:
+        """How many values there are of each resource, header, outcome and age: 1 for current values, 0 for old ones."""
+        rows = zip(self.resource, self.header, self.outcome, self.live, self.tombstone, strict=True)
+        return Counter({label[:4]: count for label, count in Counter(rows).items() if not label[4]})
 
 
 def sweep(
@@ -116,30 +124,36 @@ def sweep(
     workshop: Workshop | None,
     *,
     wanted: Wanted = encrypted_values,
-    observers: Sequence[Callable[[LeafChunk], None]] = (),
+    observers: Sequence[Callable[[Records], None]] = (),
     progress: Progress = no_progress,
     step: str = "reading",
+    walk: Walk | None = None,
 ) -> Sweep:
     """Pass over every record once, in order.
 
     `workshop` opens the values that `wanted` picks, and plain ones that it has to judge; without one nothing is
-    opened. `observers` see the leaves of every chunk as it goes by.
+    opened. `observers` see the records of every chunk as it goes by. `walk`: one that has other trees behind it.
     """
     notes = _Notes(labels, workshop)
+    doubts = None if workshop is None or workshop.depth is None else Doubts(workshop.depth)
+    walk = walk or snapshot.database.new_walk()
+    pages = snapshot.database.high_water_mark
 
     def batches() -> Iterator[Batch]:
-        for chunk in snapshot.records():
+        for records in snapshot.chunks(walk=walk):
+            encrypted = notes.take(records)
             for observe in observers:
-                observe(chunk.leaves)
-            resource, header = notes.take(chunk)
-            progress(step, chunk.first_leaf + len(chunk.leaf_page), chunk.total_leaves)
+                observe(records)
+            progress(step, walk.pages_seen(), pages)
             if workshop is None:
                 continue
-            chosen = wanted(chunk, resource, header) & ~chunk.tombstone
-            if workshop.depth is not None:
-                chosen |= doubted(chunk, resource, header, notes.expected(), workshop.depth)
-            (rows,) = np.nonzero(chosen)
-            yield from make_batches(chunk, rows, resource, labels)
+            rows = [row for row in wanted(records, labels, encrypted) if not records.flags[row] & TOMBSTONE]
+            if doubts is not None:
+                doubted = doubts.rows(records, labels, notes.expected())
+                rows = sorted({*rows, *doubted}) if doubted else rows
+            if rows:
+                yield batch_of(records, rows, labels)
+        progress(step, pages, pages)
 
     if workshop is None:
         for _ in batches():
@@ -147,27 +161,32 @@ def sweep(
     else:
         for batch, answer in workshop.opened(batches()):
             notes.take_answer(batch, answer)
-    return notes.finish(snapshot.live_mask())
+    return notes.finish(snapshot.live())
 
 
-def make_batches(
-    chunk: RecordChunk, rows: NDArray[np.int64], resource: NDArray[np.int64], labels: Labels
-) -> Iterator[Batch]:
-    """Cut the records `rows` of `chunk` into batches; `resource` has the resource numbers of the whole chunk."""
-    for some in batches_of(rows, chunk.value_len[rows]):
-        # Those of this batch alone go to a worker: a file may have any number of resources.
-        numbers, number = np.unique(resource[some], return_inverse=True)
-        yield Batch(
-            resources=tuple(labels.resources[one].group_resource for one in numbers.tolist()),
-            resource=number,
-            record=some + chunk.first_record,
-            key_pos=chunk.key_pos[some],
-            key_len=chunk.key_len[some],
-            value_pos=chunk.value_pos[some],
-            value_len=chunk.value_len[some],
-            main=chunk.main[some],
-            sub=chunk.sub[some],
-        )
+def batch_of(records: Records, rows: list[int], labels: Labels) -> Batch:
+    """Take the records of these rows out of a chunk, whose labels are the last that were added, as one batch."""
+    # Those of this batch alone: a file may have any number of resources.
+    places: dict[int, int] = {}
+    resource = array("q", [places.setdefault(labels.resource[row], len(places)) for row in rows])
+
+    def column(numbers: memoryview) -> array[int]:
+        return array("q", [numbers[row] for row in rows])
+
+    return Batch(
+        resources=tuple(labels.resources[one].group_resource for one in places),
+        resource=resource,
+        record=array("q", [records.first_record + row for row in rows]),
+        key_pos=column(records.key_at),
+        key_len=column(records.key_size),
+        value_pos=column(records.value_at),
+        value_len=column(records.value_size),
+        main=column(records.main),
+        sub=column(records.sub),
+    )
+
+
+_IS_TOMBSTONE = bytes(number & TOMBSTONE for number in range(256))
 
 
 class _Notes:
@@ -176,28 +195,26 @@ class _Notes:
     def __init__(self, labels: Labels, workshop: Workshop | None) -> None:
         self._labels = labels
         self._workshop = workshop
-        self._resource: list[NDArray[np.uint32]] = []
-        self._header: list[NDArray[np.uint16]] = []
-        self._tombstone: list[NDArray[np.bool_]] = []
-        self._repeated: list[NDArray[np.int64]] = []
-        self._bytes: Counter[tuple[int, int]] = Counter()
+        self._resource, self._header, self._outcome = array("I"), array("H"), array("H")
+        self._tombstone = bytearray()
+        self._repeated, self._opened = array("q"), array("q")
         self._outcomes = {NOTHING_TRIED: NOT_OPENED}
         self._plain_outcome: list[int] = []
-        self._answered: list[tuple[NDArray[np.int64], NDArray[np.uint16]]] = []
-        self._digests: list[NDArray[np.uint8]] = []
+        self._refused: set[int] = set()
         self._named: dict[int, tuple[bytes, Revision, int]] = {}
         self._expected: list[ExpectedType | None] = []
 
-    def take(self, chunk: RecordChunk) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        resource = self._labels.resource_numbers(chunk)
-        header = self._labels.header_numbers(chunk)
-        self._resource.append(resource.astype(np.uint32))
-        self._header.append(header.astype(np.uint16))
-        self._tombstone.append(chunk.tombstone)
-        self._repeated.append(np.nonzero(chunk.repeated_value)[0] + chunk.first_record)
-        self._count_bytes(resource, header, chunk.value_len)
-        self._judge_plaintext(chunk, resource, header)
-        return resource, header
+    def take(self, records: Records) -> list[int]:
+        """Take the records of a chunk; return the rows of the encrypted values."""
+        encrypted = self._labels.add(records)
+        resource, flags = self._labels.resource, bytes(records.flags[: len(records)])
+        self._resource.extend(resource)
+        self._header.extend(self._labels.header)
+        self._tombstone += flags.translate(_IS_TOMBSTONE)
+        if any(flag & REPEATED_VALUE for flag in set(flags)):
+            self._repeated.extend(records.first_record + row for row, flag in enumerate(flags) if flag & REPEATED_VALUE)
+        self._judge_plaintext(records, resource, encrypted)
+        return encrypted
 
     def expected(self) -> list[ExpectedType | None]:
         """What values have to be, by number of their resource."""
@@ -206,52 +223,47 @@ class _Notes:
         self._expected += [expected_of(one.group_resource, defined) for one in known]
         return self._expected
 
-    def _count_bytes(self, resource: NDArray[np.int64], header: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
-        # Pairs that occur: names come from the file, and a table of all names by all others may be as large as memory.
-        pairs, pair = np.unique(resource << 16 | header, return_inverse=True)
-        for code, size in zip(pairs.tolist(), np.bincount(pair, weights=sizes).tolist(), strict=True):
-            self._bytes[code >> 16, code & 0xFFFF] += int(size)
-
-    def _judge_plaintext(self, chunk: RecordChunk, resource: NDArray[np.int64], header: NDArray[np.int64]) -> None:
+    def _judge_plaintext(self, records: Records, resource: Sequence[int], encrypted: Sequence[int]) -> None:
         """Find plaintext that its chain refuses. The answer is the same for every plaintext of a resource."""
+        first = records.first_record
         if self._workshop is None:
+            self._outcome.frombytes(bytes(2 * len(records)))
             return
-        for known in self._labels.resources[len(self._plain_outcome) :]:
-            self._plain_outcome.append(self._number_of(self._workshop.judge_plaintext(known.group_resource)))
-        outcomes = list(self._outcomes)
-        refused = np.array([not outcomes[number].opened for number in self._plain_outcome])
-        for row in np.nonzero((header == 0) & ~chunk.tombstone & refused[resource])[0].tolist():
-            key = chunk.buffer[chunk.key_pos[row] : chunk.key_pos[row] + chunk.key_len[row]].tobytes()
-            revision = Revision(int(chunk.main[row]), int(chunk.sub[row]))
-            self._named[chunk.first_record + row] = key, revision, self._plain_outcome[resource[row]]
+        for number, known in enumerate(self._labels.resources[len(self._plain_outcome) :], len(self._plain_outcome)):
+            outcome = self._workshop.judge_plaintext(known.group_resource)
+            self._plain_outcome.append(self._number_of(outcome))
+            if not outcome.opened:
+                self._refused.add(number)
+        self._outcome.extend(map(self._plain_outcome.__getitem__, resource))
+        for row in encrypted:
+            self._outcome[first + row] = NOT_OPENED
+        if 1 in self._tombstone[first:]:
+            for row in range(len(records)):
+                if records.flags[row] & TOMBSTONE:
+                    self._outcome[first + row] = NOT_OPENED
+        if self._refused:
+            for row, number in enumerate(resource):
+                if number in self._refused and not self._labels.header[row] and records.is_put(row):
+                    key, outcome_number = records.user_key(row), self._plain_outcome[number]
+                    self._named[first + row] = key, records.revision(row), outcome_number
 
     def _number_of(self, outcome: Outcome) -> int:
         return self._outcomes.setdefault(outcome, len(self._outcomes))
 
     def take_answer(self, batch: Batch, answer: OpenedBatch) -> None:
-        numbers = np.array([self._number_of(outcome) for outcome in answer.outcomes], dtype=np.uint16)
-        outcome_of = np.frombuffer(answer.outcome, dtype=np.int64)
-        found = numbers[outcome_of]
-        self._answered.append((batch.record, found))
-        self._digests.append(np.frombuffer(answer.digests, dtype=np.uint8))
-        named = np.array([bool(outcome.why) for outcome in answer.outcomes])
-        for row in np.nonzero(named[outcome_of])[0].tolist():
-            revision = Revision(int(batch.main[row]), int(batch.sub[row]))
-            key, outcome = answer.named_keys[row], answer.outcomes[answer.outcome[row]]
-            if outcome.fault is not None and not outcome.headless and not is_listed(key, self._labels.prefixes):
-                found[row] = self._number_of(replace(outcome, fault=None))
-                continue
-            self._named[int(batch.record[row])] = key, revision, int(found[row])
+        numbers = [self._number_of(outcome) for outcome in answer.outcomes]
+        named = [bool(outcome.why) for outcome in answer.outcomes]
+        self._opened.extend(batch.record)
+        for row, (record, place) in enumerate(zip(batch.record, answer.outcome, strict=True)):
+            self._outcome[record] = numbers[place]
+            if named[place]:
+                key, outcome = answer.named_keys[row], answer.outcomes[place]
+                if outcome.fault is not None and not outcome.headless and not is_listed(key, self._labels.prefixes):
+                    self._outcome[record] = self._number_of(replace(outcome, fault=None))
+                else:
+                    self._named[record] = key, Revision(batch.main[row], batch.sub[row]), numbers[place]
 
-    def finish(self, live: NDArray[np.bool_]) -> Sweep:
-        resource, header = _joined(self._resource, np.uint32), _joined(self._header, np.uint16)
-        tombstone = _joined(self._tombstone, np.bool_)
-        outcome = np.full(len(resource), NOT_OPENED, dtype=np.uint16)
-        if self._workshop is not None:
-            plain = (header == 0) & ~tombstone
-            outcome[plain] = np.array(self._plain_outcome, dtype=np.uint16)[resource[plain]]
-        for records, numbers in self._answered:
-            outcome[records] = numbers
+    def finish(self, live: bytearray) -> Sweep:
         resources, headers = tuple(self._labels.resources), self._labels.named_headers()
         outcomes = tuple(self._outcomes)
         named = [
@@ -260,8 +272,8 @@ class _Notes:
                 key=key,
                 revision=revision,
                 live=bool(live[record]),
-                resource=resources[resource[record]],
-                header=headers[header[record]],
+                resource=resources[self._resource[record]],
+                header=headers[self._header[record]],
                 outcome=outcomes[number],
             )
             for record, (key, revision, number) in sorted(self._named.items())
@@ -270,19 +282,14 @@ class _Notes:
             resources=resources,
             headers=headers,
             outcomes=outcomes,
-            resource=resource,
-            header=header,
-            outcome=outcome,
-            tombstone=tombstone,
+            resource=self._resource,
+            header=self._header,
+            outcome=self._outcome,
+            tombstone=self._tombstone,
             live=live,
-            repeated=_joined(self._repeated, np.int64),
-            opened=_joined([records for records, _ in self._answered], np.int64),
-            digests=_joined(self._digests, np.uint8).reshape(-1, DIGEST_SIZE),
-            value_bytes=self._bytes,
+            repeated=self._repeated,
+            opened=self._opened,
+            value_bytes=self._labels.value_bytes(),
             lost=tuple(value for value in named if not value.outcome.opened),
             undecodable=tuple(value for value in named if value.outcome.opened),
         )
-
-
-def _joined(parts: list[NDArray[Item]], kind: type[Item]) -> NDArray[Item]:
-    return np.concatenate(parts) if parts else np.empty(0, dtype=kind)

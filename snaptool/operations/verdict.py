@@ -14,8 +14,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from snaptool.kube import RESOURCE_TYPES, parse_key
 from snaptool.operations.labels import NOT_KUBERNETES
 from snaptool.operations.older import OlderValues
@@ -23,7 +21,7 @@ from snaptool.text import counted
 
 if TYPE_CHECKING:
     from snaptool.etcd import Snapshot
-    from snaptool.operations.sweep import LostValue, Sweep
+    from snaptool.operations.sweep import Counted, LostValue
     from snaptool.providers import GroupResource
 
 _KINDS_NAMED = 3
@@ -88,14 +86,12 @@ def also_going(snapshot: Snapshot, values: Sequence[LostValue]) -> int:
     return sum(1 for record in records if not record.tombstone and record.number not in broken)
 
 
-def values_by_key(swept: Sweep) -> tuple[KeyCount, ...]:
+def values_by_key(swept: Counted) -> tuple[KeyCount, ...]:
     """Count encrypted values by the key that opens them, or, of lost ones, by what stands in front of them."""
     counts: Counter[tuple[str, str]] = Counter()
-    for some in swept.stretches():
-        chosen = (swept.header[some] != 0) & ~swept.tombstone[some]
-        pairs = (swept.header[some][chosen].astype(np.int64) << 16) | swept.outcome[some][chosen]
-        for pair, count in zip(*(part.tolist() for part in np.unique(pairs, return_counts=True)), strict=True):
-            header, outcome = swept.headers[pair >> 16], swept.outcomes[pair & 0xFFFF]
+    for (_, number, outcome_number, _), count in swept.counts.items():
+        if number:
+            header, outcome = swept.headers[number], swept.outcomes[outcome_number]
             named = outcome.kind is not None and not outcome.headless
             counts[header.provider, outcome.key_name if named else header.key_name or ""] += count
     return tuple(
@@ -103,10 +99,9 @@ def values_by_key(swept: Sweep) -> tuple[KeyCount, ...]:
     )
 
 
-def never_encrypted(swept: Sweep) -> tuple[str, ...]:
+def never_encrypted(swept: Counted) -> tuple[str, ...]:
     """Return the resources in a snapshot that API servers store past the encryption, whatever is configured."""
-    present = {number for some in swept.stretches() for number in np.unique(swept.resource[some]).tolist()}
-    found = (swept.resources[number] for number in present)
+    found = (swept.resources[number] for number in {resource for resource, *_ in swept.counts})
     return tuple(sorted(one.name for one in found if not one.encryptable and one is not NOT_KUBERNETES))
 
 

@@ -10,9 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from snaptool.bolt import Problem, check
 from snaptool.embedded import Recovered
 from snaptool.embedded.places import RKE1
@@ -229,7 +226,7 @@ def _broken_records(snapshot: Snapshot) -> Iterator[Finding]:
         if len(problems) < _MOST_PROBLEMS:
             problems.append(problem)
 
-    for _ in snapshot.records(take):
+    for _ in snapshot.chunks(take):
         pass
     for problem in problems:
         yield finding(
@@ -245,7 +242,7 @@ def leftover_pages(snapshot: Snapshot) -> list[int]:
     database = snapshot.database
     return [
         page
-        for page in database.free_pages().tolist()
+        for page in database.free_pages()
         if any(mark in database.page_bytes(page) for mark in (b"k8s:enc:", b"k8s\0"))
     ]
 
@@ -358,15 +355,11 @@ def _values(count: int, *, live: bool) -> str:
 def _under_other_keys(swept: Sweep, *, live_only: bool) -> Iterator[Finding]:
     """Find values that open, but not under the key that writes, and those in plaintext although configured."""
     counts: Counter[tuple[str, str, str, bool]] = Counter()
-    for number, outcome in enumerate(swept.outcomes):
-        chosen = swept.outcome == number
-        if live_only:
-            chosen &= swept.live
-        if not outcome.stale or not outcome.opened or outcome.headless or not chosen.any():
-            continue
-        for code, count in _by_label(swept, chosen):
-            resource, header = swept.resources[code[0]], swept.headers[code[1]]
-            counts[resource.name, header.provider, header.name, outcome.kind is Kind.IDENTITY] += count
+    for (resource, number, outcome_number, live), count in swept.counts.items():
+        outcome, header = swept.outcomes[outcome_number], swept.headers[number]
+        if outcome.stale and outcome.opened and not outcome.headless and (live or not live_only):
+            name = swept.resources[resource].name
+            counts[name, header.provider, header.name, outcome.kind is Kind.IDENTITY] += count
     for (place, provider, name, plain), count in sorted(counts.items()):
         values = counted(count, "value is", "values are")
         finding_code, problem = "stale", f"{values} under {provider} {name}, not under the key that writes"
@@ -384,12 +377,5 @@ def _under_other_keys(swept: Sweep, *, live_only: bool) -> Iterator[Finding]:
 
 def _count_opened(swept: Sweep) -> int:
     """Count the encrypted values that were tried and opened."""
-    opened = np.array([outcome.opened for outcome in swept.outcomes])
-    tried = swept.opened[swept.header[swept.opened] != 0]
-    return int(np.count_nonzero(opened[swept.outcome[tried]]))
-
-
-def _by_label(swept: Sweep, chosen: NDArray[np.bool_]) -> Iterator[tuple[tuple[int, int], int]]:
-    codes = (swept.resource[chosen].astype(np.int64) << 16) | swept.header[chosen]
-    for code, count in zip(*np.unique(codes, return_counts=True), strict=True):
-        yield (int(code) >> 16, int(code) & 0xFFFF), int(count)
+    tried = (record for record in swept.opened if swept.header[record])
+    return sum(swept.outcomes[swept.outcome[record]].opened for record in tried)

@@ -10,13 +10,12 @@ from array import array
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
+from snaptool.bolt import Walk
 from snaptool.errors import InputError
-from snaptool.etcd import RecordChunk, Report, decode_key_value, refuse
+from snaptool.etcd import TOMBSTONE, UNREADABLE, Records, Report, decode_key_value, refuse
 from snaptool.operations.labels import Header, Labels, Resource
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.sweep import Progress, Wanted
@@ -48,12 +47,9 @@ class Collected:
         """Find all values of some sources, in another pass: the collector remembers few of each."""
         sources = self.sources(config)
         found: dict[bytes, array[int]] = {cache_key: array("Q") for cache_key in cache_keys}
-        labels = Labels(self.opened.prefixes)
-        for chunk in self.opened.snapshot.records(lambda _: None):
-            self.opened.tend(chunk)
-            header = labels.header_numbers(chunk)
-            of_kms = np.array([known.kind is config.kind for known in labels.headers])
-            for place, stored in _located(chunk, np.nonzero(of_kms[header] & ~chunk.tombstone & chunk.readable)[0]):
+        for records, labels, encrypted in _passed(self.opened, lambda _: None):
+            of_kms = [row for row in encrypted if labels.headers[labels.header[row]].kind is config.kind]
+            for place, stored in _located(records, of_kms):
                 if stored.startswith(sources.prefix):
                     _note_place(found, sources, stored, place)
         return found
@@ -81,21 +77,17 @@ def collect(
             digests.require_right_trailer()
             return collected
     collector = SourceCollector((Api(config.api_version), config.name) for config in kms)
-    labels = Labels(opened.prefixes)
     values: Counter[tuple[int, int]] = Counter()
-    for chunk in opened.snapshot.records(report):
-        opened.tend(chunk)
-        resource, header = labels.resource_numbers(chunk), labels.header_numbers(chunk)
-        stored = ~chunk.tombstone & chunk.readable
-        codes, counts = np.unique((resource[stored] << 32) | header[stored], return_counts=True)
-        for code, count in zip(codes.tolist(), counts.tolist(), strict=True):
-            values[code >> 32, code & 0xFFFFFFFF] += count
-        wrapped = np.array([known.kind in (Kind.KMS_V1, Kind.KMS_V2) for known in labels.headers])
-        some = stored & wrapped[header]
-        (rows,) = np.nonzero(some if wanted is None else some & wanted(chunk, resource, header))
-        for place, value in _located(chunk, rows):
+    walk, pages = opened.snapshot.database.new_walk(), opened.snapshot.database.high_water_mark
+    labels = Labels(())
+    for records, labels, encrypted in _passed(opened, report, walk):
+        put = [not flags & (TOMBSTONE | UNREADABLE) for flags in records.flags[: len(records)]]
+        values.update(compress(zip(labels.resource, labels.header, strict=True), put))
+        wrapped = [row for row in encrypted if labels.headers[labels.header[row]].kind in (Kind.KMS_V1, Kind.KMS_V2)]
+        for place, value in _located(records, wrapped if wanted is None else wanted(records, labels, wrapped)):
             collector.add(value, place)
-        progress("wrapped keys", chunk.first_leaf + len(chunk.leaf_page), chunk.total_leaves)
+        progress("wrapped keys", walk.pages_seen(), pages)
+    progress("wrapped keys", pages, pages)
     named = Counter({(labels.resources[one], labels.headers[other]): count for (one, other), count in values.items()})
     return Collected(opened, collector, named)
 
@@ -109,16 +101,21 @@ def _note_place(found: Mapping[bytes, array[int]], sources: Sources, stored: byt
         found[source.cache_key].append(place)
 
 
-def _located(chunk: RecordChunk, rows: NDArray[np.intp]) -> Iterator[tuple[int, bytes]]:
+def _passed(
+    opened: OpenedSnapshot, report: Report, walk: Walk | None = None
+) -> Iterator[tuple[Records, Labels, list[int]]]:
+    """Yield the records chunk by chunk, with their labels and the rows of encrypted values."""
+    labels = Labels(opened.prefixes)
+    for records in opened.snapshot.chunks(report, walk):
+        opened.source.check_unchanged()
+        encrypted = labels.add(records)
+        yield records, labels, [row for row in encrypted if records.is_put(row)]
+
+
+def _located(records: Records, rows: Sequence[int]) -> Iterator[tuple[int, bytes]]:
     """Yield place and stored value of some records of a chunk. Raises PlaceTooFar."""
-    for row, start, size, value, value_size in zip(
-        rows.tolist(),
-        chunk.leaves.value_pos[rows].tolist(),
-        chunk.leaves.value_len[rows].tolist(),
-        chunk.value_pos[rows].tolist(),
-        chunk.value_len[rows].tolist(),
-        strict=True,
-    ):
+    for row in rows:
+        start, size = records.leaves.value_at[row], records.leaves.value_size[row]
         if size >> _LENGTH_BITS or start >> (_PLACE_BITS - _LENGTH_BITS):
-            raise PlaceTooFar(f"record {chunk.first_record + row} of {size} bytes at offset {start} is out of reach")
-        yield start << _LENGTH_BITS | size, bytes(chunk.buffer.data[value : value + value_size])
+            raise PlaceTooFar(f"record {records.first_record + row} of {size} bytes at offset {start} is out of reach")
+        yield start << _LENGTH_BITS | size, records.value(row)

@@ -43,8 +43,17 @@ def make_database(buckets: Buckets, *, page_size: int = 4096, txid: int = 0) -> 
 
 
 def contents(database: bytes) -> dict[bytes, dict[bytes, bytes]]:
-    """Read everything."""
-    return {name: dict(bucket.items()) for name, bucket in Database(database).buckets().items()}
+    """Read everything, in one walk: no page may be reached twice."""
+    read = Database(database)
+    walk = read.new_walk()
+    return {
+        name: {
+            chunk.key(read.view, row): chunk.value(read.view, row)
+            for chunk in bucket.leaves(walk)
+            for row in range(chunk.records)
+        }
+        for name, bucket in read.walk_buckets(walk).items()
+    }
 
 
 def with_trailer(database: bytes) -> bytes:

@@ -13,9 +13,7 @@ from crc32c import crc32c
 
 from snaptool.bolt import Database, DatabaseWriter, building, check
 from snaptool.bolt.layout import (
-    BRANCH_ELEMENT,
     HEADER_SIZE,
-    LEAF_ELEMENT,
     META_SIZE,
     BranchElement,
     LeafElement,
@@ -24,6 +22,7 @@ from snaptool.bolt.layout import (
     decode_meta,
     struct_format,
 )
+from snaptool.bolt.scan import BRANCH_ELEMENT, LEAF_ELEMENT
 from snaptool.bolt.writer import BadOrder, OtherPageSize
 from tests.support.bolt import (
     TINY,
@@ -91,7 +90,7 @@ def test_case_25_identity_rewrite_is_packed_and_has_no_stale_byte() -> None:
     assert contents(written) == contents(data)
     assert b"STALE-SECRET-VALUE-0001" not in written
     assert len(written) == Database(written).high_water_mark * 4096
-    assert Database(written).free_pages().tolist() == []
+    assert Database(written).free_pages() == []
 
 
 def carried(data: bytes, *, one_by_one: bool = False) -> bytes:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snaptool.etcd import encode_value_field
+from snaptool.operations.columns import batches_of, make_batches
 from snaptool.operations.crypto import (
     BATCH_BYTES,
     BATCH_VALUES,
@@ -22,12 +23,10 @@ from snaptool.operations.crypto import (
     SeededRandomness,
     Work,
     Workshop,
-    batches_of,
     plaintext_digest,
 )
 from snaptool.operations.labels import Labels
 from snaptool.operations.opening import open_snapshot
-from snaptool.operations.sweep import make_batches
 from snaptool.providers import NoKeyFits
 from tests.unit.operations.builders import OBJECT, keyring, seal_cbc, seal_gcm, write_history
 

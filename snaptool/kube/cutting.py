@@ -1,0 +1,288 @@
+# cython: boundscheck=True, wraparound=False, initializedcheck=False, cdivision=True, show_performance_hints=False
+"""Cuts the text out of keys and values that says what they are, and numbers it. Compiled where possible.
+
+Of a key that is the path of its resource, of a value what stands in front of its ciphertext. Both repeat: a text is
+looked up in a dict, and only one that was not met before is ever looked at by anybody else.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Sequence
+
+try:
+    import cython
+except ImportError:
+    from snaptool.compiled import cython  # type: ignore[no-redef]
+
+if not cython.compiled:
+    Bytes = memoryview
+    Numbers = memoryview
+
+SLASH = cython.declare(cython.int, 47)
+COLON = cython.declare(cython.int, 58)
+LONGEST = 4096
+"""Bytes of a key behind its prefix, and of a value, that are looked at: a hostile one may be anything."""
+COLONS = cython.declare(cython.int, 5)  # k8s:enc:PROVIDER:VERSION:NAME:
+MOST_TEXTS = 10_000  # they come from the file: one that makes up a text per value must not fill the memory
+
+
+def _numbers(count: int) -> memoryview:
+    return memoryview(array("q", bytes(8 * count)))
+
+
+@cython.final
+@cython.cclass
+class Texts:
+    """A few texts to compare bytes of the file with, in their order."""
+
+    data: Bytes
+    joined: Bytes
+    border: Numbers
+    count: cython.Py_ssize_t
+
+    def __init__(self, view: memoryview, texts: Sequence[bytes]) -> None:
+        self.data = view
+        self.joined = memoryview(b"".join(texts) + b"\0")
+        self.count = len(texts)
+        self.border = _numbers(len(texts) + 1)
+        for number, text in enumerate(texts):
+            self.border[number + 1] = self.border[number] + len(text)
+
+    @cython.cfunc
+    @cython.nogil
+    @cython.exceptval(-1, check=False)
+    def stands(self, number: cython.Py_ssize_t, at: cython.longlong, end: cython.longlong) -> cython.int:
+        """Does a byte string from `at` to `end` begin with the text of this number?
+
+        The last byte is looked at first: what texts have in common is mostly their beginning.
+        """
+        first: cython.longlong = self.border[number]
+        size: cython.longlong = self.border[number + 1] - first
+        offset: cython.longlong
+        if end - at < size:
+            return 0
+        for offset in range(size - 1, -1, -1):
+            if self.data[at + offset] != self.joined[first + offset]:
+                return 0
+        return 1
+
+    @cython.cfunc
+    @cython.nogil
+    @cython.exceptval(-2, check=False)
+    def which(self, at: cython.longlong, end: cython.longlong) -> cython.Py_ssize_t:
+        """Which is the first of the texts that a byte string begins with? -1: none."""
+        number: cython.Py_ssize_t
+        for number in range(self.count):
+            if self.stands(number, at, end):
+                return number
+        return -1
+
+    def length(self, number: cython.Py_ssize_t) -> int:
+        """Return the size of a text."""
+        return self.border[number + 1] - self.border[number]
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(-1, check=False)
+def behind(
+    data: Bytes, at: cython.longlong, end: cython.longlong, byte: cython.int, times: cython.int
+) -> cython.longlong:
+    """Find the place behind the so manieth `byte` from `at` on; `end` if there are fewer."""
+    while at < end:
+        if data[at] == byte:
+            times -= 1
+            if times == 0:
+                return at + 1
+        at += 1
+    return end
+
+
+@cython.final
+@cython.cclass
+class Paths:
+    """The paths of resources at the beginning of keys: a prefix, and the one to three segments that decide.
+
+    `texts` has every path that was met, with the slash behind it if the key goes on; `goes_on` says whether it does.
+    Number 0 is that of keys under none of the prefixes. `heads`: the prefixes with their slash, longer ones first.
+    `depth_of`: how many segments decide, by the first one. `alone`: one key that is a path although it has no prefix.
+    """
+
+    data: Bytes
+    view: memoryview
+    heads: Texts
+    slashes: list[int]
+    depth_of: Callable[[bytes], int]
+    alone: bytes
+    known: dict[bytes, int]
+    ended: dict[bytes, int]
+    texts: list[bytes]
+    goes_on: list[bool]
+
+    def __init__(
+        self, view: memoryview, heads: Sequence[bytes], depth_of: Callable[[bytes], int], alone: bytes = b""
+    ) -> None:
+        self.data = self.view = view
+        self.heads = Texts(view, [*heads, alone])
+        self.slashes = [head.count(b"/") for head in heads]
+        self.depth_of = depth_of
+        self.alone = alone
+        self.known = {}  # of a first segment that does not decide: how many do, negative
+        self.ended = {}
+        self.texts = [b""]
+        self.goes_on = [False]
+
+    def met(self) -> list[bytes]:
+        """Return the paths by number."""
+        return self.texts
+
+    def ends_open(self, number: int) -> bool:
+        """Do keys go on behind a path?"""
+        return self.goes_on[number]
+
+    def cut(self, key_at: Numbers, key_size: Numbers, count: int, found: Numbers) -> None:
+        """Number the paths of the first `count` keys, into `found`."""
+        row: cython.longlong
+        rows: cython.longlong = count
+        for row in range(rows):
+            found[row] = self.path_of(key_at[row], key_size[row])
+
+    @cython.cfunc
+    @cython.exceptval(-1, check=False)
+    def path_of(self, at: cython.longlong, size: cython.longlong) -> cython.longlong:
+        """Number the path of one key."""
+        end: cython.longlong = at + size
+        behind_first: cython.longlong
+        number: cython.longlong
+        head: cython.Py_ssize_t = self.heads.which(at, end)
+        if head == len(self.slashes):
+            return self.number_of(self.alone, False) if size == len(self.alone) and size else 0
+        if head < 0:
+            return 0
+        start: cython.longlong = at + self.heads.length(head)
+        end = min(end, start + LONGEST)
+        behind_first = behind(self.data, start, end, SLASH, 1)
+        text = bytes(self.view[at:behind_first])
+        number = self.known.get(text, -8)
+        if number >= 0:
+            return number
+        if number == -8:
+            segment = text[start - at :]
+            depth = self.depth_of(segment.removesuffix(b"/"))
+            if depth == 1:
+                return self.number_of(text, text.count(b"/") > self.slashes[head])
+            number = -depth
+            if len(self.known) < 2 * MOST_TEXTS:
+                self.known[text] = number
+        end = behind(self.data, behind_first, end, SLASH, cython.cast(cython.int, -number - 1))
+        text = bytes(self.view[at:end])
+        return self.number_of(text, text.count(b"/") >= self.slashes[head] - number)
+
+    @cython.cfunc
+    @cython.exceptval(-1, check=False)
+    def number_of(self, text: bytes, goes_on: cython.bint) -> cython.longlong:
+        """Number a path."""
+        known = self.known if goes_on else self.ended
+        number: cython.longlong = known.get(text, -1)
+        if number < 0:
+            number = len(self.texts)
+            known[text] = number
+            self.texts.append(text)
+            self.goes_on.append(goes_on)
+        return number
+
+
+@cython.final
+@cython.cclass
+class Headers:
+    """What stands in front of encrypted values: the text up to its fifth colon, or a longer one that is known.
+
+    `texts` has every one that was met; number 0 is that of values that do not begin with `mark`, and MOST_TEXTS stands
+    for all that were met when there were so many. `longer`: known ones with colons in the name, longest last.
+    """
+
+    data: Bytes
+    view: memoryview
+    mark: bytes
+    begins: Texts
+    longer: Texts
+    known: dict[bytes, int]
+    texts: list[bytes]
+
+    def __init__(self, view: memoryview, mark: bytes, longer: Sequence[bytes]) -> None:
+        self.data = self.view = view
+        self.mark = mark
+        self.begins = Texts(view, [mark])
+        self.longer = Texts(view, longer[::-1])
+        self.known = {}
+        self.texts = [b""]
+
+    def met(self) -> list[bytes]:
+        """Return the headers by number."""
+        return self.texts
+
+    def cut(self, value_at: Numbers, value_size: Numbers, count: int, found: Numbers) -> list[int]:
+        """Number the headers of the first `count` values, into `found`; return the rows that have one."""
+        row: cython.longlong
+        rows: cython.longlong = count
+        at: cython.longlong
+        end: cython.longlong
+        encrypted: list[int] = []
+        for row in range(rows):
+            at, end = value_at[row], value_at[row] + value_size[row]
+            found[row] = 0
+            if self.begins.stands(0, at, end):
+                found[row] = self.header_of(at, end)
+                encrypted.append(row)
+        return encrypted
+
+    @cython.cfunc
+    @cython.exceptval(-1, check=False)
+    def header_of(self, at: cython.longlong, end: cython.longlong) -> cython.longlong:
+        """Number the header of one value."""
+        number: cython.longlong
+        until: cython.longlong = behind(self.data, at, min(end, at + LONGEST), COLON, COLONS)
+        longer: cython.Py_ssize_t = self.longer.which(at, end)
+        if longer >= 0:
+            until = at + self.longer.length(longer)
+        header = bytes(self.view[at:until])
+        number = self.known.get(header, -1)
+        if number < 0:
+            number = len(self.texts)
+            if number > MOST_TEXTS:
+                return MOST_TEXTS
+            self.texts.append(header if number < MOST_TEXTS else self.mark)
+            if number < MOST_TEXTS:
+                self.known[header] = number
+        return number
+
+
+@cython.final
+@cython.cclass
+class Watch:
+    """Looks out for keys that begin with one of a few texts."""
+
+    heads: Texts
+
+    def __init__(self, view: memoryview, heads: Sequence[bytes]) -> None:
+        self.heads = Texts(view, heads)
+
+    def rows(self, key_at: Numbers, key_size: Numbers, count: int) -> list[int]:
+        """Return the rows of the keys that begin with any of them."""
+        found: list[int] = []
+        row: cython.longlong
+        rows: cython.longlong = count
+        for row in range(rows):
+            if self.heads.which(key_at[row], key_at[row] + key_size[row]) >= 0:
+                found.append(row)  # noqa: PERF401 - a comprehension has no typed variable
+        return found
+
+
+def weigh(first: Numbers, second: Numbers, size: Numbers, count: int, total: dict[tuple[int, int], int]) -> None:
+    """Add up sizes by two numbers of each of `count` rows."""
+    row: cython.longlong
+    rows: cython.longlong = count
+    for row in range(rows):
+        pair = (first[row], second[row])
+        total[pair] = total.get(pair, 0) + size[row]

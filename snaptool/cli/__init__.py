@@ -245,6 +245,10 @@ def _say(line: str) -> None:
 
 def _say_usage(error: click.ClickException) -> None:
     context = error.ctx if isinstance(error, click.UsageError) else None
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        for line in error.format_message().splitlines():  # the help itself
+            echo(line, err=True)
+        return
     if context is not None:
         for line in context.get_usage().splitlines():
             echo(line, err=True)

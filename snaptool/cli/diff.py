@@ -204,13 +204,15 @@ def _print_diff(found: Diff) -> None:
             echo(f"{change} {resource}")
             print_table(headings, (_difference_cells(one) for one in group), right=right)
             echo()
+    from snaptool.operations.reasons import of_each
+
     reasons: dict[tuple[str, str], int] = {}
     for one in found.undecided:
         for side, value in (("A", one.a), ("B", one.b)):
             if value is not None and value.reason and len(reasons) < SHOWN_REASONS:
                 reasons[side, value.reason] = reasons.get((side, value.reason), 0) + 1
     for (side, sentence), count in reasons.items():
-        print_sentence(f"{count:,} undecided, not opened in {side}: {sentence}")
+        print_sentence(f"{count:,} undecided, not opened in {side}: {of_each(sentence, count)}")
     for way in found.recoded():
         origin, target = f"{way.from_header.provider} {way.from_key}", f"{way.to_header.provider} {way.to_key}"
         print_sentence(f"{way.count:,} {way.resource} re-encrypted only: {origin.rstrip()} to {target.rstrip()}")

@@ -129,11 +129,13 @@ class Getting:
         return self._verdict()
 
     def _verdict(self) -> int:
+        from snaptool.operations.reasons import of_each
+
         if self.odd:
             values = counted(self.odd, "value is", "values are")
             self.terminal.note(f"{values} undecodable: lists of the resource fail; name one to see it as it is")
         for (sentence, server), count in self.lost.items():
-            self.terminal.note(f"{count:,} lost: {sentence}")
+            self.terminal.note(f"{count:,} lost: {of_each(sentence, count)}")
             self.terminal.note(f"  kube-apiserver says: {server}")
         if self.lost and self.keyring is None:
             self.terminal.note("give the EncryptionConfiguration of the cluster with --config")

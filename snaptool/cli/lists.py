@@ -68,6 +68,8 @@ def _by_reason(what: str, values: Sequence[LostValue], *, with_config: bool = Tr
 
 def _print_groups(rows: Iterable[tuple[str, str, str]]) -> None:
     """Print rows of heading, sentence and place, those of one heading and sentence together."""
+    from snaptool.operations.reasons import of_each
+
     groups: dict[tuple[str, str], list[str]] = {}
     for heading, sentence, place in rows:
         groups.setdefault((heading, sentence), []).append(place)
@@ -78,7 +80,7 @@ def _print_groups(rows: Iterable[tuple[str, str, str]]) -> None:
             groups_left = counted(len(groups) - SHOWN, "more group")
             echo(f"... {more:,} more in {groups_left}; -o json and --report list all of them")
             break
-        print_sentence(f"{heading}: {len(places):,}: {sentence}")
+        print_sentence(f"{heading}: {len(places):,}: {of_each(sentence, len(places))}")
         shown = places[: max(1, left)]
         left -= len(shown)
         for place in shown:

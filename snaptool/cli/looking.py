@@ -75,9 +75,11 @@ def state(row: ListedRecord | HistoryEntry, *, only_current: bool = False) -> st
 
 def print_reasons(reasons: dict[tuple[str, str], int]) -> None:
     """Say why values are lost: our sentence and the API server's, with how many each is about."""
+    from snaptool.operations.reasons import of_each
+
     for (sentence, server), count in reasons.items():
         echo()
-        print_sentence(f"{count:,} {'lost' if server else 'undecodable'}: {sentence}")
+        print_sentence(f"{count:,} {'lost' if server else 'undecodable'}: {of_each(sentence, count)}")
         if server:
             print_sentence(f"    kube-apiserver says: {server}")
 

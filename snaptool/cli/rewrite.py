@@ -187,7 +187,8 @@ def rewrite_command(
         raise click.UsageError("exactly one of --new-config FILE and --decrypt can be given")
     if only_lost and not (lost.deletes or undecodable == "delete"):
         raise click.UsageError(
-            "--new-config FILE or --decrypt is required; to drop only what is lost: --undecryptable older, or delete"
+            "--new-config FILE or --decrypt is required; to drop only what is lost (`snaptool list SOURCE --lost` "
+            "shows it): --undecryptable older, or delete"
         )
     if rewrap and not new_configs:
         raise click.UsageError("--rewrap wraps keys with the plugin of --new-config; without it none is wrapped")

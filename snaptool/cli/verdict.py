@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snaptool.cli.render import echo, print_command, print_sentence
@@ -100,13 +101,18 @@ def reading_words(configs: Sequence[str], prefixes: Sequence[str] = (), *, embed
     return (*words, *(f"--etcd-prefix {quoted(prefix)}" for prefix in prefixes))
 
 
+def _target_for(source: str) -> str:
+    """Name a target that is not the source."""
+    return "new.db" if Path(source).name != "new.db" else "newer.db"
+
+
 def after_finding(
     verdict: Verdict,
     causes: Sequence[Cause],
     source: str,
     reading: Sequence[str],
     *,
-    target: str = "new.db",
+    target: str = "",
     writing: Sequence[str] = (),
 ) -> Following:
     """Say what to do about what is lost, when nothing was changed: nothing where nothing is."""
@@ -122,7 +128,14 @@ def after_finding(
     option = "older" if verdict.objects_with_older else "delete"
     if verdict.older_elsewhere:
         option = "older --older-from EARLIER-BACKUP"
-    command = ("snaptool rewrite", quoted(source), quoted(target), *reading, *writing, f"--undecryptable {option}")
+    command = (
+        "snaptool rewrite",
+        quoted(source),
+        quoted(target or _target_for(source)),
+        *reading,
+        *writing,
+        f"--undecryptable {option}",
+    )
     back, rest = verdict.objects_with_older, verdict.objects_lost - verdict.objects_with_older
     cut = verdict.histories_cut
     does = [f"gives {counted(back, 'object its', 'objects their')} older revision back"] if back else []

@@ -20,7 +20,7 @@ from snaptool.etcd import RecordChunk
 from snaptool.kube import RESOURCE_TYPES, ResourceType, UnknownType, key_prefixes, resolve_type
 from snaptool.kube.kinds import CRD_KIND, CRD_V1, as_served, decode_object, mapping
 from snaptool.operations.crypto import open_value
-from snaptool.operations.labels import resource_of
+from snaptool.operations.labels import Labels, resource_of
 from snaptool.operations.listing import beginning, live_at
 from snaptool.operations.object import DEFAULT_NAMESPACE, NoSuchKey, Target, find_value, target_of
 from snaptool.operations.opening import OpenedSnapshot
@@ -104,13 +104,22 @@ class Types:
             defined = self._defined(word)
             if defined is None:
                 names = {name for one in self.definitions for name in (one.type.resource, one.type.kind.lower())}
-                similar = get_close_matches(word.lower(), sorted(names), n=2, cutoff=0.75)
+                similar = get_close_matches(word.lower(), sorted(names), n=2, cutoff=0.75) or self._stored_like(word)
                 raise UnknownType(word, similar) if similar else unknown from None
             return defined
         if found.kind:
             return found
         definition = self.definition_of(found.resource, found.group)
         return definition.type if definition is not None else self._defined(word) or found
+
+    def _stored_like(self, word: str) -> list[str]:
+        """Return the custom resources of which there are objects, and no definition, with a plural like `word`."""
+        labels = Labels(self._opened.prefixes)
+        for chunk in self._opened.snapshot.records():
+            labels.resource_numbers(chunk)
+        custom = [one.group_resource for one in labels.resources if one.group_resource and one.group_resource.group]
+        named = {one.resource: str(one) for one in custom if resolve_type(str(one)).kind == ""}
+        return [named[like] for like in get_close_matches(word.lower(), sorted(named), n=2, cutoff=0.75)]
 
     def selected(self, word: str | None) -> ResourceType | str | None:
         """Find the type that a word names; the beginning of a key stays as it is. Raises UnknownType."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cached_property, partial
 from hashlib import blake2b
 
@@ -233,7 +234,8 @@ def _find(
     return found
 
 
-_NAMED_PLACES = 5
+_NAMED_PLACES, _MOST_NAMES = 5, 10_000
+_LIKE = 0.7
 
 
 def _where_else(snapshot: Snapshot, target: Target, prefixes: Sequence[str]) -> str:
@@ -243,15 +245,23 @@ def _where_else(snapshot: Snapshot, target: Target, prefixes: Sequence[str]) -> 
     tail = b"/" + target.name.encode(errors="surrogateescape")
     heads = [head for prefix in prefixes for head in key_prefixes(target.kind, prefix=prefix)]
     places: dict[str, None] = {}
+    beside: set[str] = set()
     for chunk in snapshot.records():
         for head in heads:
-            rows = ending(chunk, beginning(chunk, np.arange(len(chunk)), head), tail)
+            of_kind = beginning(chunk, np.arange(len(chunk)), head)
+            rows = ending(chunk, of_kind, tail)
             for row in rows.tolist() if len(places) <= _NAMED_PLACES else ():
                 parsed = parse_key(chunk.user_key(row), prefixes)
                 if parsed is not None and parsed.namespace and parsed.name == target.name:
                     places[parsed.namespace] = None
+            for row in of_kind.tolist() if len(beside) < _MOST_NAMES else ():
+                parsed = parse_key(chunk.user_key(row), prefixes)
+                if parsed is not None and parsed.namespace == target.namespace:
+                    beside.add(parsed.name)
     if not places:
-        return f"`snaptool list SNAPSHOT {target.kind.group_resource}` shows which there are"
+        similar = get_close_matches(target.name, sorted(beside), n=2, cutoff=_LIKE)
+        meant = f"did you mean {' or '.join(similar)}? " if similar else ""
+        return f"{meant}`snaptool list SNAPSHOT {target.kind.group_resource}` shows which there are"
     more = ", ..." if len(places) > _NAMED_PLACES else ""
     return f"found in namespace {', '.join([*places][:_NAMED_PLACES])}{more}; choose with -n"
 

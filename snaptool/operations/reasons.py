@@ -27,6 +27,11 @@ def explain(outcome: Outcome, header: Header, *, with_config: bool = True) -> st
     return "; ".join(dict.fromkeys(_sentence(reason, header) for reason in outcome.reasons))
 
 
+def of_each(sentence: str, count: int) -> str:
+    """Say of several values what was said of one."""
+    return f"each {sentence.removeprefix('it ')}" if count > 1 and sentence.startswith("it ") else sentence
+
+
 def server_message(outcome: Outcome) -> str:
     """Say what kube-apiserver prints about a value that did not open: what to search its log for."""
     return outcome.server_error or "; ".join(SERVER_TEXTS[reason] for reason in outcome.reasons)

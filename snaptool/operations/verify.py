@@ -36,7 +36,7 @@ from snaptool.operations.likelier import Cause, likelier_causes, opened_by_heade
 from snaptool.operations.older import NO_OLDER, OlderValues, find_older
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.platform import container_findings
-from snaptool.operations.reasons import explain, server_message
+from snaptool.operations.reasons import explain, of_each, server_message
 from snaptool.operations.survey import trailer_findings
 from snaptool.operations.sweep import LostValue, Progress, Sweep, encrypted_values, no_progress, nothing, sweep
 from snaptool.operations.verdict import KeyCount, also_going, never_encrypted, older_wanted, values_by_key
@@ -288,7 +288,8 @@ def _value_findings(
             code=outcome.reasons[0],
             severity=Severity.ERROR if live else Severity.WARNING,
             places=tuple(map(_place, values[:PLACES_NAMED])),
-            problem=f"{_values(len(values), live=live)} not open: {explain(outcome, header)}; "
+            problem=f"{_values(len(values), live=live)} not open: "
+            f"{of_each(explain(outcome, header), len(values))}; "
             f"kube-apiserver says: {server_message(outcome)}",
             remedy=remedy(header, outcome.reasons[0])
             or first
@@ -336,7 +337,7 @@ def _undecodable(swept: Sweep, *, live_only: bool) -> Iterator[Finding]:
             code=fault,
             severity=Severity.ERROR if live else Severity.WARNING,
             places=tuple(map(_place, values[:PLACES_NAMED])),
-            problem=f"no API server can decode {count}{consequence}; {sentence}",
+            problem=f"no API server can decode {count}{consequence}; {of_each(sentence, len(values))}",
             remedy=remedy,
             count=len(values),
         )

@@ -10,7 +10,7 @@ import click
 import pytest
 
 from snaptool.cli import cli
-from tests.support.cli import Snaptool
+from tests.support.cli import SAMPLES, Snaptool
 
 _WIDTH = 80
 
@@ -221,3 +221,32 @@ def test_a_source_that_cannot_be_looked_at_is_an_error_like_others(snaptool: Sna
     ran = snaptool("rewrite", snaptool.folder / ("n" * 300), snaptool.folder / "new.db", "--decrypt")
     assert ran.code == 2
     assert "File name too long" in ran.stderr
+
+
+@pytest.mark.parametrize("words", [[], ["config"], ["kms"]])
+def test_a_command_alone_prints_its_help_line_by_line(snaptool: Snaptool, words: list[str]) -> None:
+    ran = snaptool(*words)
+    assert ran.code == 2
+    lines = ran.stderr.splitlines()
+    assert lines[0].startswith("Usage: snaptool")
+    assert "Commands:" in lines
+    assert "\\n" not in ran.stderr
+
+
+def test_a_custom_type_without_definition_is_known_by_its_objects(snaptool: Snaptool) -> None:
+    source = snaptool.sample("aescbc-cluster.db")
+    for word in ("widget", "wigdets"):
+        ran = snaptool("get", source, word, "-n", "shop")
+        assert (ran.code, "did you mean widgets.example.com?" in ran.stderr) == (2, True)
+
+
+def test_a_name_that_is_misspelled_is_answered_with_what_was_meant(snaptool: Snaptool) -> None:
+    ran = snaptool("get", snaptool.sample("aescbc-cluster.db"), "secret", "smpt", "-n", "shop")
+    assert (ran.code, "did you mean smtp?" in ran.stderr) == (2, True)
+    assert "payment" not in ran.stderr
+
+
+def test_the_next_command_does_not_write_over_its_source(snaptool: Snaptool) -> None:
+    source = snaptool.sample("lost-key.db", "new.db")
+    out = snaptool("inspect", source, "--config", SAMPLES / "lost-key.yaml").stdout
+    assert f"snaptool rewrite {source} newer.db" in out

@@ -116,7 +116,11 @@ def audit(asked: Asked) -> int:
         raise click.UsageError("name backups: paths, folders, URLs or globs")
     question = _question(asked)
     if asked.only_list:
-        return _print_list(_chosen(asked, _find(asked, _places(asked))), asked.output)
+        places = _places(asked)
+        code = _print_list(_chosen(asked, _find(asked, places)), asked.output)
+        for folder, why in places.closed:
+            asked.terminal.note(f"{folder}: the folder cannot be read: {why}")
+        return exits.FAILED if places.closed else code
     engine = _engine(asked)
     if asked.results is not None:
         return _audit_shard(asked, question, engine, asked.results)
@@ -211,6 +215,8 @@ def _records(asked: Asked, audit: Audit, places: Places) -> list[Record]:
 
 def _engine(asked: Asked) -> Engine:
     """Return who looks: workers of this machine, or of a scheduler, which read what is mounted by themselves."""
+    if asked.scheduler is not None and (asked.timeout is not None or asked.work_dir is not None):
+        raise click.UsageError("--timeout and --work-dir are for workers of this machine: Dask has settings of its own")
     if asked.scheduler is None:
         return LocalEngine(jobs=asked.jobs, timeout=asked.timeout, folder=asked.work_dir)
     words = click.get_current_context().params  # as they were given: what they hold goes to nobody
@@ -291,14 +297,14 @@ def _given(paths: Sequence[str], terminal: Terminal) -> tuple[Given, ...]:
 
 
 def _find(asked: Asked, places: Places) -> list[Backup]:
-    found: dict[str, Backup] = {}
+    found: dict[tuple[str, str | None], Backup] = {}  # names that are shown may be alike, paths are not
     links = 0
     for argument in asked.arguments:
         if argument.startswith("@"):
-            found |= {one.url: one for one in read_plan(argument[1:])}
+            found |= {(one.path, one.entry): one for one in read_plan(argument[1:])}
             continue
         listing = places.find(argument)
-        found |= {one.url: one for one in listing.backups}
+        found |= {(one.path, one.entry): one for one in listing.backups}
         links += listing.links
     if links:
         asked.terminal.note(f"{links:,} symbolic link{'s were' if links > 1 else ' was'} not followed")

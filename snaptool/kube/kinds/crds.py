@@ -48,7 +48,7 @@ def crd_to_v1(tree: Plain) -> Plain:
     if not isinstance(versions, list) or not versions:
         versions = [{"name": version, "served": True, "storage": True}] if version else []
     spec["versions"] = [_version_to_v1(each, shared) for each in versions if isinstance(each, dict)]
-    spec["conversion"] = _conversion_to_v1(mapping(spec.get("conversion")))
+    spec["conversion"] = _conversion_to_v1(spec.get("conversion"))
     if spec.get("preserveUnknownFields") in (None, True):
         spec["preserveUnknownFields"] = True
     else:
@@ -69,14 +69,15 @@ def _version_to_v1(version: Plain, shared: Plain) -> Plain:
     return converted
 
 
-def _conversion_to_v1(conversion: Plain) -> Plain:
-    converted = {"strategy": conversion.get("strategy") or "None"}
-    webhook = {}
+def _conversion_to_v1(conversion: Any) -> Plain:
+    if not isinstance(conversion, dict):
+        return {"strategy": "None"}
+    versions = conversion.get("conversionReviewVersions")
+    webhook: Plain = {} if versions is None else {"conversionReviewVersions": versions}
     if conversion.get("webhookClientConfig") is not None:
-        webhook["clientConfig"] = conversion["webhookClientConfig"]
-    if conversion.get("conversionReviewVersions") is not None:
-        webhook["conversionReviewVersions"] = conversion["conversionReviewVersions"]
-    return converted | ({"webhook": webhook} if webhook else {})
+        # v1 has no omitempty on the versions.
+        webhook = {"clientConfig": conversion["webhookClientConfig"], "conversionReviewVersions": versions}
+    return {"strategy": conversion.get("strategy") or ""} | ({"webhook": webhook} if webhook else {})
 
 
 # -- pruning ---------------------------------------------------------------------------------------------------------

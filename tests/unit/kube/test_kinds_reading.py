@@ -517,6 +517,26 @@ def test_case_24_crd_with_a_webhook() -> None:
 
 
 @pytest.mark.parametrize(
+    ("stored_form", "served"),
+    [
+        (None, {"strategy": "None"}),
+        ({"strategy": ""}, {"strategy": ""}),
+        (
+            {"strategy": "x", "webhookClientConfig": {}},
+            {"strategy": "x", "webhook": {"clientConfig": {}, "conversionReviewVersions": None}},
+        ),
+        (
+            {"strategy": "None", "conversionReviewVersions": ["v1"]},
+            {"strategy": "None", "webhook": {"conversionReviewVersions": ["v1"]}},
+        ),
+    ],
+)
+def test_case_24_conversions_as_the_api_server_serves_them(stored_form: Any, served: Any) -> None:
+    """As apiextensions-apiserver v0.37.2 made them of 600 random definitions."""
+    assert crd_to_v1(crd(version="v1", conversion=stored_form))["spec"]["conversion"] == served
+
+
+@pytest.mark.parametrize(
     "spec",
     [
         None,

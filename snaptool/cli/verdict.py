@@ -27,7 +27,12 @@ def summary_document(verdict: Verdict) -> dict[str, Any]:
         "objects_deleted": verdict.objects_deleted,
         "histories_cut": verdict.histories_cut,
         "values_by_key": [
-            {"provider": one.provider, "key_name": one.key_name or None, "values": one.values}
+            {
+                "provider": one.provider,
+                "key_name": one.key_name or None,
+                "key_name_certain": not one.goes_on,
+                "values": one.values,
+            }
             for one in verdict.values_by_key
         ],
     }

@@ -46,6 +46,7 @@ from snaptool.etcd.records import (
     decode_revision_key,
     decode_text,
 )
+from snaptool.text import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -114,9 +115,11 @@ def describe_bad_trailer(behind: bytes, digest: bytes) -> str:
         return "the SHA-256 at the end is not that of the bytes before it: the file was cut or altered"
     if digest.startswith(behind):
         missing = DIGEST_SIZE - len(behind)
-        return f"the SHA-256 at the end lacks its last {missing} bytes; the rest of it fits the bytes before it"
+        lacking = counted(missing, "byte")
+        return f"the SHA-256 at the end lacks its last {lacking}; the rest of it fits the bytes before it"
     if behind.startswith(digest):
-        return f"{len(behind) - DIGEST_SIZE} bytes were appended behind the SHA-256, which is right"
+        appended = counted(len(behind) - DIGEST_SIZE, "byte was", "bytes were")
+        return f"{appended} appended behind the SHA-256, which is right"
     return (
         f"{len(behind)} bytes behind the last page are not a SHA-256 of the bytes before them: the file was cut, "
         "altered, or appended to"

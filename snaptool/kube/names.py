@@ -94,10 +94,12 @@ def misnamed(name: str, present: Collection[str] = ()) -> Misnamed | None:
     """
     name = canonical_name(name)
     plural, _, group = name.partition(".")
-    if name in _BUILT_IN or plural == "*" or any(_same(name, other) for other in present):
+    if name in _BUILT_IN or any(_same(name, other) for other in present):
         return None
     if len(name) > _LONGEST_NAME:
         return Misnamed(name, NameFault.UNKNOWN)
+    if plural == "*":
+        return _misnamed_group(name, group, present)
     for fault, found in _likenesses(name, present):
         meant = tuple(dict.fromkeys(found))
         if meant:
@@ -111,6 +113,32 @@ def misnamed(name: str, present: Collection[str] = ()) -> Misnamed | None:
     if not plural.endswith("s"):
         return Misnamed(name, NameFault.SINGULAR, (f"{_plurals(plural)[0]}.{group}",), certain=False)
     return None
+
+
+def _misnamed_group(name: str, group: str, present: Collection[str]) -> Misnamed | None:
+    """Say what is wrong with the group of a wildcard; None for one that is known, or may be a custom one."""
+    known = _GROUPS | {other.partition(".")[2] for other in present} | {"", "*"}
+    if group in known:
+        return None
+    parts = [part for part in group.lower().split("/") if part and not _VERSION.fullmatch(part)]
+    labels = parts[0].split(".") if parts else []
+    plain = ".".join(labels[1:] if labels and _VERSION.fullmatch(labels[0]) else labels)
+    plain = "" if plain in _CORE else plain
+    near = [plain] if plain in known else get_close_matches(plain, sorted(known - {"", "*"}), _MOST_MEANT, _CLOSE)
+    meant = tuple(f"*.{one}" for one in near)
+    if "/" in group:
+        return Misnamed(name, NameFault.SLASH, meant or (f"*.{plain}",))
+    if plain != group.lower() and plain not in _CORE:
+        return Misnamed(name, NameFault.VERSION, meant or (f"*.{plain}",))
+    if plain != group.lower():
+        return Misnamed(name, NameFault.GROUP, ("*.",))
+    if near:
+        return Misnamed(name, NameFault.SPELLING, meant)
+    return None if "." in group else Misnamed(name, NameFault.UNKNOWN)
+
+
+_CORE = frozenset({"", "core", "legacy"})
+"""What people call the group that has no name."""
 
 
 def covers(name: str, present: str) -> bool:

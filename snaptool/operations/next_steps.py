@@ -192,7 +192,10 @@ def _kept(report: RewriteReport) -> list[Step]:
     steps = []
     if report.lost and report.undecryptable is Undecryptable.KEEP:
         count, live = len(report.lost), [value for value in report.lost if value.live]
-        keys = _names(f"{value.header.provider} {value.header.key_name or ''}".rstrip() for value in report.lost)
+        keys = _names(
+            f"{value.header.provider} {value.header.shown if value.header.key_name else ''}".rstrip()
+            for value in report.lost
+        )
         values = counted(count, "lost value is", "lost values are")
         sentence = f"{values} in this file as before, under {keys}: only the old keys can open them"
         lines = [sentence]

@@ -38,7 +38,7 @@ def server_message(outcome: Outcome) -> str:
 
 
 def _named(header: Header) -> str:
-    return f"{header.provider} {header.name!r}" if header.name not in {"", NO_KEY_NAME} else header.provider
+    return f"{header.provider} {header.shown!r}" if header.name not in {"", NO_KEY_NAME} else header.provider
 
 
 def _sentence(reason: Reason, header: Header) -> str:
@@ -47,7 +47,7 @@ def _sentence(reason: Reason, header: Header) -> str:
     if reason is Reason.UNKNOWN_PREFIX:
         return _no_provider(header)
     if reason is Reason.UNKNOWN_KEY_NAME:
-        return f"the configuration has {header.provider} keys for it, but none with the name {header.name!r}"
+        return f"the configuration has {header.provider} keys for it, but none with the name {header.shown!r}"
     return _SENTENCES[reason].format(key=_named(header))
 
 

@@ -29,11 +29,17 @@ _KINDS_NAMED = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyCount:
-    """How many values are under one encryption key, current and old ones."""
+    """How many values are under one encryption key, current and old ones. `goes_on`: see `Header`."""
 
     provider: str
     key_name: str
     values: int
+    goes_on: bool = False
+
+    @property
+    def shown(self) -> str:
+        """The key for people."""
+        return f"{self.provider} {self.key_name}{':…' if self.goes_on else ''}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,14 +94,16 @@ def also_going(snapshot: Snapshot, values: Sequence[LostValue]) -> int:
 
 def values_by_key(swept: Counted) -> tuple[KeyCount, ...]:
     """Count encrypted values by the key that opens them, or, of lost ones, by what stands in front of them."""
-    counts: Counter[tuple[str, str]] = Counter()
+    counts: Counter[tuple[str, str, bool]] = Counter()
     for (_, number, outcome_number, _), count in swept.counts.items():
         if number:
             header, outcome = swept.headers[number], swept.outcomes[outcome_number]
             named = outcome.kind is not None and not outcome.headless
-            counts[header.provider, outcome.key_name if named else header.key_name or ""] += count
+            name = outcome.key_name if named else header.key_name or ""
+            counts[header.provider, name, header.goes_on and not named] += count
     return tuple(
-        KeyCount(provider=provider, key_name=name, values=count) for (provider, name), count in sorted(counts.items())
+        KeyCount(provider=provider, key_name=name, values=count, goes_on=goes_on)
+        for (provider, name, goes_on), count in sorted(counts.items())
     )
 
 
@@ -112,9 +120,9 @@ def under_keys(counts: Sequence[KeyCount], never: Sequence[str] = ()) -> str:
     elif len(counts) == 1:
         only = counts[0]
         values = counted(only.values, "value is", "values are")
-        text = f"{values} under {only.provider} {only.key_name}, 0 under any other key"
+        text = f"{values} under {only.shown}, 0 under any other key"
     else:
-        listed = ", ".join(f"{one.values:,} under {one.provider} {one.key_name}" for one in counts)
+        listed = ", ".join(f"{one.values:,} under {one.shown}" for one in counts)
         text = f"values by key: {listed}, 0 under any other key"
     return f"{text}; never encrypted by design: {', '.join(never)}" if counts and never else text
 

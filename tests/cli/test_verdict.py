@@ -12,7 +12,7 @@ import pytest
 
 from snaptool.operations.verdict import KeyCount, objects, under_keys
 from tests.cli.test_older import KNOWN, OTHER, history, sealed, secret
-from tests.support.cli import SAMPLES, Snaptool
+from tests.support.cli import GOLDEN, SAMPLES, Snaptool
 from tests.support.history import Store
 from tests.support.snapshots import config
 
@@ -59,8 +59,8 @@ def test_the_command_that_is_named_next_works(snaptool: Snaptool, tmp_path: Path
         "objects_deleted": 2,
         "histories_cut": 1,
         "values_by_key": [
-            {"provider": "aescbc", "key_name": "year-2025", "values": 10},
-            {"provider": "aescbc", "key_name": "year-2026", "values": 2},
+            {"provider": "aescbc", "key_name": "year-2025", "key_name_certain": True, "values": 10},
+            {"provider": "aescbc", "key_name": "year-2026", "key_name_certain": True, "values": 2},
         ],
     }
 
@@ -203,3 +203,14 @@ def test_one_of_a_kind_is_counted_in_the_singular(snaptool: Snaptool) -> None:
         assert "all 1" not in text
     assert "and 1 resource that is all plaintext; -v shows it" in snaptool("inspect", source, "--config", known).stdout
     assert "drops this 1 undecodable value" in snaptool("verify", source, "--config", known).stdout
+
+
+def test_a_key_name_that_may_go_on_is_marked_wherever_it_is_said(snaptool: Snaptool) -> None:
+    case = GOLDEN / "cases" / "rotated-within-an-hour"
+    source = case / "etcd-snapshot-node-1"
+    for words in (("inspect", source), ("verify", source), ("rewrite", source, "x.db", "--decrypt")):
+        out = snaptool(*words, "--config", case / "have.yaml").stdout
+        assert "aescbckey-2026-03-09T09:46:54+01:00" in out
+        assert not re.search(r"09:46:54\+01:00(?!:…)", out.replace("\n    ", " ")), words
+    keys = snaptool("inspect", source, "--config", case / "have.yaml", "-o", "json").json["summary"]["values_by_key"]
+    assert [one["key_name_certain"] for one in keys] == [False, True]

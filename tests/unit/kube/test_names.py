@@ -17,7 +17,17 @@ def test_every_built_in_name_is_right(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["*.*", "*.", "*.apps", "secrets.", "tokens.management.cattle.io", "jobs.batch.volcano.sh"]
+    "name",
+    [
+        "*.*",
+        "*.",
+        "*.apps",
+        "*.extensions",
+        "*.widgets.example.com",
+        "secrets.",
+        "tokens.management.cattle.io",
+        "jobs.batch.volcano.sh",
+    ],
 )
 def test_wildcards_and_custom_plurals_are_right(name: str) -> None:
     assert misnamed(name) is None
@@ -49,6 +59,12 @@ def test_wildcards_and_custom_plurals_are_right(name: str) -> None:
         ("management.cattle.io/v3/tokens", NameFault.SLASH, "tokens.management.cattle.io"),
         ("secerts", NameFault.SPELLING, "secrets"),
         ("config-maps", NameFault.SPELLING, "configmaps"),
+        ("*.apps/v1", NameFault.SLASH, "*.apps"),
+        ("*.v1.apps", NameFault.VERSION, "*.apps"),
+        ("*.app", NameFault.SPELLING, "*.apps"),
+        ("*.rbac.authorisation.k8s.io", NameFault.SPELLING, "*.rbac.authorization.k8s.io"),
+        ("*.v1", NameFault.GROUP, "*."),
+        ("*.core", NameFault.GROUP, "*."),
     ],
 )
 def test_the_name_that_was_meant_is_found_without_a_snapshot(name: str, fault: NameFault, meant: str) -> None:

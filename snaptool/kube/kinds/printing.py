@@ -333,11 +333,11 @@ def _literal(text: str, indent: int) -> str:
     return f"|{hint}\n{_indented(text, indent)}" + ("" if text[-1] in _BREAKS else "\n")
 
 
-def _indented(text: str, indent: int, *, first: bool = True) -> str:
+def _indented(text: str, indent: int) -> str:
     """Indent what follows a line break, and the beginning too if it is one; empty lines stay empty."""
     pad = " " * indent
     shown = re.sub(f"(?<=[{_BREAKS}])(?![{_BREAKS}])(?!\\Z)", pad, text)
-    return pad + shown if first and text[0] not in _BREAKS else shown
+    return shown if text[0] in _BREAKS else pad + shown
 
 
 def _fold(shown: str, column: int, indent: int, *, quote: str) -> str:
@@ -358,9 +358,11 @@ def _fold(shown: str, column: int, indent: int, *, quote: str) -> str:
 
 def _quoted_with_breaks(shown: str, column: int, indent: int) -> str:
     """Write a single quoted text with breaks in it, which are U+2028 and U+2029 alone."""
-    lines = re.split(f"(?<=[{_BREAKS}])", shown)
-    folded = [_fold(line, column if not number else indent, indent, quote="'") for number, line in enumerate(lines)]
-    return _indented("".join(folded), indent, first=False)
+    parts: list[str] = []
+    for line in re.split(f"(?<=[{_BREAKS}])", shown):
+        pad = " " * indent if parts and line and line[0] not in _BREAKS else ""
+        parts.append(pad + _fold(line, indent if parts else column, indent, quote="'"))
+    return "".join(parts)
 
 
 class _Writer:

@@ -177,3 +177,14 @@ def _texts(value: Any) -> list[str]:
 def test_every_file_of_vectors_is_used() -> None:
     files = {path.name.removesuffix(".jsonl.gz") for path in VECTORS.glob("*.jsonl.gz")}
     assert files == {*FILES, "real-1.37.2"}
+
+
+def test_lines_are_folded_beside_unicode_s_line_breaks_as_go_folds_them() -> None:
+    """The form is that of sigs.k8s.io/yaml v1.6.0; what follows a fold is indented once."""
+    words, more = "word " * 20, "more " * 20
+    text = f"# {words}x\u2028{more}end\u2029"
+    printed = (
+        f"b:\n  c: '# {'word ' * 14}word\n    word word word word word x\u2028    {'more ' * 15}more\n"
+        f"    more more more more end\u2029'\n"
+    )
+    assert yaml_text({"b": {"c": text}}) == printed

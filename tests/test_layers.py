@@ -89,6 +89,7 @@ HOMES = {
     "requests": {"providers.direct.gcp", "providers.direct.vault", "stores.gs"},
     "azure": {"providers.direct.azure", "stores.az"},
     "asyncssh": {"stores.sftp"},
+    "urllib3": {"stores.gs"},
     "hvac": {"providers.direct.vault"},
     "distributed": {"fleet.cluster"},
     "numpy": {"bolt", "etcd", "embedded", "fleet", "operations"},

@@ -490,10 +490,16 @@ def refuse_stdin_twice(paths: Sequence[str]) -> None:
 
 
 def read_config(path: str) -> bytes:
-    """Read a configuration file; `-` is stdin. Raises InputError, also for one of a size that none has."""
+    """Read a configuration file, also from a store; `-` is stdin. Raises InputError, also for a size that none has."""
     if path == "-":
         claim_stdin()
+    from snaptool.stores.location import parse_url, place_of
+
     try:
+        if parse_url(path) is not None:
+            from snaptool.stores import read_small
+
+            return read_small(place_of(path), _LARGEST_CONFIG, "configuration")
         return read_input(path, _LARGEST_CONFIG, "configuration", secret=b"secret")
     except InputTooLarge as error:
         from snaptool.providers import recognise_bytes

@@ -109,9 +109,7 @@ _SHOWN_LOST = 20
 @click.option("--boot-check", is_flag=True, help="Boot a copy of the new file with a real etcd before it is published.")
 @options.etcd_option
 @click.option("--dry-run", is_flag=True, help="Do everything except writing TARGET.")
-@click.option(
-    "--report", metavar="FILE", type=click.Path(path_type=Path), help="Also write the JSON report to this file."
-)
+@click.option("--report", metavar="FILE", type=options.Place(), help="Also write the JSON report to this file, or URL.")
 @options.container_option
 @click.option("--force", is_flag=True, help="Replace TARGET if it exists.")
 @options.hash_option
@@ -388,18 +386,19 @@ def _begin_report(
     report: Path | None, source: Source, target: Path, *, force: bool
 ) -> AbstractContextManager[Draft | None]:
     """Refuse, before any work, a report that cannot be written or would take the place of a snapshot."""
-    from snaptool.files import Draft, check_target
+    from snaptool.stores import RemotePath, StoreDraft, check_target
 
     if report is None:
         return nullcontext()
-    if report.resolve() == target.resolve():
+    remote = isinstance(report, RemotePath) or isinstance(target, RemotePath)
+    if str(report) == str(target) if remote else report.resolve() == target.resolve():
         raise InputError(
             f"report and target are the same file: {report}",
             hint="name another file for the report",
             code="same_target",
         )
     check_target(report, force=force, source=source)
-    return Draft(report, force=force)
+    return StoreDraft(report, force=force)
 
 
 def _publish_report(draft: Draft, result: RewriteReport, steps: Sequence[Step]) -> None:

@@ -8,7 +8,7 @@ first byte leaves. Source: docs/clouds.md.
 from snaptool.stores.listing import Entry, entries_below, entry_at, is_object, may_be_listed
 from snaptool.stores.location import BadUrl, BlobAt, FileAt, LinkAt, Location, ObjectAt, RemotePath, parse_url, place_of
 from snaptool.stores.publish import StoreDraft, check_target
-from snaptool.stores.reading import fetch, read_part
+from snaptool.stores.reading import fetch, read_part, read_small
 from snaptool.stores.store import ExtraMissing, Seen, StoreUnreachable, UploadDiffers, open_store
 
 __all__ = [
@@ -35,4 +35,5 @@ __all__ = [
     "parse_url",
     "place_of",
     "read_part",
+    "read_small",
 ]

@@ -49,6 +49,7 @@ except ImportError as error:
 logging.getLogger("azure").addHandler(logging.NullHandler())
 
 _RANGE = 4 << 20
+_SMALLEST_RANGE = 256 << 10
 _SETTINGS: dict[str, Any] = {
     "max_block_size": PART,
     "max_single_put_size": PART,
@@ -65,6 +66,7 @@ class AzStore:
 
     def __init__(self, location: BlobAt, shown: str) -> None:
         self._location, self._shown = location, shown
+        self._range = _RANGE
         with self._said():
             self._service: Any = _service(location, shown)
             # What is below a container is asked for without a name.
@@ -97,26 +99,29 @@ class AzStore:
                 yield Entry(url, int(one.size), f'"{str(one.etag).strip(chr(34))}"', one.last_modified)
 
     def read(self, seen: Seen, offset: int) -> Iterator[bytes]:
-        """Yield the blob from an offset on, as long as its ETag is the same."""
+        """Yield the blob from an offset on, as long as its ETag is the same. After a break the ranges are smaller."""
         try:
-            stream = self._blob.download_blob(
-                offset=offset,
-                length=seen.size - offset,
-                etag=seen.version,
-                match_condition=MatchConditions.IfNotModified,
-                version_id=self._location.version,
-                max_concurrency=1,
-            )
-            yield from stream.chunks()
+            for start in range(offset, seen.size, self._range):
+                stream = self._blob.download_blob(
+                    offset=start,
+                    length=min(self._range, seen.size - start),
+                    etag=seen.version,
+                    match_condition=MatchConditions.IfNotModified,
+                    version_id=self._location.version,
+                    max_concurrency=1,
+                )
+                yield stream.readall()
         except (ResourceModifiedError, ResourceNotFoundError) as error:
             raise Replaced from error
         except (ServiceRequestError, ServiceResponseError, IncompleteReadError, OSError) as error:
+            self._range = max(_SMALLEST_RANGE, self._range // 4)
             raise BrokenOff(type(error).__name__) from error
         except HttpResponseError as error:
             if error.status_code == 416:
                 raise Replaced from error
-            if (error.status_code or 0) >= 500 or error.status_code is None:
-                raise BrokenOff(f"HTTP {error.status_code}") from error
+            if error.status_code is None or error.status_code >= 500:
+                self._range = max(_SMALLEST_RANGE, self._range // 4)
+                raise BrokenOff(first_line(error)) from error
             self._fail(error)
 
     def create(self, content: Path, sums: Sums, replacing: Seen | None) -> None:

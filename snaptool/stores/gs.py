@@ -26,6 +26,7 @@ from snaptool.stores.sums import PART, Sums
 
 try:
     import requests
+    import urllib3
     from google.api_core import exceptions as answers
     from google.auth import exceptions as auth
     from google.cloud import storage
@@ -40,7 +41,10 @@ _LARGEST_RANGE = 8 << 20
 _SMALLEST_RANGE = 256 << 10
 _TIMEOUT = (10, 60)  # seconds: to connect, without a byte
 _RETRY: Any = DEFAULT_RETRY.with_timeout(10)
-_TRANSIENT = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+_TRANSIENT = (
+    *(requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError),
+    urllib3.exceptions.HTTPError,
+)
 
 
 class GsStore:

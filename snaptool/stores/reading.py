@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from snaptool import signals
-from snaptool.containers import Spool
+from snaptool.containers import Spool, folder_for
 from snaptool.files import source_changed
+from snaptool.inputs import InputTooLarge
 from snaptool.stores.store import (
     BrokenOff,
     DownloadDiffers,
@@ -32,6 +33,20 @@ class Fetched:
     spool: Spool
     seen: Seen
     sums: Sums
+
+
+def read_small(path: Path, most: int, what: str) -> bytes:
+    """Read a small object whole. Raises InputTooLarge before its first byte, and as `fetch`."""
+    seen = open_store(path).look()
+    if seen is not None and seen.size > most:
+        raise InputTooLarge(
+            f"{path} has more than {most >> 20} MiB, so it is no {what}", hint="check the URL", beginning=b""
+        )
+    fetched = fetch(path, folder_for(None))
+    try:
+        return Path(fetched.spool.readable_path).read_bytes()
+    finally:
+        fetched.spool.close()
 
 
 def fetch(path: Path, folder: Path) -> Fetched:

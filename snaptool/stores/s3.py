@@ -218,6 +218,8 @@ class S3Store:
                     f"{place}: the store is not well: {_said(error)}", hint="try again later", place=place
                 ) from error
             hint = "reading needs s3:GetObject, writing s3:PutObject, for this bucket and name"
+            if _status(error) == 400:  # an answer to HEAD says no more
+                hint = "the region may be another: set AWS_REGION to that of the bucket"
             raise StoreRefused(f"{place}: the store refused: {_said(error)}", hint=hint, place=place) from error
         if isinstance(error, (HTTPClientError, OSError)) or "Connect" in type(error).__name__:
             raise StoreUnreachable(

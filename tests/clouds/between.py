@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import socket
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -63,7 +66,9 @@ class Between:
                 self.send_response(reply.status)
                 for name, value in reply.headers:
                     self.send_header(name, value)
-                self.send_header("Content-Length", str(len(reply.content)))
+                length = next((value for name, value in reply.headers if name.lower() == "content-length"), None)
+                if length is None:
+                    self.send_header("Content-Length", str(len(reply.content)))
                 self.end_headers()
                 if self.command != "HEAD":
                     self.wfile.write(reply.content)
@@ -95,7 +100,9 @@ class Between:
             content = answer.read()
         finally:
             connection.close()
-        return Reply(answer.status, content, tuple(one for one in answer.getheaders() if one[0].lower() not in _HOP))
+        # An answer to HEAD states the length of what it does not send.
+        dropped = _HOP - {"content-length"} if asked.method == "HEAD" else _HOP
+        return Reply(answer.status, content, tuple(one for one in answer.getheaders() if one[0].lower() not in dropped))
 
     def secure(self, context: Any) -> None:
         """Speak TLS."""
@@ -111,3 +118,57 @@ class Between:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class Cut:
+    """Passes connections on and ends each after so many bytes of the server's. `asked` counts connections."""
+
+    def __init__(self, upstream: int, after: int) -> None:
+        self._upstream, self._after = upstream, after
+        self.asked = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._threads: list[threading.Thread] = []
+        self._start(self._accept)
+
+    def _start(self, work: Callable[..., None], *arguments: Any) -> threading.Thread:
+        thread = threading.Thread(target=work, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+        return thread
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                self.asked += 1
+                self._start(self._pass, client)
+
+    def _pass(self, client: socket.socket) -> None:
+        with client, socket.create_connection(("127.0.0.1", self._upstream)) as server:
+            there = threading.Thread(target=_copied, args=(client, server, 1 << 60), daemon=True)
+            there.start()
+            _copied(server, client, self._after)
+            for one in (client, server):
+                with contextlib.suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)
+            there.join()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        for thread in list(self._threads):
+            thread.join(10)
+        self._listener.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _copied(source: socket.socket, sink: socket.socket, most: int) -> None:
+    with contextlib.suppress(OSError):
+        while most > 0 and (data := source.recv(min(1 << 16, most))):
+            sink.sendall(data)
+            most -= len(data)

@@ -221,10 +221,16 @@ def program(name: str, file: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def versitygw_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+def versitygw_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where that S3 keeps its buckets."""
+    return tmp_path_factory.mktemp("versitygw")
+
+
+@pytest.fixture(scope="session")
+def versitygw_port(versitygw_folder: Path) -> Iterator[int]:
     """An S3 that verifies checksums and keeps its conditions in a race."""
     requires("boto3")
-    port, folder = free_port(), tmp_path_factory.mktemp("versitygw")
+    port, folder = free_port(), versitygw_folder
     argv = (
         program("versitygw", "versitygw"),
         "--port",

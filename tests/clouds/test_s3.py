@@ -175,7 +175,11 @@ class Relay:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            server = socket.create_connection(("127.0.0.1", self._to))
+            try:
+                server = socket.create_connection(("127.0.0.1", self._to))
+            except OSError:
+                client.close()
+                continue
             self._sockets += [client, server]
             for ends, counted in (((client, server), True), ((server, client), False)):
                 thread = threading.Thread(target=self._pass, args=ends, kwargs={"counted": counted}, daemon=True)
@@ -192,7 +196,8 @@ class Relay:
                 sink.sendall(data if counted else data.replace(*self._alter))
             sink.shutdown(socket.SHUT_WR)
         except OSError:
-            return
+            with contextlib.suppress(OSError):
+                sink.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self.go_on.set()

@@ -79,6 +79,24 @@ def test_b2_a_rewrite_there_and_back(place: Place, snaptool: Snaptool) -> None:
 
 
 @everywhere
+def test_configurations_and_the_report_may_be_in_the_store(place: Place, snaptool: Snaptool) -> None:
+    for name in ("aescbc.yaml", "secretbox.yaml"):
+        place.put(name, (SAMPLES / name).read_bytes())
+    place.put("a.db", SAMPLE.read_bytes())
+    how = ("--config", place.at("aescbc.yaml"), "--new-config", place.at("secretbox.yaml"))
+    ran = snaptool("rewrite", place.at("a.db"), place.at("n.db"), *how, "--report", place.at("r.json"))
+    assert ran.code == 0, ran.text
+    assert json.loads(place.get("r.json"))["target"]["path"] == place.at("n.db")
+    ran = snaptool("rewrite", place.at("a.db"), place.at("n2.db"), *how, "--report", place.at("r.json"))
+    assert (ran.code, "r.json already exists" in ran.stderr) == (2, True)
+    ran = snaptool("rewrite", place.at("a.db"), place.at("n2.db"), *how, "--report", place.at("n2.db"))
+    assert (ran.code, "same file" in ran.stderr) == (2, True)
+    assert "n2.db" not in place.names()
+    ran = snaptool("inspect", place.at("n.db"), "--config", place.at("none.yaml"))
+    assert (ran.code, "none.yaml" in ran.stderr) == (2, True)
+
+
+@everywhere
 @pytest.mark.parametrize("size", [1000, (16 << 20) + 1])
 def test_b3_a_target_that_appears_meanwhile_is_left_alone(place: Place, size: int) -> None:
     with StoreDraft(place_of(place.at("x")), force=False) as draft:

@@ -115,6 +115,7 @@ def inspect_page(document: dict[str, Any], ages: Sequence[tuple[str, Sequence[in
         height=pictures.HEIGHT,
         values=pictures.bar(pictures.totals(census)),
         pages=pictures.bar([("in use", used), ("leftovers", leftovers), ("free", file["free_pages"] - leftovers)]),
+        leftovers=leftovers,
         ages=ages,
         most_of_age=most,
     )

@@ -85,6 +85,12 @@ def _tail(text: str, width: float) -> str:
     return text if len(text) <= most else "…" + text[-(most - 1) :]
 
 
+def _read_with(records: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    files = {one["config"]: one["file"] for record in records for one in record["keys_needed"] if one["config"]}
+    digests = sorted({digest for record in records for digest in record["configs"]} - {"embedded"})
+    return [(files.get(digest, "a configuration that opened nothing"), digest) for digest in digests]
+
+
 def _page(template: str, **values: Any) -> str:
     text: str = (
         _environment()
@@ -138,8 +144,12 @@ def diff_page(document: dict[str, Any]) -> str:
 
 
 def audit_page(document: dict[str, Any], order: Sequence[str], configs: Sequence[tuple[str, str]]) -> str:
-    """Make the page of `audit`: `order` of statuses from the worst; `configs`: name and SHA-256 of what was given."""
+    """Make the page of `audit`: `order` of statuses from the worst; `configs`: name and SHA-256 of what was given.
+
+    Where nothing is given, as for a report on earlier runs, the records say what they were read with.
+    """
     records = document["records"]
+    configs = configs or _read_with(records)
     counts = [(word, document["counts"].get(word, 0)) for word in reversed(order)]
     paths = {key["config"] for key in document["keys"] if key["config"]} | {name for name, _ in configs}
     bases = Counter(name.rpartition("/")[2] for name in paths)

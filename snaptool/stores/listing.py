@@ -70,7 +70,7 @@ def entry_at(url: str) -> Entry:
     seen = open_store(path).look()
     if seen is None:
         raise no_such_object(path)
-    return Entry(url, seen.size, seen.version, seen.modified or datetime.fromtimestamp(0, UTC))
+    return Entry(url, seen.size, seen.version, seen.modified or datetime.now(UTC))
 
 
 def may_be_listed(url: str) -> bool:

@@ -122,6 +122,10 @@ def test_an_audit_shows_every_backup_and_a_page_is_no_backup(snaptool: Snaptool)
     assert all(record["url"].removeprefix(f"{folder}/") in text for record in ran.json["records"])
     assert str(folder) in "".join(tags.words)
     assert "2026-03-05: 1, damaged" in text
+    digest = hashlib.sha256((SAMPLES / "aescbc.yaml").read_bytes()).hexdigest()
+    assert digest in "".join(tags.words)
+    snaptool("audit", "--report-only", "--store", store, "--html", page, "--force", replaces=[page, store])
+    assert digest in "".join(checked(page).words), "earlier answers say what they were read with"
     again = snaptool(*words, "--force", replaces=[page, store])
     assert (again.json["kept"], again.json["backups"], len(again.json["records"])) == (4, 4, 4)
 

@@ -71,7 +71,6 @@ def inspect_command(
     from snaptool.operations.findings import DAMAGE
     from snaptool.operations.keys import keyring_for_reading
     from snaptool.operations.survey import survey
-    from snaptool.operations.verify import leftover_pages
 
     loaded = options.load_configs(configs, terminal)
     with terminal.progress() as progress, options.open_snapshot(snapshot, prefixes=prefixes, kine=True) as opened:
@@ -86,7 +85,11 @@ def inspect_command(
         carried = find()
         refused = opened.not_etcd
         whole = page is not None and refused is None and not any(one.code in DAMAGE for one in result.findings)
-        leftovers = len(leftover_pages(opened.snapshot)) if whole else 0
+        leftovers = 0
+        if whole:
+            from snaptool.operations.verify import leftover_pages
+
+            leftovers = len(leftover_pages(opened.snapshot))
     names = [config.name for config in read_with]
     if page is not None:
         from snaptool.pages import inspect_page

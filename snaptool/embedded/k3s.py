@@ -15,13 +15,13 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
-from typing import Any
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from typing import TYPE_CHECKING, Any
 
 from snaptool.errors import InputError, ProviderError
 from snaptool.providers import ConfigEntry, EncryptionConfig, Entropy, Kind, LocalConfig
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 _ROUNDS, _KEY_SIZE, _NONCE_SIZE, _TAG_SIZE = 4096, 32, 12, 16
 _SALT_BYTES = 8
@@ -84,12 +84,16 @@ def storage_key(passphrase: str) -> bytes:
 
 
 def _cipher(passphrase: str, salt: bytes) -> AESGCM:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415 - who opens no value does not wait for it
+
     # SHA-1 within HMAC is what k3s uses; nothing here rests on collisions.
     return AESGCM(hashlib.pbkdf2_hmac("sha1", passphrase.encode(), salt, _ROUNDS, _KEY_SIZE))
 
 
 def unseal(value: bytes, passphrase: str | None) -> bytes:
     """Open a stored value. Raises BootstrapProblem, also where there is no passphrase to a value that needs one."""
+    from cryptography.exceptions import InvalidTag  # noqa: PLC0415 - who opens no value does not wait for it
+
     salt, sealed = _parts_of(value)
     if passphrase is None:
         raise BootstrapProblem("its token is needed", code="bootstrap_token")

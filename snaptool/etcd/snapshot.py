@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from snaptool.bolt import Bucket, Chunk, Database, Walk
 from snaptool.errors import FormatError
+from snaptool.etcd.castagnoli import crc32c as crc32c_function
 from snaptool.etcd.generations import (
     CURRENT_SERVERS,
     HashKV,
@@ -683,9 +684,7 @@ class StatusHash:
     """
 
     def __init__(self, snapshot: Snapshot, walk: Walk | None = None) -> None:
-        from crc32c import crc32c  # noqa: PLC0415 - for those who hash
-
-        self._crc32c = crc32c
+        self._crc32c = crc32c_function()
         self._snapshot = snapshot
         self._walk = snapshot.database.new_walk() if walk is None else walk
         self._buckets = list(snapshot.database.walk_buckets(self._walk).items())

@@ -15,7 +15,8 @@ from snaptool.bolt import LeafChunk, blocks
 from snaptool.etcd import RecordChunk, Revision, Snapshot
 from snaptool.kube import ExpectedType
 from snaptool.operations.crypto import BATCH_BYTES, BATCH_VALUES, DIGEST_SIZE, Batch, OpenedBatch, Outcome, Workshop
-from snaptool.operations.judging import NOTHING_DEFINED, doubted, expected_of, is_listed
+from snaptool.operations.judging import NOTHING_DEFINED, expected_of, is_listed
+from snaptool.operations.label_columns import ColumnLabels, doubted
 from snaptool.operations.labels import Header, Labels, Resource
 from snaptool.operations.sweep import NOT_OPENED, NOTHING_TRIED, LostValue, Progress, no_progress
 
@@ -87,7 +88,7 @@ class Sweep:
 
 def sweep(
     snapshot: Snapshot,
-    labels: Labels,
+    some: Labels,
     workshop: Workshop | None,
     *,
     wanted: Wanted = encrypted_values,
@@ -100,6 +101,7 @@ def sweep(
     `workshop` opens the values that `wanted` picks, and plain ones that it has to judge; without one nothing is
     opened. `observers` see the leaves of every chunk as it goes by.
     """
+    labels = ColumnLabels.of(some)
     notes = _Notes(labels, workshop)
 
     def batches() -> Iterator[Batch]:
@@ -154,7 +156,7 @@ def batches_of(rows: NDArray[np.int64], sizes: NDArray[np.int64]) -> Iterator[ND
 class _Notes:
     """What the pass collects on its way."""
 
-    def __init__(self, labels: Labels, workshop: Workshop | None) -> None:
+    def __init__(self, labels: ColumnLabels, workshop: Workshop | None) -> None:
         self._labels = labels
         self._workshop = workshop
         self._resource: list[NDArray[np.uint32]] = []

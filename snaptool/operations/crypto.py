@@ -17,7 +17,6 @@ import os
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from hashlib import blake2b, sha256
@@ -47,6 +46,8 @@ from snaptool.providers import (
 )
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -550,6 +551,8 @@ class Workshop:
                 yield batch, work(self._bench, batch)
             return
         if self._threads is None:
+            from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - seldom needed, and heavy
+
             self._threads = ThreadPoolExecutor(self._jobs, thread_name_prefix="snaptool-values")
             for _ in range(self._jobs):
                 self._benches.put(_Bench(self._chains, self._buffer))

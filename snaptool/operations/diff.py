@@ -35,7 +35,8 @@ from snaptool.operations.crypto import (
 )
 from snaptool.operations.defined import defined_versions
 from snaptool.operations.judging import Defined, Depth, is_listed
-from snaptool.operations.labels import Header, Labels
+from snaptool.operations.label_columns import ColumnLabels
+from snaptool.operations.labels import Header
 from snaptool.operations.listing import order_of_keys
 from snaptool.operations.opening import NoKeyUnderPrefix, OpenedSnapshot
 from snaptool.operations.reasons import explain
@@ -211,7 +212,7 @@ class _Side:
         self._side = side
         snapshot = side.opened.snapshot
         self.buffer: mmap | bytes = side.opened.source.buffer
-        self.labels = Labels(side.opened.prefix_facts.taken, side.keyring.key_names() if side.keyring else ())
+        self.labels = ColumnLabels(side.opened.prefix_facts.taken, side.keyring.key_names() if side.keyring else ())
         live = snapshot.live_mask()
         parts: dict[str, list[Rows]] = {name: [] for name in _COLUMNS}
         for chunk in snapshot.records():

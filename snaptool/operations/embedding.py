@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import tarfile
 import zlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -102,6 +101,8 @@ def static_resources(path: Path) -> CarriedFile:
 
 def _apiserver_config(archive: bytes) -> tuple[str, bytes] | None:
     """Find kube-apiserver's configuration of the highest revision in OpenShift's static resources."""
+    import tarfile  # noqa: PLC0415 - seldom needed, and heavy
+
     best: tuple[int, str, bytes] | None = None
     seen = 0
     try:

@@ -1,7 +1,7 @@
 """Plaintext on its way through a pass: can an API server decode it, and is it ciphertext that lost its header?
 
-The rule is `kube.undecodable`'s. Here is how it is asked without looking at every value one by one: `doubted` finds the
-plain values of a chunk that are *not* byte for byte what an API server writes, with array operations; only those, and
+The rule is `kube.undecodable`'s. Here is how it is asked without looking at every value one by one: `Doubts` finds the
+plain values of a chunk that are *not* byte for byte what an API server writes, in loops; only those, and
 what encrypted values open to, are judged one at a time, by whoever opens them. A plain value that is no object is also
 tried with every key of its resource: should it open to an object of the resource, it is ciphertext without its header.
 """
@@ -14,10 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 
-import numpy as np
-from numpy.typing import NDArray
-
-from snaptool.etcd import TOMBSTONE, UNREADABLE, RecordChunk, Records, hash_spans
+from snaptool.etcd import TOMBSTONE, UNREADABLE, Records
 from snaptool.kube import (
     ANY_TYPE,
     ExpectedType,
@@ -32,8 +29,6 @@ from snaptool.kube import (
 from snaptool.kube.envelopes import Envelopes
 from snaptool.operations.labels import ENCRYPTED, Labels
 from snaptool.providers import Chain, GroupResource, NoKeyFits, Opening
-
-Rows = NDArray[np.int64]
 
 
 class Depth(Enum):
@@ -113,6 +108,10 @@ def is_listed(key: bytes, prefixes: Sequence[str]) -> bool:
     return parsed is not None and bool(parsed.name)
 
 
+_END = b"\x1a\x00\x22\x00"
+"""What an envelope of an empty object ends with: no encoding, no content type."""
+
+
 class Doubts:
     """Finds the plain values that have to be judged one at a time, chunk by chunk."""
 
@@ -147,82 +146,3 @@ class Doubts:
         whole = start + b"\x00" + _END  # an empty object makes it whole
         expected = self._judged[resource]
         return usual_type(whole) is not None and expected is not None and fault(whole, expected) is None
-
-
-def doubted(
-    chunk: RecordChunk, resource: Rows, header: Rows, judged: Sequence[ExpectedType | None], depth: Depth
-) -> NDArray[np.bool_]:
-    """Which plain values of a chunk have to be judged one at a time.
-
-    `resource`, `header`: the numbers of every record; `judged`: by number of a resource, what its values have to be.
-    """
-    known = np.array([expected is not None for expected in judged], dtype=np.bool_)
-    wanted: NDArray[np.bool_] = (header == 0) & ~chunk.tombstone & known[resource]
-    if depth is Depth.FULL or not wanted.any():
-        return wanted
-    (rows,) = np.nonzero(wanted)
-    wanted[rows[_are_usual(chunk, rows, resource[rows], judged)]] = False
-    return wanted
-
-
-_SMALLEST, _LONGEST_START = 12, 128
-_END = b"\x1a\x00\x22\x00"
-_LENGTH_BYTES = 5
-
-
-def _are_usual(
-    chunk: RecordChunk, rows: Rows, resource: Rows, judged: Sequence[ExpectedType | None]
-) -> NDArray[np.bool_]:
-    """Which values are whole envelopes of a type that their resource has, as `kube.usual_type` finds them.
-
-    Only the start is hashed, and one of each distinct pair of start and resource is looked at by the rule itself.
-    """
-    buffer, at, size = chunk.buffer, chunk.value_pos[rows], chunk.value_len[rows]
-    usual = size >= _SMALLEST
-    usual[usual] &= _stand_at(buffer, at[usual], b"k8s\0\n")
-    usual[usual] &= _stand_at(buffer, (at + size)[usual] - len(_END), _END)
-    start = np.zeros(len(rows), dtype=np.int64)
-    start[usual] = buffer[at[usual] + 5].astype(np.int64) + 7
-    usual &= (start < _LONGEST_START) & (start < size)
-    (some,) = np.nonzero(usual)
-    if not len(some):
-        return usual
-    # The length of the object, a varint, leads exactly to the end.
-    place = at[some] + start[some]
-    last = at[some] + size[some]
-    length = np.zeros(len(some), dtype=np.int64)
-    going = np.ones(len(some), dtype=np.bool_)
-    for number in range(_LENGTH_BYTES):
-        here = going & (place < last)
-        byte = buffer[place[here]].astype(np.int64)
-        length[here] |= (byte & 0x7F) << (7 * number)
-        place[here] += 1
-        going[here] = byte >= 0x80
-    usual[some] = ~going & (place + length + len(_END) == last)
-    (some,) = np.nonzero(usual)
-    usual[some] = _types_fit(buffer, at[some], start[some], resource[some], judged)
-    return usual
-
-
-def _types_fit(
-    buffer: NDArray[np.uint8], at: Rows, start: Rows, resource: Rows, judged: Sequence[ExpectedType | None]
-) -> NDArray[np.bool_]:
-    if not len(at):
-        return np.zeros(0, dtype=np.bool_)
-    marks = hash_spans(buffer, at, start) ^ (resource.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
-    _, first, inverse = np.unique(marks, return_index=True, return_inverse=True)
-    fits = []
-    for row in first.tolist():
-        head = buffer[at[row] : at[row] + start[row]].tobytes()
-        expected = judged[resource[row]]
-        whole = head + b"\x00" + _END  # an empty object makes it whole
-        fits.append(usual_type(whole) is not None and expected is not None and fault(whole, expected) is None)
-    result: NDArray[np.bool_] = np.array(fits, dtype=np.bool_)[inverse]
-    return result
-
-
-def _stand_at(buffer: NDArray[np.uint8], at: Rows, text: bytes) -> NDArray[np.bool_]:
-    equal: NDArray[np.bool_] = np.ones(len(at), dtype=np.bool_)
-    for offset, byte in enumerate(text):
-        equal &= buffer[at + offset] == byte
-    return equal

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from snaptool.errors import FormatError, InputError
 from snaptool.kube import plausible
@@ -28,7 +28,6 @@ from snaptool.operations.crypto import Rewraps
 from snaptool.operations.kms_services import Services, require_direct
 from snaptool.operations.labels import Header
 from snaptool.operations.opening import OpenedSnapshot, WrongTrailer
-from snaptool.operations.plan import PlaintextNotAllowed, Undecryptable
 from snaptool.operations.sweep import Progress, Wanted, no_progress
 from snaptool.operations.wrapped import Collected, collect
 from snaptool.providers import (
@@ -86,6 +85,9 @@ from snaptool.providers.kms_unwrapping import (
     unwrap_sources,
     unwrapped_pairs,
 )
+
+if TYPE_CHECKING:
+    from snaptool.operations.plan import Undecryptable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -521,7 +523,7 @@ def keys_for_rewriting(
     new: Sequence[EncryptionConfig],
     options: KmsOptions = NO_KMS_OPTIONS,
     *,
-    undecryptable: Undecryptable = Undecryptable.STOP,
+    undecryptable: Undecryptable | None = None,
     allow_plaintext: bool = False,
     skip_hash_check: bool = False,
     rewrap: bool = False,
@@ -529,12 +531,12 @@ def keys_for_rewriting(
 ) -> Iterator[RewriteKeys]:
     """Get all keys that a rewrite needs: unwrap the old ones, then make and prove those to write with.
 
-    A service that refuses or answers wrongly ends the job, whatever `undecryptable` says: what it did not unwrap is not
-    lost until the operator says so (`KmsOptions.given_up`). `rewrap`: values under a KMS provider get the same keys
-    under a new wrapping where the API stays the same. The keys are good within the block: with `v1_dek_per_object`,
-    plugins are asked while values are sealed, which only this process can do. Raises KmsError for a service that fails,
-    InputError for a bad endpoint, NothingGivenUp, and before any plugin is asked WrongTrailer and PlaintextNotAllowed,
-    as the rewrite itself would.
+    A service that refuses or answers wrongly ends the job, whatever `undecryptable` says (None: STOP): what it did not
+    unwrap is not lost until the operator says so (`KmsOptions.given_up`). `rewrap`: values under a KMS provider get the
+    same keys under a new wrapping where the API stays the same. The keys are good within the block: with
+    `v1_dek_per_object`, plugins are asked while values are sealed. Raises KmsError for a service that fails, InputError
+    for a bad endpoint, NothingGivenUp, and before any plugin is asked WrongTrailer and PlaintextNotAllowed, as the
+    rewrite itself would.
     """
     old_kms, new_kms = kms_configs(old), kms_configs(new)
     _require_names(options.given_up, old_kms)
@@ -546,7 +548,7 @@ def keys_for_rewriting(
         services.ready(old_kms)
         services.ready(new_kms, new=True)
         collected = collect(opened, old_kms, progress, skip_hash_check=skip_hash_check)
-        if new and not allow_plaintext and undecryptable is Undecryptable.STOP:
+        if new and not allow_plaintext and (undecryptable or "stop") == "stop":
             _require_cover(collected, old, new)
         loads = loads_of(collected, new)
         for config in new_kms:
@@ -583,6 +585,8 @@ def _require_cover(collected: Collected, old: Sequence[EncryptionConfig], new: S
         if header.text and _has_key(reading.chain_for(known), header):
             (identity_first if covered else uncovered)[resource.name] += count
     if uncovered or identity_first:
+        from snaptool.operations.plan import PlaintextNotAllowed  # noqa: PLC0415 - who reads needs no plan
+
         raise PlaintextNotAllowed(uncovered, identity_first)
 
 

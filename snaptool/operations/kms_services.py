@@ -11,7 +11,6 @@ from snaptool.providers import KmsConfig
 from snaptool.providers.direct import BadDirect, DirectKms, open_direct
 from snaptool.providers.direct.service import DirectService, Patience
 from snaptool.providers.kms import Api, KmsService
-from snaptool.providers.kms_grpc import DEFAULT_TIMEOUT_SECONDS, GrpcKms, parse_endpoint
 from snaptool.providers.kms_pace import Pace, Retry
 
 if TYPE_CHECKING:
@@ -35,6 +34,8 @@ class Services:
         return self._made[config, direct]
 
     def _make(self, config: KmsConfig, direct: DirectKms | None) -> KmsService:
+        from snaptool.providers.kms_grpc import DEFAULT_TIMEOUT_SECONDS, GrpcKms, parse_endpoint  # noqa: PLC0415 - seldom needed, and heavy
+
         options, api = self._options, Api(config.api_version)
         timeout = options.timeout or max(config.timeout, DEFAULT_TIMEOUT_SECONDS)
         if direct is not None:

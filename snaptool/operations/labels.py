@@ -1,22 +1,17 @@
 """What records are called: the resource of every key, the provider and key name in front of every value.
 
-Both are answered for whole chunks at once. The bytes that decide (a few leading path segments of a key; the text up to
-the fifth colon of a value that begins with `k8s:enc:`) are found with array operations and hashed; Python looks at one
-representative of each distinct text, and remembers it for the chunks that follow.
+The bytes that decide (a few leading path segments of a key; the text up to the fifth colon of a value that begins with
+`k8s:enc:`) are cut out and numbered by `kube.cutting`; here is what each distinct text means.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
-
-import numpy as np
-from numpy.typing import NDArray
 
 from snaptool.bolt import numbers
-from snaptool.etcd import RecordChunk, Records, find_byte, hash_spans
-from snaptool.kube import COMPACT_REVISION_KEY, MAX_RESOURCE_SEGMENTS, parse_key, plausible, resource_segments
+from snaptool.etcd import Records
+from snaptool.kube import COMPACT_REVISION_KEY, parse_key, plausible, resource_segments
 from snaptool.kube.cutting import MOST_TEXTS, Headers, Paths, weigh
 from snaptool.providers import GroupResource, Kind
 
@@ -30,9 +25,6 @@ _MOST_NAMES = MOST_TEXTS
 
 NO_KEY_NAME = "(no key name)"
 """Shown where no colon ends the name, or what stands before the colon is no text: the value is damaged there."""
-
-Positions = NDArray[np.int64]
-
 
 _KINDS = {
     b"aescbc:v1": Kind.AESCBC,
@@ -156,9 +148,6 @@ class Labels:
         self.prefixes = tuple(sorted(prefixes, key=lambda prefix: (-len(prefix), prefix)))
         self._resource_of: dict[Resource, int] = {NOT_KUBERNETES: 0}
         self._header_of: dict[Header, int] = {PLAIN: 0}
-        self._known_segments: dict[bytes, int] = {}
-        self._known_paths: dict[bytes, int] = {}
-        self._known_headers: dict[bytes, int] = {}
         self._configured = {header_text(*name): Header(*name, certain=True) for name in names}
         self._with_colons = sorted((text for text in self._configured if text.count(b":") > _HEADER_COLONS), key=len)
         self._common: dict[int, bytes] = {}
@@ -244,53 +233,9 @@ class Labels:
         while not tail.startswith(common):
             common = common[:-1]
         self._common[number] = common
-        self._goes_on[number] = bool(_text_before_colon(tail))
+        self._goes_on[number] = bool(text_before_colon(tail))
         if not self._goes_on[number]:
             self._open_names.discard(number)
-
-    def resource_numbers(self, chunk: RecordChunk) -> NDArray[np.int64]:
-        """Number, for every record, the resource of its key: an index into `resources`."""
-        numbers = np.zeros(len(chunk.key_pos), dtype=np.int64)
-        undecided = np.ones(len(numbers), dtype=np.bool_)
-        for prefix in self.prefixes:
-            head = prefix.encode(errors="surrogateescape") + b"/"
-            (rows,) = np.nonzero(undecided & starts_with(chunk.buffer, chunk.key_pos, chunk.key_len, head))
-            undecided[rows] = False
-            numbers[rows] = self._below(chunk.buffer, chunk.key_pos[rows], chunk.key_len[rows], head)
-        (rows,) = np.nonzero(undecided)
-        if len(rows):
-            compactor = chunk.key_len[rows] == len(COMPACT_REVISION_KEY)
-            compactor &= starts_with(chunk.buffer, chunk.key_pos[rows], chunk.key_len[rows], COMPACT_REVISION_KEY)
-            numbers[rows[compactor]] = self._learn_path(COMPACT_REVISION_KEY)
-        self._leave_out_foreign(chunk, numbers)
-        return numbers
-
-    def _leave_out_foreign(self, chunk: RecordChunk, numbers: NDArray[np.int64]) -> None:
-        """Take plaintext under plurals that nobody knows for another program's, unless it is an API object."""
-        doubtful = np.array([known.needs_an_object for known in self.resources])
-        (rows,) = np.nonzero(doubtful[numbers] & ~chunk.tombstone)
-        for row, start, size in zip(
-            rows.tolist(), chunk.value_pos[rows].tolist(), chunk.value_len[rows].tolist(), strict=True
-        ):
-            if is_foreign(chunk.buffer[start : start + size].tobytes()):
-                numbers[row] = 0
-
-    def _below(self, buffer: NDArray[np.uint8], keys: Positions, lengths: Positions, head: bytes) -> NDArray[np.int64]:
-        numbers, start = np.empty(len(keys), dtype=np.int64), len(head)
-        lengths = np.minimum(lengths, start + LONGEST_HEADER)
-        first_end = _next(buffer, keys, np.full(len(keys), start), lengths, _SLASH)
-        segments = _number(buffer, keys + start, first_end - start, self._known_segments, resource_segments)
-        for depth in range(1, MAX_RESOURCE_SEGMENTS + 1):
-            (rows,) = np.nonzero(segments == depth)
-            if len(rows):
-                key, length = keys[rows], lengths[rows]
-                path_end = first_end[rows]
-                for _ in range(1, depth):
-                    path_end = _next(buffer, key, np.minimum(path_end + 1, length), length, _SLASH)
-                path_end += path_end < length  # with the slash, which tells a path that goes on from a key that ends
-                learn = partial(self._learn_path, slashes=head.count(b"/") + depth)
-                numbers[rows] = _number(buffer, key, path_end, self._known_paths, learn)
-        return numbers
 
     def _learn_path(self, path: bytes, slashes: int = 1) -> int:
         # A path that goes on has all its slashes and any name may follow; one that has fewer is a key that ends there.
@@ -300,45 +245,6 @@ class Labels:
             self.resources.append(resource)
         return self._resource_of[resource]
 
-    def header_numbers(self, chunk: RecordChunk) -> NDArray[np.int64]:
-        """Number, for every record, what stands in front of its value: an index into `headers`."""
-        numbers = np.zeros(len(chunk.key_pos), dtype=np.int64)
-        (rows,) = np.nonzero(starts_with(chunk.buffer, chunk.value_pos, chunk.value_len, ENCRYPTED))
-        if len(rows):
-            values, lengths = chunk.value_pos[rows], chunk.value_len[rows]
-            ends, lengths = np.zeros(len(rows), dtype=np.int64), np.minimum(lengths, LONGEST_HEADER)
-            for _ in range(_HEADER_COLONS):
-                ends = _next(chunk.buffer, values, ends, lengths, _COLON)
-                ends += ends < lengths  # with the colon, which tells a name from what has no end
-            for text in self._with_colons:  # the longest last: of names that all fit, it says most
-                (some,) = np.nonzero(starts_with(chunk.buffer, values, chunk.value_len[rows], text))
-                ends[some] = len(text)
-            numbers[rows] = _number(chunk.buffer, values, ends, self._known_headers, self._learn_header)
-            self._learn_common(chunk.buffer, numbers[rows], values + ends, np.maximum(chunk.value_len[rows] - ends, 0))
-        return numbers
-
-    def _learn_common(
-        self, buffer: NDArray[np.uint8], numbers: NDArray[np.int64], at: Positions, left: Positions
-    ) -> None:
-        """Learn what all values under a name that no key at hand has have in common behind it: it may go on there."""
-        left = np.minimum(left, _WINDOW)
-        order = np.argsort(numbers, kind="stable")
-        found, first = np.unique(numbers[order], return_index=True)
-        for number, begin, end in zip(found.tolist(), first.tolist(), [*first[1:].tolist(), len(order)], strict=True):
-            header = self.headers[number]
-            if header.certain or header.key_name is None:
-                continue
-            starts, sizes = at[order[begin:end]], left[order[begin:end]]
-            some = zip(starts[:_SAMPLES].tolist(), sizes[:_SAMPLES].tolist(), strict=True)
-            samples = [buffer[start : start + size].tobytes() for start, size in some]
-            common = self._common.get(number, samples[0])
-            for offset, byte in enumerate(common):
-                if (sizes <= offset).any() or (buffer[starts + offset] != byte).any():
-                    common = common[:offset]
-                    break
-            self._common[number] = common
-            self._goes_on[number] = self._goes_on.get(number, True) and all(map(_text_before_colon, samples))
-
     def named_headers(self) -> tuple[Header, ...]:
         """Return `headers` with the names that they have in the end, when all values are known."""
         return tuple(self._named(number, header) for number, header in enumerate(self.headers))
@@ -346,7 +252,7 @@ class Labels:
     def _named(self, number: int, header: Header) -> Header:
         if not self._goes_on.get(number, False):
             return header
-        more = _text_before_colon(self._common[number])
+        more = text_before_colon(self._common[number])
         return Header(header.kind, f"{header.name}:{more}" if more else header.name, goes_on=True)
 
     def _learn_front(self, text: bytes) -> int:
@@ -366,7 +272,7 @@ class Labels:
         return self._header_of[header]
 
 
-def _text_before_colon(tail: bytes) -> str:
+def text_before_colon(tail: bytes) -> str:
     """Return what of a name may stand before the last colon that printable text leads to."""
     for end in range(tail.rfind(b":"), 0, -1):
         if tail[end : end + 1] == b":":
@@ -377,42 +283,3 @@ def _text_before_colon(tail: bytes) -> str:
             if text.isprintable():
                 return text
     return ""
-
-
-def _number(
-    buffer: NDArray[np.uint8],
-    starts: Positions,
-    lengths: Positions,
-    known: dict[bytes, int],
-    learn: Callable[[bytes], int],
-) -> NDArray[np.int64]:
-    """Give every text its number; `learn` is asked for texts that `known` does not hold yet."""
-    _, representatives, inverse = np.unique(hash_spans(buffer, starts, lengths), return_index=True, return_inverse=True)
-    numbers = []
-    for row in representatives.tolist():
-        text = buffer[starts[row] : starts[row] + lengths[row]].tobytes()
-        number = known.get(text)
-        if number is None:
-            number = learn(text)
-            if len(known) < _MOST_NAMES:
-                known[text] = number
-        numbers.append(number)
-    found: NDArray[np.int64] = np.array(numbers, dtype=np.int64)[inverse]
-    return found
-
-
-def starts_with(buffer: NDArray[np.uint8], starts: Positions, lengths: Positions, text: bytes) -> NDArray[np.bool_]:
-    """Which byte strings of `buffer` begin with `text`."""
-    result: NDArray[np.bool_] = lengths >= len(text)
-    (rows,) = np.nonzero(result)
-    at = starts[rows]
-    equal: NDArray[np.bool_] = np.ones(len(rows), dtype=np.bool_)
-    for offset, byte in enumerate(text):
-        equal &= buffer[at + offset] == byte
-    result[rows] = equal
-    return result
-
-
-def _next(buffer: NDArray[np.uint8], starts: Positions, after: Positions, lengths: Positions, byte: int) -> Positions:
-    """Measure, for every text, how far it is to the next `byte` from `after` on; its whole length if there is none."""
-    return after + find_byte(buffer, starts + after, lengths - after, byte)

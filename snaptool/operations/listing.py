@@ -20,8 +20,9 @@ from snaptool.kube import ResourceType, key_prefixes, parse_key, resolve_type
 from snaptool.operations.columns import make_batches
 from snaptool.operations.crypto import Batch, Outcome, SystemRandomness, Work, Workshop
 from snaptool.operations.defined import defined_versions
-from snaptool.operations.judging import Depth, doubted, expected_of, is_listed
-from snaptool.operations.labels import Header, Labels, resource_of
+from snaptool.operations.judging import Depth, expected_of, is_listed
+from snaptool.operations.label_columns import ColumnLabels, doubted
+from snaptool.operations.labels import Header, resource_of
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.reasons import explain
 from snaptool.operations.sweep import NOTHING_TRIED, LostValue, Progress, no_progress
@@ -277,7 +278,7 @@ def listing(
             workshop = stack.enter_context(Workshop(work, opened.source, jobs=jobs))
         digests = stack.enter_context(opened.digests())
         names = keyring.key_names() if keyring else ()
-        collected = _Collected(snapshot, Labels(opened.prefixes, names), workshop, revision)
+        collected = _Collected(snapshot, ColumnLabels(opened.prefixes, names), workshop, revision)
         # An old value that is lost stops a rewrite as well, so that they are counted even where they are not shown.
         collected.run(selection, opened.tend, progress, every=all_revisions or lost)
         if not skip_hash_check:
@@ -306,7 +307,9 @@ def live_at(snapshot: Snapshot, revision: int | None) -> NDArray[np.bool_]:
 class _Collected:
     """What the pass for a listing keeps: columns of numbers for the selected records."""
 
-    def __init__(self, snapshot: Snapshot, labels: Labels, workshop: Workshop | None, revision: int | None) -> None:
+    def __init__(
+        self, snapshot: Snapshot, labels: ColumnLabels, workshop: Workshop | None, revision: int | None
+    ) -> None:
         self._snapshot = snapshot
         self._labels = labels
         self._workshop = workshop

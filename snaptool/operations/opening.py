@@ -44,8 +44,6 @@ from snaptool.files import Source
 from snaptool.inputs import Inputs, remember
 from snaptool.kube import normal_prefix, prefix_text
 from snaptool.operations.definitions import DefinitionFinder
-from snaptool.operations.deltas import with_deltas
-from snaptool.operations.kine import from_kine
 from snaptool.operations.prefixes import PrefixFacts
 from snaptool.operations.scout import Cut, Scout
 from snaptool.stores import RemotePath, fetch, place_of
@@ -442,6 +440,8 @@ def open_snapshot(
         if found.located is not None and found.directory is not None:
             stated = found.directory
             if found.located.deltas:
+                from snaptool.operations.deltas import with_deltas  # noqa: PLC0415 - seldom needed, and heavy
+
                 spool, more = with_deltas(snapshot, stated, found.located.deltas, folder_for(unpacking.near))
                 source, notices = _Unpacked(source, spool), notices + more
                 snapshot = Snapshot(source.buffer, source.release_memory)
@@ -476,6 +476,8 @@ def _of_kine(source: Source, container: Unwrapped, unpacking: Unpacking) -> tupl
         elif any(member.name == inner for member in container.members):
             log = container.read_member(inner, _LARGEST_LOG)
         database = SqliteFile(memoryview(source.buffer), container.place, log)
+        from snaptool.operations.kine import from_kine  # noqa: PLC0415 - seldom needed, and heavy
+
         made = from_kine(database, folder_for(unpacking.near))
         source.check_unchanged()
     return made

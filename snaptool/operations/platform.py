@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from snaptool.containers import Unwrapped
 from snaptool.etcd import UNREADABLE, Records
 from snaptool.operations.findings import Finding, finding
-from snaptool.scratch import Restorer
 from snaptool.stores import BlobAt, FileAt, ObjectAt, RemotePath
 from snaptool.text import quoted
+
+if TYPE_CHECKING:
+    from snaptool.scratch import Restorer
 
 _SIGNS: dict[bytes, str] = {
     b"/registry/k3s.cattle.io/addons/kube-system/coredns": "k3s",

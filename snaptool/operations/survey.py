@@ -283,7 +283,7 @@ class _Pass:
     def __init__(self, opened: OpenedSnapshot, work: Work, jobs: int, wanted: Wanted, progress: Progress) -> None:
         self._opened = opened
         self._work = work
-        self._jobs = jobs
+        self._jobs = jobs if work.reading.key_names() else 1
         self._wanted = wanted
         self._progress = progress
         self._prefixes: tuple[str, ...] | None = None

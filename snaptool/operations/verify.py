@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from snaptool.bolt import Problem, check
 from snaptool.embedded import Recovered
 from snaptool.embedded.places import RKE1
 from snaptool.etcd import RecordProblem, Snapshot
 from snaptool.kube import Fault
-from snaptool.operations.boot import boot_check
 from snaptool.operations.coverage import outside_findings, unmatched_findings, unmatched_names
 from snaptool.operations.crypto import Outcome, SystemRandomness, Work, Workshop
 from snaptool.operations.defined import defined_versions
@@ -41,8 +41,10 @@ from snaptool.operations.survey import trailer_findings
 from snaptool.operations.sweep import LostValue, Progress, Sweep, encrypted_values, no_progress, nothing, sweep
 from snaptool.operations.verdict import KeyCount, also_going, never_encrypted, older_wanted, values_by_key
 from snaptool.providers import Keyring, Kind, Reason
-from snaptool.scratch import Difference, EtcdBinaries
 from snaptool.text import counted, printable
+
+if TYPE_CHECKING:
+    from snaptool.scratch import Difference, EtcdBinaries
 
 _MOST_PROBLEMS = 1000
 
@@ -147,6 +149,8 @@ def verify(
                 findings += unmatched_findings(unmatched_names(names, swept.resources))
                 findings += _copies(opened)
     if boot_with is not None and not broken_tree:
+        from snaptool.operations.boot import boot_check  # noqa: PLC0415 - seldom needed, and heavy
+
         report = boot_check(snapshot, opened.source.path, binaries=boot_with)
         findings += [_from_boot(difference, report.etcd) for difference in report.differences]
     return Verification(

@@ -39,12 +39,10 @@ from enum import IntEnum, StrEnum
 from functools import lru_cache
 from typing import Final, Protocol, runtime_checkable
 
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from snaptool import signals, wire
 from snaptool.errors import KeyServiceError, ProviderError
 from snaptool.providers.provider import Entropy, KeyDoesNotFit, Kind, Opened, Plausible, Reason
-from snaptool.providers.symmetric import open_cbc, open_gcm
+from snaptool.providers.symmetric import open_cbc, open_gcm, seal_gcm
 
 SEED_BYTES: Final = 32
 INFO_BYTES: Final = 32
@@ -766,7 +764,7 @@ class KmsV1Provider:
             raise NoWriteKey(f"KMS provider {self.name!r} has no key to write with")
         nonce = entropy(NONCE_BYTES)
         chosen = self.write.pick(nonce)
-        body = nonce + AESGCM(chosen.key).encrypt(nonce, plaintext, context)
+        body = nonce + seal_gcm(chosen.key, plaintext, context, nonce)
         return encode_envelope(Envelope(chosen.source, body))
 
 
@@ -826,7 +824,7 @@ class KmsV2Provider:
             raise NoWriteKey(f"KMS provider {self.name!r} cannot seal a value without an etcd key")
         info = entropy(INFO_BYTES)
         nonce = entropy(NONCE_BYTES)
-        sealed = AESGCM(derive_key(self.write.key, info)).encrypt(nonce, plaintext, context)
+        sealed = seal_gcm(derive_key(self.write.key, info), plaintext, context, nonce)
         return encode_envelope(Envelope(self.write.source, info + nonce + sealed))
 
 

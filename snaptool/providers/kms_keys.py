@@ -17,9 +17,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Final, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from snaptool import signals
 from snaptool.errors import InputError
@@ -49,6 +48,9 @@ from snaptool.providers.kms_pace import in_threads
 from snaptool.providers.kms_sources import CONCURRENCY, Fetch, Sources, guess_plugin
 from snaptool.providers.kms_unwrapping import Progress
 from snaptool.providers.provider import Entropy
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 STATUS_QUESTIONS: Final = 4
 """One, and three more while Status lags behind a rotation (Google): docs/formats/kms.md, "Plugins"."""
@@ -103,6 +105,8 @@ class FreshWriteKeys:
         concurrency: int = CONCURRENCY[Api.V1],
         allow_pass_through: bool = False,
     ) -> None:
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - seldom needed, and heavy
+
         self._service = service
         self._entropy = entropy
         self._allow_pass_through = allow_pass_through

@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -82,6 +81,8 @@ class Pace:
 
 def in_threads(work: Callable[[_T], None], items: Sequence[_T], concurrency: int, service: KmsService | None) -> None:
     """Do `work` on every item, in order of start, at most `concurrency` at a time; the first bug or Ctrl-C ends it."""
+    from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait  # noqa: PLC0415 - seldom needed, and heavy
+
     queue: Iterator[_T] = iter(items)
     lock = threading.Lock()
     over = threading.Event()

@@ -19,12 +19,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache, lru_cache, partial
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from nacl.bindings import crypto_secretbox, crypto_secretbox_open
-from nacl.exceptions import CryptoError
+from typing import TYPE_CHECKING
 
 from snaptool.providers.provider import (
     Entropies,
@@ -37,6 +32,10 @@ from snaptool.providers.provider import (
     SureOfMany,
 )
 from snaptool.providers.values import Sealed, Values
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, modes
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 RESERVED_PREFIX = b"k8s:enc:"
 CBC_IV_SIZE = BLOCK_SIZE = 16
@@ -195,8 +194,14 @@ def _misfit(size: int) -> Reason:
 _PADDINGS = tuple(bytes((length,)) * length for length in range(256))
 
 
+def _cbc(key: bytes, iv: bytes) -> Cipher[modes.CBC]:
+    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes  # noqa: PLC0415 - who opens no value does not wait for it
+
+    return Cipher(algorithms.AES(key), modes.CBC(iv))
+
+
 def _started_decryptor(key: bytes) -> CipherContext:
-    return Cipher(algorithms.AES(key), modes.CBC(bytes(CBC_IV_SIZE))).decryptor()
+    return _cbc(key, bytes(CBC_IV_SIZE)).decryptor()
 
 
 class _RunningDecryptors(threading.local):
@@ -213,12 +218,25 @@ class _RunningDecryptors(threading.local):
 _running = _RunningDecryptors()
 
 
+def seal_gcm(key: bytes, plaintext: bytes, context: bytes, nonce: bytes) -> bytes:
+    """Seal to ciphertext || tag(16) under a key that is used once."""
+    return _gcm(key).encrypt(nonce, plaintext, context)
+
+
 def open_gcm(key: bytes, payload: bytes, context: bytes) -> bytes:
     """Open nonce(12) || ciphertext || tag(16), with `context` authenticated. Raises KeyDoesNotFit."""
-    return _open_gcm(AESGCM(key), payload, context)
+    return _open_gcm(_gcm(key), payload, context)
+
+
+def _gcm(key: bytes) -> AESGCM:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415 - who opens no value does not wait for it
+
+    return AESGCM(key)
 
 
 def _open_gcm(cipher: AESGCM, payload: bytes, context: bytes) -> bytes:
+    from cryptography.exceptions import InvalidTag  # noqa: PLC0415 - who opens no value does not wait for it
+
     if len(payload) < GCM_NONCE_SIZE:
         raise KeyDoesNotFit(Reason.TOO_SHORT)
     try:
@@ -228,7 +246,7 @@ def _open_gcm(cipher: AESGCM, payload: bytes, context: bytes) -> bytes:
 
 
 # Keys of a configuration are few and used for every value; those of KMS values come once, and must not push them out.
-_kept_gcm = lru_cache(maxsize=64)(AESGCM)
+_kept_gcm = lru_cache(maxsize=64)(_gcm)
 
 
 def _open_gcm_with_kept_cipher(key: bytes, payload: bytes, context: bytes) -> bytes:
@@ -236,6 +254,9 @@ def _open_gcm_with_kept_cipher(key: bytes, payload: bytes, context: bytes) -> by
 
 
 def _open_secretbox(key: bytes, payload: bytes, context: bytes) -> bytes:
+    from nacl.bindings import crypto_secretbox_open  # noqa: PLC0415 - who opens no value does not wait for it
+    from nacl.exceptions import CryptoError  # noqa: PLC0415 - who opens no value does not wait for it
+
     del context
     if len(payload) < SECRETBOX_OVERHEAD:
         raise KeyDoesNotFit(Reason.TOO_SHORT)
@@ -257,7 +278,7 @@ def _seal_cbc(key: bytes, plaintext: bytes, context: bytes, iv: bytes) -> bytes:
     try:
         encryptor, last = idle.pop()
     except IndexError:
-        encryptor, last = Cipher(algorithms.AES(key), modes.CBC(iv)).encryptor(), iv
+        encryptor, last = _cbc(key, iv).encryptor(), iv
     # The cipher will mix the last block it made into the first of ours, where the IV belongs: one out, the other in.
     first = _number(padded[:BLOCK_SIZE]) ^ _number(iv) ^ _number(last)
     ciphertext = encryptor.update(first.to_bytes(BLOCK_SIZE, "big") + padded[BLOCK_SIZE:])
@@ -285,6 +306,8 @@ def _seal_gcm(key: bytes, plaintext: bytes, context: bytes, nonce: bytes) -> byt
 
 
 def _seal_secretbox(key: bytes, plaintext: bytes, context: bytes, nonce: bytes) -> bytes:
+    from nacl.bindings import crypto_secretbox  # noqa: PLC0415 - who opens no value does not wait for it
+
     del context
     return crypto_secretbox(plaintext, nonce, key)
 

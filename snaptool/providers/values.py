@@ -17,16 +17,15 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from nacl.bindings import crypto_secretbox, crypto_secretbox_open
-from nacl.exceptions import CryptoError
+from typing import TYPE_CHECKING
 
 try:
     import cython
 except ImportError:
     from snaptool.compiled import cython  # type: ignore[no-redef]
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 if not cython.compiled:
     Bytes = memoryview  # read-only in the compiled module
@@ -282,6 +281,8 @@ class Values:
 
     def open_gcm(self, rows: Words, number: int, header_size: int, cipher: AESGCM) -> None:
         """Open nonce(12) || ciphertext || tag(16) behind the header, with the etcd key; the rest stays closed."""
+        from cryptography.exceptions import InvalidTag  # noqa: PLC0415 - who opens no value does not wait for it
+
         decrypt_into = getattr(cipher, "decrypt_into", None)  # cryptography 47 and newer
         view = self.view
         start: cython.longlong
@@ -328,6 +329,9 @@ class Values:
         if cython.compiled and address:
             self.open_boxes(rows, wanted, header_size, memoryview(key), address)
             return
+        from nacl.bindings import crypto_secretbox_open  # noqa: PLC0415 - who opens no value does not wait for it
+        from nacl.exceptions import CryptoError  # noqa: PLC0415 - who opens no value does not wait for it
+
         for index in range(len(rows)):
             row = rows[index]
             stored = self.stored(row)[header_size:]
@@ -475,6 +479,8 @@ class Sealed:
         if cython.compiled and address:
             self.seal_boxes(rows, values, memoryview(header), memoryview(key), memoryview(nonces), address)
             return
+        from nacl.bindings import crypto_secretbox  # noqa: PLC0415 - who opens no value does not wait for it
+
         for index in range(len(rows)):
             nonce = nonces[_BOX_NONCE * index : _BOX_NONCE * (index + 1)]
             self.put(rows[index], header + nonce + crypto_secretbox(bytes(values.plaintext(rows[index])), nonce, key))

@@ -8,8 +8,6 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from crc32c import crc32c
-
 PART = 16 << 20
 """Bytes of a part of an upload; what is smaller is sent as one."""
 _BLOCK = 1 << 20
@@ -31,6 +29,8 @@ class Sums:
 
     def add(self, data: bytes) -> None:
         """Take in the next bytes."""
+        from crc32c import crc32c  # noqa: PLC0415 - seldom needed, and heavy
+
         self._whole.update(data)
         self._md5.update(data)
         self._crc = zlib.crc32(data, self._crc)

@@ -19,7 +19,8 @@ from snaptool.kube import RESOURCE_TYPES, ResourceKey, ResourceType, parse_key
 from snaptool.kube.export import Kind, Tree, group_of
 from snaptool.kube.kinds import Decoded, as_served, decode_object
 from snaptool.operations.crypto import Outcome, open_value
-from snaptool.operations.labels import Labels, header_of, resource_of
+from snaptool.operations.label_columns import ColumnLabels
+from snaptool.operations.labels import header_of, resource_of
 from snaptool.operations.listing import order_of_keys
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.reasons import explain
@@ -111,7 +112,7 @@ def collect_rows(
     """Pass over the records and keep the live ones that are wanted. `wanted` is asked once for each live object."""
     snapshot = opened.snapshot
     live = snapshot.live_mask(revision)
-    rows, labels = Rows(opened, prefixes), Labels(prefixes)
+    rows, labels = Rows(opened, prefixes), ColumnLabels(prefixes)
     for chunk in snapshot.records():
         opened.tend(chunk)
         progress("reading", chunk.first_leaf + len(chunk.leaf_page), chunk.total_leaves)

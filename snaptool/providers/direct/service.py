@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import Any, Final, TypeVar
 
 from snaptool import signals
@@ -259,6 +258,8 @@ def _coded(run: str) -> bool:
 
 def after(header: str | None) -> float:
     """Return the seconds of a Retry-After header; 0 for none."""
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - seldom needed, and heavy
+
     if not header:
         return 0.0
     if re.fullmatch(r"[0-9]{1,6}", header.strip()):

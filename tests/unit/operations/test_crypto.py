@@ -25,7 +25,7 @@ from snaptool.operations.crypto import (
     Workshop,
     plaintext_digest,
 )
-from snaptool.operations.labels import Labels
+from snaptool.operations.label_columns import ColumnLabels
 from snaptool.operations.opening import open_snapshot
 from snaptool.providers import NoKeyFits
 from tests.unit.operations.builders import OBJECT, keyring, seal_cbc, seal_gcm, write_history
@@ -67,7 +67,7 @@ WRITING = keyring("secretbox", ("new", C), resource="secrets, pods")
 def at_work(path: Path, jobs: int) -> Iterator[tuple[Workshop, list[Batch]]]:
     """A workshop, and all values of the file in batches, some of which are small."""
     with open_snapshot(path) as opened:
-        labels = Labels(("/registry",))
+        labels = ColumnLabels(("/registry",))
         batches: list[Batch] = []
         for chunk in opened.snapshot.records():
             resource, rows = labels.resource_numbers(chunk), np.arange(len(chunk))

@@ -9,7 +9,8 @@ import pytest
 
 from snaptool.etcd import KeyValue, Revision, Snapshot, encode_key_value, encode_revision_key
 from snaptool.kube import parse_key
-from snaptool.operations.labels import NO_KEY_NAME, Header, Labels, header_of
+from snaptool.operations.label_columns import ColumnLabels
+from snaptool.operations.labels import NO_KEY_NAME, Header, header_of
 from snaptool.providers import Kind
 from tests.support.history import make_snapshot
 
@@ -112,7 +113,7 @@ def labelled(pairs: Sequence[tuple[bytes, bytes]]) -> list[tuple[str, Header]]:
         )
         for number, (key, value) in enumerate(pairs)
     ]
-    snapshot, labels = Snapshot(make_snapshot(records)), Labels(PREFIXES)
+    snapshot, labels = Snapshot(make_snapshot(records)), ColumnLabels(PREFIXES)
     found = []
     for chunk in snapshot.records():
         resources, headers = labels.resource_numbers(chunk).tolist(), labels.header_numbers(chunk).tolist()

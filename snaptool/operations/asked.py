@@ -13,15 +13,12 @@ from functools import cached_property
 from re import compile as pattern
 from typing import Any
 
-import numpy as np
-
 from snaptool.errors import FormatError, InputError
-from snaptool.etcd import RecordChunk
 from snaptool.kube import RESOURCE_TYPES, ResourceType, UnknownType, key_prefixes, resolve_type
 from snaptool.kube.kinds import CRD_KIND, CRD_V1, as_served, decode_object, mapping
 from snaptool.operations.crypto import open_value
 from snaptool.operations.labels import Labels, resource_of
-from snaptool.operations.listing import beginning, live_at
+from snaptool.operations.listing import live_at
 from snaptool.operations.object import DEFAULT_NAMESPACE, NoSuchKey, Target, find_value, target_of
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.providers import Keyring
@@ -55,10 +52,10 @@ class Types:
         heads = [head for prefix in prefixes for head in key_prefixes(resolve_type(DEFINITIONS), prefix=prefix)]
         live = live_at(snapshot, self._revision)
         found: list[Definition | None] = []
-        for chunk in snapshot.records():
-            rows = [row for head in heads for row in beginning(chunk, np.arange(len(chunk)), head).tolist()]
-            chosen = (row for row in rows if live[chunk.first_record + row])
-            found.extend(self._read(chunk.user_key(row), _value(chunk, row)) for row in chosen)
+        for records in snapshot.chunks():
+            rows = [row for head in heads for row in records.beginning(head)]
+            chosen = (row for row in rows if live[records.first_record + row])
+            found.extend(self._read(records.user_key(row), records.value(row)) for row in chosen)
         return tuple(one for one in found if one is not None)
 
     def _read(self, key: bytes, stored: bytes) -> Definition | None:
@@ -115,8 +112,8 @@ class Types:
     def _stored_like(self, word: str) -> list[str]:
         """Return the custom resources of which there are objects, and no definition, with a plural like `word`."""
         labels = Labels(self._opened.prefixes)
-        for chunk in self._opened.snapshot.records():
-            labels.resource_numbers(chunk)
+        for records in self._opened.snapshot.chunks():
+            labels.add(records)
         custom = [one.group_resource for one in labels.resources if one.group_resource and one.group_resource.group]
         named = {one.resource: str(one) for one in custom if resolve_type(str(one)).kind == ""}
         return [named[like] for like in get_close_matches(word.lower(), sorted(named), n=2, cutoff=0.75)]
@@ -132,11 +129,6 @@ class Types:
             group = version["group"]
         named = (one.type for one in self.definitions if wanted in one.names and group in {"", one.type.group})
         return next(named, None)
-
-
-def _value(chunk: RecordChunk, row: int) -> bytes:
-    start = int(chunk.value_pos[row])
-    return chunk.buffer[start : start + int(chunk.value_len[row])].tobytes()
 
 
 def _definition(tree: dict[str, Any]) -> Definition | None:

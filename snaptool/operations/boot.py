@@ -14,18 +14,18 @@ from __future__ import annotations
 
 import secrets
 import tempfile
+from array import array
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from snaptool import scratch
 from snaptool.bolt import DatabaseWriter
 from snaptool.bolt.writer import Sink
 from snaptool.errors import OutputError, ScratchError
 from snaptool.etcd import BUCKETS, Lease, Snapshot, Trailer, server_generation
+from snaptool.etcd.reading import rows_among
 from snaptool.etcd.records import encode_lease, encode_lease_key, encode_member_id
 from snaptool.files import Draft, Source
 from snaptool.inputs import Inputs
@@ -147,13 +147,13 @@ def refuse_to_lose_keys(snapshot: Snapshot, binaries: EtcdBinaries) -> None:
     if binaries.version >= (3, 5, 0):
         return
     ids = {encode_member_id(member.id) for member in snapshot.members()}
-    live, lengths = snapshot.live_mask(), list(map(len, ids))
-    for chunk in snapshot.records():
-        chosen = live[chunk.first_record : chunk.first_record + len(chunk)] & np.isin(chunk.key_len, lengths)
-        for row in np.nonzero(chosen)[0].tolist():
-            if (key := chunk.user_key(row)) in ids:
+    live = snapshot.live()
+    for records in snapshot.chunks():
+        for row in rows_among(records, ids):
+            if live[records.first_record + row]:
+                name = records.user_key(row).decode()
                 raise ScratchError(
-                    f"a key is named {key.decode()} as an old member of the cluster is, and the restore of {binaries}"
+                    f"a key is named {name} as an old member of the cluster is, and the restore of {binaries}"
                     " deletes such keys",
                     hint="name an etcd from 3.5 on by --etcd-bin, or work without etcd",
                 )
@@ -197,28 +197,34 @@ class LiveKeys:
     """The live keys of a snapshot, ascending by key, as etcd serves them. The empty key cannot be asked for."""
 
     def __init__(self, snapshot: Snapshot) -> None:
-        self._buffer = snapshot.database.pages.bytes.data
-        live = snapshot.live_mask()
-        names: list[bytes] = []
-        columns: list[tuple[np.ndarray[tuple[int], np.dtype[np.int64]], ...]] = []
-        for chunk in snapshot.records():
-            chosen = live[chunk.first_record : chunk.first_record + len(chunk)] & (chunk.key_len > 0)
-            (rows,) = np.nonzero(chosen)
-            names += [chunk.user_key(row) for row in rows.tolist()]
-            fields = (chunk.create, chunk.mod, chunk.version, chunk.lease, chunk.value_pos, chunk.value_len)
-            columns.append(tuple(column[rows] for column in fields))
-        self._names = names
-        self._fields = [np.concatenate(column) for column in zip(*columns, strict=True)]
+        self._view = snapshot.view
+        live = snapshot.live()
+        self._names: list[bytes] = []
+        self._fields = tuple(array("q") for _ in range(6))
+        for records in snapshot.chunks():
+            columns = (
+                records.create,
+                records.mod,
+                records.version,
+                records.lease,
+                records.value_at,
+                records.value_size,
+            )
+            for row in range(len(records)):
+                if live[records.first_record + row] and records.key_size[row]:
+                    self._names.append(records.user_key(row))
+                    for field, column in zip(self._fields, columns, strict=True):
+                        field.append(column[row])
 
     def __len__(self) -> int:
         return len(self._names)
 
     def __iter__(self) -> Iterator[ServedKey]:
         for row in sorted(range(len(self._names)), key=self._names.__getitem__):
-            create, mod, version, lease, position, length = (int(column[row]) for column in self._fields)
+            create, mod, version, lease, position, length = (column[row] for column in self._fields)
             yield ServedKey(
                 key=self._names[row],
-                value=bytes(self._buffer[position : position + length]),
+                value=bytes(self._view[position : position + length]),
                 create_revision=create,
                 mod_revision=mod,
                 version=version,

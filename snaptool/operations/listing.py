@@ -98,12 +98,6 @@ def beginning(chunk: RecordChunk, rows: Rows, head: bytes) -> Rows:
     return rows[_equal(chunk, chunk.key_pos[rows], head)]
 
 
-def ending(chunk: RecordChunk, rows: Rows, tail: bytes) -> Rows:
-    """Which of `rows` have keys that end with `tail`."""
-    rows = rows[chunk.key_len[rows] >= len(tail)]
-    return rows[_equal(chunk, chunk.key_pos[rows] + chunk.key_len[rows] - len(tail), tail)]
-
-
 def _equal(chunk: RecordChunk, positions: Rows, text: bytes) -> NDArray[np.bool_]:
     """Does `text` stand at `positions`? By hashes, which are keyed: nobody can make two texts that have the same."""
     wanted = hash_spans(np.frombuffer(text, dtype=np.uint8), np.zeros(1, np.int64), np.array([len(text)]))

@@ -13,8 +13,6 @@ from difflib import get_close_matches
 from functools import cached_property, partial
 from hashlib import blake2b
 
-import numpy as np
-
 from snaptool.errors import InputError, ProviderError
 from snaptool.etcd import KeyValue, Revision, Snapshot, StoredRecord, decode_key_value
 from snaptool.kube import (
@@ -32,7 +30,6 @@ from snaptool.operations.crypto import DIGEST_SIZE, Outcome, judge_value, open_v
 from snaptool.operations.defined import defined_versions
 from snaptool.operations.judging import NOTHING_DEFINED, Defined, Depth, expected_of, is_listed
 from snaptool.operations.labels import Header, header_of, resource_of
-from snaptool.operations.listing import beginning, ending
 from snaptool.operations.lives import last_life, looking
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.reasons import explain, server_message
@@ -246,16 +243,14 @@ def _where_else(snapshot: Snapshot, target: Target, prefixes: Sequence[str]) -> 
     heads = [head for prefix in prefixes for head in key_prefixes(target.kind, prefix=prefix)]
     places: dict[str, None] = {}
     beside: set[str] = set()
-    for chunk in snapshot.records():
+    for records in snapshot.chunks():
         for head in heads:
-            of_kind = beginning(chunk, np.arange(len(chunk)), head)
-            rows = ending(chunk, of_kind, tail)
-            for row in rows.tolist() if len(places) <= _NAMED_PLACES else ():
-                parsed = parse_key(chunk.user_key(row), prefixes)
+            for row in records.beginning(head, tail) if len(places) <= _NAMED_PLACES else ():
+                parsed = parse_key(records.user_key(row), prefixes)
                 if parsed is not None and parsed.namespace and parsed.name == target.name:
                     places[parsed.namespace] = None
-            for row in of_kind.tolist() if len(beside) < _MOST_NAMES else ():
-                parsed = parse_key(chunk.user_key(row), prefixes)
+            for row in records.beginning(head) if len(beside) < _MOST_NAMES else ():
+                parsed = parse_key(records.user_key(row), prefixes)
                 if parsed is not None and parsed.namespace == target.namespace:
                     beside.add(parsed.name)
     if not places:
@@ -331,9 +326,8 @@ class _Origins:
             return ()
         head = f"{parsed.prefix}/{parsed.path}/".encode(errors="surrogateescape")
         keys: dict[bytes, None] = {}
-        for chunk in self._snapshot.records():
-            for row in beginning(chunk, np.arange(len(chunk)), head)[:_MOST_TRIES].tolist():
-                keys[chunk.user_key(row)] = None
+        for records in self._snapshot.chunks():
+            keys.update(dict.fromkeys(records.user_key(row) for row in records.beginning(head)))
             if len(keys) > _MOST_TRIES:
                 break
         keys.pop(self._key, None)

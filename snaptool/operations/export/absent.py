@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import compress
 
 from snaptool.errors import SnaptoolError
-from snaptool.etcd import Snapshot
+from snaptool.etcd import TOMBSTONE, Snapshot
 from snaptool.kube import parse_key
 
 
@@ -21,25 +22,24 @@ def last_with_objects(snapshot: Snapshot, namespace: str, prefixes: Sequence[str
     """Return the last revision at which a namespace still had an object that is gone now, 0 if there is none."""
     last = 0
     needle = f"/{namespace}/".encode(errors="surrogateescape")
-    for chunk in snapshot.records():
-        for row in chunk.tombstone.nonzero()[0].tolist():
-            key = chunk.user_key(row)
-            if needle in key:
+    for records in snapshot.chunks():
+        for row in range(len(records)):
+            if records.flags[row] & TOMBSTONE and needle in (key := records.user_key(row)):
                 parsed = parse_key(key, prefixes)
                 if parsed is not None and parsed.namespace == namespace:
-                    last = max(last, int(chunk.main[row]) - 1)
+                    last = max(last, records.main[row] - 1)
     return last
 
 
 def left_at(snapshot: Snapshot, namespace: str, prefixes: Sequence[str], revision: int) -> dict[str, int]:
     """Count the objects of a namespace at a revision, by resource."""
-    live = snapshot.live_mask(revision)
+    live = snapshot.live(revision)
     counted: dict[str, int] = {}
     needle = f"/{namespace}/".encode(errors="surrogateescape")
-    for chunk in snapshot.records():
-        part = live[chunk.first_record : chunk.first_record + len(chunk)]
-        for row in part.nonzero()[0].tolist():
-            key = chunk.user_key(row)
+    for records in snapshot.chunks():
+        alive = live[records.first_record : records.first_record + len(records)]
+        for row in compress(range(len(records)), alive):
+            key = records.user_key(row)
             parsed = parse_key(key, prefixes) if needle in key else None
             if parsed is not None and parsed.namespace == namespace:
                 counted[parsed.group_resource] = counted.get(parsed.group_resource, 0) + 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -69,6 +69,13 @@ def snapshot_argument(name: str = "snapshot", metavar: str = "SNAPSHOT", entry: 
                 metavar="FILE",
                 help="File with the backup key of a cluster of Omni.",
             )(command)
+            command = _kept(
+                "--sse-c",
+                "sse_c",
+                metavar="FILE",
+                is_eager=True,
+                help="File with the 32 bytes that an object of S3 is encrypted under (SSE-C).",
+            )(command)
         return click.argument(name, metavar=metavar, type=Place())(command)
 
     return decorate
@@ -90,9 +97,26 @@ class Place(click.ParamType):  # type: ignore[type-arg]  # generic in newer vers
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:  # noqa: ARG002
         """Read it. Raises BadUrl."""
-        from snaptool.stores.location import place_of
+        from snaptool.stores.location import encrypted, place_of
 
-        return place_of(value)
+        kept = {} if ctx is None else ctx.meta
+        return encrypted(place_of(value), self.sse(kept), _sse_key(kept.get("snaptool.sse_c")))
+
+    def sse(self, kept: Mapping[str, Any]) -> str:  # noqa: ARG002 - of a target alone
+        """Return how S3 is to encrypt what is written here."""
+        return ""
+
+
+def _sse_key(path: str | None) -> bytes:
+    """Read a key for SSE-C. Raises InputError for what has another size."""
+    if path is None:
+        return b""
+    key = read_input(path, _LARGEST_KEY, "key for SSE-C", secret=True)
+    if len(key) != 32:
+        raise InputError(
+            f"{path} has {len(key)} bytes, and a key for SSE-C has 32", hint="give the file of the key itself"
+        )
+    return key
 
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -385,10 +409,34 @@ class _TargetPlace(Place):
             ctx.meta["snaptool.folder"] = str(value).endswith("/")
         return super().convert(value, param, ctx)
 
+    def sse(self, kept: Mapping[str, Any]) -> str:
+        """Return what `--sse` says."""
+        return str(kept.get("snaptool.sse") or "")
+
 
 def target_argument(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add TARGET."""
+    command = _kept(
+        "--sse",
+        "sse",
+        metavar="HOW",
+        is_eager=True,
+        type=_Sse(),
+        help="How S3 encrypts TARGET: AES256, aws:kms or aws:kms:KEY.  [default: the bucket's]",
+    )(command)
     return click.argument("target", metavar="TARGET", type=_TargetPlace())(command)
+
+
+class _Sse(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click alone
+    """How S3 encrypts what it keeps."""
+
+    name = "sse"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Read it. Raises BadParameter."""
+        if not re.fullmatch(r"AES256|aws:kms(?::\S+)?", str(value)):
+            self.fail(f"{value!r} is none of AES256, aws:kms and aws:kms:KEY", param, ctx)
+        return str(value)
 
 
 def container(chosen: str) -> str:

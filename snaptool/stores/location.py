@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PosixPath
 from typing import Literal
 from urllib.parse import urlsplit
@@ -24,12 +24,18 @@ class BadUrl(InputError):
 
 @dataclass(frozen=True, slots=True)
 class ObjectAt:
-    """An object of S3 or Google Cloud Storage. `version`: S3's versionId, or a generation; None: the current one."""
+    """An object of S3 or Google Cloud Storage. `version`: S3's versionId, or a generation; None: the current one.
+
+    `sse`: how S3 is to encrypt it, AES256, aws:kms or aws:kms:KEY, where that is not left to the bucket; `sse_key`: the
+    user's own key, which S3 encrypts under and forgets.
+    """
 
     kind: Literal["s3", "gs"]
     bucket: str
     name: str
     version: str | None
+    sse: str = ""
+    sse_key: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +113,15 @@ def place_of(text: str | os.PathLike[str]) -> Path:
         remote.shown = shown
     remote.location = location
     return remote
+
+
+def encrypted(path: Path, sse: str, sse_key: bytes) -> Path:
+    """Return a place with what S3 is told of its encryption; what is not S3's stays as it is."""
+    location = getattr(path, "location", None)
+    if isinstance(location, ObjectAt) and location.kind == "s3":
+        assert isinstance(path, RemotePath)
+        path.location = replace(location, sse=sse, sse_key=sse_key)
+    return path
 
 
 def location_of(path: Path) -> Location:

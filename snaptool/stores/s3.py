@@ -71,7 +71,10 @@ class S3Store:
 
     def __init__(self, location: ObjectAt, shown: str) -> None:
         self._location, self._shown = location, shown
-        self._where: dict[str, Any] = {"Bucket": location.bucket, "Key": location.name}
+        self._own: dict[str, Any] = {}
+        if location.sse_key:
+            self._own = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": location.sse_key}
+        self._where: dict[str, Any] = {"Bucket": location.bucket, "Key": location.name, **self._own}
         self._client = _shared(self._made)
 
     def _made(self) -> Any:
@@ -155,7 +158,7 @@ class S3Store:
                 str(content),
                 self._location.bucket,
                 self._location.name,
-                ExtraArgs={"ChecksumAlgorithm": "SHA256"},
+                ExtraArgs={"ChecksumAlgorithm": "SHA256", **self._encryption()},
                 Config=config,
             )
         except S3UploadFailedError as error:
@@ -167,6 +170,13 @@ class S3Store:
             self._refused(error)
         except (BotoCoreError, OSError) as error:
             self._fail(error)
+
+    def _encryption(self) -> dict[str, Any]:
+        """Return what S3 is told of the encryption of an object that is created."""
+        if not self._location.sse:
+            return self._own
+        service, _, key = self._location.sse.partition("aws:kms:")
+        return {"ServerSideEncryption": service or "aws:kms"} | ({"SSEKMSKeyId": key} if key else {})
 
     def _refused(self, error: ClientError) -> NoReturn:
         if _code(error) in _CONDITION:

@@ -5,6 +5,7 @@ moto does not judge races and accepts wrong checksums; another server would be n
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import secrets
@@ -22,8 +23,10 @@ import pytest
 
 from snaptool.files import TargetExists
 from snaptool.stores import StoreDraft, place_of
+from snaptool.stores.location import encrypted
+from tests.clouds.between import Between
 from tests.clouds.conftest import SECRET
-from tests.support.cli import SAMPLES, Snaptool
+from tests.support.cli import SAMPLES, Snaptool, spellings
 
 SAMPLE = SAMPLES / "aescbc-cluster.db"
 
@@ -146,6 +149,7 @@ import sys
 from pathlib import Path
 from snaptool import signals
 from snaptool.stores import StoreDraft, place_of
+from snaptool.stores.location import encrypted
 signals.install(lambda written: print("ended", written, flush=True))
 with StoreDraft(place_of(sys.argv[1]), force=False) as draft:
     draft.write(bytes(40 << 20))
@@ -253,3 +257,54 @@ def test_b9_a_signal_in_the_middle_of_an_upload_leaves_nothing(
     assert out == "interrupted ()\n"
     assert pending(s3, bucket) == []
     assert "Contents" not in s3.list_objects_v2(Bucket=bucket)
+
+
+@pytest.mark.parametrize(
+    ("how", "wanted"),
+    [
+        ("AES256", {"ServerSideEncryption": "AES256"}),
+        ("aws:kms", {"ServerSideEncryption": "aws:kms"}),
+        ("aws:kms:alias/backup", {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": "alias/backup"}),
+    ],
+)
+@pytest.mark.parametrize("size", [0, 17 << 20])
+def test_b13_encryption_is_what_was_asked_for(
+    snaptool: Snaptool, s3: Any, bucket: str, how: str, wanted: dict[str, str], size: int
+) -> None:
+    if size:
+        with StoreDraft(encrypted(place_of(f"s3://{bucket}/x"), how, b""), force=False) as draft:
+            draft.write(bytes(size))
+            draft.publish()
+    else:
+        s3.upload_file(str(SAMPLE), bucket, "a.db")
+        ran = snaptool("repair", f"s3://{bucket}/a.db", f"s3://{bucket}/x", "--sse", how)
+        assert ran.code == 0, ran.text
+    found = s3.head_object(Bucket=bucket, Key="x")
+    assert {name: found[name] for name in wanted} == wanted
+
+
+def test_b13_a_key_of_ones_own_is_sent_and_never_shown(
+    snaptool: Snaptool, s3: Any, bucket: str, moto_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = secrets.token_bytes(32)
+    file, short = snaptool.write("sse.key", key), snaptool.write("short.key", key[:31])
+    s3.put_object(Bucket=bucket, Key="a.db", Body=SAMPLE.read_bytes())
+    with Between(moto_port) as between:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", between.url)
+        ran = snaptool("repair", f"s3://{bucket}/a.db", f"s3://{bucket}/x", "--sse-c", file, "-v")
+        assert ran.code == 0, ran.text
+    sent = {name.lower(): value for one in between.asked for name, value in one.headers.items()}
+    assert base64.b64decode(sent["x-amz-server-side-encryption-customer-key"]) == key
+    header = "x-amz-server-side-encryption-customer-algorithm"
+    for method in ("HEAD", "GET", "PUT"):
+        of_it = [one for one in between.asked if one.method == method]
+        assert of_it
+        assert all({name.lower() for name in one.headers} >= {header} for one in of_it), method
+    wrong = snaptool("inspect", f"s3://{bucket}/x", "--sse-c", short)
+    assert (wrong.code, "31 bytes" in wrong.stderr) == (2, True)
+    for needle in spellings(key):
+        assert needle.decode(errors="replace") not in ran.text + wrong.text
+
+
+def test_b13_another_word_for_encryption_is_wrong_usage(snaptool: Snaptool, bucket: str) -> None:
+    assert snaptool("repair", f"s3://{bucket}/a.db", f"s3://{bucket}/x", "--sse", "rot13").code == 2

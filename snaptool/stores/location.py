@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path, PosixPath
 from typing import Literal
 from urllib.parse import urlsplit
@@ -24,16 +24,22 @@ class BadUrl(InputError):
 
 @dataclass(frozen=True, slots=True)
 class ObjectAt:
-    """An object of S3 or Google Cloud Storage. `version`: S3's versionId, or a generation; None: the current one.
-
-    `sse`: how S3 is to encrypt it, AES256, aws:kms or aws:kms:KEY, where that is not left to the bucket; `sse_key`: the
-    user's own key, which S3 encrypts under and forgets.
-    """
+    """An object of S3 or Google Cloud Storage. `version`: S3's versionId, or a generation; None: the current one."""
 
     kind: Literal["s3", "gs"]
     bucket: str
     name: str
     version: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class EncryptedAt(ObjectAt):
+    """An object of S3 of whose encryption the user says more than the bucket.
+
+    `sse`: AES256, aws:kms or aws:kms:KEY; "" leaves it to the bucket. `sse_key`: the user's own key, which S3 encrypts
+    under and forgets.
+    """
+
     sse: str = ""
     sse_key: bytes = field(default=b"", repr=False)
 
@@ -120,7 +126,8 @@ def encrypted(path: Path, sse: str, sse_key: bytes) -> Path:
     location = getattr(path, "location", None)
     if isinstance(location, ObjectAt) and location.kind == "s3":
         assert isinstance(path, RemotePath)
-        path.location = replace(location, sse=sse, sse_key=sse_key)
+        if sse or sse_key:
+            path.location = EncryptedAt("s3", location.bucket, location.name, location.version, sse, sse_key)
     return path
 
 

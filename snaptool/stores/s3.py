@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from snaptool.errors import InputError
 from snaptool.stores.listing import Entry
-from snaptool.stores.location import ObjectAt
+from snaptool.stores.location import EncryptedAt, ObjectAt
 from snaptool.stores.store import (
     BrokenOff,
     DownloadDiffers,
@@ -72,7 +72,7 @@ class S3Store:
     def __init__(self, location: ObjectAt, shown: str) -> None:
         self._location, self._shown = location, shown
         self._own: dict[str, Any] = {}
-        if location.sse_key:
+        if isinstance(location, EncryptedAt) and location.sse_key:
             self._own = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": location.sse_key}
         self._where: dict[str, Any] = {"Bucket": location.bucket, "Key": location.name, **self._own}
         self._client = _shared(self._made)
@@ -173,7 +173,7 @@ class S3Store:
 
     def _encryption(self) -> dict[str, Any]:
         """Return what S3 is told of the encryption of an object that is created."""
-        if not self._location.sse:
+        if not (isinstance(self._location, EncryptedAt) and self._location.sse):
             return self._own
         service, _, key = self._location.sse.partition("aws:kms:")
         return {"ServerSideEncryption": service or "aws:kms"} | ({"SSEKMSKeyId": key} if key else {})

@@ -434,7 +434,8 @@ def open_snapshot(
     source, notices, stated = found.source, found.notices, None
     try:
         if found.container is not None and found.container.layers[-1:] == (KINE,):
-            spool, more = _of_kine(source, found.container, unpacking)
+            beside = Path(f"{given}-wal") if isinstance(given, Path) and given != STDIN else None
+            spool, more = _of_kine(source, found.container, beside, unpacking)
             source, notices = _Unpacked(source, spool), notices + more
         snapshot = Snapshot(source.buffer, source.release_memory)
         if found.located is not None and found.directory is not None:
@@ -463,14 +464,15 @@ def open_snapshot(
         raise
 
 
-def _of_kine(source: Source, container: Unwrapped, unpacking: Unpacking) -> tuple[Spool, tuple[str, ...]]:
-    """Make a snapshot of a database of Kine and what lies in its write-ahead log."""
+def _of_kine(
+    source: Source, container: Unwrapped, beside: Path | None, unpacking: Unpacking
+) -> tuple[Spool, tuple[str, ...]]:
+    """Make a snapshot of a database of Kine and what lies in its write-ahead log, which may be `beside`."""
     *outer, _ = container.layers
-    beside = Path(f"{source.path}-wal")
     inner = outer[-1].partition(":")[2] + "-wal" if outer else ""
     with ExitStack() as stack:
         log: bytes | memoryview = b""
-        if not outer and beside.is_file() and beside.stat().st_size:
+        if not outer and beside is not None and beside.is_file() and beside.stat().st_size:
             log = memoryview(stack.enter_context(Source(beside)).buffer)
             stack.callback(log.release)
         elif any(member.name == inner for member in container.members):

@@ -145,7 +145,9 @@ def test_objects_are_those_of_the_same_history_in_etcd(snaptool: Snaptool, clust
     assert [one["key"] for one in ran.json["removed"] + ran.json["changed"]] == []
 
 
-def test_the_log_beside_counts_and_a_copy_without_it_is_older(snaptool: Snaptool, cluster: Path) -> None:
+def test_the_log_beside_counts_and_a_copy_without_it_is_older(
+    snaptool: Snaptool, cluster: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert snaptool("inspect", cluster, "-o", "json").json["etcd"]["compacted_revision"] == 5
     alone = Path(shutil.copy2(cluster, snaptool.folder / "alone.db"))
     assert snaptool("inspect", alone, "-o", "json").json["etcd"]["compacted_revision"] == 0
@@ -153,6 +155,10 @@ def test_the_log_beside_counts_and_a_copy_without_it_is_older(snaptool: Snaptool
         for name in ("", "-wal"):
             archive.add(f"{cluster}{name}", f"db/state.db{name}")
     assert snaptool("inspect", snaptool.folder / "both.tar", "-o", "json").json["etcd"]["compacted_revision"] == 5
+    monkeypatch.chdir(snaptool.folder)
+    shutil.copy2(f"{cluster}-wal", snaptool.folder / "stdin-wal")  # of a pipe nothing is beside
+    piped = snaptool("inspect", "-", "-o", "json", stdin=alone.read_bytes())
+    assert piped.json["etcd"]["compacted_revision"] == 0
     piped = snaptool("list", "-", "secrets", "-A", "-o", "json", stdin=alone.read_bytes())
     assert piped.json["items"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,15 @@ _PEM = click.Path(path_type=Path, dir_okay=False, exists=True)
 )
 @click.option("--larger-than", metavar="SIZE", type=options.Size(), help="Only larger ones.")
 @click.option("--all-versions", is_flag=True, help="In a bucket, also versions that were replaced or deleted.")
-@click.option("--recheck", metavar="all|failed|damaged|PATH", default="", help="Look again although it is known.")
+@click.option("--recheck", metavar="all|failed|damaged|URL", default="", help="Look again although it is known.")
 @click.option("--forget-gone", is_flag=True, help="Delete from the store what is not there any more.")
-@options.jobs_option
+@click.option(
+    "--jobs",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=lambda: os.cpu_count() or 1,
+    help="Number of backups that are looked at at a time, by a process each.  [default: number of cores]",
+)
 @click.option(
     "--timeout",
     metavar="SECONDS",

@@ -249,7 +249,11 @@ def audit_one(task: Mapping[str, Any]) -> dict[str, Any]:
         return {"refused": str(error)}
     except SnaptoolError as error:
         return {"refused": f"this worker cannot use what is mounted: {error}"}
-    return {"record": look(read_backup(task["backup"]), question)}
+    from distributed import get_worker  # noqa: PLC0415 - as above
+
+    # Dask removes what a worker that was killed leaves there.
+    folder = Path(get_worker().local_directory) / f"snaptool-{secrets.token_hex(4)}"
+    return {"record": look(read_backup(task["backup"]), question, folder)}
 
 
 def _frozen(value: Any) -> Any:

@@ -86,6 +86,8 @@ class StoreDraft(Draft):
         seen = self._seen
         try:
             with signals.interruptible():
+                # The store judges the condition. One that ignores it does at least not replace what is there by now.
+                _require_unchanged(store.look(), seen)
                 store.create(content, sums, seen)
         except Replaced as error:
             raise _changed(self.target) if seen is not None else _exists(self.target) from error
@@ -99,7 +101,8 @@ class StoreDraft(Draft):
         self._written()
         if not store.kept(sums):
             raise UploadDiffers(
-                f"{self.target} is there, and what the store keeps cannot be shown to be what was sent",
+                f"{self.target} is there, and what the store keeps cannot be shown to be what was sent: somebody else "
+                "may have replaced it, where the store keeps no conditions",
                 hint="compare it with the source before it is used; it was not deleted",
                 place=str(self.target),
             )
@@ -107,6 +110,12 @@ class StoreDraft(Draft):
     def _written(self) -> None:
         signals.written(self.target)
         self.published = True
+
+
+def _require_unchanged(now: Seen | None, seen: Seen | None) -> None:
+    """Refuse what is there by now, and was not when it was first looked at. Raises Replaced."""
+    if now is not None and (seen is None or now.version != seen.version):
+        raise Replaced
 
 
 def _holds(store: Store, before: Seen | None, target: Path) -> bool:

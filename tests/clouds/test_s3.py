@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import pytest
 from snaptool.files import TargetExists
 from snaptool.stores import StoreDraft, place_of
 from snaptool.stores.location import encrypted
-from tests.clouds.between import Between
+from tests.clouds.between import Asked, Between, Reply
 from tests.clouds.conftest import SECRET
 from tests.support.cli import SAMPLES, Snaptool, spellings
 
@@ -308,3 +309,39 @@ def test_b13_a_key_of_ones_own_is_sent_and_never_shown(
 
 def test_b13_another_word_for_encryption_is_wrong_usage(snaptool: Snaptool, bucket: str) -> None:
     assert snaptool("repair", f"s3://{bucket}/a.db", f"s3://{bucket}/x", "--sse", "rot13").code == 2
+
+
+class Unconditional(Between):
+    """An S3 that knows no conditions on writes: it ignores them, or says that it does not know them."""
+
+    says_so = False
+
+    def answer(self, asked: Asked) -> Reply:
+        if asked.method not in {"PUT", "POST"}:
+            return super().answer(asked)
+        conditions = {"if-none-match", "if-match"}
+        headers = {name: value for name, value in asked.headers.items() if name.lower() not in conditions}
+        if self.says_so and len(headers) < len(asked.headers):
+            error = b"<Error><Code>NotImplemented</Code><Message>A header implies functionality</Message></Error>"
+            return Reply(501, error, (("Content-Type", "application/xml"),))
+        return super().answer(replace(asked, headers=headers))
+
+
+@pytest.mark.parametrize("says_so", [False, True])
+def test_b12_a_store_without_conditions_replaces_nothing_that_can_be_seen(
+    snaptool: Snaptool, s3: Any, bucket: str, moto_port: int, monkeypatch: pytest.MonkeyPatch, *, says_so: bool
+) -> None:
+    s3.upload_file(str(SAMPLE), bucket, "a.db")
+    with Unconditional(moto_port) as between:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", between.url)
+        with StoreDraft(place_of(f"s3://{bucket}/x"), force=False) as draft:
+            draft.write(b"ours")
+            s3.put_object(Bucket=bucket, Key="x", Body=b"theirs")
+            with pytest.raises(TargetExists):
+                draft.publish()
+        between.says_so = says_so
+        ran = snaptool("repair", f"s3://{bucket}/a.db", f"s3://{bucket}/n.db")
+    assert content(s3, bucket, "x") == b"theirs"
+    assert ran.code == (5 if says_so else 0), ran.text
+    assert ("conditional writes" in ran.stderr) == says_so
+    assert ("n.db" in [one["Key"] for one in s3.list_objects_v2(Bucket=bucket)["Contents"]]) != says_so

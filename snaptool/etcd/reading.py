@@ -127,6 +127,10 @@ class Records:
         """Return the rows whose user keys begin and end with these bytes, without an overlap, tombstones included."""
         return rows_between(self, head, tail)
 
+    def holding(self, text: bytes) -> list[int]:
+        """Return the rows whose user keys have these bytes somewhere, tombstones included."""
+        return rows_holding(self, text)
+
     def settle(self, report: Report) -> None:
         """Tell of what may not be, and read the messages in an unusual order, by the plain codecs."""
         for row in range(len(self)):
@@ -406,6 +410,24 @@ def rows_between(records: Records, head: bytes, tail: bytes) -> list[int]:
             and stands_at(data, at + size - len(last), last)
         ):
             found.append(row)
+    return found
+
+
+def rows_holding(records: Records, text: bytes) -> list[int]:
+    """See `Records.holding`."""
+    data: Bytes = records.view
+    wanted: Bytes = memoryview(text)
+    key_at: Numbers = records.key_at
+    key_size: Numbers = records.key_size
+    count: cython.longlong = len(records)
+    row: cython.longlong
+    at: cython.longlong
+    found: list[int] = []
+    for row in range(count):
+        for at in range(key_at[row], key_at[row] + key_size[row] - len(wanted) + 1):
+            if stands_at(data, at, wanted):
+                found.append(row)
+                break
     return found
 
 

@@ -2,7 +2,7 @@
 """Cuts the text out of keys and values that says what they are, and numbers it. Compiled where possible.
 
 Of a key that is the path of its resource, of a value what stands in front of its ciphertext. Both repeat: a text is
-looked up in a dict, and only one that was not met before is ever looked at by anybody else.
+looked up in a dict, and only one that was not met before is ever looked at by anybody else. Here keys are sorted, too.
 """
 
 from __future__ import annotations
@@ -286,3 +286,71 @@ def weigh(first: Numbers, second: Numbers, size: Numbers, count: int, total: dic
     for row in range(rows):
         pair = (first[row], second[row])
         total[pair] = total.get(pair, 0) + size[row]
+
+
+def order_of_keys(view: memoryview, key_at: Numbers, key_size: Numbers) -> memoryview:
+    """Sort keys by their bytes: return their numbers; those of equal ones stay in the order in which they came.
+
+    Keys are compared where they lie: copies of them would take more memory than all else that is kept of records.
+    """
+    count: cython.longlong = len(key_at)
+    if not cython.compiled:
+        keys = [bytes(view[at : at + size]) for at, size in zip(key_at, key_size, strict=True)]
+        return memoryview(array("q", sorted(range(count), key=keys.__getitem__)))
+    order, merged = memoryview(array("q", range(count))), _numbers(count)
+    run: cython.longlong = 1
+    while run < count:
+        merge_runs(view, key_at, key_size, order, merged, run)
+        order, merged = merged, order
+        run *= 2
+    return order
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def merge_runs(
+    data: Bytes, key_at: Numbers, key_size: Numbers, order: Numbers, merged: Numbers, run: cython.longlong
+) -> cython.int:
+    """Merge every two neighbours of the runs in `order`, which have their keys sorted, to one in `merged`."""
+    count: cython.longlong = len(order)
+    row: cython.longlong = 0
+    left: cython.longlong
+    right: cython.longlong
+    middle: cython.longlong
+    end: cython.longlong
+    with cython.nogil:
+        while row < count:
+            left, middle = row, min(row + run, count)
+            right, end = middle, min(middle + run, count)
+            while row < end:
+                if right == end or (
+                    left < middle
+                    and not is_less(
+                        data,
+                        key_at[order[right]],
+                        key_size[order[right]],
+                        key_at[order[left]],
+                        key_size[order[left]],
+                    )
+                ):
+                    merged[row] = order[left]
+                    left += 1
+                else:
+                    merged[row] = order[right]
+                    right += 1
+                row += 1
+    return 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(-1, check=False)
+def is_less(
+    data: Bytes, at: cython.longlong, size: cython.longlong, other_at: cython.longlong, other_size: cython.longlong
+) -> cython.int:
+    """Does a byte string come before another?"""
+    offset: cython.longlong
+    for offset in range(min(size, other_size)):
+        if data[at + offset] != data[other_at + offset]:
+            return data[at + offset] < data[other_at + offset]
+    return size < other_size

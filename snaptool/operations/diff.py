@@ -11,19 +11,19 @@ What does not open on one side cannot be compared; such pairs are *undecided*.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import compress, repeat
 from mmap import mmap
-
-import numpy as np
-from numpy.typing import NDArray
 
 from snaptool.etcd import Revision
 from snaptool.kube import Fault, parse_key
-from snaptool.operations.columns import batches_of
+from snaptool.kube.cutting import order_of_keys
 from snaptool.operations.crypto import (
+    BATCH_BYTES,
+    BATCH_VALUES,
     DIGEST_SIZE,
     Batch,
     Outcome,
@@ -35,15 +35,13 @@ from snaptool.operations.crypto import (
 )
 from snaptool.operations.defined import defined_versions
 from snaptool.operations.judging import Defined, Depth, is_listed
-from snaptool.operations.label_columns import ColumnLabels
-from snaptool.operations.labels import Header
-from snaptool.operations.listing import order_of_keys
+from snaptool.operations.labels import Header, Labels
 from snaptool.operations.opening import NoKeyUnderPrefix, OpenedSnapshot
 from snaptool.operations.reasons import explain
 from snaptool.operations.sweep import Progress, no_progress
 from snaptool.providers import Keyring
 
-Rows = NDArray[np.int64]
+Rows = Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,28 +104,28 @@ class Diff:
     def added(self) -> Differences:
         """Keys that only the second snapshot has."""
         rows = self._pairs.only_b
-        return Differences(self._a, self._b, np.full(len(rows), _NONE), rows)
+        return Differences(self._a, self._b, None, rows)
 
     @property
     def removed(self) -> Differences:
         """Keys that only the first snapshot has."""
         rows = self._pairs.only_a
-        return Differences(self._a, self._b, rows, np.full(len(rows), _NONE))
+        return Differences(self._a, self._b, rows, None)
 
     @property
     def changed(self) -> Differences:
         """Keys with another plaintext."""
-        return self._of(self._decided & ~self._equal)
+        return self._of(_CHANGED)
 
     @property
     def re_encrypted(self) -> Differences:
         """Keys with the same plaintext in other stored bytes."""
-        return self._of(self._decided & self._equal)
+        return self._of(_SAME)
 
     @property
     def undecided(self) -> Differences:
         """Keys with other stored bytes, which do not open on one side or on both."""
-        return self._of(~self._decided)
+        return self._of(_UNDECIDED)
 
     @property
     def differs(self) -> bool:
@@ -154,16 +152,24 @@ class Diff:
         )
 
     @cached_property
-    def _decided(self) -> NDArray[np.bool_]:
-        return self._a.readable(self._pairs.a) & self._b.readable(self._pairs.b)
+    def _judged(self) -> bytes:
+        """What is known of each pair: _UNDECIDED, _SAME or _CHANGED."""
+        return bytes(
+            _UNDECIDED
+            if not (self._a.readable(one) and self._b.readable(other))
+            else _SAME
+            if self._a.digest(one) == self._b.digest(other)
+            else _CHANGED
+            for one, other in zip(self._pairs.a, self._pairs.b, strict=True)
+        )
 
-    @cached_property
-    def _equal(self) -> NDArray[np.bool_]:
-        equal: NDArray[np.bool_] = (self._a.digests[self._pairs.a] == self._b.digests[self._pairs.b]).all(axis=1)
-        return equal
+    def _of(self, wanted: int) -> Differences:
+        chosen = [judged == wanted for judged in self._judged]
+        rows_a, rows_b = (array("q", compress(rows, chosen)) for rows in (self._pairs.a, self._pairs.b))
+        return Differences(self._a, self._b, rows_a, rows_b)
 
-    def _of(self, chosen: NDArray[np.bool_]) -> Differences:
-        return Differences(self._a, self._b, self._pairs.a[chosen], self._pairs.b[chosen])
+
+_UNDECIDED, _SAME, _CHANGED = range(3)
 
 
 def diff(
@@ -191,18 +197,15 @@ def diff(
     return Diff(side_a, side_b, pairs)
 
 
-_NONE = -1
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Pairs:
     """Rows of both sides: keys of one side alone, and keys of both whose stored bytes differ. `same`: of the others."""
 
-    only_a: Rows
-    only_b: Rows
-    a: Rows
-    b: Rows
-    same: int
+    only_a: array[int] = field(default_factory=lambda: array("q"))
+    only_b: array[int] = field(default_factory=lambda: array("q"))
+    a: array[int] = field(default_factory=lambda: array("q"))
+    b: array[int] = field(default_factory=lambda: array("q"))
+    same: int = 0
 
 
 class _Side:
@@ -212,48 +215,60 @@ class _Side:
         self._side = side
         snapshot = side.opened.snapshot
         self.buffer: mmap | bytes = side.opened.source.buffer
-        self.labels = ColumnLabels(side.opened.prefix_facts.taken, side.keyring.key_names() if side.keyring else ())
-        live = snapshot.live_mask()
-        parts: dict[str, list[Rows]] = {name: [] for name in _COLUMNS}
-        for chunk in snapshot.records():
-            side.opened.tend(chunk)
-            progress(step, chunk.first_leaf + len(chunk.leaf_page), chunk.total_leaves)
-            resource, header = self.labels.resource_numbers(chunk), self.labels.header_numbers(chunk)
-            (rows,) = np.nonzero(live[chunk.first_record : chunk.first_record + len(chunk)])
-            found = (chunk.key_pos, chunk.key_len, chunk.value_pos, chunk.value_len, chunk.main, chunk.sub)
-            for name, column in zip(_COLUMNS, (*found, resource, header), strict=True):
-                parts[name].append(column[rows])
-        self.columns = {name: np.concatenate(arrays) if arrays else _NO_ROWS for name, arrays in parts.items()}
-        order = order_of_keys(snapshot.database.pages.bytes, self.columns["key_pos"], self.columns["key_len"])
-        self.columns = {name: column[order] for name, column in self.columns.items()}
+        self.labels = Labels(side.opened.prefix_facts.taken, side.keyring.key_names() if side.keyring else ())
+        live = snapshot.live()
+        found: dict[str, array[int]] = {name: array("q") for name in _COLUMNS}
+        walk, pages = snapshot.database.new_walk(), snapshot.database.high_water_mark
+        for records in snapshot.chunks(walk=walk):
+            side.opened.tend(records)
+            progress(step, walk.pages_seen(), pages)
+            self.labels.add(records)
+            alive = live[records.first_record : records.first_record + len(records)]
+            for name in _OF_RECORDS:
+                found[name].extend(compress(getattr(records, name), alive))
+            found["resource"].extend(compress(self.labels.resource, alive))
+            found["header"].extend(compress(self.labels.header, alive))
+        progress(step, pages, pages)
+        order = order_of_keys(snapshot.view, memoryview(found["key_at"]), memoryview(found["key_size"]))
+        self.columns = {name: array("q", map(column.__getitem__, order)) for name, column in found.items()}
         self._headers = self.labels.named_headers()
-        self.digests = np.zeros((len(self), DIGEST_SIZE), dtype=np.uint8)
-        self._outcome = np.zeros(len(self), dtype=np.int64)
+        self._digests = bytearray(DIGEST_SIZE * len(self))
+        self._outcome = array("q", bytes(8 * len(self)))
         self._outcomes: dict[Outcome | None, int] = {None: 0}
 
     def __len__(self) -> int:
-        return len(self.columns["key_pos"])
+        return len(self.columns["key_at"])
 
     def keys(self) -> Iterator[bytes]:
-        for start, size in zip(self.columns["key_pos"].tolist(), self.columns["key_len"].tolist(), strict=True):
-            yield self.buffer[start : start + size]
+        return map(self.key, range(len(self)))
 
     def stored(self, row: int) -> bytes:
-        start = int(self.columns["value_pos"][row])
-        return self.buffer[start : start + int(self.columns["value_len"][row])]
+        start = self.columns["value_at"][row]
+        return self.buffer[start : start + self.columns["value_size"][row]]
 
-    def readable(self, rows: Rows) -> NDArray[np.bool_]:
-        opened = np.array([outcome is None or outcome.opened for outcome in self._outcomes])
-        found: NDArray[np.bool_] = opened[self._outcome[rows]]
-        return found
+    def readable(self, row: int) -> bool:
+        """Is it plaintext, or did it open?"""
+        return self._opens[self._outcome[row]]
+
+    @cached_property
+    def _opens(self) -> list[bool]:
+        return [outcome is None or outcome.opened for outcome in self._outcomes]
+
+    def digest(self, row: int) -> bytes:
+        """Return the digest of a plaintext."""
+        return bytes(self._digests[DIGEST_SIZE * row : DIGEST_SIZE * (row + 1)])
+
+    def _take_digest(self, row: int, digest: bytes) -> None:
+        self._digests[DIGEST_SIZE * row : DIGEST_SIZE * (row + 1)] = digest
 
     def open(self, rows: Rows, jobs: int, progress: Progress, step: str) -> None:
         """Digest the plaintexts of some rows. What is stored in plaintext is its own plaintext, whatever the keys."""
-        encrypted = self.columns["header"][rows] != 0
-        for row in rows[~encrypted].tolist():
-            self.digests[row] = np.frombuffer(plaintext_digest(self.stored(row)), dtype=np.uint8)
-        rows = rows[encrypted]
-        if not len(rows):
+        header = self.columns["header"]
+        for row in rows:
+            if not header[row]:
+                self._take_digest(row, plaintext_digest(self.stored(row)))
+        rows = [row for row in rows if header[row]]
+        if not rows:
             return
         source = self._side.opened.source
         keyring = self._side.keyring or Keyring()
@@ -262,23 +277,42 @@ class _Side:
             done = 0
             for batch, answer in workshop.opened(self._batches(rows)):
                 numbers = [self._outcomes.setdefault(one, len(self._outcomes)) for one in answer.outcomes]
-                self._outcome[batch.record] = np.array(numbers, dtype=np.int64)[
-                    np.frombuffer(answer.outcome, dtype=np.int64)
-                ]
-                self.digests[batch.record] = np.frombuffer(answer.digests, dtype=np.uint8).reshape(-1, DIGEST_SIZE)
+                for place, row in enumerate(batch.record):
+                    self._outcome[row] = numbers[answer.outcome[place]]
+                    self._take_digest(row, answer.digests[DIGEST_SIZE * place : DIGEST_SIZE * (place + 1)])
                 done += len(batch)
                 progress(step, done, len(rows))
 
     def _batches(self, rows: Rows) -> Iterator[Batch]:
-        for chosen in batches_of(rows, self.columns["value_len"][rows]):
-            column = {name: values[chosen] for name, values in self.columns.items()}
-            del column["header"]
-            numbers, column["resource"] = np.unique(column["resource"], return_inverse=True)
-            resources = tuple(self.labels.resources[one].group_resource for one in numbers.tolist())
-            yield Batch(resources=resources, record=chosen, **column)
+        some, size = array("q"), 0
+        for row in rows:
+            more = self.columns["value_size"][row]
+            if some and (len(some) == BATCH_VALUES or size + more > BATCH_BYTES):
+                yield self._batch(some)
+                some, size = array("q"), 0
+            some.append(row)
+            size += more
+        if some:
+            yield self._batch(some)
+
+    def _batch(self, rows: array[int]) -> Batch:
+        column = {name: array("q", [values[row] for row in rows]) for name, values in self.columns.items()}
+        places: dict[int, int] = {}
+        resource = array("q", [places.setdefault(number, len(places)) for number in column["resource"]])
+        return Batch(
+            resources=tuple(self.labels.resources[number].group_resource for number in places),
+            resource=resource,
+            record=rows,
+            key_pos=column["key_at"],
+            key_len=column["key_size"],
+            value_pos=column["value_at"],
+            value_len=column["value_size"],
+            main=column["main"],
+            sub=column["sub"],
+        )
 
     def value(self, row: int) -> DiffValue:
-        cells = {name: int(column[row]) for name, column in self.columns.items()}
+        cells = {name: column[row] for name, column in self.columns.items()}
         header = self._headers[cells["header"]]
         outcome = list(self._outcomes)[self._outcome[row]]
         reason = "" if outcome is None else explain(outcome, header, with_config=self._side.keyring is not None)
@@ -286,7 +320,7 @@ class _Side:
             revision=Revision(cells["main"], cells["sub"]),
             header=header,
             key_name=(outcome.key_name if outcome else "") or header.key_name,
-            size=cells["value_len"],
+            size=cells["value_size"],
             reason=reason,
             fault=None if outcome is not None and not outcome.opened else self._fault(row),
         )
@@ -294,7 +328,7 @@ class _Side:
     def _fault(self, row: int) -> Fault | None:
         """Say why no API server can decode a value that is plaintext, or opens."""
         key, keyring = self.key(row), self._side.keyring
-        resource = self.labels.resources[int(self.columns["resource"][row])].group_resource
+        resource = self.labels.resources[self.columns["resource"][row]].group_resource
         if not is_listed(key, self.labels.prefixes):
             return None
         chain = (keyring or Keyring()).chain_for(resource)
@@ -305,57 +339,57 @@ class _Side:
         return defined_versions(self._side.opened, self._side.keyring)
 
     def key(self, row: int) -> bytes:
-        start = int(self.columns["key_pos"][row])
-        return self.buffer[start : start + int(self.columns["key_len"][row])]
+        start = self.columns["key_at"][row]
+        return self.buffer[start : start + self.columns["key_size"][row]]
 
 
-_COLUMNS = ("key_pos", "key_len", "value_pos", "value_len", "main", "sub", "resource", "header")
-_NO_ROWS = np.empty(0, dtype=np.int64)
+_OF_RECORDS = ("key_at", "key_size", "value_at", "value_size", "main", "sub")
+_COLUMNS = (*_OF_RECORDS, "resource", "header")
 
 
 def _merge(a: _Side, b: _Side) -> _Pairs:
     """Go through the sorted keys of both sides at once."""
-    only_a, only_b, changed_a, changed_b = (array("q") for _ in range(4))
-    same = 0
+    pairs = _Pairs()
     keys_a, keys_b = enumerate(a.keys()), enumerate(b.keys())
     one, other = next(keys_a, None), next(keys_b, None)
     while one is not None or other is not None:
         if other is None or (one is not None and one[1] < other[1]):
             assert one is not None
-            only_a.append(one[0])
+            pairs.only_a.append(one[0])
             one = next(keys_a, None)
         elif one is None or other[1] < one[1]:
-            only_b.append(other[0])
+            pairs.only_b.append(other[0])
             other = next(keys_b, None)
         else:
             if a.stored(one[0]) == b.stored(other[0]):
-                same += 1
+                pairs.same += 1
             else:
-                changed_a.append(one[0])
-                changed_b.append(other[0])
+                pairs.a.append(one[0])
+                pairs.b.append(other[0])
             one, other = next(keys_a, None), next(keys_b, None)
-    return _Pairs(_rows(only_a), _rows(only_b), _rows(changed_a), _rows(changed_b), same)
-
-
-def _rows(numbers: array[int]) -> Rows:
-    return np.array(numbers, dtype=np.int64)
+    return pairs
 
 
 class Differences:
-    """Keys that differ in one way, in order. Has a length; the Python objects are made while it is iterated."""
+    """Keys that differ in one way, in order. Has a length; the Python objects are made while it is iterated.
 
-    def __init__(self, a: _Side, b: _Side, rows_a: Rows, rows_b: Rows) -> None:
+    `rows_a`, `rows_b`: where they are on both sides, None for a side that has none of them.
+    """
+
+    def __init__(self, a: _Side, b: _Side, rows_a: Rows | None, rows_b: Rows | None) -> None:
         self._a = a
         self._b = b
         self._rows_a = rows_a
         self._rows_b = rows_b
 
     def __len__(self) -> int:
-        return len(self._rows_a)
+        return len(self._rows_a or self._rows_b or ())
 
     def __iter__(self) -> Iterator[Difference]:
-        for one, other in zip(self._rows_a.tolist(), self._rows_b.tolist(), strict=True):
-            side, row = (self._a, one) if one != _NONE else (self._b, other)
+        nobody = repeat(None, len(self))
+        for one, other in zip(self._rows_a or nobody, self._rows_b or nobody, strict=True):
+            side, row = (self._a, one) if one is not None else (self._b, other)
+            assert row is not None
             key = side.key(row)
             parsed = parse_key(key, side.labels.prefixes)
             yield Difference(
@@ -363,6 +397,6 @@ class Differences:
                 resource=parsed.group_resource if parsed else "(other)",
                 namespace=(parsed.namespace or "") if parsed else "",
                 name=parsed.name if parsed else key.decode(errors="backslashreplace"),
-                a=None if one == _NONE else self._a.value(one),
-                b=None if other == _NONE else self._b.value(other),
+                a=None if one is None else self._a.value(one),
+                b=None if other is None else self._b.value(other),
             )

@@ -7,29 +7,29 @@ numbers for the chosen ones; a Python object is made for a row when it is taken 
 from __future__ import annotations
 
 import contextlib
+from array import array
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-
-import numpy as np
-from numpy.typing import NDArray
+from itertools import compress
 
 from snaptool.errors import InputError
-from snaptool.etcd import RecordChunk, Revision, Snapshot, hash_spans
-from snaptool.kube import ResourceType, key_prefixes, parse_key, resolve_type
-from snaptool.operations.columns import make_batches
+from snaptool.etcd import TOMBSTONE, Records, Revision, Snapshot
+from snaptool.kube import ExpectedType, ResourceType, key_prefixes, parse_key, resolve_type
+from snaptool.kube.cutting import Watch, order_of_keys
 from snaptool.operations.crypto import Batch, Outcome, SystemRandomness, Work, Workshop
 from snaptool.operations.defined import defined_versions
-from snaptool.operations.judging import Depth, expected_of, is_listed
-from snaptool.operations.label_columns import ColumnLabels, doubted
-from snaptool.operations.labels import Header, resource_of
+from snaptool.operations.judging import Depth, Doubts, expected_of, is_listed
+from snaptool.operations.labels import Header, Labels, resource_of
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.reasons import explain
-from snaptool.operations.sweep import NOTHING_TRIED, LostValue, Progress, no_progress
+from snaptool.operations.sweep import NOTHING_TRIED, LostValue, Progress, batch_of, no_progress
 from snaptool.providers import Keyring
 from snaptool.text import printable
 
-Rows = NDArray[np.int64]
+Columns = dict[str, "array[int]"]
+"""Numbers of records, by what they say; see `_Collected`."""
 
 
 # --- which keys -----------------------------------------------------------------------------------------------------
@@ -48,29 +48,18 @@ class Selection:
         """Are all keys selected?"""
         return self.namespace is None and self.heads == (b"",)
 
-    def rows(self, chunk: RecordChunk, resource: Rows, prefixes: Sequence[str]) -> Rows:
-        """Find the selected records of a chunk. `resource` has their resource numbers."""
-        chosen = np.zeros(len(chunk), dtype=np.bool_)
-        every = np.arange(len(chunk))
-        for head in self.heads:
-            chosen[beginning(chunk, every, head)] = True
-        (rows,) = np.nonzero(chosen)
+    def rows(self, records: Records, prefixes: Sequence[str]) -> Sequence[int]:
+        """Find the selected records of a chunk."""
+        if self.is_everything:
+            return range(len(records))
         if self.namespace is None:
-            return rows
-        return np.array(sorted(self._in_namespace(chunk, rows, resource, prefixes)), dtype=np.int64)
+            return Watch(records.view, self.heads).rows(records.key_at, records.key_size, len(records))
+        place = f"/{self.namespace}/".encode(errors="surrogateescape")
+        return [row for row in records.holding(place) if self._has(records.user_key(row), prefixes)]
 
-    def _in_namespace(self, chunk: RecordChunk, rows: Rows, resource: Rows, prefixes: Sequence[str]) -> Iterator[int]:
-        for number in np.unique(resource[rows]).tolist():
-            of_resource = rows[resource[rows] == number]
-            parsed = parse_key(chunk.user_key(int(of_resource[0])), prefixes)
-            if parsed is None:
-                continue
-            for prefix in prefixes:
-                head = f"{prefix}/{parsed.path}/{self.namespace}/"
-                for row in beginning(chunk, of_resource, head.encode(errors="surrogateescape")).tolist():
-                    found = parse_key(chunk.user_key(row), prefixes)
-                    if found is not None and found.namespace == self.namespace:
-                        yield row
+    def _has(self, key: bytes, prefixes: Sequence[str]) -> bool:
+        parsed = parse_key(key, prefixes) if key.startswith(self.heads) else None
+        return parsed is not None and parsed.namespace == self.namespace
 
 
 def select(word: str | ResourceType | None, namespace: str | None, prefixes: Sequence[str]) -> Selection:
@@ -88,21 +77,6 @@ def select(word: str | ResourceType | None, namespace: str | None, prefixes: Seq
         kind = resolve_type(word)
     heads = tuple(head for prefix in prefixes for head in key_prefixes(kind, namespace, prefix=prefix))
     return Selection(heads, None, kind)
-
-
-def beginning(chunk: RecordChunk, rows: Rows, head: bytes) -> Rows:
-    """Which of `rows` have keys that begin with `head`."""
-    if not head:
-        return rows
-    rows = rows[chunk.key_len[rows] >= len(head)]
-    return rows[_equal(chunk, chunk.key_pos[rows], head)]
-
-
-def _equal(chunk: RecordChunk, positions: Rows, text: bytes) -> NDArray[np.bool_]:
-    """Does `text` stand at `positions`? By hashes, which are keyed: nobody can make two texts that have the same."""
-    wanted = hash_spans(np.frombuffer(text, dtype=np.uint8), np.zeros(1, np.int64), np.array([len(text)]))
-    equal: NDArray[np.bool_] = hash_spans(chunk.buffer, positions, np.full(len(positions), len(text))) == wanted[0]
-    return equal
 
 
 # --- list -----------------------------------------------------------------------------------------------------------
@@ -143,20 +117,20 @@ class Listing:
     `lost_before`: older values that are lost too, and not shown; `past`: keys of which only such are lost; `broken`:
     every lost or undecodable value, shown or not, where only such were asked for; `opened_by`: then how many encrypted
     values open, by header, None where not all keys were selected. The rest are the rows as columns of numbers, which
-    point into `buffer`, the bytes of the file: valid while the snapshot is open.
+    point into `view`, the bytes of the file: valid while the snapshot is open.
     """
 
     selection: Selection
     revision: int
     prefixes: tuple[str, ...]
     lost_before: int
-    columns: dict[str, Rows] = field(repr=False)
+    columns: Columns = field(repr=False)
     headers: tuple[Header, ...]
     outcomes: tuple[Outcome, ...]
     past: tuple[bytes, ...]
     broken: tuple[LostValue, ...]
     opened_by: Mapping[Header, int] | None
-    buffer: NDArray[np.uint8] = field(repr=False)
+    view: memoryview = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.columns["record"])
@@ -164,22 +138,20 @@ class Listing:
     @property
     def lost(self) -> int:
         """How many of the rows are lost or undecodable."""
-        broken = np.array([bool(outcome.why) for outcome in self.outcomes])
-        return int(np.count_nonzero(broken[self.columns["outcome"]]))
+        broken = [bool(outcome.why) for outcome in self.outcomes]
+        return sum(broken[number] for number in self.columns["outcome"])
 
     def __iter__(self) -> Iterator[ListedRecord]:
-        order = order_of_keys(self.buffer, self.columns["key_pos"], self.columns["key_len"])
-        for start in range(0, len(order), _BLOCK_ROWS):
-            block = [column[order[start : start + _BLOCK_ROWS]].tolist() for column in self.columns.values()]
-            for cells in zip(*block, strict=True):
-                yield self._row(dict(zip(self.columns, cells, strict=True)))
+        at, size = (memoryview(self.columns[name]) for name in ("key_at", "key_size"))
+        return map(self._row, order_of_keys(self.view, at, size))
 
     def stored(self, row: ListedRecord) -> bytes:
         """Return the value of a row as it is stored."""
-        return self.buffer[row.position : row.position + row.size].tobytes()
+        return bytes(self.view[row.position : row.position + row.size])
 
-    def _row(self, cells: dict[str, int]) -> ListedRecord:
-        key = self.buffer[cells["key_pos"] : cells["key_pos"] + cells["key_len"]].tobytes()
+    def _row(self, number: int) -> ListedRecord:
+        cells = {name: column[number] for name, column in self.columns.items()}
+        key = _key(self.view, cells)
         parsed = parse_key(key, self.prefixes)
         header, outcome = self.headers[cells["header"]], self.outcomes[cells["outcome"]]
         opened_by = outcome.key_name if outcome.kind is not None else ""
@@ -194,51 +166,10 @@ class Listing:
             deleted=bool(cells["tombstone"]),
             header=header,
             key_name=opened_by or header.key_name,
-            size=cells["value_len"],
-            position=cells["value_pos"],
+            size=cells["value_size"],
+            position=cells["value_at"],
             outcome=None if outcome is NOTHING_TRIED else outcome,
         )
-
-
-_BLOCK_ROWS = 1000
-_FIRST_BYTES = np.array([0, *((1 << 64) - (1 << 64 - 8 * count) for count in range(1, 9))], dtype=np.uint64)
-_LONG_KEY = 4096
-
-
-def order_of_keys(buffer: NDArray[np.uint8], positions: Rows, lengths: Rows) -> Rows:
-    """Sort byte strings of `buffer`; equal ones stay in the order in which they came.
-
-    Eight bytes at a time, of those alone that were equal so far, so that no Python object is made for any but those
-    that agree in more bytes than a key has. `buffer` has a page at least.
-    """
-    windows = np.ndarray((len(buffer) - 7,), dtype=">u8", buffer=buffer.data, strides=(1,))
-    order = np.arange(len(positions))
-    group = np.zeros(len(positions), dtype=np.int64)
-    unsettled = order.copy()
-    for depth in range(0, _LONG_KEY, 8):
-        if len(unsettled) < 2:
-            return order
-        rows = order[unsettled]
-        left = np.clip(lengths[rows] - depth, 0, 8)
-        at = np.where(left > 0, positions[rows] + depth, 0)
-        behind = np.maximum(at - (len(windows) - 1), 0)
-        words = windows[at - behind].astype(np.uint64) << (behind * 8).astype(np.uint64)
-        words &= _FIRST_BYTES[left]
-        sorting = np.lexsort((left, words, group[unsettled]))
-        order[unsettled] = rows[sorting]
-        keys = np.stack((group[unsettled].astype(np.uint64), words[sorting], left[sorting].astype(np.uint64)))
-        first = np.concatenate(([True], (keys[:, 1:] != keys[:, :-1]).any(axis=0)))
-        group[unsettled] = np.maximum.accumulate(np.where(first, unsettled, 0))
-        number = np.cumsum(first) - 1
-        unsettled = unsettled[(np.bincount(number)[number] > 1) & (left[sorting] == 8)]
-
-    def whole(row: int) -> bytes:
-        return buffer[positions[row] : positions[row] + lengths[row]].tobytes()
-
-    for start in np.unique(group[unsettled]).tolist():
-        places = unsettled[group[unsettled] == start]
-        order[places] = sorted(order[places].tolist(), key=whole)
-    return order
 
 
 def listing(
@@ -272,7 +203,7 @@ def listing(
             workshop = stack.enter_context(Workshop(work, opened.source, jobs=jobs))
         digests = stack.enter_context(opened.digests())
         names = keyring.key_names() if keyring else ()
-        collected = _Collected(snapshot, ColumnLabels(opened.prefixes, names), workshop, revision)
+        collected = _Collected(snapshot, Labels(opened.prefixes, names), workshop, revision)
         # An old value that is lost stops a rewrite as well, so that they are counted even where they are not shown.
         collected.run(selection, opened.tend, progress, every=all_revisions or lost)
         if not skip_hash_check:
@@ -280,7 +211,7 @@ def listing(
     return collected.listing(selection, lost=lost, all_revisions=all_revisions)
 
 
-def live_at(snapshot: Snapshot, revision: int | None) -> NDArray[np.bool_]:
+def live_at(snapshot: Snapshot, revision: int | None) -> bytearray:
     """Which of all records a client gets at a revision, None for now. Raises InputError where nobody can say."""
     if revision is not None:
         newest, compacted = snapshot.current_revision, snapshot.compacted_revision
@@ -292,112 +223,110 @@ def live_at(snapshot: Snapshot, revision: int | None) -> NDArray[np.bool_]:
             raise InputError(
                 problem, code="revision_compacted", hint=f"--revision {compacted} is the oldest that can be read"
             )
-    live = snapshot.live_mask(revision)
-    every = np.zeros(snapshot.record_count, dtype=np.bool_)
-    every[: len(live)] = live
-    return every
+    return snapshot.live(revision)
+
+
+_OF_RECORDS = ("key_at", "key_size", "main", "sub", "version", "value_at", "value_size")
+_COLUMNS = ("record", *_OF_RECORDS, "tombstone", "live", "header", "outcome")
 
 
 class _Collected:
     """What the pass for a listing keeps: columns of numbers for the selected records."""
 
-    def __init__(
-        self, snapshot: Snapshot, labels: ColumnLabels, workshop: Workshop | None, revision: int | None
-    ) -> None:
+    def __init__(self, snapshot: Snapshot, labels: Labels, workshop: Workshop | None, revision: int | None) -> None:
         self._snapshot = snapshot
         self._labels = labels
         self._workshop = workshop
         self._live = live_at(snapshot, revision)
-        self._parts: list[dict[str, Rows]] = []
+        self._columns: Columns = {name: array("q") for name in _COLUMNS}
         self._outcomes = {NOTHING_TRIED: 0}
-        self._answers: list[tuple[Rows, Rows]] = []
+        self._plain_outcome: list[int] = []  # by number of a resource
+        self._expected: list[ExpectedType | None] = []  # the same
 
-    def run(
-        self, selection: Selection, tend: Callable[[RecordChunk], None], progress: Progress, *, every: bool
-    ) -> None:
+    def run(self, selection: Selection, tend: Callable[[Records], None], progress: Progress, *, every: bool) -> None:
         batches = self._batches(selection, tend, progress, every=every)
         if self._workshop is None:
             for _ in batches:
                 pass
             return
+        record_of, outcome_of = self._columns["record"], self._columns["outcome"]
         for batch, answer in self._workshop.opened(batches):
-            numbers = np.array([self._number_of(outcome) for outcome in answer.outcomes], dtype=np.int64)
-            found = numbers[np.frombuffer(answer.outcome, dtype=np.int64)]
+            numbers = [self._number_of(outcome) for outcome in answer.outcomes]
+            found = [numbers[place] for place in answer.outcome]
             for row, key in answer.named_keys.items():
                 outcome = answer.outcomes[answer.outcome[row]]
                 if outcome.fault is not None and not is_listed(key, self._labels.prefixes):
                     found[row] = self._number_of(replace(outcome, fault=None))
-            self._answers.append((np.asarray(batch.record, dtype=np.int64), found))
+            for record, number in zip(batch.record, found, strict=True):
+                outcome_of[bisect_left(record_of, record)] = number
 
     def _number_of(self, outcome: Outcome) -> int:
         return self._outcomes.setdefault(outcome, len(self._outcomes))
 
     def _batches(
-        self, selection: Selection, tend: Callable[[RecordChunk], None], progress: Progress, *, every: bool
+        self, selection: Selection, tend: Callable[[Records], None], progress: Progress, *, every: bool
     ) -> Iterator[Batch]:
-        for chunk in self._snapshot.records():
-            tend(chunk)
-            progress("reading", chunk.first_leaf + len(chunk.leaf_page), chunk.total_leaves)
-            resource = self._labels.resource_numbers(chunk)
-            header = self._labels.header_numbers(chunk)
-            rows = selection.rows(chunk, resource, self._labels.prefixes)
+        snapshot, labels, workshop = self._snapshot, self._labels, self._workshop
+        doubts = None if workshop is None or workshop.depth is None else Doubts(workshop.depth)
+        walk, pages = snapshot.database.new_walk(), snapshot.database.high_water_mark
+        for records in snapshot.chunks(walk=walk):
+            tend(records)
+            progress("reading", walk.pages_seen(), pages)
+            encrypted = labels.add(records)
+            self._learn_resources()
+            rows, first = selection.rows(records, labels.prefixes), records.first_record
             if not every:
-                rows = rows[self._live[rows + chunk.first_record]]
-            self._keep(chunk, rows, resource, header)
-            if self._workshop is not None:
-                wanted = (header != 0) & ~chunk.tombstone
-                if self._workshop.depth is not None:
-                    defined = self._workshop.defined
-                    judged = [expected_of(known.group_resource, defined) for known in self._labels.resources]
-                    wanted |= doubted(chunk, resource, header, judged, self._workshop.depth)
-                values = rows[wanted[rows]]
-                yield from make_batches(chunk, values, resource, self._labels)
+                rows = [row for row in rows if self._live[first + row]]
+            if rows:
+                self._keep(records, rows)
+            if workshop is not None and rows:
+                wanted = {row for row in encrypted if not records.flags[row] & TOMBSTONE}
+                if doubts is not None:
+                    wanted.update(doubts.rows(records, labels, self._expected))
+                values = [row for row in rows if row in wanted]
+                if values:
+                    yield batch_of(records, values, labels)
+        progress("reading", pages, pages)
 
-    def _keep(self, chunk: RecordChunk, rows: Rows, resource: Rows, header: Rows) -> None:
-        self._parts.append(
-            {
-                "record": rows + chunk.first_record,
-                "key_pos": chunk.key_pos[rows],
-                "key_len": chunk.key_len[rows],
-                "main": chunk.main[rows],
-                "sub": chunk.sub[rows],
-                "version": chunk.version[rows],
-                "value_pos": chunk.value_pos[rows],
-                "value_len": chunk.value_len[rows],
-                "tombstone": chunk.tombstone[rows].astype(np.int64),
-                "live": self._live[rows + chunk.first_record].astype(np.int64),
-                "header": header[rows],
-                "outcome": self._judged(chunk, rows, resource, header),
-            }
-        )
+    def _learn_resources(self) -> None:
+        if self._workshop is not None:
+            for known in self._labels.resources[len(self._expected) :]:
+                self._plain_outcome.append(self._number_of(self._workshop.judge_plaintext(known.group_resource)))
+                self._expected.append(expected_of(known.group_resource, self._workshop.defined))
 
-    def _judged(self, chunk: RecordChunk, rows: Rows, resource: Rows, header: Rows) -> Rows:
-        """Outcome numbers of plaintext, which only depend on the resource; 0 for everything else."""
-        outcome = np.zeros(len(rows), dtype=np.int64)
-        if self._workshop is None:
-            return outcome
-        plain = (header[rows] == 0) & ~chunk.tombstone[rows]
-        for number in np.unique(resource[rows[plain]]).tolist():
-            judged = self._workshop.judge_plaintext(self._labels.resources[number].group_resource)
-            outcome[plain & (resource[rows] == number)] = self._number_of(judged)
-        return outcome
+    def _keep(self, records: Records, rows: Sequence[int]) -> None:
+        columns, first = self._columns, records.first_record
+        columns["record"].extend(first + row for row in rows)
+        for name in _OF_RECORDS:
+            columns[name].extend(map(getattr(records, name).__getitem__, rows))
+        columns["tombstone"].extend(records.flags[row] & TOMBSTONE for row in rows)
+        columns["live"].extend(self._live[first + row] for row in rows)
+        columns["header"].extend(map(self._labels.header.__getitem__, rows))
+        columns["outcome"].extend(self._judged(records, rows))
 
-    def _opened_by(self, columns: dict[str, Rows]) -> Mapping[Header, int]:
+    def _judged(self, records: Records, rows: Sequence[int]) -> Iterator[int]:
+        """Yield the outcome numbers of plaintext, which only depend on the resource; 0 for everything else."""
+        resource, header = self._labels.resource, self._labels.header
+        for row in rows:
+            plain = self._workshop is not None and not header[row] and not records.flags[row] & TOMBSTONE
+            yield self._plain_outcome[resource[row]] if plain else 0
+
+    def _opened_by(self) -> Mapping[Header, int]:
         """Count the encrypted values that open, by header."""
         headers = self._labels.named_headers()
-        opens = np.array([outcome.opened and outcome.kind is not None for outcome in self._outcomes])
-        chosen = (columns["header"] != 0) & (columns["tombstone"] == 0) & opens[columns["outcome"]]
+        opens = [outcome.opened and outcome.kind is not None for outcome in self._outcomes]
         counts: Counter[Header] = Counter()
-        for number, count in zip(*np.unique(columns["header"][chosen], return_counts=True), strict=True):
-            counts[headers[number]] += int(count)
+        cells = zip(*(self._columns[name] for name in ("header", "tombstone", "outcome")), strict=True)
+        for (header, tombstone, outcome), count in Counter(cells).items():
+            if header and not tombstone and opens[outcome]:
+                counts[headers[header]] += count
         return counts
 
-    def _broken(self, columns: dict[str, Rows]) -> Iterator[LostValue]:
-        buffer, outcomes = self._snapshot.database.pages.bytes, tuple(self._outcomes)
-        headers = self._labels.named_headers()
+    def _broken(self, columns: Columns) -> Iterator[LostValue]:
+        outcomes, headers = tuple(self._outcomes), self._labels.named_headers()
         for number in range(len(columns["record"])):
-            cells = {name: int(column[number]) for name, column in columns.items()}
-            key = buffer[cells["key_pos"] : cells["key_pos"] + cells["key_len"]].tobytes()
+            cells = {name: column[number] for name, column in columns.items()}
+            key = _key(self._snapshot.view, cells)
             yield LostValue(
                 record=cells["record"],
                 key=key,
@@ -409,24 +338,20 @@ class _Collected:
             )
 
     def listing(self, selection: Selection, *, lost: bool, all_revisions: bool) -> Listing:
-        parts = self._parts or [{"record": np.empty(0, dtype=np.int64)}]
-        columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        for records, numbers in self._answers:
-            columns["outcome"][np.searchsorted(columns["record"], records)] = numbers
+        columns = self._columns
         lost_before = 0
         opened_by: Mapping[Header, int] | None = None
         broken: tuple[LostValue, ...] = ()
         if lost:
             if selection.is_everything:
-                opened_by = self._opened_by(columns)
-            why = np.array([bool(outcome.why) for outcome in self._outcomes])
-            columns = _where(columns, why[columns["outcome"]])
+                opened_by = self._opened_by()
+            why = [bool(outcome.why) for outcome in self._outcomes]
+            columns = _where(columns, [why[number] for number in columns["outcome"]])
             broken = tuple(self._broken(columns))
-        past = _only_old(self._snapshot.database.pages.bytes, columns) if lost else ()
+        past = _only_old(broken)
         if not all_revisions:
-            live = columns["live"] != 0
-            lost_before = int(np.count_nonzero(~live)) if lost else 0
-            columns = _where(columns, live)
+            lost_before = columns["live"].count(0) if lost else 0
+            columns = _where(columns, columns["live"])
         return Listing(
             selection=selection,
             revision=self._snapshot.current_revision,
@@ -438,19 +363,21 @@ class _Collected:
             past=past,
             broken=broken,
             opened_by=opened_by,
-            buffer=self._snapshot.database.pages.bytes,
+            view=self._snapshot.view,
         )
 
 
-def _only_old(buffer: NDArray[np.uint8], columns: dict[str, Rows]) -> tuple[bytes, ...]:
-    """Return the keys that have no live row among `columns`, each once."""
+def _only_old(values: Iterable[LostValue]) -> tuple[bytes, ...]:
+    """Return the keys that have no live value among these, each once."""
     keys: dict[bytes, bool] = {}
-    places = (columns[name].tolist() for name in ("key_pos", "key_len", "live"))
-    for start, size, live in zip(*places, strict=True):
-        key = buffer[start : start + size].tobytes()
-        keys[key] = keys.get(key, False) or bool(live)
+    for value in values:
+        keys[value.key] = keys.get(value.key, False) or value.live
     return tuple(key for key, live in keys.items() if not live)
 
 
-def _where(columns: dict[str, Rows], chosen: NDArray[np.bool_]) -> dict[str, Rows]:
-    return {name: column[chosen] for name, column in columns.items()}
+def _where(columns: Columns, chosen: Sequence[int]) -> Columns:
+    return {name: array("q", compress(column, chosen)) for name, column in columns.items()}
+
+
+def _key(view: memoryview, cells: Mapping[str, int]) -> bytes:
+    return bytes(view[cells["key_at"] : cells["key_at"] + cells["key_size"]])

@@ -30,10 +30,9 @@ def stored(path: Path) -> dict[bytes, bytes]:
     """Return the last value of every key."""
     found = {}
     with open_snapshot(path) as opened:
-        for chunk in opened.snapshot.records():
-            for row in range(len(chunk)):
-                start, size = int(chunk.value_pos[row]), int(chunk.value_len[row])
-                found[chunk.user_key(row)] = chunk.buffer[start : start + size].tobytes()
+        for records in opened.snapshot.chunks():
+            for row in range(len(records)):
+                found[records.user_key(row)] = records.value(row)
     return found
 
 

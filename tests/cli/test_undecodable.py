@@ -55,10 +55,9 @@ def values(path: Path) -> dict[bytes, list[bytes]]:
     """Every stored value of every key, oldest first; a deletion is empty."""
     found: dict[bytes, list[bytes]] = {}
     with open_snapshot(path) as opened:
-        for chunk in opened.snapshot.records():
-            for row in range(len(chunk)):
-                at, size = int(chunk.value_pos[row]), int(chunk.value_len[row])
-                found.setdefault(chunk.user_key(row), []).append(bytes(chunk.buffer[at : at + size]))
+        for records in opened.snapshot.chunks():
+            for row in range(len(records)):
+                found.setdefault(records.user_key(row), []).append(records.value(row))
     return found
 
 

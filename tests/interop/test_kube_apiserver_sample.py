@@ -54,17 +54,17 @@ def as_read(snapshot: Path, keys: Keyring) -> dict[bytes, tuple[int, dict[str, A
     """The same from a file, without etcd and API server: live objects of the namespace."""
     found: dict[bytes, tuple[int, dict[str, Any]]] = {}
     with open_snapshot(snapshot) as opened:
-        for chunk in opened.snapshot.records():
-            for index in range(len(chunk)):
-                record = decode_key_value(chunk.stored_value(index))
+        for records in opened.snapshot.chunks():
+            for row in range(len(records)):
+                record = decode_key_value(records.stored_value(row))
                 name = parse_key(record.key)
                 if name is None or name.namespace != "proof" or name.resource not in KINDS:
                     continue
                 found.pop(record.key, None)
-                if not chunk.tombstone[index]:
+                if records.is_put(row):
                     chain: Chain = keys.chain_for(GroupResource(name.resource, name.group))
                     plaintext = chain.unseal(record.value, record.key).plaintext
-                    found[record.key] = int(chunk.main[index]), decode_object(plaintext).shown()
+                    found[record.key] = records.main[row], decode_object(plaintext).shown()
     return found
 
 

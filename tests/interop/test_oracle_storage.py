@@ -94,10 +94,9 @@ def records(sample: str) -> tuple[Snapshot, Iterator[tuple[int, bool, str]]]:
     snapshot = Snapshot((SAMPLES / f"{sample}.db").read_bytes())
 
     def read() -> Iterator[tuple[int, bool, str]]:
-        for chunk in snapshot.records():
-            for index, (main, tombstone) in enumerate(zip(chunk.main.tolist(), chunk.tombstone.tolist(), strict=True)):
-                start = int(chunk.key_pos[index])
-                yield main, tombstone, bytes(chunk.buffer[start : start + int(chunk.key_len[index])]).decode()
+        for records in snapshot.chunks():
+            for row in range(len(records)):
+                yield records.main[row], not records.is_put(row), records.user_key(row).decode()
 
     return snapshot, read()
 

@@ -254,6 +254,24 @@ def columns_by_reading(
     return rows
 
 
+@given(
+    keys=st.lists(st.text("a/b", max_size=9).map(str.encode), min_size=1, max_size=30), text=st.text("a/b", max_size=3)
+)
+def test_rows_whose_keys_begin_end_with_or_hold_a_text_are_those_of_bytes(keys: list[bytes], text: str) -> None:
+    one = text.encode()
+    content = {encode_revision_key(Revision(main, 0)): key for main, key in enumerate(keys, start=2)}
+    snapshot = Snapshot(
+        make_snapshot([(stored, encode_key_value(KeyValue(key=key))) for stored, key in sorted(content.items())])
+    )
+    records = next(snapshot.chunks())
+    assert keys == [records.user_key(row) for row in range(len(keys))]
+    for way in (snaptool.etcd.reading, uncompiled(snaptool.etcd.reading)):
+        assert way.rows_holding(records, one) == [row for row, key in enumerate(keys) if one in key]
+        assert way.rows_between(records, b"a", one) == [
+            row for row, key in enumerate(keys) if key[:1] == b"a" and key[1:].endswith(one)
+        ]
+
+
 bad_keys = st.binary(min_size=1, max_size=20)
 good_keys = st.builds(lambda one, tombstone: encode_revision_key(one, tombstone=tombstone), revisions, st.booleans())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import compress
 
 from snaptool.errors import SnaptoolError
 from snaptool.etcd import TOMBSTONE, Snapshot
@@ -23,9 +22,9 @@ def last_with_objects(snapshot: Snapshot, namespace: str, prefixes: Sequence[str
     last = 0
     needle = f"/{namespace}/".encode(errors="surrogateescape")
     for records in snapshot.chunks():
-        for row in range(len(records)):
-            if records.flags[row] & TOMBSTONE and needle in (key := records.user_key(row)):
-                parsed = parse_key(key, prefixes)
+        for row in records.holding(needle):
+            if records.flags[row] & TOMBSTONE:
+                parsed = parse_key(records.user_key(row), prefixes)
                 if parsed is not None and parsed.namespace == namespace:
                     last = max(last, records.main[row] - 1)
     return last
@@ -37,10 +36,9 @@ def left_at(snapshot: Snapshot, namespace: str, prefixes: Sequence[str], revisio
     counted: dict[str, int] = {}
     needle = f"/{namespace}/".encode(errors="surrogateescape")
     for records in snapshot.chunks():
-        alive = live[records.first_record : records.first_record + len(records)]
-        for row in compress(range(len(records)), alive):
-            key = records.user_key(row)
-            parsed = parse_key(key, prefixes) if needle in key else None
-            if parsed is not None and parsed.namespace == namespace:
-                counted[parsed.group_resource] = counted.get(parsed.group_resource, 0) + 1
+        for row in records.holding(needle):
+            if live[records.first_record + row]:
+                parsed = parse_key(records.user_key(row), prefixes)
+                if parsed is not None and parsed.namespace == namespace:
+                    counted[parsed.group_resource] = counted.get(parsed.group_resource, 0) + 1
     return counted

@@ -9,13 +9,11 @@ decision and eight for its uid.
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 from hashlib import blake2b
-
-import numpy as np
-from numpy.typing import NDArray
 
 from snaptool.kube import RESOURCE_TYPES, ResourceKey
 from snaptool.kube.export import (
@@ -80,7 +78,7 @@ class Chosen:
     left_names: dict[tuple[str, str, str], Leave] = field(default_factory=dict)
     unfollowed: int = 0
     secrets: int = 0
-    uids: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
+    uids: array[int] = field(default_factory=lambda: array("Q"))
 
     def reason(self, index: int) -> Leave | None:
         """Return why a row is left out, None if it is not."""
@@ -94,8 +92,8 @@ class Chosen:
     def comes_back(self, uid: str) -> bool:
         """Say whether an owner of that uid is exported, or made again by what is."""
         number = _uid_number(uid)
-        place = int(np.searchsorted(self.uids, np.uint64(number)))
-        return place < len(self.uids) and int(self.uids[place]) == number
+        place = bisect_left(self.uids, number)
+        return place < len(self.uids) and self.uids[place] == number
 
     def definition_of(self, row: Row) -> Definition | None:
         """Return the definition of a custom resource."""
@@ -296,7 +294,7 @@ class _Choosing:
 
     def settle_owned(self) -> None:
         """Put custom resources apart whose controller's owner comes back too: it makes them again."""
-        self._chosen.uids = np.sort(np.array(self._coming, dtype=np.uint64))
+        self._chosen.uids = array("Q", sorted(self._coming))
         for index, owner in self._owned:
             if self._chosen.comes_back(owner):
                 self._chosen.choices[index] = Choice.APART

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from snaptool.errors import InputError, ProviderError
 from snaptool.etcd import RevisionCompacted, RevisionInFuture
@@ -285,7 +283,7 @@ class _Job:
             draft = stack.enter_context(Draft(output.report, force=output.force)) if output.report else None
             report = Report(draft)
             order = _in_apply_order(chosen)
-            for done, index in enumerate(map(int, order)):
+            for done, index in enumerate(order):
                 if done % _TEND == 0:
                     self._opened.tend(None)
                     self._progress("writing", done, len(order))
@@ -430,30 +428,32 @@ def _format_of(to: Path | None, request: ExportRequest) -> Format:
     return by_name or request.format or Format.YAML
 
 
-def _in_apply_order(chosen: Chosen) -> NDArray[np.int64]:
+def _in_apply_order(chosen: Chosen) -> array[int]:
     """Order what is written: by rank, kind and group, then namespace and name; what goes apart comes last."""
-    rows, order = chosen.rows, [np.empty(0, dtype=np.int64)]
-    choices, paths = np.array(chosen.choices), np.array(rows.path)
+    rows, order = chosen.rows, array("q")
     for choice in _WRITTEN:
-        found = {path: np.nonzero((choices == choice) & (paths == path))[0] for path in set(rows.path)}
+        found: dict[int, array[int]] = {}
+        for index in chosen.with_choice(choice):
+            found.setdefault(rows.path[index], array("q")).append(index)
         ranked = []
         for path, indexes in found.items():
-            if len(indexes):
-                kind, namespaced = chosen.kinds[rows.paths[path]], rows[indexes[0]].key.namespace is not None
-                ranked.append((kind.rank(namespaced=namespaced), kind, rows.paths[path], path))
-        order += [_by_name(chosen, found[path]) for *_, path in sorted(ranked)]
-    return np.concatenate(order)
+            kind, namespaced = chosen.kinds[rows.paths[path]], rows[indexes[0]].key.namespace is not None
+            ranked.append((kind.rank(namespaced=namespaced), kind, rows.paths[path], path))
+        for *_, path in sorted(ranked):
+            order.extend(_by_name(chosen, found[path]))
+    return order
 
 
-def _by_name(chosen: Chosen, indexes: NDArray[np.int64]) -> NDArray[np.int64]:
+def _by_name(chosen: Chosen, indexes: array[int]) -> list[int]:
     """Order rows of one resource by namespace and name: keys alone would put `a-b/x` before `a/x`."""
     rows = chosen.rows
-    by_key = rows.in_order_of_keys(indexes)
-    numbers: dict[str, int] = {}
-    namespace = np.array([numbers.setdefault(rows[index].namespace, len(numbers)) for index in by_key.tolist()])
-    place = {name: at for at, name in enumerate(sorted(numbers))}
-    places = np.array([place[name] for name in numbers])
-    return by_key[np.argsort(places[namespace], kind="stable")]
+    names: dict[str, str] = {}  # one text for all rows of a namespace
+
+    def namespace(index: int) -> str:
+        name = rows[index].namespace
+        return names.setdefault(name, name)
+
+    return sorted(rows.in_order_of_keys(indexes), key=namespace)
 
 
 def _members(made: Exported, chosen: Chosen) -> Iterator[tuple[str, Iterator[Any]]]:
@@ -481,8 +481,8 @@ def _members(made: Exported, chosen: Chosen) -> Iterator[tuple[str, Iterator[Any
 
 def _left_rows(chosen: Chosen) -> Iterator[dict[str, str]]:
     rows = chosen.rows
-    choices = np.array(chosen.choices)
-    (left,) = np.nonzero((choices == Choice.APART) | (choices >= Choice.LEFT))
-    for index in map(int, rows.in_order_of_keys(left)):
+    choices = enumerate(chosen.choices)
+    left = array("q", (index for index, choice in choices if choice == Choice.APART or choice >= Choice.LEFT))
+    for index in rows.in_order_of_keys(left):
         reason = Leave.OWNED if chosen.choices[index] == Choice.APART else chosen.reason(index)
         yield {"key": shown_key(rows[index].key.key), "reason": str(reason)}

@@ -7,21 +7,17 @@ an object is opened, decoded and let go of again each time it is looked at.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
 from snaptool.errors import FormatError
-from snaptool.etcd import KeyValue, RecordChunk, StoredRecord, decode_key_value
+from snaptool.etcd import KeyValue, Records, StoredRecord, decode_key_value
 from snaptool.kube import RESOURCE_TYPES, ResourceKey, ResourceType, parse_key
+from snaptool.kube.cutting import order_of_keys
 from snaptool.kube.export import Kind, Tree, group_of
 from snaptool.kube.kinds import Decoded, as_served, decode_object
 from snaptool.operations.crypto import Outcome, open_value
-from snaptool.operations.label_columns import ColumnLabels
-from snaptool.operations.labels import header_of, resource_of
-from snaptool.operations.listing import order_of_keys
+from snaptool.operations.labels import Labels, header_of, resource_of
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.reasons import explain
 from snaptool.operations.sweep import Progress
@@ -72,6 +68,15 @@ class Rows:
             self.paths.append(path)
         return number
 
+    def add(self, key: ResourceKey, records: Records, row: int) -> None:
+        """Take a record, which has this key."""
+        self.keys += key.key
+        self.key_end.append(len(self.keys))
+        self.value_pos.append(records.value_at[row])
+        self.value_len.append(records.value_size[row])
+        self.main.append(records.main[row])
+        self.path.append(self.number_of(key.path))
+
     def of_paths(self, paths: Collection[str]) -> Iterator[Row]:
         """Yield the rows of some resources."""
         wanted = {self._numbers[path] for path in paths if path in self._numbers}
@@ -91,12 +96,13 @@ class Rows:
                 self.opened.tend(None)
             yield self[index]
 
-    def in_order_of_keys(self, indexes: NDArray[np.int64]) -> NDArray[np.int64]:
+    def in_order_of_keys(self, indexes: Sequence[int]) -> Iterator[int]:
         """Sort rows by the bytes of their keys."""
-        starts = np.array(self.key_end, dtype=np.int64)
-        buffer = np.frombuffer(bytes(self.keys) + bytes(8), dtype=np.uint8)
-        order = order_of_keys(buffer, starts[indexes], np.diff(starts)[indexes])
-        return indexes[order]
+        at = array("q", [self.key_end[index] for index in indexes])
+        size = array("q", [self.key_end[index + 1] - self.key_end[index] for index in indexes])
+        with memoryview(self.keys) as keys:
+            order = order_of_keys(keys, memoryview(at), memoryview(size))
+        return (indexes[row] for row in order)
 
     def stored(self, row: Row) -> bytes:
         """Return the value as it is stored."""
@@ -111,37 +117,20 @@ def collect_rows(
 ) -> Rows:
     """Pass over the records and keep the live ones that are wanted. `wanted` is asked once for each live object."""
     snapshot = opened.snapshot
-    live = snapshot.live_mask(revision)
-    rows, labels = Rows(opened, prefixes), ColumnLabels(prefixes)
-    for chunk in snapshot.records():
-        opened.tend(chunk)
-        progress("reading", chunk.first_leaf + len(chunk.leaf_page), chunk.total_leaves)
-        end = min(chunk.first_record + len(chunk), len(live))
-        (alive,) = np.nonzero(live[chunk.first_record : end])
-        if len(alive):
-            _keep(rows, chunk, alive, labels.resource_numbers(chunk), wanted)
+    live = snapshot.live(revision)
+    rows, labels = Rows(opened, prefixes), Labels(prefixes)
+    walk, pages = snapshot.database.new_walk(), snapshot.database.high_water_mark
+    for records in snapshot.chunks(walk=walk):
+        opened.tend(records)
+        progress("reading", walk.pages_seen(), pages)
+        labels.add(records)
+        alive = live[records.first_record : records.first_record + len(records)]
+        for row, resource in enumerate(labels.resource):
+            if resource and alive[row]:  # 0: not Kubernetes'
+                key = parse_key(records.user_key(row), prefixes)
+                if key is not None and key.name and wanted(key):
+                    rows.add(key, records, row)
     return rows
-
-
-def _keep(
-    rows: Rows, chunk: RecordChunk, alive: NDArray[np.int64], resource: NDArray[np.int64], wanted: Wanted
-) -> None:
-    chosen, paths = [], array("i")
-    for row in alive[resource[alive] != 0].tolist():  # 0: not Kubernetes'
-        key = parse_key(chunk.user_key(row), rows.prefixes)
-        if key is not None and key.name and wanted(key):
-            chosen.append(row)
-            paths.append(rows.number_of(key.path))
-            rows.keys += key.key
-            rows.key_end.append(len(rows.keys))
-    rows.path.extend(paths)
-    picked = np.array(chosen, dtype=np.int64)
-    for column, values in (
-        (rows.value_pos, chunk.value_pos),
-        (rows.value_len, chunk.value_len),
-        (rows.main, chunk.main),
-    ):
-        column.frombytes(values[picked].astype(np.int64).tobytes())
 
 
 # -- opening and decoding --------------------------------------------------------------------------------------------

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from snaptool.etcd import Revision
 from snaptool.kube import UnknownType
-from snaptool.operations.listing import ListedRecord, listing, order_of_keys
+from snaptool.operations.listing import ListedRecord, listing
 from snaptool.operations.object import history, parse_target
 from snaptool.operations.opening import WrongTrailer, open_snapshot
 from snaptool.providers import Reason
@@ -25,30 +22,6 @@ def listed(
 ) -> list[ListedRecord]:
     with open_snapshot(SAMPLES / sample) as opened:
         return list(listing(opened, word, namespace, all_revisions=all_revisions))
-
-
-# --- order ----------------------------------------------------------------------------------------------------------
-
-
-@given(st.lists(st.binary(max_size=40) | st.sampled_from([b"a" * 24, b"a" * 24 + b"\0", b"", b"\0", b"\xff" * 9])))
-def test_order_of_keys_is_that_of_bytes_and_stable(keys: list[bytes]) -> None:
-    buffer = np.frombuffer(b"".join(keys) + bytes(8), dtype=np.uint8)
-    lengths = np.array([len(key) for key in keys], dtype=np.int64)
-    positions = np.cumsum(lengths) - lengths
-    assert order_of_keys(buffer, positions, lengths).tolist() == sorted(range(len(keys)), key=lambda row: keys[row])
-
-
-def test_keys_at_the_very_end_of_the_buffer_are_ordered_too() -> None:
-    keys = [b"bbbbbbbbb", b"b", b"a"]
-    buffer = np.frombuffer(bytes(16) + b"".join(keys), dtype=np.uint8)
-    lengths = np.array([9, 1, 1])
-    assert order_of_keys(buffer, np.array([16, 25, 26]), lengths).tolist() == [2, 1, 0]
-
-
-def test_keys_that_agree_in_thousands_of_bytes_are_ordered_too() -> None:
-    keys = [b"k" * 5000 + b"2", b"k" * 5000 + b"1", b"k" * 5000]
-    buffer = np.frombuffer(b"".join(keys), dtype=np.uint8)
-    assert order_of_keys(buffer, np.array([0, 5001, 10002]), np.array([5001, 5001, 5000])).tolist() == [2, 1, 0]
 
 
 # --- list -----------------------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ from snaptool.operations.survey import Survey, survey
 from snaptool.operations.sweep import Progress, no_progress
 from snaptool.operations.verify import Verification
 from snaptool.providers import EncryptionConfig, Keyring, read_configs
-from snaptool.stores import place_of
+from snaptool.stores.location import place_of
 
 Snapshot: TypeAlias = str | os.PathLike[str] | bytes | OpenedSnapshot
 Configuration: TypeAlias = str | os.PathLike[str] | bytes | EncryptionConfig

@@ -13,7 +13,7 @@ import pytest
 import snaptool
 from snaptool import errors
 from snaptool.cli import exits
-from snaptool.stores import ExtraMissing
+from snaptool.stores.store import ExtraMissing
 
 FAMILIES = {
     errors.InputError: 2,

@@ -33,7 +33,7 @@ from snaptool.cli.verdict import (
 from snaptool.text import counted
 
 if TYPE_CHECKING:
-    from snaptool.containers import Unwrapped
+    from snaptool.containers.unwrap import Unwrapped
     from snaptool.embedded import Embedded
     from snaptool.errors import SnaptoolError
     from snaptool.operations.keys import KmsOptions

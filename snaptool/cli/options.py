@@ -16,7 +16,7 @@ from snaptool.errors import InputError
 from snaptool.inputs import InputTooLarge, read_input
 
 if TYPE_CHECKING:
-    from snaptool.containers import Unpacking
+    from snaptool.containers.unwrap import Unpacking
     from snaptool.operations.keys import Unwrapped
     from snaptool.operations.opening import OpenedSnapshot
     from snaptool.providers import EncryptionConfig
@@ -137,7 +137,8 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer versi
 
 def unpacking(name: str = "snapshot", *, near: Path | None = None) -> Unpacking:
     """Return how the user wants the snapshot in the argument `name` to be taken out of what is around it."""
-    from snaptool.containers import DEFAULT, Unpacking, read_omni_key
+    from snaptool.containers.age import read_omni_key
+    from snaptool.containers.unwrap import DEFAULT, Unpacking
 
     kept = click.get_current_context().meta
     key = kept.get("snaptool.omni_key")
@@ -545,7 +546,7 @@ def read_config(path: str) -> bytes:
 
     try:
         if parse_url(path) is not None:
-            from snaptool.stores import read_small
+            from snaptool.stores.reading import read_small
 
             return read_small(place_of(path), _LARGEST_CONFIG, "configuration")
         return read_input(path, _LARGEST_CONFIG, "configuration", secret=b"secret")

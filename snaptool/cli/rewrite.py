@@ -177,7 +177,7 @@ def rewrite_command(
     from snaptool.operations.plan import RewriteRequest, Undecodable, Undecryptable
     from snaptool.operations.rewrite import DIRECT, rewrite
     from snaptool.scratch import find_etcd
-    from snaptool.stores import check_target
+    from snaptool.stores.publish import check_target
 
     lost = Undecryptable(undecryptable)
     only_lost = not (decrypt or new_configs)
@@ -386,7 +386,8 @@ def _begin_report(
     report: Path | None, source: Source, target: Path, *, force: bool
 ) -> AbstractContextManager[Draft | None]:
     """Refuse, before any work, a report that cannot be written or would take the place of a snapshot."""
-    from snaptool.stores import RemotePath, StoreDraft, check_target
+    from snaptool.stores.location import RemotePath
+    from snaptool.stores.publish import StoreDraft, check_target
 
     if report is None:
         return nullcontext()

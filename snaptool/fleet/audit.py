@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from snaptool.containers import folder_for
+from snaptool.containers.spool import folder_for
 from snaptool.errors import InputError
 from snaptool.fleet.desk import Desk
 from snaptool.fleet.looking import FORMAT, Question, Record, blank, fail, look

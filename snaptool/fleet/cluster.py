@@ -32,7 +32,7 @@ from snaptool.providers.direct import parse_direct
 from snaptool.providers.kms_saved import read_key_file
 from snaptool.providers.kms_unwrapping import GivenUp
 from snaptool.scratch import find_etcd
-from snaptool.stores import ExtraMissing
+from snaptool.stores.store import ExtraMissing
 
 _PORTION = 10_000
 _SCHEDULER_SECONDS = 10

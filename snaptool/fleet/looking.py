@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from snaptool.containers import DEFAULT, Unpacking
+from snaptool.containers.unwrap import DEFAULT, Unpacking
 from snaptool.embedded import Recovered, TokenProblem, find_embedded
 from snaptool.errors import FormatError, KeyServiceError, SnaptoolError
 from snaptool.etcd import Records

@@ -21,7 +21,8 @@ from snaptool.containers.gardener import ChainFile, choose_chain, parse_name
 from snaptool.errors import InputError
 from snaptool.fleet.names import glob_pattern, is_glob, series_of, time_in
 from snaptool.inputs import why
-from snaptool.stores import Entry, entries_below, entry_at, is_object, may_be_listed, place_of
+from snaptool.stores.listing import Entry, entries_below, entry_at, is_object, may_be_listed
+from snaptool.stores.location import place_of
 from snaptool.text import printable
 
 _KOPS, _KOPS_META, _CONTROL = "etcd.backup.gz", "_etcd_backup.meta", "control"

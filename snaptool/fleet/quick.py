@@ -17,7 +17,9 @@ from functools import partial
 from snaptool.bolt import Meta
 from snaptool.bolt.layout import MAGIC, PAGE_SIZES, BadMeta, decode_meta
 from snaptool.fleet.places import File, version_now
-from snaptool.stores import Seen, place_of, read_part
+from snaptool.stores.location import place_of
+from snaptool.stores.reading import read_part
+from snaptool.stores.store import Seen
 
 _HEAD = 128 << 10
 _TRAILER = 32

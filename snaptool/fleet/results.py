@@ -15,14 +15,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from snaptool.containers import folder_for
+from snaptool.containers.spool import folder_for
 from snaptool.errors import InputError, SnaptoolError
 from snaptool.files import TargetExists
 from snaptool.fleet.looking import FORMAT, Question, Record, blank
 from snaptool.fleet.places import Backup, File, Places, read_backup
 from snaptool.fleet.report import STATUSES
 from snaptool.inputs import read_input
-from snaptool.stores import StoreDraft, fetch, is_object, place_of
+from snaptool.stores.listing import is_object
+from snaptool.stores.location import place_of
+from snaptool.stores.publish import StoreDraft
+from snaptool.stores.reading import fetch
 
 _LARGEST_LIST = 1 << 30
 _LARGEST_NUMBER = 1 << 62

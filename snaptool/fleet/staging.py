@@ -19,7 +19,8 @@ from pathlib import Path
 from snaptool.errors import SnaptoolError
 from snaptool.files import source_changed
 from snaptool.fleet.places import SUMS, Backup, version_now, version_of
-from snaptool.stores import fetch, place_of
+from snaptool.stores.location import place_of
+from snaptool.stores.reading import fetch
 
 _BLOCK = 1 << 20
 _LARGEST_SUM = 4096

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from snaptool import signals
-from snaptool.containers import folder_for
+from snaptool.containers.spool import folder_for
 
 ATTEMPTS = 3
 _RENEW_AFTER = 500

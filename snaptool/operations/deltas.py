@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from snaptool.bolt import DatabaseWriter
-from snaptool.containers import ChainFile, Spool, read_delta
+from snaptool.containers.gardener import ChainFile, read_delta
+from snaptool.containers.spool import Spool
 from snaptool.etcd import Snapshot, Trailer
 from snaptool.etcd.replay import Replay
 from snaptool.text import counted

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from snaptool.containers import Wrapping, choose_wrapping
 from snaptool.containers.faults import inside
+from snaptool.containers.wrap import Wrapping, choose_wrapping
 from snaptool.embedded import (
     CarriedFile,
     Embedded,

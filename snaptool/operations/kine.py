@@ -10,7 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from snaptool.bolt import DatabaseWriter
-from snaptool.containers import Row, Spool, SqliteFile
+from snaptool.containers.spool import Spool
+from snaptool.containers.sqlite import Row, SqliteFile
 from snaptool.etcd import BUCKETS, KeyValue, Revision, encode_key_value, encode_revision_key
 from snaptool.etcd.snapshot import FINISHED, SCHEDULED
 from snaptool.operations.deltas import SpoolSink

@@ -17,25 +17,13 @@ from typing import BinaryIO, Self
 from snaptool import signals
 from snaptool.arguments import wrong_type
 from snaptool.compiled import LARGE, WHY_NOT, is_compiled
-from snaptool.containers import (
-    DEFAULT,
-    KINE,
-    Ambiguous,
-    ContainerFault,
-    Located,
-    Spool,
-    SqliteFile,
-    Unpacking,
-    Unwrapped,
-    find_in_directory,
-    folder_for,
-    in_directory,
-    is_kubespray,
-    not_etcd,
-    receive,
-    unwrap,
-)
+from snaptool.containers.archive import not_etcd
+from snaptool.containers.directories import Located, find_in_directory, is_kubespray
+from snaptool.containers.faults import Ambiguous, ContainerFault
 from snaptool.containers.readers import Reader
+from snaptool.containers.spool import Spool, folder_for
+from snaptool.containers.sqlite import SqliteFile
+from snaptool.containers.unwrap import DEFAULT, KINE, Unpacking, Unwrapped, in_directory, receive, unwrap
 from snaptool.embedded import PlaceFinder
 from snaptool.embedded.places import BOOTSTRAP
 from snaptool.errors import FormatError, InputError, SnaptoolError
@@ -46,7 +34,8 @@ from snaptool.kube import normal_prefix, prefix_text
 from snaptool.operations.definitions import DefinitionFinder
 from snaptool.operations.prefixes import PrefixFacts
 from snaptool.operations.scout import Cut, Scout
-from snaptool.stores import RemotePath, fetch, place_of
+from snaptool.stores.location import RemotePath, place_of
+from snaptool.stores.reading import fetch
 from snaptool.text import counted
 
 _HASH_BLOCK = 2 << 20

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from snaptool.containers import Unwrapped
+from snaptool.containers.unwrap import Unwrapped
 from snaptool.etcd import UNREADABLE, Records
 from snaptool.operations.findings import Finding, finding
-from snaptool.stores import BlobAt, FileAt, ObjectAt, RemotePath
+from snaptool.stores.location import BlobAt, FileAt, ObjectAt, RemotePath
 from snaptool.text import quoted
 
 if TYPE_CHECKING:

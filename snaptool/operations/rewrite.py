@@ -23,7 +23,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from snaptool.containers import choose_wrapping
+from snaptool.containers.wrap import choose_wrapping
 from snaptool.embedded import Updates, live_secrets
 from snaptool.errors import VerificationFailed
 from snaptool.etcd import (
@@ -68,7 +68,7 @@ from snaptool.operations.wrapping import TargetDraft
 from snaptool.operations.written import FileReport, file_report
 from snaptool.providers import Keyring, Kind
 from snaptool.scratch import EtcdBinaries
-from snaptool.stores import check_target
+from snaptool.stores.publish import check_target
 from snaptool.text import printable
 
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from snaptool.bolt import DatabaseWriter, check
-from snaptool.containers import DEFAULT, Unpacking, choose_wrapping
+from snaptool.containers.unwrap import DEFAULT, Unpacking
+from snaptool.containers.wrap import choose_wrapping
 from snaptool.errors import FormatError
 from snaptool.etcd import BUCKETS, Revision, Snapshot
 from snaptool.etcd.salvage import Origin, Records, Salvage
@@ -28,7 +29,7 @@ from snaptool.operations.opening import open_source
 from snaptool.operations.sweep import Progress, no_progress
 from snaptool.operations.wrapping import TargetDraft
 from snaptool.operations.written import FileReport, ReadBackFailed
-from snaptool.stores import check_target
+from snaptool.stores.publish import check_target
 
 _HASH_BLOCK = 4 << 20
 

@@ -10,7 +10,7 @@ from itertools import compress
 from typing import Any
 
 from snaptool.bolt import Walk
-from snaptool.containers import Unwrapped
+from snaptool.containers.unwrap import Unwrapped
 from snaptool.embedded import Recovered
 from snaptool.etcd import TOMBSTONE, Records, Snapshot, StatusHash, Trailer
 from snaptool.operations.coverage import outside_findings

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from snaptool.containers import PLAIN, Wrapping, folder_files, read_back, write_wrapped
+from snaptool.containers.wrap import PLAIN, Wrapping, folder_files, read_back, write_wrapped
 from snaptool.errors import InputError
 from snaptool.etcd import Snapshot
 from snaptool.folder import FolderDraft
 from snaptool.operations.written import Packed, ReadBackFailed
-from snaptool.stores import RemotePath, StoreDraft
+from snaptool.stores.location import RemotePath
+from snaptool.stores.publish import StoreDraft
 
 _BLOCK = 1 << 20
 

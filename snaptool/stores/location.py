@@ -14,7 +14,7 @@ from pathlib import Path, PosixPath
 from typing import Literal
 from urllib.parse import urlsplit
 
-from snaptool.containers import folder_for
+from snaptool.containers.spool import folder_for
 from snaptool.errors import InputError
 
 

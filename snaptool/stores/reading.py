@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from snaptool import signals
-from snaptool.containers import Spool, folder_for
+from snaptool.containers.spool import Spool, folder_for
 from snaptool.files import source_changed
 from snaptool.inputs import InputTooLarge
 from snaptool.stores.store import (

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from snaptool import open_snapshot
-from snaptool.containers import Unpacking
+from snaptool.containers.unwrap import Unpacking
 from snaptool.etcd import decode_key_value, decode_revision_key
 from snaptool.operations.boot import boot_check
 from snaptool.scratch import find_etcd

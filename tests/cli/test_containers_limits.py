@@ -20,9 +20,9 @@ from pathlib import Path
 import pytest
 
 from snaptool.bolt import DatabaseWriter
-from snaptool.containers import OmniSecrets, Unpacking, unwrap
-from snaptool.containers.age import AgeWriter
+from snaptool.containers.age import AgeWriter, OmniSecrets
 from snaptool.containers.streams import import_zstd
+from snaptool.containers.unwrap import Unpacking, unwrap
 from snaptool.errors import SnaptoolError
 from tests.support.cli import GOLDEN, Snaptool
 

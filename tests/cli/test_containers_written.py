@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from snaptool.cli.options import container_option
-from snaptool.containers import CHOICES
 from snaptool.containers.streams import import_zstd
+from snaptool.containers.wrap import CHOICES
 from tests.cli.test_containers import VECTORS, inspect
 from tests.support.cli import Snaptool
 

@@ -13,8 +13,8 @@ from nacl.secret import SecretBox
 
 from snaptool import open_snapshot
 from snaptool.cli import exits
-from snaptool.containers import Unpacking
 from snaptool.containers.age import AgeWriter
+from snaptool.containers.unwrap import Unpacking
 from snaptool.providers import parse_config
 from tests.cli.test_containers import OMNI_KEY, VECTORS, omni_key
 from tests.cli.test_embedded import CLUSTER

@@ -15,7 +15,7 @@ import pytest
 
 import snaptool as library
 from snaptool.cli import exits
-from snaptool.containers import SqliteFile
+from snaptool.containers.sqlite import SqliteFile
 from snaptool.errors import FormatError, SnaptoolError
 from snaptool.etcd import decode_key_value, decode_revision_key
 from snaptool.operations.opening import open_snapshot

@@ -23,8 +23,8 @@ from typing import Any
 import pytest
 
 from snaptool.files import TargetExists
-from snaptool.stores import StoreDraft, place_of
-from snaptool.stores.location import encrypted
+from snaptool.stores.location import encrypted, place_of
+from snaptool.stores.publish import StoreDraft
 from tests.clouds.between import Asked, Between, Reply
 from tests.clouds.conftest import SECRET
 from tests.support.cli import SAMPLES, Snaptool, spellings
@@ -149,7 +149,8 @@ _UPLOADER = """
 import sys
 from pathlib import Path
 from snaptool import signals
-from snaptool.stores import StoreDraft, place_of
+from snaptool.stores.location import place_of
+from snaptool.stores.publish import StoreDraft
 from snaptool.stores.location import encrypted
 signals.install(lambda written: print("ended", written, flush=True))
 with StoreDraft(place_of(sys.argv[1]), force=False) as draft:

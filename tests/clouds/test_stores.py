@@ -14,8 +14,11 @@ import pytest
 
 from snaptool.errors import SnaptoolError
 from snaptool.files import SourceChanged, TargetExists
-from snaptool.stores import StoreDraft, StoreUnreachable, UploadDiffers, entries_below, fetch, open_store, place_of
-from snaptool.stores.store import Replaced
+from snaptool.stores.listing import entries_below
+from snaptool.stores.location import place_of
+from snaptool.stores.publish import StoreDraft
+from snaptool.stores.reading import fetch
+from snaptool.stores.store import Replaced, StoreUnreachable, UploadDiffers, open_store
 from snaptool.stores.sums import Sums, sums_of
 from tests.clouds.stores import Place, Sftp
 from tests.support.cli import GOLDEN, SAMPLES, Snaptool

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from snaptool.stores import entries_below, fetch, open_store, place_of
-from snaptool.stores.store import Seen
+from snaptool.stores.listing import entries_below
+from snaptool.stores.location import place_of
+from snaptool.stores.reading import fetch
+from snaptool.stores.store import Seen, open_store
 from tests.clouds.between import Asked, Between, Cut, Reply
 from tests.clouds.conftest import SECRET, free_port, program, requires, user_of_aws, wait_for
 from tests.clouds.stores import Place, of_s3
@@ -221,7 +223,8 @@ def test_a_server_that_is_killed_while_it_takes_an_upload(
 
     def write() -> subprocess.Popen[str]:
         script = (
-            "import sys\nfrom snaptool.stores import StoreDraft, place_of\nfrom snaptool.errors import SnaptoolError\n"
+            "import sys\nfrom snaptool.stores.location import place_of\n"
+            "from snaptool.stores.publish import StoreDraft\nfrom snaptool.errors import SnaptoolError\n"
             "try:\n    with StoreDraft(place_of(sys.argv[1]), force=False) as draft:\n"
             "        draft.write(bytes(40 << 20))\n        draft.publish()\n"
             "except SnaptoolError as error:\n    print(error.code, '|', error.hint)\nelse:\n    print('written')\n"

@@ -16,10 +16,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from snaptool.containers import Unpacking, read_delta, unwrap
+from snaptool.containers.gardener import read_delta
 from snaptool.containers.lzw import LzwReader
 from snaptool.containers.readers import BytesReader, Peekable
 from snaptool.containers.tars import TarWalk
+from snaptool.containers.unwrap import Unpacking, unwrap
 from snaptool.errors import SnaptoolError
 from tests.support.cli import GOLDEN
 

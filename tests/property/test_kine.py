@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snaptool.containers import SqliteFile
+from snaptool.containers.sqlite import SqliteFile
 from snaptool.errors import FormatError, SnaptoolError
 from snaptool.operations.kine import from_kine
 from tests.support.cli import GOLDEN

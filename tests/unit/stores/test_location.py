@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snaptool.errors import SnaptoolError
-from snaptool.stores import BadUrl, RemotePath, parse_url, place_of
+from snaptool.stores.location import BadUrl, RemotePath, parse_url, place_of
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "clouds"
 URLS = json.loads((GOLDEN / "storage-and-fleets.json").read_text())["urls"]

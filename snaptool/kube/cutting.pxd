@@ -1,2 +1,5 @@
 ctypedef const unsigned char[::1] Bytes
 ctypedef long long[::1] Numbers
+ctypedef const unsigned char[::1] Marks
+ctypedef const unsigned int[::1] Words
+ctypedef const unsigned short[::1] Shorts

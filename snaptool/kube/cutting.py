@@ -17,7 +17,10 @@ except ImportError:
 
 if not cython.compiled:
     Bytes = memoryview
+    Marks = memoryview
     Numbers = memoryview
+    Shorts = memoryview
+    Words = memoryview
 
 SLASH = cython.declare(cython.int, 47)
 COLON = cython.declare(cython.int, 58)
@@ -279,13 +282,63 @@ class Watch:
         return found
 
 
-def weigh(first: Numbers, second: Numbers, size: Numbers, count: int, total: dict[tuple[int, int], int]) -> None:
-    """Add up sizes by two numbers of each of `count` rows."""
+def weigh(
+    paths: Numbers, fronts: Numbers, size: Numbers, count: int, plain: Numbers, rest: dict[tuple[int, int], int]
+) -> None:
+    """Add up the sizes of values: of those without a header by path in `plain`, of others by both numbers in `rest`."""
     row: cython.longlong
     rows: cython.longlong = count
     for row in range(rows):
-        pair = (first[row], second[row])
-        total[pair] = total.get(pair, 0) + size[row]
+        if fronts[row] == 0:
+            plain[paths[row]] += size[row]
+        else:
+            pair = (paths[row], fronts[row])
+            rest[pair] = rest.get(pair, 0) + size[row]
+
+
+def renumber(numbers: Numbers, table: Numbers, count: int, found: Numbers) -> None:
+    """Look up what each of `count` numbers stands for in `table`."""
+    row: cython.longlong
+    rows: cython.longlong = count
+    for row in range(rows):
+        found[row] = table[numbers[row]]
+
+
+def tally(numbers: Numbers, flags: Marks, without: int, start: int, end: int, total: Numbers) -> None:
+    """Count how often each number stands in the rows from `start` to `end` that have none of the flags `without`."""
+    row: cython.longlong
+    first: cython.longlong = start
+    last: cython.longlong = end
+    mask: cython.int = without
+    for row in range(first, last):
+        if not flags[row] & mask:
+            total[numbers[row]] += 1
+
+
+def pick(numbers: Numbers, wanted: Marks, others: Numbers, flags: Marks, without: int, count: int) -> list[int]:
+    """Return the rows whose number is `wanted`, whose other number is 0, and that have none of the flags `without`."""
+    row: cython.longlong
+    rows: cython.longlong = count
+    mask: cython.int = without
+    found: list[int] = []
+    for row in range(rows):
+        if wanted[numbers[row]] and others[row] == 0 and not flags[row] & mask:
+            found.append(row)  # noqa: PERF401 - a comprehension has no typed variable
+    return found
+
+
+def count_labels(
+    resource: Words, header: Shorts, outcome: Shorts, live: Marks, left_out: Marks
+) -> dict[tuple[int, int, int, int], int]:
+    """Count the records by these labels, but for those that are left out."""
+    row: cython.Py_ssize_t
+    counts: dict[int, int] = {}
+    for row in range(len(resource)):
+        if not left_out[row]:
+            # One number of 65 bits at most, which Python's dicts take faster than a tuple.
+            code = (int(resource[row]) << 32 | header[row] << 16 | outcome[row]) << 1 | live[row]
+            counts[code] = counts.get(code, 0) + 1
+    return {(code >> 33, code >> 17 & 0xFFFF, code >> 1 & 0xFFFF, code & 1): count for code, count in counts.items()}
 
 
 def order_of_keys(view: memoryview, key_at: Numbers, key_size: Numbers) -> memoryview:

@@ -26,6 +26,7 @@ from snaptool.kube import (
     shows_right_key,
     usual_type,
 )
+from snaptool.kube.cutting import pick
 from snaptool.kube.envelopes import Envelopes
 from snaptool.operations.labels import ENCRYPTED, Labels
 from snaptool.providers import Chain, GroupResource, NoKeyFits, Opening
@@ -123,13 +124,9 @@ class Doubts:
 
     def rows(self, records: Records, labels: Labels, judged: Sequence[ExpectedType | None]) -> list[int]:
         """Return them, ascending. `judged`: by number of a resource, what its values have to be."""
-        flags, header = records.flags, labels.header
-        known = [expected is not None for expected in judged]
-        rows = [
-            row
-            for row, number in enumerate(labels.resource)
-            if known[number] and not header[row] and not flags[row] & (TOMBSTONE | UNREADABLE)
-        ]
+        known = memoryview(bytes(expected is not None for expected in judged))
+        without = TOMBSTONE | UNREADABLE
+        rows = pick(labels.resource, known, labels.header, records.flags, without, len(records))
         if self._depth is Depth.FULL or not rows:
             return rows
         self._judged = judged
@@ -137,9 +134,8 @@ class Doubts:
             self._usual = memoryview(bytearray(records.room))
         for row in rows:
             self._usual[row] = 0
-        kinds = memoryview(array("q", labels.resource))
         which = memoryview(array("q", rows))
-        self._envelopes.mark(records.view, records.value_at, records.value_size, which, kinds, self._usual)
+        self._envelopes.mark(records.view, records.value_at, records.value_size, which, labels.resource, self._usual)
         return [row for row in rows if not self._usual[row]]
 
     def _fits(self, start: bytes, resource: int) -> bool:

@@ -6,13 +6,14 @@ The bytes that decide (a few leading path segments of a key; the text up to the 
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from snaptool.bolt import numbers
 from snaptool.etcd import Records
 from snaptool.kube import COMPACT_REVISION_KEY, parse_key, plausible, resource_segments
-from snaptool.kube.cutting import MOST_TEXTS, Headers, Paths, weigh
+from snaptool.kube.cutting import MOST_TEXTS, Headers, Paths, renumber, weigh
 from snaptool.providers import GroupResource, Kind
 
 ENCRYPTED = b"k8s:enc:"
@@ -153,15 +154,16 @@ class Labels:
         self._common: dict[int, bytes] = {}
         self._goes_on: dict[int, bool] = {}
         self._paths: Paths | None = None
-        self._resource_numbers: list[int] = []
-        self._header_numbers: list[int] = []
+        self._resource_numbers = array("q")  # by number of a path
+        self._header_numbers = array("q")  # by number of what stands in front
+        self._plain = array("q")  # bytes of plain values by number of a path
         self._weights: dict[tuple[int, int], int] = {}
         self._doubtful: set[int] = set()
         self._open_names: set[int] = set()  # headers behind whose names all values so far have text up to a colon
         self._texts = numbers(0)
-        self.resource: list[int] = []
+        self.resource = numbers(0)
         """Of each record that was added last: an index into `resources`."""
-        self.header: list[int] = []
+        self.header = numbers(0)
         """The same, into `headers`."""
 
     @property
@@ -183,15 +185,19 @@ class Labels:
             self._headers = Headers(records.view, ENCRYPTED, self._with_colons)
         if len(self._texts) < records.room:
             self._texts, self._fronts = numbers(records.room), numbers(records.room)
+            self._resources, self._headings = numbers(records.room), numbers(records.room)
         self._paths.cut(records.key_at, records.key_size, count, self._texts)
         encrypted = self._headers.cut(records.value_at, records.value_size, count, self._fronts)
-        weigh(self._texts, self._fronts, records.value_size, count, self._weights)
         for number, text in enumerate(self._paths.met()[len(self._resource_numbers) :], len(self._resource_numbers)):
             self._resource_numbers.append(self._learn_resource(text, number))
         for text in self._headers.met()[len(self._header_numbers) :]:
             self._header_numbers.append(self._learn_front(text))
-        self.resource = list(map(self._resource_numbers.__getitem__, self._texts[:count]))
-        self.header = list(map(self._header_numbers.__getitem__, self._fronts[:count])) if encrypted else [0] * count
+        self.resource, self.header = self._resources[:count], self._headings[:count]
+        renumber(self._texts, memoryview(self._resource_numbers), count, self.resource)
+        renumber(self._fronts, memoryview(self._header_numbers), count, self.header)
+        if len(self._plain) < len(self._resource_numbers):
+            self._plain.extend([0] * len(self._resource_numbers))
+        weigh(self._texts, self._fronts, records.value_size, count, memoryview(self._plain), self._weights)
         if self._doubtful:
             self._leave_out(records)
         for row in encrypted:
@@ -202,7 +208,8 @@ class Labels:
     def value_bytes(self) -> dict[tuple[int, int], int]:
         """Add up the bytes of all values by numbers of resource and header."""
         total: dict[tuple[int, int], int] = {}
-        for (path, front), size in self._weights.items():
+        plain = {(path, 0): size for path, size in enumerate(self._plain[: len(self._resource_numbers)]) if size}
+        for (path, front), size in (plain | self._weights).items():
             pair = self._resource_numbers[path], self._header_numbers[front]
             total[pair] = total.get(pair, 0) + size
         return total
@@ -220,8 +227,8 @@ class Labels:
         for row, number in enumerate(self.resource):
             if number in self._doubtful and records.is_put(row) and is_foreign(records.value(row)):
                 self.resource[row] = 0
-                self._weights[self._texts[row], 0] -= records.value_size[row]
-                self._weights[0, 0] = self._weights.get((0, 0), 0) + records.value_size[row]
+                self._plain[self._texts[row]] -= records.value_size[row]
+                self._plain[0] += records.value_size[row]
 
     def _look_behind(self, records: Records, row: int) -> None:
         """Learn what all values under a name that no key at hand has have in common behind it: it may go on there."""

@@ -6,13 +6,13 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import compress
 from typing import Any
 
-from snaptool.bolt import Walk
+from snaptool.bolt import Walk, numbers
 from snaptool.containers.unwrap import Unwrapped
 from snaptool.embedded import Recovered
 from snaptool.etcd import TOMBSTONE, Records, Snapshot, StatusHash, Trailer
+from snaptool.kube.cutting import tally
 from snaptool.operations.coverage import outside_findings
 from snaptool.operations.crypto import SystemRandomness, Work, Workshop
 from snaptool.operations.defined import defined_versions
@@ -203,9 +203,9 @@ class _Ages:
             part = min(records.main[start] * AGES // self._revisions, AGES - 1)
             next_part = -(-(part + 1) * self._revisions // AGES) if part < AGES - 1 else 1 << 63
             end = max(bisect_left(records.main, next_part, start, count), start + 1)
-            put = (not flags & TOMBSTONE for flags in records.flags[start:end])
-            for header, times in Counter(compress(self._labels.header[start:end], put)).items():
-                self._counts[header, part] += times
+            counts = numbers(len(self._labels.headers))
+            tally(self._labels.header, records.flags, TOMBSTONE, start, end, counts)
+            self._counts.update({(header, part): times for header, times in enumerate(counts) if times})
             start = end
 
     def by_header(self, headers: Sequence[Header]) -> tuple[tuple[Header, tuple[int, ...]], ...]:

@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
-from snaptool.bolt import Walk
+from snaptool.bolt import Walk, numbers
 from snaptool.etcd import REPEATED_VALUE, TOMBSTONE, Records, Revision, Snapshot
 from snaptool.kube import ExpectedType
+from snaptool.kube.cutting import count_labels, renumber
 from snaptool.operations.crypto import Batch, OpenedBatch, Outcome, Workshop
 from snaptool.operations.judging import NOTHING_DEFINED, Doubts, expected_of, is_listed
 from snaptool.operations.labels import Header, Labels, Resource
@@ -114,8 +115,8 @@ class Sweep:
     @cached_property
     def counts(self) -> Counter[tuple[int, int, int, int]]:
         """How many values there are of each resource, header, outcome and age: 1 for current values, 0 for old ones."""
-        rows = zip(self.resource, self.header, self.outcome, self.live, self.tombstone, strict=True)
-        return Counter({label[:4]: count for label, count in Counter(rows).items() if not label[4]})
+        labels = memoryview(self.resource), memoryview(self.header), memoryview(self.outcome)
+        return Counter(count_labels(*labels, memoryview(self.live), memoryview(self.tombstone)))
 
 
 def sweep(
@@ -199,7 +200,7 @@ class _Notes:
         self._tombstone = bytearray()
         self._repeated, self._opened = array("q"), array("q")
         self._outcomes = {NOTHING_TRIED: NOT_OPENED}
-        self._plain_outcome: list[int] = []
+        self._plain_outcome = array("q")
         self._refused: set[int] = set()
         self._named: dict[int, tuple[bytes, Revision, int]] = {}
         self._expected: list[ExpectedType | None] = []
@@ -223,7 +224,7 @@ class _Notes:
         self._expected += [expected_of(one.group_resource, defined) for one in known]
         return self._expected
 
-    def _judge_plaintext(self, records: Records, resource: Sequence[int], encrypted: Sequence[int]) -> None:
+    def _judge_plaintext(self, records: Records, resource: memoryview, encrypted: Sequence[int]) -> None:
         """Find plaintext that its chain refuses. The answer is the same for every plaintext of a resource."""
         first = records.first_record
         if self._workshop is None:
@@ -234,7 +235,9 @@ class _Notes:
             self._plain_outcome.append(self._number_of(outcome))
             if not outcome.opened:
                 self._refused.add(number)
-        self._outcome.extend(map(self._plain_outcome.__getitem__, resource))
+        found = numbers(len(records))
+        renumber(resource, memoryview(self._plain_outcome), len(records), found)
+        self._outcome.extend(found)
         for row in encrypted:
             self._outcome[first + row] = NOT_OPENED
         if 1 in self._tombstone[first:]:

@@ -9,8 +9,7 @@ import pytest
 
 from snaptool.etcd import KeyValue, Revision, Snapshot, encode_key_value, encode_revision_key
 from snaptool.kube import parse_key
-from snaptool.operations.label_columns import ColumnLabels
-from snaptool.operations.labels import NO_KEY_NAME, Header, header_of
+from snaptool.operations.labels import NO_KEY_NAME, Header, Labels, header_of
 from snaptool.providers import Kind
 from tests.support.history import make_snapshot
 
@@ -113,12 +112,13 @@ def labelled(pairs: Sequence[tuple[bytes, bytes]]) -> list[tuple[str, Header]]:
         )
         for number, (key, value) in enumerate(pairs)
     ]
-    snapshot, labels = Snapshot(make_snapshot(records)), ColumnLabels(PREFIXES)
+    snapshot, labels = Snapshot(make_snapshot(records)), Labels(PREFIXES)
     found = []
-    for chunk in snapshot.records():
-        resources, headers = labels.resource_numbers(chunk).tolist(), labels.header_numbers(chunk).tolist()
+    for chunk in snapshot.chunks():
+        labels.add(chunk)
         found += [
-            (labels.resources[one].name, labels.headers[other]) for one, other in zip(resources, headers, strict=True)
+            (labels.resources[one].name, labels.headers[other])
+            for one, other in zip(labels.resource, labels.header, strict=True)
         ]
     return found
 

@@ -203,6 +203,8 @@ class Draft:
         self._failure: OSError | None = None
         self._blocks: queue.Queue[tuple[int, memoryview] | None] = queue.Queue(_BLOCKS_IN_FLIGHT)
         self._drain: threading.Thread | None = None
+        self._reached = 0
+        self._moved = threading.Condition()
         self._unsynced = 0
         self._to_sync = threading.Event()
         self._closing = False
@@ -258,6 +260,10 @@ class Draft:
                     self._failure = error
                 else:
                     offset, block = offset + count, block[count:]
+            if self._failure is None:
+                with self._moved:
+                    self._reached = max(self._reached, offset)
+                    self._moved.notify_all()
             if self._unsynced >= _SYNC_BYTES:
                 self._start_syncing()
 
@@ -275,6 +281,22 @@ class Draft:
             self._blocks.put(None)
             self._drain.join()
             self._drain = None
+
+    def wait_written(self, size: int, *, seconds: float) -> int:
+        """Wait until the file has that many bytes, `seconds` at most, or a nudge; return how many it has."""
+        with self._moved:
+            if self._reached < size:
+                self._moved.wait(seconds)
+            return self._reached
+
+    def nudge(self) -> None:
+        """End the waiting of whoever waits for more to be written."""
+        with self._moved:
+            self._moved.notify_all()
+
+    def map_written(self, size: int) -> WrittenMap:
+        """Map the first `size` bytes, which have been written, while writing goes on."""
+        return WrittenMap(self._fd, size, self.target)
 
     def start_syncing(self) -> None:
         """Begin to bring what is written to the disk, beside whatever else is done; `publish` waits for it.

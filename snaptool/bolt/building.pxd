@@ -3,3 +3,4 @@ ctypedef unsigned char[::1] Marks
 ctypedef long long[::1] Numbers
 ctypedef object View
 ctypedef object Take
+ctypedef object Views

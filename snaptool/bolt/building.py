@@ -16,6 +16,8 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable
 
+from snaptool.bolt.walk import Chunk
+
 try:
     import cython
 except ImportError:
@@ -26,6 +28,7 @@ if not cython.compiled:
     Marks = memoryview
     Numbers = memoryview
     View = memoryview
+    Views = tuple[memoryview, ...]
     Take = Callable[[memoryview, int], memoryview]
 
 BRANCH = cython.declare(cython.longlong, 1)
@@ -33,6 +36,7 @@ LEAF = cython.declare(cython.longlong, 2)
 HEADER = cython.declare(cython.longlong, 16)
 ELEMENT = cython.declare(cython.longlong, 16)
 MOST_ELEMENTS = cython.declare(cython.longlong, 65534)  # writers of bolt panic at 0xFFFF
+MOST_VALUE = cython.declare(cython.longlong, (1 << 31) - 2)
 VALUE_FIELD = cython.declare(cython.longlong, 0x2A)  # tag of KeyValue.value: field 5, bytes
 
 BLOCK_SIZE = 2 << 20  # measured: 1-2 MB stay in the cache
@@ -196,20 +200,75 @@ class Builder:
         self.add(memoryview(key), 0, len(key))
         self.add(memoryview(value), 0, len(value))
 
-    def put_joined(self, data: Bytes, key_sizes: Numbers, value_sizes: Numbers) -> None:
-        """Add records whose keys and values stand back to back in `data`."""
-        row: cython.Py_ssize_t
-        at: cython.longlong = 0
-        for row in range(len(key_sizes)):
-            self.begin_record(key_sizes[row], value_sizes[row])
-            self.add(data, at, key_sizes[row] + value_sizes[row])
-            at += key_sizes[row] + value_sizes[row]
+    def put_rows(
+        self,
+        file: Bytes,
+        leaves: Chunk,
+        first: int,
+        last: int,
+        fields: Views,
+        sealed: Views,
+    ) -> None:
+        """Add records `first` to `last`, not included, of a chunk, those with a new value with that in place of theirs.
+
+        `fields`: where the field is that holds the value, and its size, by record; `sealed`: the bytes of the new
+        values, where each is among them, and its size, -1 for a record without one.
+        """
+        key_at: Numbers = leaves.key_at
+        key_size: Numbers = leaves.key_size
+        value_at: Numbers = leaves.value_at
+        value_size: Numbers = leaves.value_size
+        field_at: Numbers = fields[0]
+        field_size: Numbers = fields[1]
+        new: Bytes = sealed[0]
+        new_at: Numbers = sealed[1]
+        new_size: Numbers = sealed[2]
+        row: cython.longlong
+        end: cython.longlong
+        size: cython.longlong
+        for row in range(first, last):
+            end = value_at[row] + value_size[row]
+            if row >= len(new_size) or new_size[row] < 0:
+                self.begin_record(key_size[row], value_size[row])
+                self.add(file, key_at[row], end - key_at[row])
+                continue
+            # Only field 5 changes: tag, length and value, or nothing at all where the value is empty.
+            size = new_size[row]
+            if size:
+                size += 1 + varint_size(size)
+            self.begin_record(key_size[row], value_size[row] - field_size[row] + size)
+            self.add(file, key_at[row], field_at[row] - key_at[row])
+            if size:
+                self.add_head(new_size[row])
+                self.add(new, new_at[row], new_size[row])
+            self.add(file, field_at[row] + field_size[row], end - field_at[row] - field_size[row])
+
+    @cython.cfunc
+    @cython.exceptval(-1, check=False)
+    def add_head(self, size: cython.longlong) -> cython.int:
+        """Add tag and length of a value to the record that was begun."""
+        self.packed[self.packed_size] = cython.cast(cython.uchar, VALUE_FIELD)
+        self.packed_size += 1
+        while size > 127:
+            self.packed[self.packed_size] = cython.cast(cython.uchar, size & 127 | 128)
+            self.packed_size += 1
+            size >>= 7
+        self.packed[self.packed_size] = cython.cast(cython.uchar, size)
+        self.packed_size += 1
+        return 0
+
+    def end_leaves(self) -> int:
+        """Make a leaf of the records at hand; return the id of the page that comes next."""
+        self.finish_leaf()
+        return self.next_page
 
     @cython.cfunc
     @cython.exceptval(-1, check=False)
     def begin_record(self, key_size: cython.longlong, value_size: cython.longlong) -> cython.int:
         """Begin a record, in a new leaf if the one at hand has no room for it."""
         size: cython.longlong = HEADER + ELEMENT * (self.count + 1) + self.packed_size + key_size + value_size
+        if value_size > MOST_VALUE:
+            raise OverflowError("a value of more bytes than bolt allows")
         if self.count and (size > self.page_size or self.count == MOST_ELEMENTS):
             self.finish_leaf()
         if self.packed_size + key_size + value_size > len(self.packed):
@@ -375,6 +434,19 @@ class Builder:
 def u32(data: Bytes, at: cython.longlong) -> cython.longlong:
     """Return the number of 32 bits at an offset, little-endian."""
     return data[at] | data[at + 1] << 8 | data[at + 2] << 16 | cython.cast(cython.longlong, data[at + 3]) << 24
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(-1, check=False)
+def varint_size(number: cython.longlong) -> cython.longlong:
+    """Measure a varint."""
+    size: cython.longlong = 1
+    while number > 127:
+        number >>= 7
+        size += 1
+    return size
 
 
 def grown(view: memoryview, size: int) -> memoryview:

@@ -141,6 +141,9 @@ class Walk:
     # Pages from `ready` up to `ready_end` are not written yet: the walk stops before it enters one.
     ready: cython.longlong
     ready_end: cython.longlong
+    # Leaves that stand in a line, in no tree: the next one begins at this page, the last one ends before the other.
+    line_next: cython.longlong
+    line_end: cython.longlong
     skimming: cython.bint
     is_exact: cython.bint
     seen: cython.longlong
@@ -152,6 +155,7 @@ class Walk:
         self.reached = memoryview(self.marks)
         self.report = report
         self.record_flags = self.ready = self.ready_end = self.holder = self.image_size = 0
+        self.line_next = self.line_end = 0
         self.image_at = self.depth = -1
         self.skimming = False
         self.is_exact = True
@@ -162,13 +166,21 @@ class Walk:
     def begin(self, root: int, flags: int = 0) -> None:
         """Start at the root of a tree, all of whose records have these element flags."""
         self.depth = self.image_at = -1
+        self.line_next = self.line_end = 0
         self.record_flags = flags
         self.skimming = False
         self.enter(min(root, BEYOND), -1, 0, -1, 0)
 
+    def begin_line(self, first: int, end: int) -> None:
+        """Start at leaves that stand one behind the other from page `first` up to `end`, whatever leads to them."""
+        self.depth = self.image_at = -1
+        self.line_next, self.line_end = first, end
+        self.record_flags = 0
+
     def begin_inline(self, at: int, size: int, holder: int) -> None:
         """Start at an inline bucket: one leaf image at offset `at`, in the record of page `holder`."""
         self.depth = 0
+        self.line_next = self.line_end = 0
         self.record_flags = 0
         self.image_at, self.image_size, self.holder = at, size, holder
         self.page[0] = self.upcoming[0] = 0
@@ -425,6 +437,12 @@ class Walk:
         """Go on to the next leaf; 0 at the end, and before a page that is not written yet."""
         base: cython.longlong
         child: cython.longlong
+        if self.depth < 0 and self.line_next < self.line_end:
+            self.enter(self.line_next, -1, 0, -1, 0)
+            base = self.line_next * self.page_size
+            if u16(self.data, base + 8) != LEAF:
+                self.complain(self.line_next, WRONG_FLAGS, u16(self.data, base + 8))
+            self.line_next += u32(self.data, base + 12) + 1
         while self.depth >= 0 and self.image_at < 0:
             base = self.page[self.depth] * self.page_size
             if u16(self.data, base + 8) == LEAF:

@@ -20,12 +20,9 @@ from typing import Protocol
 from snaptool.bolt.building import BLOCK_SIZE, Builder
 from snaptool.bolt.layout import (
     BUCKET_FLAG,
-    ELEMENT_SIZE,
-    HEADER_SIZE,
     MAX_KEY_SIZE,
     MAX_VALUE_SIZE,
     BucketHeader,
-    LeafElement,
     Meta,
     PageFlag,
     PageHeader,
@@ -34,13 +31,12 @@ from snaptool.bolt.layout import (
     encode_meta,
     struct_format,
 )
-from snaptool.bolt.scan import PageMap, Positions
+from snaptool.bolt.walk import Chunk
 from snaptool.errors import SnaptoolError
 
 _FIRST_DATA_PAGE = 3
 _LAST_TXID = (1 << 64) - 2
 _HEADER = struct.Struct(struct_format(PageHeader))
-_LEAF = struct.Struct(struct_format(LeafElement))
 
 
 class Sink(Protocol):
@@ -130,45 +126,55 @@ class BucketWriter:
         self._last = key
         self._builder.put(key, value)
 
-    def put_records(self, data: bytes, key_sizes: Positions, value_sizes: Positions) -> None:
-        """Add records whose keys and values stand back to back in `data`, in an order that was checked before.
+    def put_rows(
+        self,
+        file: memoryview,
+        leaves: Chunk,
+        first: int,
+        last: int,
+        fields: tuple[memoryview, ...],
+        sealed: tuple[memoryview, ...],
+    ) -> None:
+        """Add records of a chunk, in an order that was checked before: see `Builder.put_rows`. Raises BadOrder."""
+        if first < last:
+            self._require_above(file, leaves, first, last)
+            self._builder.put_rows(file, leaves, first, last, fields, sealed)
 
-        Raises BadOrder unless the first one's key is above all keys so far, and all are within bolt's limits.
-        """
-        if not len(key_sizes):
-            return
-        head, last = data[: key_sizes[0]], len(data) - int(value_sizes[-1])
-        if head <= self._last or key_sizes.max() > MAX_KEY_SIZE or value_sizes.max() > MAX_VALUE_SIZE:
-            raise BadOrder(f"record {head[:40].hex()} is not above {self._last[:40].hex()}, or one is too large")
-        self._last = data[last - int(key_sizes[-1]) : last]
-        self._builder.put_joined(memoryview(data), key_sizes.data, value_sizes.data)
-
-    def put_leaves(self, pages: PageMap, ids: Positions, sizes: Positions) -> None:
-        """Carry leaves over whole: those at page `ids`, of `sizes` bytes, all portable, from the file of `pages`.
+    def carry(self, file: memoryview, leaves: Chunk, first: int, last: int, page_size: int) -> None:
+        """Carry leaves of a chunk over whole, `first` to `last`, not included: all tidy, from a file of that page size.
 
         Raises BadOrder unless their keys are above all keys so far, and OtherPageSize.
         """
-        if not len(ids):
+        if first == last:
             return
-        if pages.page_size != self._page_size:
-            raise OtherPageSize(f"pages of {pages.page_size} bytes in a file of {self._page_size}")
-        head, tail = _end_key(pages, int(ids[0]), last=False), _end_key(pages, int(ids[-1]), last=True)
-        if head <= self._last:
-            raise BadOrder(f"leaf that begins with {head[:40].hex()} is not above {self._last[:40].hex()}")
-        self._last = tail
-        self._builder.carry(pages.bytes.data, ids.data, (sizes // pages.page_size).data, 0, len(ids))
+        if page_size != self._page_size:
+            raise OtherPageSize(f"pages of {page_size} bytes in a file of {self._page_size}")
+        self._require_above(file, leaves, leaves.leaf_start[first], leaves.leaf_start[last])
+        self._builder.carry(file, leaves.leaf_page, leaves.leaf_span, first, last)
+
+    def _require_above(self, file: memoryview, leaves: Chunk, first: int, last: int) -> None:
+        """Raise BadOrder unless a chunk's records `first` to `last`, not included, come behind all so far."""
+        keys = [bytes(file[leaves.key_at[row] :][: leaves.key_size[row]]) for row in (first, last - 1)]
+        if keys[0] <= self._last:
+            raise BadOrder(f"record {keys[0][:40].hex()} is not above {self._last[:40].hex()}")
+        self._last = keys[1]
+
+    def end_leaves(self) -> int:
+        """Make the last leaf, of a bucket that is not small; return the id of the page behind it."""
+        return self._builder.end_leaves()
+
+    @property
+    def next_page(self) -> int:
+        """Id of the page that is made next."""
+        return self._builder.allocate(0)
+
+    @property
+    def is_small(self) -> bool:
+        """Does all of it go into the record of the bucket?"""
+        return self._builder.is_small
 
     def close(self, sequence: int) -> bytes:
         """Finish the bucket and return its header: with the whole bucket in it when that is small, as bbolt does."""
         if self._builder.is_small:
             return bytes(BucketHeader(0, sequence)) + self._builder.inline()
         return bytes(BucketHeader(self._builder.finish(), sequence))
-
-
-def _end_key(pages: PageMap, page: int, *, last: bool) -> bytes:
-    """Return the first or the last key of a leaf."""
-    start = page * pages.page_size
-    count = _HEADER.unpack_from(pages.bytes.data, start)[2]
-    element = start + HEADER_SIZE + ELEMENT_SIZE * (count - 1 if last else 0)
-    _, position, size, _ = _LEAF.unpack_from(pages.bytes.data, element)
-    return pages.bytes[element + position : element + position + size].tobytes()

@@ -18,14 +18,11 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from hashlib import blake2b, sha256
-from queue import SimpleQueue
 from threading import Lock
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
-from snaptool.etcd import encode_value_field
 from snaptool.files import Mapped
 from snaptool.kube import ANY_TYPE, Envelopes, Fault, fault
 from snaptool.operations.judging import NOTHING_DEFINED, Defined, Depth, Undecoded, expected_of, judge
@@ -48,12 +45,7 @@ from snaptool.providers import (
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from snaptool.providers.kms_keys import Rewrapping
-
-    Column = array[int] | NDArray[np.int64]
 
 Answer = TypeVar("Answer")
 
@@ -64,8 +56,8 @@ BATCH_VALUES = 512
 BATCH_BYTES = 1 << 20
 """Of stored values: this stays in the cache, and keeps memory flat where values are large."""
 
-_AHEAD = 32
-"""Batches that threads may be ahead by."""
+POOL_FROM = 4
+"""Threads from which on values are handed over to a pool; measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +94,16 @@ class Outcome:
         return Reason.DOUBTFUL_PLAINTEXT in self.reasons
 
 
+Column = Any
+"""Numbers of 64 bits, by value: an array, or a view of one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Values to work on. All arrays have one entry per value; positions are offsets in the file.
 
     `resource` indexes `resources`; None there is a key of no known resource. `record` numbers the record in its bucket,
-    `main` and `sub` are its revision.
+    `main` and `sub` are its revision. With `rows` the arrays may have more: these entries are meant, ascending.
     """
 
     resources: tuple[GroupResource | None, ...]
@@ -119,9 +115,15 @@ class Batch:
     value_len: Column
     main: Column
     sub: Column
+    rows: memoryview | None = None
 
     def __len__(self) -> int:
-        return len(self.resource)
+        return len(self.resource) if self.rows is None else len(self.rows)
+
+    @property
+    def chosen(self) -> memoryview:
+        """The entries that are meant."""
+        return memoryview(array("q", range(len(self.resource)))) if self.rows is None else self.rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,43 +137,6 @@ class OpenedBatch:
     outcome: array[int]
     digests: bytes
     named_keys: dict[int, bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class Sealed(Sequence[bytes]):
-    """The new stored values of a batch, in order: each in its field 5 of a KeyValue, back to back in `data`.
-
-    `ends[i]` is where the i-th field ends; its last `sizes[i]` bytes are the value. As a sequence it has the values.
-    """
-
-    data: bytes = field(repr=False)
-    ends: Column
-    sizes: Column
-
-    def fields(self) -> Iterator[memoryview]:
-        """Yield every field whole; an empty value has none, so it is empty then."""
-        data, start = memoryview(self.data), 0
-        for end in self.ends.tolist():
-            yield data[start:end]
-            start = end
-
-    def __len__(self) -> int:
-        return len(self.ends)
-
-    @overload
-    def __getitem__(self, index: int) -> bytes: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[bytes]: ...
-    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
-        if isinstance(index, slice):
-            return [self[one] for one in range(*index.indices(len(self)))]
-        end = int(self.ends[index])
-        return self.data[end - int(self.sizes[index]) : end]
-
-    def __iter__(self) -> Iterator[bytes]:
-        data = self.data
-        for end, size in zip(self.ends.tolist(), self.sizes.tolist(), strict=True):
-            yield data[end - size : end]
 
 
 class Randomness(Protocol):
@@ -309,7 +274,7 @@ _EMPTY_OBJECT = b"\x00\x1a\x00\x22\x00"
 Way = Opening | NoKeyFits | Undecoded
 
 
-class _Bench:
+class Bench:
     """One thread's workplace: the values that it has at hand, and what they opened to."""
 
     def __init__(self, chains: _Chains, buffer: mmap.mmap | bytes) -> None:
@@ -320,28 +285,35 @@ class _Bench:
 
     def take(self, batch: Batch) -> Iterator[tuple[Chain, Chain, memoryview]]:
         """Take up a batch; yield the values that the same chains read and write: those chains, and rows."""
-        if len(batch) > len(self.way):
-            self.way = words(len(batch))
-        places = (batch.value_pos, batch.value_len, batch.key_pos, batch.key_len)
-        self.values.begin(*[memoryview(column) for column in places])  # type: ignore[arg-type] # numpy says less than it has
+        if len(batch.resource) > len(self.way):
+            self.way = words(len(batch.resource))
+        rows = batch.chosen
+        self.values.begin(batch.value_pos, batch.value_len, batch.key_pos, batch.key_len, rows)
         rows_of: dict[tuple[Chain, Chain], array[int]] = {}
+        numbers = [batch.resource[row] for row in rows]
         mine = {}
-        numbers = batch.resource.tolist()
         for number in dict.fromkeys(numbers):
             resource = batch.resources[number]
             pair = self.chains.reading(resource), self.chains.writing(resource)
             mine[number] = rows_of.setdefault(pair, array("q"))
-        for row, number in enumerate(numbers):
+        for row, number in zip(rows, numbers, strict=True):
             mine[number].append(row)
-        for (reader, writer), rows in rows_of.items():
-            yield reader, writer, memoryview(rows)
+        for (reader, writer), some in rows_of.items():
+            yield reader, writer, memoryview(some)
+
+    def open_all(self, batch: Batch, depth: Depth | None) -> list[Way]:
+        """Open a batch and judge what comes out: `way[row]` says where in the result is how."""
+        ways: list[Way] = []
+        for reader, _, rows in self.take(batch):
+            self.open(batch, reader, rows, ways, depth)
+        return ways
 
     def open(self, batch: Batch, chain: Chain, rows: memoryview, ways: list[Way], depth: Depth | None) -> None:
         """Open values that one chain reads, and judge what comes out: `way[row]` says where in `ways` is how."""
         ways += chain.open_many(self.values, rows, self.way, len(ways))
         if depth is None:
             return
-        sure = self._surely_sound(batch, rows) if depth is Depth.CHEAP else bytearray(len(batch))
+        sure = self._surely_sound(batch, rows) if depth is Depth.CHEAP else bytearray(len(batch.resource))
         numbers = batch.resource
         for row in rows:
             if sure[row]:
@@ -358,9 +330,13 @@ class _Bench:
 
     def _surely_sound(self, batch: Batch, rows: memoryview) -> bytearray:
         """Mark the values that open to what an API server writes for their resource, at the cheap depth."""
-        known = [self.chains.number(resource) for resource in batch.resources]
-        kinds = memoryview(array("q", [known[number] for number in batch.resource.tolist()]))
-        sure = bytearray(len(batch))
+        known = {
+            number: self.chains.number(batch.resources[number]) for number in {batch.resource[row] for row in rows}
+        }
+        kinds = words(len(batch.resource))
+        for row in rows:
+            kinds[row] = known[batch.resource[row]]
+        sure = bytearray(len(batch.resource))
         file, opened, inside, at, size = self.values.places()
         for text, is_inside in ((file, 0), (opened, 1)):
             here = array("q", [row for row in rows if inside[row] == is_inside])
@@ -391,33 +367,35 @@ class _Bench:
         return writer.seal(plaintext, key, entropy)
 
 
-def open_batch(bench: _Bench, batch: Batch) -> OpenedBatch:
+def open_batch(bench: Bench, batch: Batch) -> OpenedBatch:
     """Open every value of `batch` with the reading keys."""
-    ways: list[Way] = []
-    for reader, _, rows in bench.take(batch):
-        bench.open(batch, reader, rows, ways, bench.work.depth)
-    way = bench.way[: len(batch)].tolist()
+    ways, rows = bench.open_all(batch, bench.work.depth), batch.chosen
+    way = [bench.way[row] for row in rows]
     # Values that opened the same way share an outcome: to make one of each costs more than some ciphers do.
     known: dict[Outcome, int] = {}
-    number_of = {one: known.setdefault(_outcome(ways[one]), len(known)) for one in dict.fromkeys(way)}
+    number_of = {one: known.setdefault(outcome_of(ways[one]), len(known)) for one in dict.fromkeys(way)}
     outcome = array("q", [number_of[one] for one in way])
     named_keys = {}
     if any(one.why for one in known):
         telling = [bool(one.why) for one in known]
-        named_keys = {row: bench.values.key(row) for row, number in enumerate(outcome) if telling[number]}
+        named_keys = {index: bench.values.key(rows[index]) for index, number in enumerate(outcome) if telling[number]}
     digests = b""
     if bench.work.digests:
         plaintext = bench.values.plaintext
         lost = {number for number, found in enumerate(ways) if isinstance(found, NoKeyFits)}
         digests = b"".join(
-            [bytes(DIGEST_SIZE) if one in lost else plaintext_digest(plaintext(row)) for row, one in enumerate(way)]
+            [
+                bytes(DIGEST_SIZE) if one in lost else plaintext_digest(plaintext(row))
+                for row, one in zip(rows, way, strict=True)
+            ]
         )
     return OpenedBatch(tuple(known), outcome, digests, named_keys)
 
 
-def _outcome(way: Opening | NoKeyFits | Undecoded) -> Outcome:
+def outcome_of(way: Opening | NoKeyFits | Undecoded) -> Outcome:
+    """Say as a value what came of opening one."""
     if isinstance(way, Undecoded):
-        return replace(_outcome(way.way), opened=True, reasons=(), fault=way.fault)
+        return replace(outcome_of(way.way), opened=True, reasons=(), fault=way.fault)
     if isinstance(way, NoKeyFits):
         return Outcome(False, None, "", (), stale=False, reasons=way.reasons, server_error=str(way))
     reasons = (Reason.DOUBTFUL_PLAINTEXT,) if way.doubtful else ()
@@ -429,8 +407,8 @@ def open_value(chain: Chain, stored: bytes, key: bytes) -> tuple[Outcome, bytes 
     try:
         opening, plaintext = chain.open(stored, key)
     except NoKeyFits as error:
-        return _outcome(error), None
-    return _outcome(opening), plaintext
+        return outcome_of(error), None
+    return outcome_of(opening), plaintext
 
 
 def judge_value(
@@ -443,13 +421,16 @@ def judge_value(
     except NoKeyFits as error:
         found = error, b""
     way, plaintext = judge(chain, resource, value, found, depth, defined)
-    return _outcome(way), None if isinstance(way, NoKeyFits) else plaintext
+    return outcome_of(way), None if isinstance(way, NoKeyFits) else plaintext
 
 
-def reseal_batch(bench: _Bench, batch: Batch) -> Sealed:
-    """Seal every value of `batch` with the writing keys, or wrap its key anew; all of them are known to open."""
+def reseal_batch(bench: Bench, batch: Batch) -> SealedValues:
+    """Seal every value of `batch` with the writing keys, or wrap its key anew; all of them are known to open.
+
+    What comes back is good until the bench is given another batch.
+    """
     values, sealed, randomness = bench.values, bench.sealed, bench.work.randomness
-    sealed.begin(len(batch))
+    sealed.begin(len(batch.resource))
     # Whether a header is missing shows at the cheap depth, and all else is known by now.
     depth = None if bench.work.depth is None else Depth.CHEAP
     for reader, writer, rows in bench.take(batch):
@@ -465,20 +446,7 @@ def reseal_batch(bench: _Bench, batch: Batch) -> Sealed:
             if isinstance(way := ways[one], NoKeyFits):
                 raise way
         writer.seal_many(values, rows, randomness.for_values(main, sub), sealed)
-    stored = [sealed.value(row) for row in range(len(batch))]
-    import numpy as np  # noqa: PLC0415 - the writing side has it anyway
-
-    sizes = [len(value) for value in stored]
-    heads = [_field_head(size) for size in sizes]
-    ends = np.cumsum(np.array([len(head) + size for head, size in zip(heads, sizes, strict=True)], dtype=np.int64))
-    data = b"".join([part for field in zip(heads, stored, strict=True) for part in field])
-    return Sealed(data, ends, np.array(sizes, dtype=np.int64))
-
-
-@lru_cache(maxsize=1 << 14)
-def _field_head(size: int) -> bytes:
-    """Return what stands in front of a value of that size in its field."""
-    return encode_value_field(bytes(size))[: -size or None]
+    return sealed
 
 
 def plaintext_digest(plaintext: bytes | memoryview) -> bytes:
@@ -491,11 +459,11 @@ class Workshop:
 
     def __init__(self, work: Work, file: Mapped, *, jobs: int) -> None:
         self._chains = _Chains(work)
-        self._bench = _Bench(self._chains, file.buffer)
+        self._bench = Bench(self._chains, file.buffer)
         self._buffer = file.buffer
-        self._jobs = jobs
+        # With few cores, whoever reads and whoever reads back have them all: hand-overs would only cost.
+        self._jobs = jobs if jobs >= POOL_FROM else 1
         self._threads: ThreadPoolExecutor | None = None
-        self._benches: SimpleQueue[_Bench] = SimpleQueue()
 
     @property
     def depth(self) -> Depth | None:
@@ -526,7 +494,7 @@ class Workshop:
     def open(self, resource: GroupResource | None, stored: bytes, key: bytes) -> tuple[Outcome, bytes | None]:
         """Open one value, here; as `open_value`."""
         way, plaintext = self._bench.open_one(resource, stored, key)
-        return _outcome(way), None if isinstance(way, NoKeyFits) else plaintext
+        return outcome_of(way), None if isinstance(way, NoKeyFits) else plaintext
 
     def reseal(self, resource: GroupResource | None, stored: bytes, key: bytes, revision: tuple[int, int]) -> bytes:
         """Seal one value anew that is known to open, here; `revision` (main, sub) chooses the random bytes."""
@@ -537,16 +505,25 @@ class Workshop:
         entropy = self._bench.work.randomness.for_value(*revision)
         return self._chains.writing(resource).seal(plaintext, key, entropy)
 
+    def bench(self) -> Bench:
+        """Return a workplace of its own, for whoever opens values in a thread of his own."""
+        return Bench(self._chains, self._buffer)
+
+    @property
+    def ahead(self) -> int:
+        """Batches that may be taken before the answer to the first of them has been used."""
+        return 2 * self._jobs if self._jobs > 1 else 1
+
     def opened(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, OpenedBatch]]:
         """Yield every batch with what came of opening it, in order."""
         return self._run(open_batch, batches)
 
-    def resealed(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Sealed]]:
-        """Yield every batch with its new stored values, in order."""
+    def resealed(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, SealedValues]]:
+        """Yield every batch with its new stored values, in order; they are good until the next ones are taken."""
         return self._run(reseal_batch, batches)
 
-    def _run(self, work: Callable[[_Bench, Batch], Answer], batches: Iterable[Batch]) -> Iterator[tuple[Batch, Answer]]:
-        if self._jobs < 2:
+    def _run(self, work: Callable[[Bench, Batch], Answer], batches: Iterable[Batch]) -> Iterator[tuple[Batch, Answer]]:
+        if self._jobs == 1:
             for batch in batches:
                 yield batch, work(self._bench, batch)
             return
@@ -554,24 +531,23 @@ class Workshop:
             from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - seldom needed, and heavy
 
             self._threads = ThreadPoolExecutor(self._jobs, thread_name_prefix="snaptool-values")
-            for _ in range(self._jobs):
-                self._benches.put(_Bench(self._chains, self._buffer))
-        waiting: deque[tuple[Batch, Future[Answer]]] = deque()
+        free = [self.bench() for _ in range(self.ahead)]
+        waiting: deque[tuple[Batch, Bench, Future[Answer]]] = deque()
         for batch in batches:
-            waiting.append((batch, self._threads.submit(self._at_a_bench, work, batch)))
-            while len(waiting) > max(_AHEAD, 2 * self._jobs):
-                first, future = waiting.popleft()
-                yield first, future.result()
+            if not free:
+                yield from self._first(waiting, free)
+            bench = free.pop()
+            waiting.append((batch, bench, self._threads.submit(work, bench, batch)))
         while waiting:
-            first, future = waiting.popleft()
-            yield first, future.result()
+            yield from self._first(waiting, free)
 
-    def _at_a_bench(self, work: Callable[[_Bench, Batch], Answer], batch: Batch) -> Answer:
-        bench = self._benches.get()
-        try:
-            return work(bench, batch)
-        finally:
-            self._benches.put(bench)
+    @staticmethod
+    def _first(
+        waiting: deque[tuple[Batch, Bench, Future[Answer]]], free: list[Bench]
+    ) -> Iterator[tuple[Batch, Answer]]:
+        batch, bench, answer = waiting.popleft()
+        yield batch, answer.result()
+        free.append(bench)  # its answer was used
 
     def close(self) -> None:
         """End the threads, without waiting for work that nobody wants any more."""

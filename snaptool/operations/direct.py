@@ -1,62 +1,54 @@
 """The direct engine: from file to file, with every byte that the request does not change, and the whole history.
 
-Leaf pages in which nothing changes are carried over by their pages, unread; the others are taken apart, and put
-together anew from slices of the source and the values that the workers have sealed. Then the new file is read back.
-What was carried over has to have the checksum that the first pass took of it; what was built anew is compared byte by
-byte but for the values, and those by the digests of what they open to, with the new keys.
+Leaves in which nothing changes are carried over by their pages; the others are taken apart, and put together again from
+stretches of the source and newly sealed values. Meanwhile, or afterwards where the file is small, the new file is read
+back: every record is compared with the source's, whole, or around its value, and the values by what both open to, the
+new one with the new keys.
 """
 
 from __future__ import annotations
 
+import threading
+from array import array
 from collections import deque
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from itertools import chain
-from zlib import crc32
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from types import TracebackType
+from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
+from crc32c import crc32c
 
-from snaptool.bolt import (
-    CHUNK_BYTES,
-    CHUNK_RECORDS,
-    Bucket,
-    BucketWriter,
-    DatabaseWriter,
-    LeafChunk,
-    Sink,
-    blocks,
-    spans,
-)
+from snaptool.bolt import Bucket, BucketWriter, Chunk, DatabaseWriter, Sink, Walk
 from snaptool.errors import FormatError
 from snaptool.etcd import (
     BUCKETS,
     NO_EDITS,
     Edits,
-    RecordChunk,
+    LeafSums,
+    RecordReader,
+    Records,
     Snapshot,
-    add_spans,
     compact,
     decode_key_value,
     delete_lost,
     merge,
+    refuse,
     replace_value,
-    scan_records,
     set_values,
-    sum_leaves,
 )
-from snaptool.files import Draft, source_changed
-from snaptool.operations.columns import Sweep, make_batches
+from snaptool.etcd.comparing import mark_tidy, runs, same_records, sums_of_leaves, untouched
+from snaptool.files import Draft, Mapped, source_changed
+from snaptool.operations.columns import Sweep
 from snaptool.operations.crypto import (
-    DIGEST_SIZE,
     Batch,
-    OpenedBatch,
-    Sealed,
     Work,
     Workshop,
     open_value,
+    outcome_of,
     plaintext_digest,
 )
+from snaptool.operations.judging import Depth
 from snaptool.operations.labels import Labels
 from snaptool.operations.older import OlderValues
 from snaptool.operations.plan import (
@@ -80,14 +72,14 @@ from snaptool.operations.plan import (
 )
 from snaptool.operations.written import (
     FileReport,
+    Leaves,
     ReadBackFailed,
     append_trailer,
     hashing,
     is_stale,
     require_nothing_else,
-    require_order,
 )
-from snaptool.providers import Keyring
+from snaptool.providers import Keyring, SealedValues, same_plaintexts, words
 from snaptool.text import printable
 
 
@@ -111,13 +103,15 @@ class DirectEngine:
     def write(self, job: Job, draft: Draft) -> FileReport:
         """Write records from file to file, and read them back."""
         writer = _Writer(job)
-        writer.write(draft)
-        draft.start_syncing()
+        follower = _Follower(job, draft) if job.opened.source.size >= FOLLOWED_FROM else None
         try:
-            return _read_back(draft, writer)
+            with follower or nullcontext():
+                writer.write(draft, follower)
+            draft.start_syncing()
+            return _read_back(draft, writer, follower)
         except (FormatError, ReadBackFailed) as error:
             job.opened.source.check_unchanged()  # the file was held against a source that is no longer there
-            if isinstance(error, ReadBackFailed):
+            if isinstance(error, ReadBackFailed) or writer.is_reading:
                 raise
             # It is not the input that is damaged.
             raise ReadBackFailed(f"the written file is broken: {error}") from error
@@ -196,74 +190,84 @@ def _edits(snapshot: Snapshot, swept: Sweep, request: RewriteRequest, restored: 
     return set_values(snapshot, edits, values) if values else edits
 
 
-@dataclass(slots=True)
-class _Unchanged:
-    """Checksums over what the request does not change, in the records of leaves that are built anew.
+FOLLOWED_FROM = 16 << 20
+"""Bytes of a source from which on the new file is read back while it is written."""
 
-    The bytes run on over page borders and around the value fields that change, so that source and target give the same
-    numbers exactly when these bytes are the same, however they are laid out. `sizes`: where each key and value ends.
-    `rebuilt`: records with several value fields, without those. Records that were added do not count.
-    """
+_LET_GO = 32
+"""Chunks after which what was read may leave the memory."""
 
-    crc: int = 0
-    sizes: int = 0
-    rebuilt: int = 0
-
-    def add(
-        self,
-        leaves: LeafChunk,
-        action: NDArray[np.uint8],
-        counted: NDArray[np.bool_],
-        decoded: tuple[NDArray[np.int64], RecordChunk],
-    ) -> None:
-        """Take the `counted` records of a chunk; what they are without is decided by their `action`.
-
-        `decoded`: records of some rows of the chunk, among them all that were sealed.
-        """
-        rows, records = decoded
-        (taken,) = np.nonzero(counted & (action <= RESEAL))
-        (cut,) = np.nonzero(action[rows] == RESEAL)
-        at = np.searchsorted(taken, rows[cut])
-        start, end = leaves.key_pos[taken], leaves.value_pos[taken] + leaves.value_len[taken]
-        starts = np.concatenate((start, records.field_pos[cut] + records.field_len[cut]))
-        ends = np.concatenate((end, end[at]))
-        ends[at] = records.field_pos[cut]
-        order = np.argsort(np.concatenate((2 * np.arange(len(taken)), 2 * at + 1)))
-        self.crc = add_spans(self.crc, leaves.buffer, starts[order], ends[order])
-        sizes = np.stack((leaves.key_len[taken], leaves.value_len[taken]), axis=1)
-        sizes[at, 1] -= records.field_len[cut]
-        self.sizes = crc32(sizes.tobytes(), self.sizes)
-        for row in np.nonzero(counted & (action == REBUILD))[0].tolist():
-            self.rebuilt = crc32(leaves.key(row) + replace_value(leaves.value(row), b""), self.rebuilt)
+_WINDOW = 8 << 20
+"""Bytes that are mapped together behind the writer: as many as begin to be brought to the disk together."""
 
 
-@dataclass(slots=True, kw_only=True)
-class _Stretch:
-    """Some leaves in a row, from number `first` on, on their way into the new file.
+class _Source:
+    """A pass over the records of the source, a chunk at a time."""
 
-    `whole`: which are carried over. `leaves`: the others; `numbers`: those of their records. `rows`: which of these are
-    sealed anew; `records`: the same, decoded. `answers` are still to come until all `sealed` values are there.
-    """
+    def __init__(self, job: Job, chunks: int = 1) -> None:
+        self.job = job
+        self.view = job.opened.snapshot.view
+        self.action = job.plan.action.data
+        self._chunks = [Records(self.view, Chunk()) for _ in range(chunks)]
+        self._reader = RecordReader(self.view)
+        self._resources = tuple(known.group_resource for known in job.swept.resources)
 
-    first: int
-    whole: NDArray[np.bool_]
-    leaves: LeafChunk | None = None
-    numbers: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-    rows: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-    records: RecordChunk | None = None
-    answers: int = 0
-    sealed: list[Sealed] = field(default_factory=list)
+    def __iter__(self) -> Iterator[Records]:
+        """Yield the chunks, in turn: each is good until as many others as there are at a time were taken."""
+        bucket = self.job.opened.snapshot.bucket(b"key")
+        if bucket is None:
+            return
+        walk = self.job.opened.snapshot.database.new_walk()
+        bucket.begin(walk)
+        leaves = records = turn = 0
+        while True:
+            chunk = self._chunks[turn % len(self._chunks)]
+            chunk.leaves.first_leaf, chunk.leaves.first_record = leaves, records
+            chunk.leaves.leaves = chunk.leaves.records = 0
+            if not walk.fill(chunk.leaves):
+                return
+            chunk.make_room()
+            if any(self.actions(chunk)) or self.job.request.reading is not None:
+                self._reader.read(chunk, refuse)
+            yield chunk
+            leaves, records, turn = leaves + chunk.leaves.leaves, records + len(chunk), turn + 1
+            if turn % _LET_GO == 0:
+                self.job.opened.tend(chunk)
+
+    def actions(self, records: Records) -> memoryview:
+        """Return what becomes of each record of a chunk."""
+        return self.action[records.first_record : records.first_record + len(records)]
+
+    def batch(self, records: Records, rows: Sequence[int]) -> Batch:
+        """Name the values in some rows of a chunk. Nothing is copied."""
+        resource = self.job.swept.resource.data
+        return self.batch_like(records, rows, resource[records.first_record : records.first_record + len(records)])
+
+    def batch_like(self, records: Records, rows: Sequence[int], resource: memoryview) -> Batch:
+        """Name values in another file. `resource`: by row, the number that it has in the source."""
+        return Batch(
+            resources=self._resources,
+            resource=resource,
+            record=(),
+            key_pos=records.key_at,
+            key_len=records.key_size,
+            value_pos=records.value_at,
+            value_len=records.value_size,
+            main=records.main,
+            sub=records.sub,
+            rows=_numbers(rows),
+        )
 
 
 class _Writer:
-    """Writes what a job says. `carried`: which leaves of the source were carried over whole."""
+    """Writes what a job says. `carried`: how many leaves of the source were carried over whole."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.carried = np.zeros(len(job.notes.portable), dtype=np.bool_)
-        self.unchanged = _Unchanged()
+        self.carried = 0
+        self.is_reading = True
+        self._tidy = memoryview(bytearray(0))
 
-    def write(self, sink: Sink) -> None:
+    def write(self, sink: Sink, follower: _Follower | None = None) -> None:
         """Write every record of the source by its action: the whole database but for the trailer."""
         snapshot, edits = self.job.opened.snapshot, self.job.plan.edits
         database = snapshot.database
@@ -273,286 +277,365 @@ class _Writer:
             bucket = buckets.get(name)
             with writer.bucket(name, bucket.sequence if bucket is not None else 0) as out:
                 if name == b"key":
-                    self._write_records(out, bucket)
+                    self._write_records(out, follower)
                     continue
                 for key, value in _edited(name, bucket, edits):
                     out.put(key, value)
         writer.finish()
+        self.is_reading = False
 
-    def _write_records(self, out: BucketWriter, bucket: Bucket | None) -> None:
-        if bucket is not None:
-            waiting: deque[_Stretch] = deque()
-            for _, answer in self.job.workshop.resealed(self._batches(out, bucket, waiting)):
-                waiting[0].sealed.append(answer)
-                waiting[0].answers -= 1
-                self._write_ready(out, bucket, waiting)
+    def _write_records(self, out: BucketWriter, follower: _Follower | None) -> None:
+        if follower is not None:
+            follower.begin(out.next_page)
+        source = _Source(self.job, self.job.workshop.ahead + 1)
+        waiting: deque[Records] = deque()
+        for _, sealed in self.job.workshop.resealed(self._batches(source, waiting)):
+            if follower is not None:
+                follower.check()
+            self._write_chunk(out, source, waiting.popleft(), sealed)
         for key, value in self.job.plan.edits.append:
             out.put(key, value)
+        if follower is not None:
+            follower.end(None if out.is_small else out.end_leaves())
 
-    def _batches(self, out: BucketWriter, bucket: Bucket, waiting: deque[_Stretch]) -> Iterator[Batch]:
-        """Yield the values to seal, stretch by stretch; those that have none are written in their turn."""
-        starts, sizes = bucket.leaf_starts(), np.cumsum(bucket.leaf_sizes()[1])
-        for block in blocks((starts[1:], CHUNK_RECORDS), (sizes, CHUNK_BYTES >> 1)):
-            self.job.opened.tend(block)
-            stretch = self._stretch(bucket, block, starts)
-            waiting.append(stretch)
-            if stretch.records is not None and len(stretch.rows):
-                resource = self.job.swept.resource[stretch.numbers[stretch.rows]].astype(np.int64)
-                batches = list(make_batches(stretch.records, np.arange(len(resource)), resource, self.job.labels))
-                stretch.answers = len(batches)
-                yield from batches
-            self._write_ready(out, bucket, waiting)
+    def _batches(self, source: _Source, waiting: deque[Records]) -> Iterator[Batch]:
+        """Yield the values to seal, chunk by chunk, none at all for many of them."""
+        total = self.job.opened.snapshot.record_count
+        for records in source:
+            waiting.append(records)
+            actions = source.actions(records)
+            rows = [row for row, action in enumerate(actions) if action in _SEALED] if any(actions) else []
+            yield source.batch(records, rows)
+            self.job.progress("writing", records.first_record + len(records), total)
 
-    def _stretch(self, bucket: Bucket, block: slice, starts: NDArray[np.int64]) -> _Stretch:
-        first_record, until = int(starts[block.start]), int(starts[block.stop])
-        changes = np.concatenate(([0], np.cumsum(self.job.plan.action[first_record:until] != COPY)))
-        border = starts[block.start : block.stop + 1] - first_record
-        whole = self.job.notes.portable[block] & (changes[border[1:]] == changes[border[:-1]])
-        self.carried[block] = whole
-        stretch = _Stretch(first=block.start, whole=whole)
-        numbers = block.start + np.nonzero(~whole)[0]
-        if len(numbers):
-            leaves = stretch.leaves = bucket.chunk(numbers)
-            stretch.numbers = spans(starts[numbers], starts[numbers + 1] - starts[numbers])
-            (stretch.rows,) = np.nonzero(sealed_anew(self.job.plan.action[stretch.numbers]))
-            stretch.records = scan_records(leaves.pick(stretch.rows))
-        return stretch
+    def _write_chunk(self, out: BucketWriter, source: _Source, records: Records, sealed: SealedValues) -> None:
+        leaves, actions = records.leaves, source.actions(records)
+        page_size = self.job.opened.snapshot.database.page_size
+        if len(self._tidy) <= leaves.leaves:
+            self._tidy = memoryview(bytearray(2 * leaves.leaves + 1))
+        tidy = self._tidy
+        mark_tidy(source.view, leaves, page_size, tidy)
+        self._require_same(leaves, source.view, tidy)
+        untouched(leaves, actions, tidy)
+        for first, last, whole in runs(leaves, tidy):
+            if whole:
+                out.carry(source.view, leaves, first, last, page_size)
+                self.carried += last - first
+            else:
+                self._write_rows(out, source, records, range(leaves.leaf_start[first], leaves.leaf_start[last]), sealed)
 
-    def _write_ready(self, out: BucketWriter, bucket: Bucket, waiting: deque[_Stretch]) -> None:
-        while waiting and not waiting[0].answers:
-            stretch = waiting.popleft()
-            self._write_stretch(out, bucket, stretch)
-            self.job.opened.tend(stretch)
-            self.job.progress("writing", stretch.first + len(stretch.whole), bucket.leaf_count)
+    def _write_rows(
+        self, out: BucketWriter, source: _Source, records: Records, rows: range, sealed: SealedValues
+    ) -> None:
+        """Write records that are taken apart: in stretches, but for those that are made by themselves."""
+        leaves, actions = records.leaves, source.actions(records)
+        alone = (
+            [row for row in rows if actions[row] > RESEAL] if max(actions[rows.start : rows.stop], default=0) else []
+        )
+        start = rows.start
+        for row in (*alone, rows.stop):
+            fields = records.field_at, records.field_size
+            out.put_rows(source.view, leaves, start, row, fields, sealed.places())
+            start = row + 1
+            if row == rows.stop or actions[row] == DROP:
+                continue
+            if actions[row] == REPLACE:
+                out.put(*self.job.plan.edits.replace[records.first_record + row])
+            else:
+                stored = replace_value(records.stored_value(row), bytes(sealed.value(row)))
+                out.put(records.stored_key(row), stored)
 
-    def _write_stretch(self, out: BucketWriter, bucket: Bucket, stretch: _Stretch) -> None:
-        built = self._built(stretch) if stretch.leaves is not None else None
-        ids, sizes = bucket.leaf_sizes()
-        leaf = np.concatenate(
-            ([0], np.cumsum(~stretch.whole))
-        )  # of the leaves that are built anew, how many came before
-        border = np.concatenate(([0], np.nonzero(np.diff(stretch.whole))[0] + 1, [len(stretch.whole)]))
-        for first, last in zip(border[:-1].tolist(), border[1:].tolist(), strict=True):
-            if stretch.whole[first]:
-                here = slice(stretch.first + first, stretch.first + last)
-                out.put_leaves(self.job.opened.snapshot.database.pages, ids[here], sizes[here])
-            elif built is not None:
-                out.put_records(*built.records(int(leaf[first]), int(leaf[last])))
-        if stretch.leaves is not None:
-            self._require_same(stretch.leaves, stretch.first + np.nonzero(~stretch.whole)[0])
-
-    def _require_same(self, leaves: LeafChunk, numbers: NDArray[np.int64]) -> None:
-        """Raise SourceChanged unless the leaves that were just written from are those that the first pass checked.
-
-        Leaves that are carried over whole are held against the same sums when the new file is read back.
-        """
-        crc, size = sum_leaves(leaves)
-        known = self.job.notes.sums
-        if (crc != known.crc[numbers]).any() or (size != known.size[numbers]).any():
+    def _require_same(self, leaves: Chunk, file: memoryview, tidy: memoryview) -> None:
+        """Raise SourceChanged unless the leaves that are written from are those that the first pass checked."""
+        known, here = self.job.sums, slice(leaves.first_leaf, leaves.first_leaf + leaves.leaves)
+        crc, size = sums_of_leaves(leaves, file, tidy, crc32c)
+        if crc != known.crc[here].tolist() or size != known.size[here].tolist():
             self.job.opened.source.check_unchanged()
             raise source_changed(self.job.opened.path)
 
-    def _built(self, stretch: _Stretch) -> _Built:
-        """Make the records of leaves that are taken apart, as they go into the new file."""
-        assert stretch.leaves is not None
-        assert stretch.records is not None
-        leaves, action, data = stretch.leaves, self.job.plan.action[stretch.numbers], stretch.leaves.buffer.data
-        self.unchanged.add(leaves, action, np.ones(len(action), dtype=np.bool_), (stretch.rows, stretch.records))
-        start, end = leaves.key_pos, leaves.value_pos + leaves.value_len
-        # Only field 5 of the KeyValue changes; every other byte of the record stays as it is.
-        head_end, tail_start, value_size = end.copy(), end.copy(), leaves.value_len.copy()
-        spliced = action[stretch.rows] == RESEAL
-        rows, records = stretch.rows[spliced], stretch.records
-        head_end[rows] = records.field_pos[spliced]
-        tail_start[rows] = (records.field_pos + records.field_len)[spliced]
-        ends = [np.diff(sealed.ends, prepend=0) for sealed in stretch.sealed]
-        if ends:
-            value_size[rows] += np.concatenate(ends)[spliced] - records.field_len[spliced]
-        pieces: list[bytes | memoryview] = [b""] * (3 * len(action))
-        pieces[::3] = [data[a:b] for a, b in zip(start.tolist(), head_end.tolist(), strict=True)]
-        pieces[2::3] = [data[a:b] for a, b in zip(tail_start.tolist(), end.tolist(), strict=True)]
-        fields = chain.from_iterable(sealed.fields() for sealed in stretch.sealed)
-        for row, value_field, splice in zip(stretch.rows.tolist(), fields, spliced.tolist(), strict=True):
-            if splice:
-                pieces[3 * row + 1] = value_field
-        key_size = leaves.key_len.copy()
-        values = chain.from_iterable(stretch.sealed)
-        for row in stretch.rows.tolist() if not spliced.all() else ():
-            value = next(values)
-            if action[row] == REBUILD:
-                pieces[3 * row] = leaves.key(row) + (stored := replace_value(leaves.value(row), value))
-                value_size[row] = len(stored)
-        for row in np.nonzero(action == REPLACE)[0].tolist():
-            key, stored = self.job.plan.edits.replace[int(stretch.numbers[row])]
-            pieces[3 * row] = key + stored
-            key_size[row], value_size[row] = len(key), len(stored)
-        for row in np.nonzero(action == DROP)[0].tolist():
-            pieces[3 * row] = b""
-        return _Built(pieces, key_size, value_size, action != DROP, leaves.leaf_start)
 
-
-@dataclass(frozen=True, slots=True)
-class _Built:
-    """Records of leaves that are built anew: three `pieces` and two sizes for each, of which only the `kept` count."""
-
-    pieces: list[bytes | memoryview]
-    key_size: NDArray[np.int64]
-    value_size: NDArray[np.int64]
-    kept: NDArray[np.bool_]
-    leaf_start: NDArray[np.int64]
-
-    def records(self, first: int, last: int) -> tuple[bytes, NDArray[np.int64], NDArray[np.int64]]:
-        """Return data and sizes of the records of some leaves in a row."""
-        begin, end = int(self.leaf_start[first]), int(self.leaf_start[last])
-        kept = self.kept[begin:end]
-        data = b"".join(self.pieces[3 * begin : 3 * end])
-        return data, self.key_size[begin:end][kept], self.value_size[begin:end][kept]
-
-
-def _read_back(draft: Draft, writer: _Writer) -> FileReport:
-    """Read the written file with the new keys only, compare it with the source, append the SHA-256 of what was read.
-
-    Every page and every byte is read. What was carried over has to have the checksum that it had in the source, and is
-    then known: its records are not decoded again. Raises ReadBackFailed, which names the first difference, and the
-    FormatErrors of a broken file.
-    """
-    job = writer.job
-    request = job.request
-    keys = Keyring(()) if request.decrypt else request.writing
-    # What keeps every byte opens with what it opened with before.
-    reading = keys if not request.only_lost or request.reading is None else request.reading
-    work = Work(reading, keys, request.randomness, digests=True)
-    # Not closed: views into the map may outlive this, in an error that is under way above all.
-    file = draft.read_back()
-    written = Snapshot(file.buffer, file.release_memory)
-    comparison = _Comparison(writer, written)
-    jobs = request.jobs if len(job.swept.opened) else 1
-    with Workshop(work, file, jobs=jobs) as workshop, hashing(draft) as digest:
-        for _, answer in workshop.opened(comparison.batches()):
-            comparison.take(answer)
-        comparison.finish()
-        comparison.require_restored(keys)
-        _compare_other_buckets(job, written)
-        require_nothing_else(written)
-        live = job.swept.live if job.plan.edits.is_empty else None
-        return append_trailer(draft, digest(), written, comparison.sums, live)
+_SEALED = (RESEAL, REBUILD)
 
 
 class _Comparison:
-    """The pass over the records of the written file: each is what the plan makes of one of the source."""
+    """The pass over the records of the written file: each is what the plan makes of one of the source.
 
-    def __init__(self, writer: _Writer, written: Snapshot) -> None:
-        job = writer.job
-        plan, source = job.plan, job.swept
-        self.sums = written.new_sums()
-        self._shapes = np.zeros(len(self.sums.crc), dtype=np.uint64)
-        self._job = job
-        self._writer = writer
-        self._written = written
-        self._unchanged = _Unchanged()
-        kept = plan.action != DROP
-        whole = bool(kept.all()) and not plan.edits.append
-        self._action = plan.action if whole else plan.surviving()
-        self._dropped = np.nonzero(~kept)[0]
-        self._starts = job.opened.snapshot.leaf_starts()
-        built = ~np.repeat(writer.carried, np.diff(self._starts))
-        self._built = built if whole else np.concatenate((built[kept], np.zeros(len(plan.edits.append), np.bool_)))
-        # Plain values that stay are compared byte by byte, like all else that is not sealed.
-        staying = (source.header[source.opened] != 0) | sealed_anew(plan.action[source.opened])
-        staying &= plan.action[source.opened] < DROP
-        expected = source.opened[staying]
-        self._digests = source.digests[staying]
-        self._resource = source.resource[expected]
-        self._opened = expected if whole else self._place(expected)
-        self._lost = set(self._place(np.array([value.record for value in source.lost], dtype=np.int64)).tolist())
-        added = {int(self._place(np.array([record]))[0]): pair for record, pair in plan.edits.replace.items()}
-        first = len(self._action) - len(plan.edits.append)
-        self._added = {**added, **dict(enumerate(plan.edits.append, first))}
-        self._taken = 0
+    `leaves`: those of the written file so far.
+    """
 
-    def _place(self, records: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Number source records in the new file; meaningless for those that were dropped."""
-        places: NDArray[np.int64] = records - np.searchsorted(self._dropped, records)
-        return places
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.leaves = Leaves()
+        request = job.request
+        keys = Keyring(()) if request.decrypt else request.writing
+        # What keeps every byte opens with what it opened with before.
+        reading = keys if not request.only_lost or request.reading is None else request.reading
+        self._work = Work(reading, keys, request.randomness)
+        self._old_bench, self._new_bench = job.workshop.bench(), job.workshop.bench()
+        self._depth = None if job.workshop.depth is None else Depth.CHEAP
+        self._watched = _watched(job)
+        self._source = _Source(job)
+        self._chunks = iter(self._source)
+        self._old = next(self._chunks, None)
+        self._row = 0
+        self._added = deque(job.plan.edits.append)
 
-    def batches(self) -> Iterator[Batch]:
-        """Read everything; yield the values to open. Raises ReadBackFailed."""
-        bucket = self._written.bucket(b"key")
-        sealed = sealed_anew(self._action)
-        if bucket is None or bucket.record_count != len(self._action):
-            count = 0 if bucket is None else bucket.record_count
-            raise ReadBackFailed(f"{len(self._action)} records were written, {count} were read back")
-        watched = np.zeros(len(sealed), dtype=np.bool_)
-        watched[self._opened] = True
-        if (sealed & ~watched).any():
-            raise ReadBackFailed("values were sealed of which the source's plaintext is not known")
-        for leaves in bucket.chunks():
-            self.sums.add(leaves)
-            self._shapes[leaves.first_leaf : leaves.first_leaf + len(leaves.leaf_page)] = leaves.shapes()
-            require_order(bucket, leaves)
-            first, until = leaves.first_record, leaves.first_record + len(leaves)
-            here = slice(*np.searchsorted(self._opened, (first, until)).tolist())
-            rows = self._opened[here] - first
-            records = scan_records(leaves.pick(rows))
-            action = self._action[first:until]
-            self._unchanged.add(leaves, action, self._built[first:until], (rows, records))
-            for row in np.nonzero(action == REPLACE)[0].tolist():
-                if (leaves.key(row), leaves.value(row)) != self._added[first + row]:
-                    raise ReadBackFailed(f"record {first + row} of the written file is not the one that was added")
-            yield from make_batches(
-                records, np.arange(len(rows)), self._resource[here].astype(np.int64), self._job.labels
-            )
-            self._job.progress("verifying", leaves.first_leaf + len(leaves.leaf_page), leaves.total_leaves)
-            self._written.database.pages.let_go()
+    def look_at(self, file: Mapped) -> None:
+        """Take records of that map from now on."""
+        self._new_bench = Workshop(self._work, file, jobs=1).bench()
 
-    def take(self, answer: OpenedBatch) -> None:
-        """Compare what a batch opened to with what it was in the source. Raises ReadBackFailed."""
-        here = slice(self._taken, self._taken + len(answer.outcome))
-        self._taken = here.stop
-        places = self._opened[here]
-        digests = np.frombuffer(answer.digests, dtype=np.uint8).reshape(-1, DIGEST_SIZE)
-        outcome_of = np.frombuffer(answer.outcome, dtype=np.int64)
-        different = (digests != self._digests[here]).any(axis=1)
-        not_open = np.array([not outcome.opened for outcome in answer.outcomes], dtype=np.bool_)[outcome_of]
-        # What equals the source's plaintext is right, whatever it looks like.
-        doubtful = np.array([outcome.doubtful for outcome in answer.outcomes], dtype=np.bool_)[outcome_of]
-        not_open &= ~doubtful | different
-        for row in np.nonzero(different | not_open)[0].tolist():
-            place = int(places[row])
-            if place in self._lost:
-                continue
-            if not_open[row]:
-                reasons = ", ".join(answer.outcomes[answer.outcome[row]].reasons)
-                raise ReadBackFailed(f"{printable(answer.named_keys[row])}, record {place}, does not open: {reasons}")
-            raise ReadBackFailed(f"record {place} of the written file opens to another plaintext than in the source")
-        rewrapped = bool(self._job.request.rewraps)
-        stale = np.array([is_stale(outcome, rewrapped=rewrapped) for outcome in answer.outcomes], dtype=np.bool_)
-        if (stale[outcome_of] & sealed_anew(self._action[places])).any():
-            raise ReadBackFailed("a value was written under another key than the first one of the new configuration")
+    def take(self, new: Records) -> None:
+        """Compare the records of a chunk with those that should be there. Raises ReadBackFailed."""
+        self._take_leaves(new)
+        row = 0
+        while row < len(new):
+            old = self._next()
+            if old is None:
+                self._require_pair(new, row, self._added.popleft() if self._added else None)
+                row += 1
+            elif self._source.action[old.first_record + self._row] == REPLACE:
+                self._require_pair(new, row, self.job.plan.edits.replace[old.first_record + self._row])
+                self._row, row = self._row + 1, row + 1
+            else:
+                count = self._compare(old, self._row, new, row)
+                self._row, row = self._row + count, row + count
 
-    def finish(self) -> None:
-        """Compare what the whole pass has gathered. Raises ReadBackFailed."""
-        if self._taken != len(self._opened):
-            raise ReadBackFailed(f"{len(self._opened)} values should have been opened, {self._taken} were")
-        source, carried = self._job.notes.sums, self._writer.carried
-        starts = self._written.leaf_starts()
-        # A leaf that was carried over begins where its first record is now, and no other leaf begins there.
-        at = np.searchsorted(starts[1:], self._place(self._starts[:-1][carried]), side="right")
-        same = (starts[1:] - starts[:-1])[at] == np.diff(self._starts)[carried]
-        same &= (self.sums.crc[at] == source.crc[carried]) & (self.sums.size[at] == source.size[carried])
-        same &= self._shapes[at] == self._job.notes.shapes[carried]
-        if not same.all() or self._unchanged != self._writer.unchanged:
+    def _take_leaves(self, new: Records) -> None:
+        """Note the leaves. Raises ReadBackFailed where one holds anything but its records."""
+        leaves, tidy = new.leaves, memoryview(bytearray(new.leaves.leaves))
+        page_size = self.job.opened.snapshot.database.page_size
+        # What lies in an inline bucket is the business of its holder.
+        if mark_tidy(new.view, leaves, page_size, tidy) < leaves.leaves and leaves.leaf_page[0]:
+            raise ReadBackFailed("a page of the written file has bytes that belong to no record")
+        self.leaves.add(leaves, new.view, tidy)
+
+    def _next(self) -> Records | None:
+        """Return the chunk of the source with the next record that has to be there; None when there is none left."""
+        while (old := self._old) is not None:
+            while self._row < len(old) and self._source.action[old.first_record + self._row] == DROP:
+                self._row += 1
+            if self._row < len(old):
+                break
+            self._old, self._row = next(self._chunks, None), 0
+        return self._old
+
+    @staticmethod
+    def _require_pair(new: Records, row: int, expected: tuple[bytes, bytes] | None) -> None:
+        if (new.stored_key(row), new.stored_value(row)) != expected:
+            raise ReadBackFailed(f"record {new.first_record + row} of the written file is not the one that was added")
+
+    def _compare(self, old: Records, x: int, new: Records, y: int) -> int:
+        """Compare records from row `x` of the source and row `y` of the written file on; return how many."""
+        count, actions = min(len(old) - x, len(new) - y), self._source.actions(old)
+        if actions[x] == REBUILD:
+            stored = replace_value(old.stored_value(x), new.value(y))
+            count = int((old.stored_key(x), stored) == (new.stored_key(y), new.stored_value(y)))
+        else:
+            count = same_records(old.view, old, x, new.view, new, y, actions, count)
+        if not count:
             raise ReadBackFailed("bytes that the request does not change are not the same in the written file")
+        rows = [row for row in range(x, x + count) if self._watched[old.first_record + row]] if self._watched else []
+        if rows:
+            self._compare_values(old, rows, new, [row - x + y for row in rows])
+        return count
 
-    def require_restored(self, keys: Keyring) -> None:
+    def _compare_values(self, old: Records, rows: list[int], new: Records, others: list[int]) -> None:
+        """Open values of both files and compare. Raises ReadBackFailed for one that does not open to the same."""
+        before, after, resource = self._old_bench, self._new_bench, words(len(new))
+        for row, other in zip(rows, others, strict=True):
+            resource[other] = int(self.job.swept.resource[old.first_record + row])
+        before.open_all(self._source.batch(old, rows), self._depth)
+        ways = after.open_all(self._source.batch_like(new, others, resource), None)
+        same = same_plaintexts(before.values, _numbers(rows), after.values, _numbers(others))
+        outcomes = {number: outcome_of(ways[number]) for number in {after.way[other] for other in others}}
+        for row, other in zip(rows, others, strict=True):
+            outcome = outcomes[after.way[other]]
+            # What equals the source's plaintext is right, whatever it looks like.
+            if not outcome.opened and not outcome.doubtful:
+                where = f"{printable(new.user_key(other))}, record {new.first_record + other}"
+                raise ReadBackFailed(f"{where}, does not open: {', '.join(outcome.reasons)}")
+            is_sealed = self._source.action[old.first_record + row] in _SEALED
+            if is_sealed and is_stale(outcome, rewrapped=bool(self.job.request.rewraps)):
+                raise ReadBackFailed(
+                    "a value was written under another key than the first one of the new configuration"
+                )
+        if same < len(rows):
+            raise ReadBackFailed(
+                f"record {new.first_record + others[same]} of the written file opens to another plaintext than in the "
+                "source"
+            )
+
+    def finish(self) -> LeafSums:
+        """Require that nothing is missing; return the sums of the leaves. Raises ReadBackFailed."""
+        if self._next() is not None or self._added:
+            found = sum(self.leaves.records)
+            raise ReadBackFailed(f"more records were written than the {found} that were read back")
+        return self.leaves.sums()
+
+    def require_restored(self, written: Snapshot) -> None:
         """Open what came back from older revisions with the keys that write. Raises ReadBackFailed."""
-        for one in self._job.plan.restored:
-            record = self._written.record(int(self._place(np.array([one.record]))[0]))
-            stored = decode_key_value(self._written.stored_value(record)).value
-            outcome, plaintext = open_value(keys.chain_for(one.resource.group_resource), stored, one.key)
+        for one in self.job.plan.restored:
+            dropped = bytes(self._source.action[: one.record]).count(DROP)
+            record = written.record(one.record - dropped)
+            stored = decode_key_value(written.stored_value(record)).value
+            chain = self._work.writing.chain_for(one.resource.group_resource)
+            outcome, plaintext = open_value(chain, stored, one.key)
             same = record.key == one.key and record.revision.main == one.revision
             if not same or plaintext is None or plaintext_digest(plaintext) != one.digest or outcome.stale:
                 raise ReadBackFailed(f"{printable(one.key)} does not open to its older revision {one.from_revision}")
+
+
+def _watched(job: Job) -> bytearray:
+    """Mark the records whose value has to open to the same in both files. Raises ReadBackFailed for a sealed one.
+
+    Plain values that stay are compared byte by byte, like all else that is not sealed; lost ones open in neither.
+    """
+    swept, action = job.swept, job.plan.action
+    staying = (swept.header[swept.opened] != 0) | sealed_anew(action[swept.opened])
+    watched = np.zeros(len(action), dtype=np.uint8)
+    watched[swept.opened[staying & (action[swept.opened] < DROP)]] = 1
+    if (sealed_anew(action) & (watched == 0)).any():
+        raise ReadBackFailed("values were sealed of which the source's plaintext is not known")
+    watched[[value.record for value in swept.lost]] = 0
+    return bytearray(watched.tobytes()) if watched.any() else bytearray()
+
+
+class _Follower:
+    """Reads the records of bucket `key` back while they are written: a thread, a window behind the writer.
+
+    The leaves of a new tree stand one behind the other, so that they need no branch to be found. What leads to them is
+    looked at when all is there, and has to lead to just these leaves, in this order.
+    """
+
+    def __init__(self, job: Job, draft: Draft) -> None:
+        self.comparison = _Comparison(job)
+        self.is_done = False
+        self._job, self._draft = job, draft
+        self._page_size = job.opened.snapshot.database.page_size
+        self._first, self._end = 0, -1
+        self._stopped = False
+        self._windows: list[tuple[int, int, int]] = []
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="snaptool-read-back", daemon=True)
+
+    def begin(self, page: int) -> None:
+        """Begin with the leaf at a page, which is written next."""
+        self._first = page
+        self._thread.start()
+
+    def end(self, page: int | None) -> None:
+        """Say where the leaves end, before anything is written behind them. None: there are none, but one inline."""
+        self._end, self._stopped = (self._first, True) if page is None else (page, self._stopped)
+        self._draft.nudge()
+
+    def check(self) -> None:
+        """Raise what the thread has found, if anything."""
+        if self._failure is not None:
+            raise self._failure
+
+    def _run(self) -> None:
+        try:
+            chunk, page, size = Chunk(), self._first, self._page_size
+            while not self._stopped and page != self._end:
+                # In this order: what is written once the end is known may be something else.
+                written = self._draft.wait_written(page * size + _WINDOW, seconds=0.2) // size
+                end = self._end
+                until = written if end < 0 else min(written, end)
+                if until > page and ((until - page) * size >= _WINDOW or until == end):
+                    self._compare(page, until, chunk)
+                    page = until
+            self.is_done = not self._stopped and page == self._end
+        except BaseException as error:  # noqa: BLE001 - raised again by who waits for it
+            self._failure = error
+
+    def _compare(self, page: int, until: int, chunk: Chunk) -> None:
+        """Compare the leaves from one page to another."""
+        file = self._draft.map_written(until * self._page_size)
+        view = memoryview(file.buffer)
+        walk = Walk(view, self._page_size, until)
+        walk.begin_line(page, until)
+        self.comparison.look_at(file)
+        for records in _records(view, walk, chunk):
+            if self._stopped:
+                return
+            self.comparison.take(records)
+        self._windows.append((page, until, crc32c(view[page * self._page_size : until * self._page_size])))
+
+    def require_unchanged(self, written: Snapshot) -> None:
+        """Raise ReadBackFailed where the file is no longer what it was when it was compared."""
+        for page, until, crc in self._windows:
+            if crc32c(written.view[page * self._page_size : until * self._page_size]) != crc:
+                raise ReadBackFailed("the written file changed after it was compared")
+            written.database.pages.let_go()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if self._thread.ident is None:
+            return
+        if kind is None:
+            self._draft.flush()
+            while self._thread.is_alive():
+                self._thread.join(0.1)
+                self._job.progress("verifying", len(self.comparison.leaves), max(self._end - self._first, 1))
+            self.check()
+        self._stopped = True
+        self._draft.nudge()
+        self._thread.join()
+
+
+def _records(view: memoryview, walk: Walk, chunk: Chunk) -> Iterator[Records]:
+    """Yield the records that a walk goes over, some at a time: one object, filled again and again."""
+    records, reader = Records(view, chunk), RecordReader(view)
+    while walk.fill(chunk):
+        reader.read(records, refuse)
+        yield records
+
+
+def _numbers(listed: Sequence[int]) -> memoryview:
+    return memoryview(array("q", listed))
+
+
+def _read_back(draft: Draft, writer: _Writer, follower: _Follower | None = None) -> FileReport:
+    """Read the written file with the new keys only, compare it with the source, append the SHA-256 of what was read.
+
+    Every page and every byte is read. Raises ReadBackFailed, which names the first difference, and the FormatErrors of
+    a broken file.
+    """
+    job = writer.job
+    # Not closed: views into the map may outlive this, in an error that is under way above all.
+    file = draft.read_back()
+    written = Snapshot(file.buffer, file.release_memory)
+    with hashing(draft) as digest:
+        if follower is not None and follower.is_done:
+            comparison = follower.comparison
+        else:
+            comparison = _Comparison(job)
+            comparison.look_at(file)
+            _compare_records(job, written, comparison)
+        sums = comparison.finish()
+        comparison.require_restored(written)
+        _compare_other_buckets(job, written)
+        if follower is not None and follower.is_done:
+            follower.require_unchanged(written)
+        require_nothing_else(written, comparison.leaves)
+        live = job.swept.live if job.plan.edits.is_empty else None
+        return append_trailer(draft, digest(), written, sums, live)
+
+
+def _compare_records(job: Job, written: Snapshot, comparison: _Comparison) -> None:
+    """Compare all records, once everything is written."""
+    bucket = written.bucket(b"key")
+    if bucket is None:
+        raise ReadBackFailed("the written file has other buckets than the source")
+    chunk, walk = Chunk(), written.database.new_walk()
+    bucket.begin(walk)
+    for turn, records in enumerate(_records(written.view, walk, chunk), 1):
+        comparison.take(records)
+        if turn % _LET_GO == 0:
+            written.database.pages.let_go()
+        job.progress("verifying", records.first_record + len(records), bucket.record_count)
 
 
 def _edited(name: bytes, bucket: Bucket | None, edits: Edits) -> Iterator[tuple[bytes, bytes]]:

@@ -65,7 +65,6 @@ from snaptool.operations.written import (
     hashing,
     is_stale,
     require_nothing_else,
-    require_order,
 )
 from snaptool.providers import Keyring
 from snaptool.scratch import SAFE_TTL, Change, EtcdBinaries, Rewritten, ScratchEtcd, ServedKey, engine
@@ -244,9 +243,6 @@ def _read_back(draft: Draft, job: Job, done: Rewritten) -> FileReport:
         if written.leases() != job.opened.snapshot.leases():
             raise ReadBackFailed("the written file has other leases than the source")
         _compare(job, written, workshop, done)
-        if (bucket := written.bucket(b"key")) is not None:
-            for leaves in bucket.chunks():
-                require_order(bucket, leaves)
         require_nothing_else(written)
         return append_trailer(draft, digest(), written, sums)
 

@@ -15,13 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snaptool.arguments import word_of
-from snaptool.bolt import (
-    LeafChunk,
-)
 from snaptool.embedded import Recovered, Updates
 from snaptool.errors import VerificationFailed
 from snaptool.etcd import (
     Edits,
+    LeafSums,
     Snapshot,
 )
 from snaptool.kube import parse_key
@@ -421,24 +419,9 @@ def restorations(
     return tuple(restored), stored
 
 
-class LeafNotes:
-    """What the first pass learns of the leaves of bucket `key`, by number: sums, shapes, and which are `portable`."""
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        self.sums = snapshot.new_sums()
-        self.shapes = np.zeros(len(self.sums.crc), dtype=np.uint64)
-        self.portable = np.zeros(len(self.sums.crc), dtype=np.bool_)
-
-    def add(self, leaves: LeafChunk) -> None:
-        """Take the leaves of a chunk."""
-        self.sums.add(leaves)
-        here = slice(leaves.first_leaf, leaves.first_leaf + len(leaves.leaf_page))
-        self.shapes[here], self.portable[here] = leaves.shapes(), leaves.portable()
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """Everything that is known between the passes."""
+    """Everything that is known between the passes. `sums`: of the leaves of the source's bucket `key`."""
 
     request: RewriteRequest
     opened: OpenedSnapshot
@@ -447,4 +430,4 @@ class Job:
     workshop: Workshop
     labels: Labels
     progress: Progress
-    notes: LeafNotes
+    sums: LeafSums

@@ -51,7 +51,6 @@ from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.plan import (
     Deletion,
     Job,
-    LeafNotes,
     Plan,
     RecordCounts,
     Restoration,
@@ -241,17 +240,16 @@ def rewrite(
         request.randomness,
         request.rewraps,
         None if request.reading is None else depth,
-        digests=True,
         defined=NOTHING_DEFINED if request.reading is None else defined_versions(opened, reading),
     )
     with Workshop(work, opened.source, jobs=request.jobs) as workshop, opened.digests() as digests:
-        notes = LeafNotes(snapshot)
+        sums = snapshot.new_sums()
         swept = sweep(
             snapshot,
             labels,
             workshop if request.reading is not None else None,
             wanted=partial(_encrypted_before_or_after, labels, workshop),
-            observers=[opened.tend, notes.add],
+            observers=[opened.tend, sums.add],
             progress=progress,
         )
         if not request.skip_hash_check:
@@ -270,7 +268,7 @@ def rewrite(
         if unread:
             refuse_while_unread(unread, going, more=also_going(snapshot, going), given_up=request.embedded_lost)
         report = RewriteReport(
-            source=file_report(opened.path, opened.source.size, digests.file_sha256(), snapshot, notes.sums),
+            source=file_report(opened.path, opened.source.size, digests.file_sha256(), snapshot, sums),
             target=None,
             dry_run=target is None,
             engine=engine.name,
@@ -307,14 +305,14 @@ def rewrite(
             workshop=workshop,
             labels=labels,
             progress=progress,
-            notes=notes,
+            sums=sums,
         )
         if target is None:
             engine.rehearse(job)
             return replace(report, seconds=time.monotonic() - started)
         if not plan.counts.deleted:
             # A value may lose its wrapped key and padding; of a page, at most.
-            require_room(target, int(notes.sums.size.sum()) - _MOST_SHRINKING * plan.counts.rewritten)
+            require_room(target, int(sums.size.sum()) - _MOST_SHRINKING * plan.counts.rewritten)
         with TargetDraft(target, force=force, wrapping=wrapping) as draft:
             written = engine.write(job, draft)
             if boot_with is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import struct
+from array import array
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,21 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from crc32c import crc32c
 from numpy.typing import NDArray
 
-from snaptool.bolt import Bucket, LeafChunk, first_pages
-from snaptool.bolt.layout import BUCKET_HEADER_SIZE, ELEMENT_SIZE, HEADER_SIZE, PageFlag
+from snaptool.bolt import Chunk, Walk, first_pages
+from snaptool.bolt.layout import BUCKET_FLAG, BUCKET_HEADER_SIZE, ELEMENT_SIZE, HEADER_SIZE, PageFlag
 from snaptool.errors import VerificationFailed
 from snaptool.etcd import (
     LeafSums,
     Snapshot,
 )
+from snaptool.etcd.comparing import is_tidy_branch, mark_tidy, sums_of_leaves
 from snaptool.files import Draft
 from snaptool.operations.crypto import (
     Outcome,
 )
 
 _HASH_BLOCK = 2 << 20
+_LET_GO = 32  # chunks after which what was read may leave the memory
 
 
 class ReadBackFailed(VerificationFailed):
@@ -108,67 +113,98 @@ def is_stale(outcome: Outcome, *, rewrapped: bool) -> bool:
     return outcome.position[1:] > (0, 0) if rewrapped else outcome.stale
 
 
-def require_order(bucket: Bucket, leaves: LeafChunk) -> None:
-    """Raise ReadBackFailed unless `leaves` hold nothing but records, and branches lead to them by their first keys."""
-    if not leaves.are_clean():
-        raise ReadBackFailed("a page of the written file has bytes that belong to no record")
-    if not bucket.is_found_by_first_keys(leaves):
-        raise ReadBackFailed("a branch of the written file has another key than the page that it leads to")
+class Leaves:
+    """Leaves of a tree in order: page id, number of records, their CRC-32C and their size. 24 bytes for each."""
+
+    def __init__(self) -> None:
+        self.page, self.size = array("q"), array("q")
+        self.records, self.crc = array("I"), array("I")
+
+    def __len__(self) -> int:
+        return len(self.page)
+
+    def add(self, leaves: Chunk, file: memoryview, tidy: memoryview) -> None:
+        """Take note of the leaves of a chunk. `tidy`: see `mark_tidy`."""
+        start = leaves.leaf_start
+        crc, size = sums_of_leaves(leaves, file, tidy, crc32c)
+        self.page.extend(leaves.leaf_page[: leaves.leaves])
+        self.records.extend([start[leaf + 1] - start[leaf] for leaf in range(leaves.leaves)])
+        self.crc.extend(crc)
+        self.size.extend(size)
+
+    def sums(self) -> LeafSums:
+        """Return CRC-32C and size alone."""
+        sums = LeafSums(len(self))
+        sums.crc[:], sums.size[:] = self.crc, self.size
+        return sums
 
 
-def require_nothing_else(written: Snapshot) -> None:
+def require_nothing_else(written: Snapshot, compared: Leaves | None = None) -> None:
     """Raise ReadBackFailed unless every byte of the file belongs to what was written, and so to what was compared.
 
     Nothing is searched for: any text can come about by chance. The first pages are those that were written; every other
-    page is a leaf of a bucket, which holds records and zeros, or a branch, which holds the keys that lead to its
-    children and zeros. Leaves of bucket `key` are looked at with its records.
+    page is a leaf of a bucket, which holds records and zeros, or a branch, which holds the first keys of its children
+    and zeros. `compared`: the leaves of bucket `key`, where they were compared before all was written.
     """
     database = written.database
-    if len(database.free_pages()) or database.size != database.high_water_mark * database.page_size:
+    if database.size != database.high_water_mark * database.page_size:
         raise ReadBackFailed("the written file has free pages")
     first = first_pages(database.meta)
-    if database.pages.bytes[: len(first)].tobytes() != first:
+    if written.view[: len(first)] != first:
         raise ReadBackFailed("the metas and the freelist of the written file are not those that were written")
-    buckets = database.buckets()
-    branch = np.ones(database.high_water_mark, dtype=np.bool_)
-    branch[: len(first) // database.page_size] = False
-    for bucket in (database.root_bucket(), *(one for name, one in buckets.items() if name != b"key")):
-        for leaves in bucket.chunks():
-            require_order(bucket, leaves)
-    for bucket in (database.root_bucket(), *buckets.values()):
+    walk, is_leaf = database.new_walk(), bytearray(database.high_water_mark)
+    walk.begin(database.meta.root, BUCKET_FLAG)
+    _mark_leaves(written, walk, is_leaf)
+    for name, bucket in database.buckets().items():
         if bucket.root:
-            branch[bucket.leaf_pages()] = False
+            bucket.begin(walk)
+            pages = _mark_leaves(written, walk, is_leaf, are_compared=name == b"key" and compared is not None)
+            if name == b"key" and compared is not None and pages != compared.page:
+                raise ReadBackFailed("the branches of the written file lead to other leaves than were written")
+    if not walk.found_by_first_keys():
+        raise ReadBackFailed("a branch of the written file has another key than the page that it leads to")
     for name, value in database.root_bucket().items():
-        if not buckets[name].root and not _is_packed(value[BUCKET_HEADER_SIZE:], PageFlag.LEAF, b""):
+        if not database.buckets()[name].root and not _is_packed(value[BUCKET_HEADER_SIZE:]):
             raise ReadBackFailed("a small bucket of the written file has bytes that belong to no record")
-    content, at = database.pages.bytes, -1
-    for page in np.nonzero(branch)[0].tolist():
-        if page <= at:
-            continue
-        start = page * database.page_size
-        overflow = int.from_bytes(content[start + 12 : start + HEADER_SIZE].tobytes(), "little")
-        at = page + overflow
-        whole = content[start : (at + 1) * database.page_size]
-        if not branch[page : at + 1].all() or not _is_packed(whole.tobytes(), PageFlag.BRANCH, None):
+    reached, page = walk.reached_pages(), len(first) // database.page_size
+    if reached.count(1) != database.high_water_mark - page:
+        raise ReadBackFailed("the written file has free pages")
+    while page < database.high_water_mark:
+        if not is_leaf[page] and not is_tidy_branch(written.view, page, database.page_size):
             raise ReadBackFailed("a branch of the written file has bytes that belong to no key")
+        page += int.from_bytes(written.view[page * database.page_size + 12 :][:4], "little") + 1
 
 
-def _is_packed(page: bytes, flag: int, rest: bytes | None) -> bool:
-    """Is a page its header, its elements, and the bytes that these name, one behind the other?
+def _mark_leaves(written: Snapshot, walk: Walk, is_leaf: bytearray, *, are_compared: bool = False) -> array[int]:
+    """Mark the leaves of the tree that a walk begins, and return their pages.
 
-    `rest`: what follows them; None stands for zeros.
+    Raises ReadBackFailed for one that holds anything but its records; those that were compared are known not to.
     """
+    chunk, size, turn = Chunk(), written.database.page_size, 0
+    pages = array("q")
+    while walk.fill(chunk):
+        tidy = memoryview(bytearray(chunk.leaves))
+        if not are_compared and mark_tidy(written.view, chunk, size, tidy) < chunk.leaves:
+            raise ReadBackFailed("a page of the written file has bytes that belong to no record")
+        pages.extend(chunk.leaf_page[: chunk.leaves])
+        turn += 1
+        if turn % _LET_GO == 0:
+            written.database.pages.let_go()
+    for page in pages:
+        is_leaf[page] = 1
+    return pages
+
+
+def _is_packed(page: bytes) -> bool:
+    """Is a leaf without a number its header, its elements, and the bytes that these name, one behind the other?"""
     found, count = int.from_bytes(page[8:10], "little"), int.from_bytes(page[10:12], "little")
-    if found != flag:
+    if found != PageFlag.LEAF:
         return False
     end = HEADER_SIZE + ELEMENT_SIZE * count
     for number in range(count):
         at = HEADER_SIZE + ELEMENT_SIZE * number
-        words = [int.from_bytes(page[at + 4 * word : at + 4 * word + 4], "little") for word in range(4)]
-        # Branch: position, key size, page. Leaf: flags, position, key size, value size.
-        position, size = (words[0], words[1]) if flag == PageFlag.BRANCH else (words[1], words[2] + words[3])
+        _, position, key_size, value_size = struct.unpack_from("<IIII", page, at)
         if at + position != end:
             return False
-        end += size
-    tail = page[end:]
-    return not any(tail) if rest is None else tail == rest
+        end += key_size + value_size
+    return end == len(page)

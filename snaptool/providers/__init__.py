@@ -31,7 +31,7 @@ from snaptool.providers.keyring import SERVER_TEXTS, Chain, GroupResource, Keyri
 from snaptool.providers.provider import Entropies, Entropy, KeyDoesNotFit, Kind, Opened, Plausible, Provider, Reason
 from snaptool.providers.symmetric import Key, LocalProvider
 from snaptool.providers.values import Sealed as SealedValues
-from snaptool.providers.values import Values, words
+from snaptool.providers.values import Values, same_plaintexts, words
 
 __all__ = [
     "KEY_SIZES",
@@ -69,5 +69,6 @@ __all__ = [
     "parse_config",
     "read_configs",
     "recognise_bytes",
+    "same_plaintexts",
     "words",
 ]

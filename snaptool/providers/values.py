@@ -27,6 +27,9 @@ except ImportError:
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+if cython.compiled:
+    from cython.cimports.libc.string import memcmp  # type: ignore[import-untyped]
+
 if not cython.compiled:
     Bytes = memoryview  # read-only in the compiled module
     Room = memoryview
@@ -84,16 +87,18 @@ class Values:
         self.used = 0
         self._make_room(512)
 
-    def begin(self, at: Words, size: Words, key_at: Words, key_size: Words) -> None:
+    def begin(self, at: Words, size: Words, key_at: Words, key_size: Words, rows: Words) -> None:
         """Take up other values; nothing of those before is kept. Raises IndexError for a place outside the file."""
-        row: cython.Py_ssize_t
+        index: cython.Py_ssize_t
+        row: cython.longlong
         end: cython.longlong = len(self.data)
         self.at, self.size, self.key_at, self.key_size = at, size, key_at, key_size
         if len(at) > len(self.asked):
             self._make_room(2 * len(at))
         self.used = 0
         with cython.nogil:
-            for row in range(len(self.at)):
+            for index in range(len(rows)):
+                row = rows[index]
                 self.plain_size[row] = -1
                 if not (0 <= self.at[row] <= end and 0 <= self.size[row] <= end - self.at[row]):
                     self.refuse_place()
@@ -374,6 +379,46 @@ class Values:
                     self.inside[row], self.plain_at[row], self.plain_size[row] = 1, self.used, size - _TAG
                     self.used += size - _TAG
             return 0
+
+
+def same_plaintexts(old: Values, rows: Words, new: Values, others: Words) -> int:
+    """Compare what values opened to, in turn; return how many are the same before one that is not, or is closed."""
+    index: cython.Py_ssize_t = 0
+    x: cython.longlong
+    y: cython.longlong
+    equal: cython.int
+    with cython.nogil:
+        while index < len(rows):
+            x, y = rows[index], others[index]
+            if old.plain_size[x] < 0 or old.plain_size[x] != new.plain_size[y]:
+                break
+            if old.inside[x] and new.inside[y]:
+                equal = same(old.opened, old.plain_at[x], new.opened, new.plain_at[y], old.plain_size[x])
+            elif old.inside[x]:
+                equal = same(old.opened, old.plain_at[x], new.data, new.plain_at[y], old.plain_size[x])
+            elif new.inside[y]:
+                equal = same(old.data, old.plain_at[x], new.opened, new.plain_at[y], old.plain_size[x])
+            else:
+                equal = same(old.data, old.plain_at[x], new.data, new.plain_at[y], old.plain_size[x])
+            if not equal:
+                break
+            index += 1
+    return index
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(-1, check=False)
+def same(a: Bytes, at: cython.longlong, b: Bytes, start: cython.longlong, size: cython.longlong) -> cython.int:
+    """Whether so many bytes are equal. The last of them is looked at first: so they are all there."""
+    if size <= 0:
+        return size == 0
+    if a[at] != b[start] or a[at + size - 1] != b[start + size - 1]:
+        return 0
+    if cython.compiled:
+        different: cython.int = memcmp(cython.address(a[at]), cython.address(b[start]), size)
+        return different == 0
+    return a[at : at + size] == b[start : start + size]
 
 
 @cython.final

@@ -13,9 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snaptool.bolt import Database, DatabaseWriter, LeafChunk, PageMap, check
+from snaptool.bolt import Chunk, Database, DatabaseWriter, LeafChunk, PageMap, check
 from snaptool.bolt.layout import META_SIZE, BadMeta, Meta, PageId, TxId, decode_meta, encode_meta
 from snaptool.errors import SnaptoolError
+from snaptool.etcd.comparing import mark_tidy
+from snaptool.providers import words
 from tests.support.bolt import contents, make_database, model_contents, tiny
 
 records = st.dictionaries(st.binary(min_size=1, max_size=40), st.binary(max_size=3000), max_size=60)
@@ -123,14 +125,16 @@ def test_carrying_leaves_over_changes_no_record(pairs: dict[bytes, bytes], chunk
     bucket, sink = Database(data).buckets()[b"key"], io.BytesIO()
     writer = DatabaseWriter(sink, page_size=1024)
     with writer.bucket(b"key") as out:
-        for chunk in bucket.chunks(chunk_size):
-            portable = chunk.portable()
-            for leaf in range(len(portable)):
-                if portable[leaf] and whole[(chunk.first_leaf + leaf) % len(whole)]:
-                    out.put_leaves(chunk.pages, chunk.leaf_page[leaf : leaf + 1], chunk.leaf_size[leaf : leaf + 1])
+        for chunk in bucket.leaves(None, Chunk(chunk_size)):
+            tidy = memoryview(bytearray(chunk.leaves))
+            mark_tidy(memoryview(data), chunk, 1024, tidy)
+            for leaf in range(chunk.leaves):
+                if tidy[leaf] and whole[(chunk.first_leaf + leaf) % len(whole)]:
+                    out.carry(memoryview(data), chunk, leaf, leaf + 1, 1024)
                     continue
                 for row in range(chunk.leaf_start[leaf], chunk.leaf_start[leaf + 1]):
-                    out.put(chunk.key(row), pairs[chunk.key(row)])
+                    key = data[chunk.key_at[row] :][: chunk.key_size[row]]
+                    out.put(key, pairs[key])
     writer.finish()
     assert dict(model_contents(sink.getvalue(), 1024)[b"key"]) == pairs
     assert list(check(sink.getvalue())) == []
@@ -151,26 +155,27 @@ def test_records_put_together_make_the_file_that_they_make_one_by_one(
 ) -> None:
     """Leaves that are carried between them end the leaves before, so both files carry the same ones."""
     ordered = sorted(pairs.items())
-    leaf = next(
-        Database(make_database({b"key": {b"\xff" * 41: bytes(700)}}, page_size=page_size)).buckets()[b"key"].chunks()
-    )
+    last = make_database({b"key": {b"\xff" * 41: bytes(700)}}, page_size=page_size)
+    leaf = next(Database(last).buckets()[b"key"].leaves())
+    joined = b"".join(key + value for key, value in ordered)
+    chunk, at = side_by_side(ordered), 0
+    none = words(len(ordered)), words(len(ordered))
     files = []
     for together in (True, False):
         sink = io.BytesIO()
         writer = DatabaseWriter(sink, page_size=page_size)
         with writer.bucket(b"key") as out:
-            start, turn = 0, 0
-            while start < len(ordered):
-                some = ordered[start : start + parts[turn % len(parts)]]
+            at, turn = 0, 0
+            while at < len(ordered):
+                until = min(at + parts[turn % len(parts)], len(ordered))
                 if together and ways[turn % len(ways)] == "together":
-                    sizes = [np.array([len(pair[part]) for pair in some], dtype=np.int64) for part in (0, 1)]
-                    out.put_records(b"".join(key + value for key, value in some), sizes[0], sizes[1])
+                    out.put_rows(memoryview(joined), chunk, at, until, none, (memoryview(b""), words(0), words(0)))
                 else:
-                    for key, value in some:
+                    for key, value in ordered[at:until]:
                         out.put(key, value)
-                start, turn = start + len(some), turn + 1
+                at, turn = until, turn + 1
             if "leaf" in ways and leaf.leaf_page[0]:
-                out.put_leaves(leaf.pages, leaf.leaf_page, leaf.leaf_size)
+                out.carry(memoryview(last), leaf, 0, 1, page_size)
         writer.finish()
         files.append(sink.getvalue())
     assert files[0] == files[1]
@@ -178,6 +183,17 @@ def test_records_put_together_make_the_file_that_they_make_one_by_one(
     found.pop(b"\xff" * 41, None)
     assert found == pairs
     assert list(check(files[0])) == []
+
+
+def side_by_side(ordered: list[tuple[bytes, bytes]]) -> Chunk:
+    """Records that stand back to back, as a chunk."""
+    chunk, at = Chunk(), 0
+    chunk.make_room(len(ordered))
+    for row, (key, value) in enumerate(ordered):
+        chunk.key_at[row], chunk.key_size[row] = at, len(key)
+        chunk.value_at[row], chunk.value_size[row] = at + len(key), len(value)
+        at += len(key) + len(value)
+    return chunk
 
 
 def rows_of(chunk: LeafChunk) -> list[list[tuple[bytes, bytes]]]:

@@ -237,8 +237,9 @@ def side_by_side(listed: list[tuple[bytes, bytes]], way: ModuleType = values) ->
         at[row], size[row] = ends[2 * row], len(parts[2 * row])
         key_at[row], key_size[row] = ends[2 * row + 1], len(parts[2 * row + 1])
     found: Values = way.Values(memoryview(b"".join(parts)))
-    found.begin(at, size, key_at, key_size)
-    return found, memoryview(array("q", reversed(range(len(listed)))))
+    rows = memoryview(array("q", reversed(range(len(listed)))))
+    found.begin(at, size, key_at, key_size, rows)
+    return found, rows
 
 
 def opened_together(
@@ -307,7 +308,7 @@ class OlderGcm:
 @pytest.mark.parametrize(("place", "size"), [(-1, 1), (0, 5), (5, 0), (1 << 40, 1), (0, -1), (2, 1 << 62)])
 def test_a_place_outside_the_file_is_an_error(place: int, size: int) -> None:
     for column in range(2):
-        columns = [array("q", [0]) for _ in range(4)]
+        columns = [array("q", [0]) for _ in range(5)]
         columns[2 * column][0], columns[2 * column + 1][0] = place, size
         with pytest.raises(IndexError):
             Values(memoryview(b"file")).begin(*(memoryview(column) for column in columns))

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snaptool import wire
-from snaptool.bolt import check
+from snaptool.bolt import Chunk, check
 from snaptool.etcd import KeyValue, Revision, decode_key_value, encode_key_value, encode_revision_key, replace_value
 from snaptool.operations import direct
 from snaptool.operations.crypto import SeededRandomness
@@ -97,7 +97,9 @@ def check_rewrite(seed: int) -> None:
     decrypt = rng.random() < 0.2
     chunk = rng.choice((1, 3, 50_000))
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(direct, "CHUNK_RECORDS", chunk)
+        patch.setattr(direct, "Chunk", lambda: Chunk(chunk))
+        patch.setattr(direct, "FOLLOWED_FROM", rng.choice((0, 1 << 40)))
+        patch.setattr(direct, "_WINDOW", rng.choice((1024, 8 << 20)))
         source, target = Path(folder) / "source.db", Path(folder) / "new.db"
         source.write_bytes(source_of(rng, records))
         assert [*model_contents(source.read_bytes(), 1024)[b"key"]] == records

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from crc32c import crc32c
 
-from snaptool.bolt import Database, DatabaseWriter, building, check
+from snaptool.bolt import BucketWriter, Chunk, Database, DatabaseWriter, building, check
 from snaptool.bolt.layout import (
     HEADER_SIZE,
     META_SIZE,
@@ -24,6 +24,9 @@ from snaptool.bolt.layout import (
 )
 from snaptool.bolt.scan import BRANCH_ELEMENT, LEAF_ELEMENT
 from snaptool.bolt.writer import BadOrder, OtherPageSize
+from snaptool.etcd import comparing
+from snaptool.etcd.comparing import mark_tidy, runs
+from snaptool.providers import words
 from tests.support.bolt import (
     TINY,
     Buckets,
@@ -38,6 +41,8 @@ from tests.support.bolt import (
     with_trailer,
 )
 from tests.support.uncompiled import uncompiled
+
+UNCOMPILED = uncompiled(comparing)
 
 
 def branches(data: bytes) -> list[int]:
@@ -94,22 +99,8 @@ def test_case_25_identity_rewrite_is_packed_and_has_no_stale_byte() -> None:
 
 
 def carried(data: bytes, *, one_by_one: bool = False) -> bytes:
-    """Rewrite with whole leaves where they are portable."""
-    database, sink = Database(data), io.BytesIO()
-    writer = DatabaseWriter(sink, page_size=database.page_size, txid=database.meta.txid)
-    for name, bucket in database.buckets().items():
-        with writer.bucket(name, bucket.sequence) as out:
-            for chunk in bucket.chunks():
-                portable = chunk.portable() & (not one_by_one)
-                for leaf in range(len(portable)):
-                    if portable[leaf]:
-                        out.put_leaves(chunk.pages, chunk.leaf_page[leaf : leaf + 1], chunk.leaf_size[leaf : leaf + 1])
-                        continue
-                    for row in range(chunk.leaf_start[leaf], chunk.leaf_start[leaf + 1]):
-                        key = chunk.buffer[chunk.key_pos[row] :][: chunk.key_len[row]].tobytes()
-                        out.put(key, chunk.buffer[chunk.value_pos[row] :][: chunk.value_len[row]].tobytes())
-    writer.finish()
-    return sink.getvalue()
+    """Rewrite with whole leaves where they are tidy."""
+    return alternating(data, 512, 0 if one_by_one else 0b1111111)
 
 
 def test_case_26_writing_is_deterministic() -> None:
@@ -172,12 +163,12 @@ def test_case_30_writer_txid_parity_and_both_metas_valid() -> None:
 
 def test_slack_is_zero_and_gaps_are_not_carried() -> None:
     data = bytearray(tiny())
-    chunk = next(Database(bytes(data)).buckets()[b"key"].chunks())
-    end = int(chunk.value_pos[chunk.leaf_start[1] - 1] + chunk.value_len[chunk.leaf_start[1] - 1])
-    assert chunk.portable().tolist() == [True, True, True]
+    chunk = first_leaves(bytes(data))
+    last = chunk.leaf_start[1] - 1
+    end = chunk.value_at[last] + chunk.value_size[last]
+    assert tidy_leaves(bytes(data)) == [1, 1, 1]
     data[end + 5] = 1
-    dirty = next(Database(bytes(data)).buckets()[b"key"].chunks())
-    assert dirty.portable().tolist() == [False, True, True]
+    assert tidy_leaves(bytes(data)) == [0, 1, 1]
     assert carried(bytes(data))[-4096:] == carried(tiny())[-4096:]
     assert contents(carried(bytes(data))) == contents(tiny())
 
@@ -230,41 +221,52 @@ def many(count: int) -> Buckets:
 
 def test_carried_and_rebuilt_leaves_mix_in_any_order() -> None:
     data = make_database(many(20_000))  # several of the writer's blocks
-    database, sink = Database(data), io.BytesIO()
-    writer = DatabaseWriter(sink)
-    with writer.bucket(b"key") as out:
-        for chunk in database.buckets()[b"key"].chunks(500):
-            total = len(chunk.leaf_page)
-            for first in range(0, total, 7):
-                last = min(first + 4, total)
-                out.put_leaves(chunk.pages, chunk.leaf_page[first:last], chunk.leaf_size[first:last])
-                for row in range(chunk.leaf_start[last], chunk.leaf_start[min(first + 7, total)]):
-                    key = chunk.buffer[chunk.key_pos[row] :][: chunk.key_len[row]].tobytes()
-                    out.put(key, chunk.buffer[chunk.value_pos[row] :][: chunk.value_len[row]].tobytes())
-    writer.finish()
-    assert contents(sink.getvalue())[b"key"] == many(20_000)[b"key"]
-    assert list(check(sink.getvalue())) == []
+    written = alternating(data, 500, 0b0001111)
+    assert contents(written)[b"key"] == many(20_000)[b"key"]
+    assert list(check(written)) == []
 
 
 def alternating(data: bytes, chunk_size: int, choose: int) -> bytes:
     """Rewrite; of seven leaves each, those whose bit is set in `choose` are carried over, the others taken apart."""
     database, sink = Database(data), io.BytesIO()
-    writer = DatabaseWriter(sink, page_size=database.page_size)
+    writer = DatabaseWriter(sink, page_size=database.page_size, txid=database.meta.txid)
     for name, bucket in database.buckets().items():
         with writer.bucket(name, bucket.sequence) as out:
-            for chunk in bucket.chunks(chunk_size):
-                portable = chunk.portable()
-                for index in range(len(portable)):
-                    if portable[index] and choose >> (chunk.first_leaf + index) % 7 & 1:
-                        out.put_leaves(
-                            chunk.pages, chunk.leaf_page[index : index + 1], chunk.leaf_size[index : index + 1]
-                        )
-                        continue
-                    for row in range(chunk.leaf_start[index], chunk.leaf_start[index + 1]):
-                        value = chunk.buffer[chunk.value_pos[row] :][: chunk.value_len[row]].tobytes()
-                        out.put(chunk.key(row), value)
+            for chunk in bucket.leaves(None, Chunk(chunk_size)):
+                put_some(out, data, chunk, database.page_size, choose)
     writer.finish()
     return sink.getvalue()
+
+
+def first_leaves(data: bytes) -> Chunk:
+    """The first chunk of bucket key."""
+    return next(Database(data).buckets()[b"key"].leaves())
+
+
+def tidy_leaves(data: bytes) -> list[int]:
+    """Which leaves of that chunk are tidy, compiled and uncompiled."""
+    chunk, size = first_leaves(data), Database(data).page_size
+    found = []
+    for way in (comparing, UNCOMPILED):
+        tidy = memoryview(bytearray(b"\xff" * chunk.leaves))
+        assert way.mark_tidy(memoryview(data), chunk, size, tidy) == sum(tidy)
+        found.append(tidy.tolist())
+    assert found[0] == found[1]
+    return found[0]
+
+
+def put_some(out: BucketWriter, data: bytes, chunk: Chunk, page_size: int, choose: int) -> None:
+    tidy = memoryview(bytearray(chunk.leaves))
+    mark_tidy(memoryview(data), chunk, page_size, tidy)
+    for number in range(chunk.leaves):
+        tidy[number] &= choose >> (chunk.first_leaf + number) % 7 & 1
+    for first, last, whole in runs(chunk, tidy):
+        if whole:
+            out.carry(memoryview(data), chunk, first, last, page_size)
+            continue
+        for row in range(chunk.leaf_start[first], chunk.leaf_start[last]):
+            key, value = chunk.key_at[row], chunk.value_at[row]
+            out.put(data[key : key + chunk.key_size[row]], data[value : value + chunk.value_size[row]])
 
 
 @pytest.mark.parametrize("choose", [0b0000000, 0b1111111, 0b0101010, 0b0001000, 0b1110111])
@@ -295,7 +297,7 @@ def test_a_full_leaf_takes_what_fits_and_no_more() -> None:
     """Leaves are filled to the last byte: 1024 = 16 + 2 * (16 + 8 + 480)."""
     records = [(b"%08d" % number, b"v" * 480) for number in range(6)]
     data = make_database({b"key": dict(records)}, page_size=1024)
-    assert [chunk.leaf_start.tolist() for chunk in Database(data).buckets()[b"key"].chunks()] == [[0, 2, 4, 6]]
+    assert first_leaves(data).leaf_start[:4].tolist() == [0, 2, 4, 6]
     expected = database_of(
         bytes(PageHeader(2, PageFlag.FREELIST, 0, 0)).ljust(1024, b"\0"),
         *(leaf(3 + number, records[2 * number : 2 * number + 2]) for number in range(3)),
@@ -372,28 +374,33 @@ def test_pages_larger_than_a_block_are_written_in_time() -> None:
     records = {number.to_bytes(4, "big"): b"" for number in range(150_000)}
     data = make_database({b"key": records}, page_size=4 << 20)
     assert contents(data)[b"key"] == records
-    assert [len(chunk.leaf_page) for chunk in Database(data).buckets()[b"key"].chunks(1 << 20)] == [3]
+    assert sum(chunk.leaves for chunk in Database(data).buckets()[b"key"].leaves()) == 3
 
 
 def test_leaves_of_another_page_size_are_refused() -> None:
-    chunk = next(Database(make_database({b"key": {b"a": b"v" * 2000}}, page_size=1024)).buckets()[b"key"].chunks())
+    data = make_database({b"key": {b"a": b"v" * 2000}}, page_size=1024)
     with DatabaseWriter(io.BytesIO()).bucket(b"key") as out:
-        out.put_leaves(chunk.pages, chunk.leaf_page[0:0], chunk.leaf_size[0:0])
+        out.carry(memoryview(data), first_leaves(data), 0, 0, 1024)
         with pytest.raises(OtherPageSize, match="pages of 1024 bytes in a file of 4096"):
-            out.put_leaves(chunk.pages, chunk.leaf_page[0:1], chunk.leaf_size[0:1])
+            out.carry(memoryview(data), first_leaves(data), 0, 1, 1024)
 
 
 def test_leaves_out_of_order_are_refused() -> None:
-    chunk = next(Database(make_database(many(1000))).buckets()[b"key"].chunks())
+    data = make_database(many(1000))
+    chunk = first_leaves(data)
+    keys = [data[chunk.key_at[row] :][: chunk.key_size[row]] for row in range(len(chunk))]
+    none = words(len(chunk)), words(len(chunk))
     with DatabaseWriter(io.BytesIO()).bucket(b"key") as out:
-        out.put(chunk.key(0), b"")
-        with pytest.raises(BadOrder, match="leaf that begins with"):
-            out.put_leaves(chunk.pages, chunk.leaf_page[0:1], chunk.leaf_size[0:1])
-        out.put_leaves(chunk.pages, chunk.leaf_page[1:3], chunk.leaf_size[1:3])
-        with pytest.raises(BadOrder, match="leaf that begins with"):
-            out.put_leaves(chunk.pages, chunk.leaf_page[2:4], chunk.leaf_size[2:4])
+        out.put(keys[0], b"")
         with pytest.raises(BadOrder, match="is not above"):
-            out.put(chunk.key(int(chunk.leaf_start[3]) - 1), b"")
+            out.carry(memoryview(data), chunk, 0, 1, 4096)
+        out.carry(memoryview(data), chunk, 1, 3, 4096)
+        with pytest.raises(BadOrder, match="is not above"):
+            out.carry(memoryview(data), chunk, 2, 4, 4096)
+        with pytest.raises(BadOrder, match="is not above"):
+            out.put_rows(memoryview(data), chunk, 3, 7, none, (memoryview(b""), *none))
+        with pytest.raises(BadOrder, match="is not above"):
+            out.put(keys[chunk.leaf_start[3] - 1], b"")
 
 
 @pytest.mark.parametrize("names", [(b"b", b"a"), (b"a", b"a")])
@@ -411,25 +418,22 @@ def test_leaves_of_two_databases_are_carried_into_one() -> None:
     halves = [{b"%d%06d" % (half, number): bytes(600) for number in range(50)} for half in range(2)]
     with writer.bucket(b"key") as out:
         for half in halves:
-            chunk = next(Database(make_database({b"key": half})).buckets()[b"key"].chunks())
-            out.put_leaves(
-                chunk.pages, chunk.leaf_page[0 : len(chunk.leaf_page)], chunk.leaf_size[0 : len(chunk.leaf_page)]
-            )
+            data = make_database({b"key": half})
+            chunk = first_leaves(data)
+            out.carry(memoryview(data), chunk, 0, chunk.leaves, 4096)
     writer.finish()
     assert contents(sink.getvalue())[b"key"] == halves[0] | halves[1]
     assert list(check(sink.getvalue())) == []
 
 
-def test_what_is_not_packed_is_not_portable() -> None:
+def test_what_is_not_packed_is_not_tidy() -> None:
     """A gap before the data, a gap between records, records in another order than their bytes, a dirty last page."""
     records = [(b"a", b"1" * 9), (b"b", b"2" * 9)]
 
-    def with_leaf(image: bytes) -> list[bool]:
+    def with_leaf(image: bytes) -> list[int]:
         data = database_of(leaf(2, [(b"key", rooted(3))], flags=1), image)
-        chunk = next(Database(data).buckets()[b"key"].chunks())
-        assert [chunk.key(0), chunk.key(1)] == [b"a", b"b"]
-        result: list[bool] = chunk.portable().tolist()
-        return result
+        assert [key for key, _ in contents(data)[b"key"].items()] == [b"a", b"b"]
+        return tidy_leaves(data)
 
     def moved(first: int, second: int, data: bytes, tail: bytes = b"") -> bytes:
         header = bytes(PageHeader(3, PageFlag.LEAF, 2, 0))
@@ -451,5 +455,4 @@ def test_overflow_page_without_content_is_not_carried_over() -> None:
     image = bytearray(leaf(3, [(b"a", b"1")]) + bytes(1024))
     image[12] = 1
     data = database_of(leaf(2, [(b"key", rooted(3))], flags=1), bytes(image))
-    chunk = next(Database(data).buckets()[b"key"].chunks())
-    assert (chunk.leaf_size.tolist(), chunk.portable().tolist()) == ([2048], [False])
+    assert (first_leaves(data).leaf_span[0], tidy_leaves(data)) == (2, [0])

@@ -1,0 +1,3 @@
+ctypedef const unsigned char[::1] Bytes
+ctypedef unsigned char[::1] Marks
+ctypedef long long[::1] Numbers

@@ -130,7 +130,6 @@ def read_input(
         else:
             # O_NONBLOCK: opening a pipe that nobody writes to would wait for ever.
             with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-                os.set_blocking(file.fileno(), True)
                 status = os.fstat(file.fileno())
                 remember(status, name)
                 if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):

@@ -167,6 +167,9 @@ def read(descriptor: int, size: int) -> bytes:
 
     A signal that comes just before a call that blocks does not end it, so that nothing blocks here.
     """
+    if not os.get_blocking(descriptor):
+        with contextlib.suppress(BlockingIOError):
+            return os.read(descriptor, size)  # of a pipe that nobody has opened for writing, the end
     waiting = select.poll()
     waiting.register(descriptor, select.POLLIN)
     while not waiting.poll(_SLICE * 1000):

@@ -148,11 +148,11 @@ def misplaced(cli: click.Group, arguments: Sequence[str], path: str) -> str:
 def _similar_files(path: str) -> list[str]:
     """Return the paths of files beside a missing one whose names are like its own."""
     missing = Path(path)
-    try:
-        entries = itertools.islice(os.scandir(missing.parent), _MOST_BESIDE)
-        beside = [entry.name for entry in entries if entry.is_file()]
-    except OSError:
-        return []
+    beside: list[str] = []
+    with contextlib.suppress(OSError), os.scandir(missing.parent) as entries:
+        for entry in itertools.islice(entries, _MOST_BESIDE):
+            with contextlib.suppress(OSError):  # a link in a circle
+                beside += [entry.name] * entry.is_file()
     similar = get_close_matches(missing.name, beside, n=2, cutoff=_CLOSE_FILE)
     return [str(missing.with_name(name)) for name in similar]
 

@@ -126,7 +126,7 @@ def _check_targets(targets: Sequence[Path | None], keep: str | None, *, force: b
     from snaptool.files import check_target
 
     paths = [path for path in targets if path is not None]
-    if len({path.resolve() for path in paths}) < len(paths):
+    if len({os.path.realpath(path) for path in paths}) < len(paths):
         raise InputError("--file and --final name the same file", hint="name two files", code="same_target")
     for path in paths:
         if keep not in {None, "-"} and os.access(path, os.F_OK) and path.samefile(str(keep)):

@@ -392,7 +392,7 @@ def _begin_report(
     if report is None:
         return nullcontext()
     remote = isinstance(report, RemotePath) or isinstance(target, RemotePath)
-    if str(report) == str(target) if remote else report.resolve() == target.resolve():
+    if str(report) == str(target) if remote else os.path.realpath(report) == os.path.realpath(target):
         raise InputError(
             f"report and target are the same file: {report}",
             hint="name another file for the report",

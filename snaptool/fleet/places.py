@@ -189,6 +189,13 @@ class Places:
                 ) from error
             if path.is_dir():
                 return listing_of(self._walk(path), self._links)
+            if not path.is_file():
+                raise InputError(
+                    f"{argument} is not a regular file",
+                    hint="name a backup, or a directory of backups",
+                    code="not_a_regular_file",
+                    place=argument,
+                )
             absolute = os.path.abspath(path)  # noqa: PTH100 - links stay as they are named
             return listing_of(with_neighbours([_stated(absolute)]), self._links)
         folder = argument[: re.search(r"[*?\[]", argument).start()].rpartition("/")  # type: ignore[union-attr]

@@ -16,6 +16,7 @@ from typing import Self
 
 from snaptool.errors import InputError, OutputError
 from snaptool.fleet.looking import FORMAT, Record
+from snaptool.inputs import of_run
 
 _SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -92,7 +93,14 @@ class Store:
                 raise
 
     def _make(self) -> None:
-        if self.path is not None and not self.path.exists():
+        if self.path is None:
+            return
+        if self.path.exists():
+            if not self.path.is_file():
+                raise NoStore(f"{self.path} is not a regular file", hint="name another file with --store")
+            if (known := of_run()) is not None:
+                known.refuse(self.path)
+        else:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
     def _prepare(self) -> None:
@@ -103,10 +111,9 @@ class Store:
                 f"{_SCHEMA_VERSION})",
                 hint="use that version, or another --store",
             )
-        if version == 0:
-            tables = self._database.execute("select count(*) from sqlite_master").fetchone()[0]
-            if tables:
-                raise NoStore(f"{self.path} is an SQLite file of something else", hint="name another --store")
+        tables = {name for (name,) in self._database.execute("select name from sqlite_master")}
+        if tables if version == 0 else "result" not in tables:
+            raise NoStore(f"{self.path} is an SQLite file of something else", hint="name another --store")
         self._database.execute("pragma journal_mode=wal")
         self._database.execute("pragma synchronous=full")
         if version == 0:

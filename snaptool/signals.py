@@ -136,7 +136,9 @@ def _disarm() -> None:
 
 def look() -> None:
     """Raise Interrupted, once in each thread, where a signal came and nothing was written yet. To be called often."""
-    if _state.pending and not _state.written and not _state.deferring and threading.get_ident() not in _state.raised:
+    if not _state.pending or _state.written or _state.deferring or _state.ending:
+        return
+    if threading.get_ident() not in _state.raised:
         _raise()
 
 

@@ -137,12 +137,17 @@ def run(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    try:
+        return _try(arguments)
+    except KeyboardInterrupt:  # it came while an error was said
+        return _end_interrupted(arguments)
+
+
+def _try(arguments: list[str]) -> int:
     if "--version" in arguments and set(arguments) <= {"--version", "-v", "--verbose"} and len(arguments) > 1:
         return _say_how_it_runs()
     try:
-        signals.look()
-        code = cli.main(arguments, prog_name="snaptool", standalone_mode=False)
-        signals.look()
+        code = _called(arguments)
         return code if isinstance(code, int) else exits.DONE
     except click.exceptions.Exit as error:
         return error.exit_code
@@ -163,13 +168,21 @@ def _run(arguments: list[str]) -> int:
         return _after_output_failed(exits.DONE)
     except BrokenPipeError:
         return _after_output_failed(exits.DONE)  # click prints help by itself
-    except (OSError, MemoryError, RuntimeError) as error:
+    except (OSError, MemoryError, RuntimeError, ImportError) as error:
         outside = from_outside(error)
         if outside is not None:
             return _fail(arguments, outside)
         return _fail_by_bug(arguments, error)
     except Exception as error:  # noqa: BLE001 - the boundary: anything that gets here is a bug, and is said to be one
         return _fail_by_bug(arguments, error)
+
+
+def _called(arguments: list[str]) -> object:
+    signals.look()
+    try:
+        return cli.main(arguments, prog_name="snaptool", standalone_mode=False)
+    finally:
+        signals.look()
 
 
 def _say_how_it_runs() -> int:

@@ -14,8 +14,15 @@ from snaptool.errors import InputError, OutputError, SnaptoolError
 _OF_OUTPUT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
-def from_outside(error: OSError | MemoryError | RuntimeError) -> SnaptoolError | None:
+def from_outside(error: OSError | MemoryError | RuntimeError | ImportError) -> SnaptoolError | None:
     """Return the named error for one that the system raised; None for one that looks like a mistake of ours."""
+    if isinstance(error, ImportError):
+        # What the loader of a library says. Source: ld.so(8), elf/dl-load.c of glibc.
+        if "cannot open shared object file" in str(error) and os.strerror(errno.EMFILE) in str(error):
+            return from_outside(OSError(errno.EMFILE, ""))
+        if not any(words in str(error) for words in ("failed to map segment", "cannot allocate memory")):
+            return None
+        return from_outside(MemoryError())
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return SnaptoolError(
             "there is not enough memory", hint="allow more (ulimit -v, cgroup), or use --jobs 1", code="no_memory"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pty
 import select
@@ -162,3 +163,23 @@ def test_a_command_that_scratch_runs(tmp_path: Path) -> None:
         assert process.stdout.readline() == b"begun\n"
         assert_ends(process, signal.SIGTERM)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words", [("inspect", "/nowhere"), ("inspect", "--no-such-option"), ("verify", SAMPLES / "mixed.yaml")]
+)
+def test_a_signal_and_an_error_at_once_are_an_interruption(words: tuple[str | Path, ...]) -> None:
+    """The signal is there before the first look, and the error comes before the next one."""
+    program = (
+        "import os, sys; from snaptool import signals; from snaptool.cli import exits, main\n"
+        "import snaptool.cli as cli; real = cli.cli.main\n"
+        "def come(*given, **how):\n    os.kill(os.getpid(), 15)\n    return real(*given, **how)\n"
+        "cli.cli.main = come\n"
+        "main()"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program, *map(str, words), "-o", "json"], capture_output=True, check=False, timeout=60
+    )
+    assert ran.returncode == 143, ran
+    assert ran.stderr.endswith(SAID)
+    assert json.loads(ran.stdout)["error"]["code"] == "interrupted"

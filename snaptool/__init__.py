@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         VerificationFailed,
     )
     from snaptool.operations.export import Exported
-    from snaptool.operations.keys import KmsOptions
+    from snaptool.operations.kms_options import KmsOptions
     from snaptool.operations.listing import ListedRecord
     from snaptool.operations.object import History
     from snaptool.operations.opening import OpenedSnapshot, open_snapshot
@@ -78,7 +78,7 @@ _HOMES = {
         "VerificationFailed",
     ),
     "operations.export": ("Exported",),
-    "operations.keys": ("KmsOptions",),
+    "operations.kms_options": ("KmsOptions",),
     "operations.listing": ("ListedRecord",),
     "operations.object": ("History",),
     "operations.opening": ("OpenedSnapshot", "open_snapshot"),

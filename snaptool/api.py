@@ -24,7 +24,8 @@ from snaptool.arguments import require_bool, require_count, texts, word_of, wron
 from snaptool.embedded import Recovered, Updates, find_embedded, passphrases
 from snaptool.errors import InputError
 from snaptool.inputs import read_input, remembering_inputs
-from snaptool.kube.kinds import as_served, decode_object
+from snaptool.kube.kinds.reader import decode_object
+from snaptool.kube.kinds.served import as_served
 from snaptool.operations import diff as diffing
 from snaptool.operations import export as exporting
 from snaptool.operations import rewrite as rewriting
@@ -34,7 +35,8 @@ from snaptool.operations.coverage import joined, one_of
 from snaptool.operations.earlier import earlier_backups
 from snaptool.operations.embedding import carried_files, plan_embedded, read_inside
 from snaptool.operations.findings import Severity
-from snaptool.operations.keys import NO_KMS_OPTIONS, KmsOptions, asking_keyring, keyring_for_reading, keys_for_rewriting
+from snaptool.operations.keys import asking_keyring, keyring_for_reading, keys_for_rewriting
+from snaptool.operations.kms_options import NO_KMS_OPTIONS, KmsOptions
 from snaptool.operations.listing import ListedRecord, listing
 from snaptool.operations.next_steps import next_steps
 from snaptool.operations.object import History, find_value, open_found, parse_target

@@ -39,7 +39,7 @@ from snaptool.fleet import (
     report,
     shard_of,
 )
-from snaptool.operations.keys import KmsOptions, kms_configs
+from snaptool.operations.kms_options import KmsOptions, kms_configs
 from snaptool.operations.kms_services import require_direct
 from snaptool.providers import read_configs
 from snaptool.scratch import find_etcd

@@ -18,7 +18,7 @@ from snaptool.cli.render import Terminal, echo, print_json_members, print_senten
 
 if TYPE_CHECKING:
     from snaptool.operations.diff import Diff, Difference, DiffValue
-    from snaptool.operations.keys import KmsOptions
+    from snaptool.operations.kms_options import KmsOptions
     from snaptool.operations.object import Target
     from snaptool.operations.opening import OpenedSnapshot
 
@@ -73,7 +73,8 @@ def diff_command(
     when there is no such key, but values that do not open and so cannot be compared.
     """
     from snaptool.operations.diff import DiffSide, diff
-    from snaptool.operations.keys import keyring_for_reading, kms_configs
+    from snaptool.operations.keys import keyring_for_reading
+    from snaptool.operations.kms_options import kms_configs
     from snaptool.operations.kms_services import require_direct
 
     options.refuse_stdin_twice([*configs, *config_as, *config_bs])

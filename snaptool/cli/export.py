@@ -17,7 +17,7 @@ from snaptool.text import counted
 
 if TYPE_CHECKING:
     from snaptool.operations.export import Exported, LostValue
-    from snaptool.operations.keys import KmsOptions
+    from snaptool.operations.kms_options import KmsOptions
 
 _SHOWN = 20
 

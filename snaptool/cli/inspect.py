@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from snaptool.containers.unwrap import Unwrapped
     from snaptool.embedded import Embedded
     from snaptool.errors import SnaptoolError
-    from snaptool.operations.keys import KmsOptions
+    from snaptool.operations.kms_options import KmsOptions
     from snaptool.operations.survey import CensusRow, Survey
     from snaptool.operations.verdict import Verdict
 
@@ -69,7 +69,6 @@ def inspect_command(
     which is no snapshot of etcd, it shows what there is, and fails.
     """
     from snaptool.operations.findings import DAMAGE
-    from snaptool.operations.keys import keyring_for_reading
     from snaptool.operations.survey import survey
 
     loaded = options.load_configs(configs, terminal)
@@ -77,9 +76,13 @@ def inspect_command(
         for notice in opened.notices:
             terminal.note(notice)
         read_with = embedding.read_with(opened, loaded, terminal)
-        keys = keyring_for_reading(opened, read_with, kms, progress=progress)
-        options.note_key_problems(terminal, keys)
-        keyring = keys.keyring if read_with else None
+        keyring, outage = None, None
+        if read_with or kms.given_up or kms.direct:  # what is said of key services is refused where there are none
+            from snaptool.operations.keys import keyring_for_reading
+
+            keys = keyring_for_reading(opened, read_with, kms, progress=progress)
+            options.note_key_problems(terminal, keys)
+            keyring, outage = keys.keyring if read_with else None, keys.outage
         find = partial(embedding.find, opened, loaded)
         result = survey(opened, keyring, jobs=jobs, progress=progress, carried=find)
         carried = find()
@@ -108,7 +111,7 @@ def inspect_command(
             print_verdict(verdict, after_finding(verdict, result.causes, str(snapshot), reading))
     if refused is not None:
         raise refused
-    if keys.outage is not None:
+    if outage is not None:
         return exits.KEY_SERVICE
     bad = result.lost or result.undecodable or result.file.trailer in {"wrong", "cut"}
     return exits.FINDINGS if bad else exits.DONE

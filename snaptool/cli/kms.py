@@ -13,7 +13,7 @@ from snaptool.cli.render import Terminal, echo, print_json, print_table
 from snaptool.text import counted
 
 if TYPE_CHECKING:
-    from snaptool.operations.keys import KmsOptions
+    from snaptool.operations.kms_options import KmsOptions
     from snaptool.providers.kms import KmsError
     from snaptool.providers.kms_keys import ServiceCheck
     from snaptool.providers.kms_sources import CallPlan

@@ -37,7 +37,7 @@ from snaptool.text import printable, quoted
 
 if TYPE_CHECKING:
     from snaptool.embedded import Recovered
-    from snaptool.operations.keys import KmsOptions
+    from snaptool.operations.kms_options import KmsOptions
     from snaptool.operations.likelier import Cause
     from snaptool.operations.listing import ListedRecord, Listing
     from snaptool.operations.older import OlderValues

@@ -14,7 +14,7 @@ from snaptool.cli.render import Terminal, echo, print_sentence
 
 if TYPE_CHECKING:
     from snaptool.kube import ResourceType
-    from snaptool.operations.keys import KmsOptions
+    from snaptool.operations.kms_options import KmsOptions
     from snaptool.operations.listing import ListedRecord
     from snaptool.operations.object import HistoryEntry, Target
     from snaptool.operations.opening import OpenedSnapshot

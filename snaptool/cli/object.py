@@ -26,7 +26,7 @@ from snaptool.cli.render import Terminal, echo, print_json, print_table
 from snaptool.text import printable
 
 if TYPE_CHECKING:
-    from snaptool.operations.keys import KmsOptions
+    from snaptool.operations.kms_options import KmsOptions
     from snaptool.operations.object import History
 
 _words_argument = click.argument("words", metavar="(KEY | TYPE NAME)", nargs=-1, required=True)

@@ -288,7 +288,7 @@ def kms_options(command: Callable[..., Any]) -> Callable[..., Any]:
         dek_files: tuple[str, ...],
         **kwargs: Any,
     ) -> Any:
-        from snaptool.operations.keys import KmsOptions
+        from snaptool.operations.kms_options import KmsOptions
 
         kms = KmsOptions(
             endpoints=_kms_endpoints(kms_endpoints),

@@ -202,8 +202,8 @@ def print_json_line(value: Any) -> None:
 
 def print_object(tree: dict[str, Any], output: str) -> None:
     """Print a Kubernetes object as `yaml` or `json`: byte for byte as kubectl does, and for a terminal more escaped."""
-    from snaptool.kube.kinds import json_text as object_json
-    from snaptool.kube.kinds import yaml_text
+    from snaptool.kube.kinds.printing import json_text as object_json
+    from snaptool.kube.kinds.printing import yaml_text
 
     if not sys.stdout.isatty():
         click.echo((object_json(tree) if output == "json" else yaml_text(tree)).encode(), nl=False)
@@ -215,7 +215,7 @@ def print_object(tree: dict[str, Any], output: str) -> None:
 
 def print_objects(trees: Iterable[dict[str, Any]], output: str, *, apart: bool = False) -> None:
     """Print a List of objects as kubectl does, or, `apart`, a YAML document of each. As `print_object`."""
-    from snaptool.kube.kinds import documents_text, list_text
+    from snaptool.kube.kinds.printing import documents_text, list_text
 
     fit = _is_fit_here if sys.stdout.isatty() else None
     for part in documents_text(trees, fit=fit) if apart else list_text(trees, output, fit=fit):
@@ -229,7 +229,7 @@ def print_objects(trees: Iterable[dict[str, Any]], output: str, *, apart: bool =
 
 def yaml_lines(tree: dict[str, Any] | None) -> list[str]:
     """Return the lines of an object's YAML, fit for stdout whatever that is; none for no object."""
-    from snaptool.kube.kinds import yaml_text
+    from snaptool.kube.kinds.printing import yaml_text
 
     text = "" if tree is None else yaml_text(tree, fit=_is_fit_here if sys.stdout.isatty() else None)
     return text.split("\n")[:-1]

@@ -31,7 +31,7 @@ from snaptool.text import counted, printable, quoted
 
 if TYPE_CHECKING:
     from snaptool.files import Draft, Source
-    from snaptool.operations.keys import KmsOptions
+    from snaptool.operations.kms_options import KmsOptions
     from snaptool.operations.platform import Step
     from snaptool.operations.rewrite import RewriteReport
     from snaptool.operations.salvage import SalvageReport

@@ -31,7 +31,7 @@ from snaptool.cli.verdict import (
 from snaptool.text import counted
 
 if TYPE_CHECKING:
-    from snaptool.operations.keys import KmsOptions
+    from snaptool.operations.kms_options import KmsOptions
     from snaptool.operations.verify import Verification
 
 

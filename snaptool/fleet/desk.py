@@ -22,7 +22,8 @@ from typing import Any, Self
 
 from snaptool import signals
 from snaptool.errors import SnaptoolError
-from snaptool.operations.keys import KmsOptions, TooManyV1Keys, key_services
+from snaptool.operations.keys import TooManyV1Keys, key_services
+from snaptool.operations.kms_options import KmsOptions
 from snaptool.providers import KmsConfig
 from snaptool.providers.kms import Api, Category, KmsService, KmsUnreachable, ServiceStatus, WrappedSource
 

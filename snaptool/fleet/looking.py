@@ -25,7 +25,8 @@ from snaptool.fleet.staging import Staged, staged
 from snaptool.operations.boot import boot_check
 from snaptool.operations.embedding import carried_files
 from snaptool.operations.findings import DAMAGE, Severity
-from snaptool.operations.keys import NO_KMS_OPTIONS, KmsOptions, keyring_for_reading, kms_configs
+from snaptool.operations.keys import keyring_for_reading
+from snaptool.operations.kms_options import NO_KMS_OPTIONS, KmsOptions, kms_configs
 from snaptool.operations.labels import Labels
 from snaptool.operations.opening import OpenedSnapshot, open_snapshot
 from snaptool.operations.survey import CensusRow, Survey, survey

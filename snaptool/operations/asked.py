@@ -15,7 +15,9 @@ from typing import Any
 
 from snaptool.errors import FormatError, InputError
 from snaptool.kube import RESOURCE_TYPES, ResourceType, UnknownType, key_prefixes, resolve_type
-from snaptool.kube.kinds import CRD_KIND, CRD_V1, as_served, decode_object, mapping
+from snaptool.kube.kinds.crds import CRD_KIND, CRD_V1, mapping
+from snaptool.kube.kinds.reader import decode_object
+from snaptool.kube.kinds.served import as_served
 from snaptool.operations.crypto import open_value
 from snaptool.operations.labels import Labels, resource_of
 from snaptool.operations.listing import live_at

@@ -13,7 +13,9 @@ from collections.abc import Iterable
 from snaptool.errors import FormatError
 from snaptool.etcd import Snapshot, decode_key_value
 from snaptool.kube.cutting import Watch
-from snaptool.kube.kinds import CRD_KIND, CRD_V1, as_served, decode_object, mapping, version_names
+from snaptool.kube.kinds.crds import CRD_KIND, CRD_V1, mapping, version_names
+from snaptool.kube.kinds.reader import decode_object
+from snaptool.kube.kinds.served import as_served
 from snaptool.operations.crypto import open_value
 from snaptool.operations.definitions import DefinitionFinder
 from snaptool.operations.judging import Defined

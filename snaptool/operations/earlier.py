@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from snaptool.errors import FormatError, InputError
 from snaptool.etcd import decode_key_value
 from snaptool.kube import key_prefixes, resolve_type
-from snaptool.kube.kinds import decode_object
-from snaptool.operations.keys import NO_KMS_OPTIONS, KmsOptions, keyring_for_reading
+from snaptool.kube.kinds.reader import decode_object
+from snaptool.operations.keys import keyring_for_reading
+from snaptool.operations.kms_options import NO_KMS_OPTIONS, KmsOptions
 from snaptool.operations.older import Earlier, open_object
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.providers import EncryptionConfig, GroupResource, Keyring

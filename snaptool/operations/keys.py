@@ -20,11 +20,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from snaptool.errors import FormatError, InputError
 from snaptool.kube import plausible
 from snaptool.operations.crypto import Rewraps
+from snaptool.operations.kms_options import NO_KMS_OPTIONS, KmsOptions, kms_configs
 from snaptool.operations.kms_services import Services, require_direct
 from snaptool.operations.labels import Header
 from snaptool.operations.opening import OpenedSnapshot, WrongTrailer
@@ -43,7 +44,6 @@ from snaptool.providers import (
     Provider,
     Reason,
 )
-from snaptool.providers.direct import DirectKms
 from snaptool.providers.kms import (
     Api,
     AskingKeys,
@@ -70,7 +70,7 @@ from snaptool.providers.kms_keys import (
     rewrap_sources,
 )
 from snaptool.providers.kms_pace import Retry
-from snaptool.providers.kms_saved import SavedKeys, write_key_file
+from snaptool.providers.kms_saved import write_key_file
 from snaptool.providers.kms_sources import CONCURRENCY, direct_offer
 from snaptool.providers.kms_unwrapping import (
     NOT_THERE,
@@ -90,40 +90,6 @@ if TYPE_CHECKING:
     from snaptool.operations.plan import Undecryptable
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KmsOptions:
-    """How to speak to KMS plugins. `endpoints`: URLs by provider name, instead of the configured ones.
-
-    `direct`: key services by provider name, which are asked instead of the plugin; `new_direct`: the same for the
-    providers of a new configuration alone, where a key changes under one name.
-    `concurrency`: calls in flight for each provider; `rate`: calls a second; `timeout`: seconds for one call, by
-    default the configured ones but 10 at least. `saved`: keys from files, looked at before a plugin is asked.
-    `given_up`: the operator's words that keys are gone for good. `ask`: another way to the services. `most_v1`: more
-    wrapped keys of KMS v1 in one snapshot are not asked for, but refused.
-    """
-
-    endpoints: Mapping[str, str] = field(default_factory=dict)
-    direct: Mapping[str, DirectKms] = field(default_factory=dict)
-    new_direct: Mapping[str, DirectKms] = field(default_factory=dict)
-    concurrency: int | None = None
-    rate: float | None = None
-    timeout: float | None = None
-    v1_dek_per_object: bool = False
-    saved: tuple[SavedKeys, ...] = field(default=(), repr=False)
-    given_up: tuple[GivenUp, ...] = ()
-    ask: Callable[[KmsConfig], KmsService] | None = field(default=None, repr=False)
-    most_v1: int | None = None
-
-    def about(self, configs: Sequence[EncryptionConfig]) -> KmsOptions:
-        """Return these options without key services for providers that `configs` does not have."""
-        names = {config.name for config in kms_configs(configs)}
-        return replace(self, direct={name: one for name, one in self.direct.items() if name in names}, new_direct={})
-
-    def direct_for(self, config: KmsConfig, *, new: bool = False) -> DirectKms | None:
-        """Return the key service that stands in for a plugin. `new`: for the provider of a new configuration."""
-        return (self.new_direct if new else self.direct).get(config.name) or self.direct.get(config.name)
-
-
 class TooManyV1Keys(InputError):
     """More data keys of KMS v1 than somebody may want to have unwrapped: each costs a call."""
 
@@ -138,9 +104,6 @@ class TooManyV1Keys(InputError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), self._parts
-
-
-NO_KMS_OPTIONS: Final = KmsOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,12 +161,6 @@ class RewriteKeys:
 
 
 # --- the plugins ----------------------------------------------------------------------------------------------------
-
-
-def kms_configs(configs: Sequence[EncryptionConfig]) -> tuple[KmsConfig, ...]:
-    """Return the distinct KMS providers of configurations, in order."""
-    every = (one for config in configs for entry in config.entries for one in entry.providers)
-    return tuple(dict.fromkeys(one for one in every if isinstance(one, KmsConfig)))
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from snaptool.operations.keys import NO_KMS_OPTIONS, KmsOptions, kms_configs, loads_of
+from snaptool.operations.keys import loads_of
+from snaptool.operations.kms_options import NO_KMS_OPTIONS, KmsOptions, kms_configs
 from snaptool.operations.kms_services import require_direct
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.sweep import Progress, no_progress

@@ -14,7 +14,7 @@ from snaptool.providers.kms import Api, KmsService
 from snaptool.providers.kms_pace import Pace, Retry
 
 if TYPE_CHECKING:
-    from snaptool.operations.keys import KmsOptions
+    from snaptool.operations.kms_options import KmsOptions
 
 
 class Services:

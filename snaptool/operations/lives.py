@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from snaptool.errors import FormatError
 from snaptool.etcd import StoredRecord, decode_key_value
 from snaptool.kube import key_prefixes, resolve_type
-from snaptool.kube.kinds import decode_object
+from snaptool.kube.kinds.reader import decode_object
 from snaptool.operations.crypto import open_value
 from snaptool.operations.labels import header_of, resource_of
 from snaptool.operations.opening import OpenedSnapshot

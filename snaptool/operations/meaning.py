@@ -12,7 +12,7 @@ from typing import Any
 from snaptool.errors import FormatError
 from snaptool.etcd import Snapshot
 from snaptool.kube import ResourceKey, consequence
-from snaptool.kube.kinds import decode_object
+from snaptool.kube.kinds.reader import decode_object
 from snaptool.operations.older import OlderValues
 
 _MOST = 5000

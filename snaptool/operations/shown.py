@@ -11,18 +11,10 @@ from dataclasses import dataclass, field
 
 from snaptool.errors import FormatError
 from snaptool.kube import parse_key
-from snaptool.kube.kinds import (
-    FIRST_RELEASE,
-    LAST_RELEASE,
-    Decoded,
-    Plain,
-    as_served,
-    decode_object,
-    pruned,
-    pruning_schema,
-    version_names,
-    without_managed_fields,
-)
+from snaptool.kube.kinds.crds import pruned, pruning_schema, version_names
+from snaptool.kube.kinds.reader import Decoded, Plain, decode_object
+from snaptool.kube.kinds.served import as_served, without_managed_fields
+from snaptool.kube.kinds.table import FIRST_RELEASE, LAST_RELEASE
 from snaptool.operations.asked import Asked, Types
 from snaptool.operations.listing import listing
 from snaptool.operations.object import StoredValue, find_values, value_at

@@ -13,7 +13,9 @@ from typing import Any
 
 import yaml
 
-from snaptool.kube.kinds import as_served, decode_object, json_text, yaml_text
+from snaptool.kube.kinds.printing import json_text, yaml_text
+from snaptool.kube.kinds.reader import decode_object
+from snaptool.kube.kinds.served import as_served
 from tests.support.kinds import stored, vectors
 
 ROUNDS = 5

@@ -14,7 +14,9 @@ import yaml
 
 from snaptool.etcd import decode_key_value
 from snaptool.kube.export import Kind, group_of, place
-from snaptool.kube.kinds import as_served, decode_object, yaml_text
+from snaptool.kube.kinds.printing import yaml_text
+from snaptool.kube.kinds.reader import decode_object
+from snaptool.kube.kinds.served import as_served
 from snaptool.operations.opening import open_snapshot
 from tests.support.cli import GOLDEN, Ran, Snaptool
 from tests.support.objects import key_of

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from snaptool.kube.kinds import yaml_text
+from snaptool.kube.kinds.printing import yaml_text
 from tests.support.cli import GOLDEN, SAMPLES, Snaptool
 from tests.support.kinds import stored, vectors, yaml_values
 from tests.unit.operations.builders import write_history

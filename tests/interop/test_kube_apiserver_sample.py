@@ -10,7 +10,7 @@ import pytest
 
 from snaptool.etcd import decode_key_value
 from snaptool.kube import parse_key, plausible
-from snaptool.kube.kinds import decode_object
+from snaptool.kube.kinds.reader import decode_object
 from snaptool.operations.opening import open_snapshot
 from snaptool.operations.plan import RewriteRequest, Undecryptable
 from snaptool.operations.rewrite import rewrite

@@ -20,7 +20,8 @@ from snaptool.kube import (
     plausible,
     resource_segments,
 )
-from snaptool.kube.kinds import decode_object, json_text, yaml_text
+from snaptool.kube.kinds.printing import json_text, yaml_text
+from snaptool.kube.kinds.reader import decode_object
 from snaptool.kube.objects import decode_envelope
 from tests.support.kinds import known_kinds, numbers_alike, yaml_values
 from tests.unit.kube.builders import config_map, envelope

@@ -26,7 +26,7 @@ from snaptool.kube.export import (
     settle_custom_resource,
     text,
 )
-from snaptool.kube.kinds import fields_of, list_keys, message_of
+from snaptool.kube.kinds.table import fields_of, list_keys, message_of
 from snaptool.operations.export.choosing import Chosen
 from snaptool.operations.export.request import ExportRequest, Secrets
 from snaptool.operations.export.rows import Seen

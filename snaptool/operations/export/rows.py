@@ -15,7 +15,8 @@ from snaptool.etcd import KeyValue, Records, StoredRecord, decode_key_value
 from snaptool.kube import RESOURCE_TYPES, ResourceKey, ResourceType, parse_key
 from snaptool.kube.cutting import order_of_keys
 from snaptool.kube.export import Kind, Tree, group_of
-from snaptool.kube.kinds import Decoded, as_served, decode_object
+from snaptool.kube.kinds.reader import Decoded, decode_object
+from snaptool.kube.kinds.served import as_served
 from snaptool.operations.crypto import Outcome, open_value
 from snaptool.operations.labels import Labels, header_of, resource_of
 from snaptool.operations.opening import OpenedSnapshot

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from snaptool.folder import FolderDraft
 from snaptool.kube.export import FOLDERS, Place, Tree
-from snaptool.kube.kinds import json_text, yaml_text
+from snaptool.kube.kinds.printing import json_text, yaml_text
 from snaptool.operations.export.request import Format
 from snaptool.text import document, is_fit
 

@@ -28,7 +28,7 @@ from snaptool.kube.export import (
 )
 from snaptool.kube.export.definitions import PRESERVE, is_structural, read_definition
 from snaptool.kube.export.versions import OLD_FIELDS, PROMOTED
-from snaptool.kube.kinds import fields_of, message_of
+from snaptool.kube.kinds.table import fields_of, message_of
 from tests.support.kinds import vectors
 from tests.support.objects import thing
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from snaptool.kube.kinds import json_text, list_text, yaml_text
+from snaptool.kube.kinds.printing import json_text, list_text, yaml_text
 from snaptool.kube.kinds.reader import load_json
 from snaptool.text import is_fit
 from tests.support.kinds import BY_RELEASE, VECTORS, is_bare_merge, numbers_alike, vectors, yaml_values

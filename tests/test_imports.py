@@ -13,7 +13,8 @@ SAMPLES = Path(__file__).parents[1] / "samples"
 HEAVY = (
     *("asyncio", "boto3", "botocore", "concurrent.futures", "cryptography", "email", "etcd3", "grpc"),
     *("importlib.metadata", "jinja2", "logging", "multiprocessing", "nacl", "numpy", "subprocess", "tarfile"),
-    *("snaptool.bolt.writer", "snaptool.etcd.salvage", "snaptool.scratch"),
+    *("snaptool.bolt.writer", "snaptool.etcd.salvage", "snaptool.scratch", "snaptool.operations.keys"),
+    *("snaptool.providers.kms", "snaptool.containers.tars", "snaptool.kube.kinds.printing"),
 )
 RUN = """
 import sys

@@ -363,6 +363,8 @@ def _kms_endpoints(pairs: Sequence[str]) -> dict[str, str]:
 
 def _kms_direct(said: Sequence[str], flag: str) -> dict[str, DirectKms]:
     """Read NAME=KIND[:KEY][?OPTION=VALUE&…]."""
+    if not said:
+        return {}
     from snaptool.providers.direct import BadDirect, parse_direct
 
     found: dict[str, DirectKms] = {}

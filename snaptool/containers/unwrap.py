@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic
+from typing import TYPE_CHECKING, Generic
 
 from snaptool.containers import archive
 from snaptool.containers.age import OMNI_LAYER, AgeReader, OmniSecrets
@@ -25,8 +25,10 @@ from snaptool.containers.readers import PIECE, BytesReader, Counted, FileReader,
 from snaptool.containers.recognise import HEAD, PACKED, STREAMS, Kind, extent, recognise, refuse_unreadable, unknown
 from snaptool.containers.spool import Spool, folder_for
 from snaptool.containers.streams import open_stream
-from snaptool.containers.tars import TarWalk
 from snaptool.containers.zips import END_SIZE, ZipEntry, ZipFileReader
+
+if TYPE_CHECKING:
+    from snaptool.containers.tars import TarWalk
 
 DEEPEST = 3
 SLACK = 32 << 20
@@ -360,7 +362,7 @@ class _Opener:
         found = _Found[int](place, self._how.entry)
         held: Spool | None = None
         try:
-            for number, entry in enumerate(TarWalk(opens(), place)):
+            for number, entry in enumerate(_tar_walk(opens(), place)):
                 if not entry.is_file:
                     found.others += 1
                     continue
@@ -466,12 +468,18 @@ def _without_suffix(name: str) -> str:
     return base if dot and suffix.lower() in {"gz", "zst", "xz", "bz2", "zlib", "z", "lzma"} else name
 
 
+def _tar_walk(reader: Peekable, place: str) -> TarWalk:
+    from snaptool.containers.tars import TarWalk  # noqa: PLC0415 - most snapshots are in no archive
+
+    return TarWalk(reader, place)
+
+
 def _tar_entry(opens: Opens, place: str, number: int) -> Peekable:
-    return next(entry.content for at, entry in enumerate(TarWalk(opens(), place)) if at == number)
+    return next(entry.content for at, entry in enumerate(_tar_walk(opens(), place)) if at == number)
 
 
 def _tar_member(opens: Opens, place: str, name: str) -> Peekable | None:
-    return next((one.content for one in TarWalk(opens(), place) if one.is_file and one.name == name), None)
+    return next((one.content for one in _tar_walk(opens(), place) if one.is_file and one.name == name), None)
 
 
 def _zip_member(zipped: ZipFileReader, name: str) -> Peekable | None:

@@ -14,9 +14,9 @@ import zlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from snaptool.containers.faults import inside
-from snaptool.containers.wrap import Wrapping, choose_wrapping
 from snaptool.embedded import (
     CarriedFile,
     Embedded,
@@ -33,6 +33,9 @@ from snaptool.errors import InputError, ProviderError
 from snaptool.inputs import read_input
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.providers import EncryptionConfig, Entropy, KmsConfig, LocalConfig, read_configs
+
+if TYPE_CHECKING:
+    from snaptool.containers.wrap import Wrapping
 
 _KEY_SIZE = 32
 
@@ -187,6 +190,8 @@ def plan_embedded(
 
     Raises EmbeddedConfigStale, and InputError where the platform does not take `new` or it cannot be written back.
     """
+    from snaptool.containers.wrap import choose_wrapping  # noqa: PLC0415 - who only reads has no use for it
+
     wrapping = choose_wrapping(target, container, opened.container)
     k3s = [place for place in carried.places if place.kind == "k3s"]
     openshift = [place for place in carried.places if place.kind == "openshift"]

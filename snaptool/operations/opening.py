@@ -22,7 +22,6 @@ from snaptool.containers.directories import Located, find_in_directory, is_kubes
 from snaptool.containers.faults import Ambiguous, ContainerFault
 from snaptool.containers.readers import Reader
 from snaptool.containers.spool import Spool, folder_for
-from snaptool.containers.sqlite import SqliteFile
 from snaptool.containers.unwrap import DEFAULT, KINE, Unpacking, Unwrapped, in_directory, receive, unwrap
 from snaptool.embedded import PlaceFinder
 from snaptool.embedded.places import BOOTSTRAP
@@ -466,8 +465,10 @@ def _of_kine(
             stack.callback(log.release)
         elif any(member.name == inner for member in container.members):
             log = container.read_member(inner, _LARGEST_LOG)
-        database = SqliteFile(memoryview(source.buffer), container.place, log)
+        from snaptool.containers.sqlite import SqliteFile  # noqa: PLC0415 - seldom needed
         from snaptool.operations.kine import from_kine  # noqa: PLC0415 - seldom needed, and heavy
+
+        database = SqliteFile(memoryview(source.buffer), container.place, log)
 
         made = from_kine(database, folder_for(unpacking.near))
         source.check_unchanged()

@@ -129,6 +129,7 @@ class Getting:
         return self._verdict()
 
     def _verdict(self) -> int:
+        from snaptool.operations.inside import where_configurations_are
         from snaptool.operations.reasons import of_each
 
         if self.odd:
@@ -138,7 +139,8 @@ class Getting:
             self.terminal.note(f"{count:,} lost: {of_each(sentence, count)}")
             self.terminal.note(f"  kube-apiserver says: {server}")
         if self.lost and self.keyring is None:
-            self.terminal.note("give the EncryptionConfiguration of the cluster with --config")
+            where = where_configurations_are(self.opened)
+            self.terminal.note(f"give the EncryptionConfiguration of the cluster {where}")
         return exits.FINDINGS if self.lost or self.odd else exits.DONE
 
     def _shown(self, values: Iterator[StoredValue]) -> Iterator[tuple[StoredValue, ShownObject | None]]:

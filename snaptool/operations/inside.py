@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from snaptool.embedded import Embedded, Recovered, find_embedded
+from snaptool.embedded import Embedded, Recovered, find_embedded, live_secrets
 from snaptool.errors import InputError
 from snaptool.etcd import Snapshot, decode_key_value
 from snaptool.kube import ANY_TYPE, is_object_of, may_be_ciphertext, plausible
@@ -102,6 +102,15 @@ def unread_places(
                 left -= records
     closed = [place for place in carried.closed if place.code not in _HOLD_NOTHING] if left else []
     return (*certain, *(Unread(place, left, False, *_way_to(place, carried)) for place in closed))
+
+
+def where_configurations_are(opened: OpenedSnapshot) -> str:
+    """Say with which options a configuration is given that may open the values of a snapshot."""
+    if opened.has_bootstrap:
+        return "with --config, or --embedded-config --token-file TOKEN, for the snapshot carries one inside"
+    if live_secrets(opened.places.live()):
+        return "with --config; that of kube-apiserver opens the others inside the snapshot, with --embedded-config"
+    return "with --config"
 
 
 def refuse_while_unread(unread: Sequence[Unread], going: Sequence[LostValue], *, more: int, given_up: bool) -> None:

@@ -28,6 +28,7 @@ from snaptool.kube import (
 )
 from snaptool.operations.crypto import DIGEST_SIZE, Outcome, judge_value, open_value
 from snaptool.operations.defined import defined_versions
+from snaptool.operations.inside import where_configurations_are
 from snaptool.operations.judging import NOTHING_DEFINED, Defined, Depth, expected_of, is_listed
 from snaptool.operations.labels import Header, header_of, resource_of
 from snaptool.operations.lives import last_life, looking
@@ -51,10 +52,10 @@ class NoSuchKey(InputError):
 class ValueLost(ProviderError):
     """A value that was asked for does not open."""
 
-    def __init__(self, value: StoredValue, outcome: Outcome, sentence: str, *, with_config: bool) -> None:
+    def __init__(self, value: StoredValue, outcome: Outcome, sentence: str, *, where: str, with_config: bool) -> None:
         self.sentence = sentence
         self.server = server_message(outcome)
-        hint = "give the EncryptionConfiguration of its cluster with --config; -o stored shows the bytes as they are"
+        hint = f"give the EncryptionConfiguration of its cluster {where}; -o stored shows the bytes as they are"
         if with_config:
             hint = f"kube-apiserver says: {self.server}; another --config may hold the key that fits"
         super().__init__(f"{printable(value.key)} at revision {value.revision} does not open: {sentence}", hint=hint)
@@ -287,7 +288,8 @@ def open_found(
         sentence = explain(outcome, value.header, with_config=False)
         if keyring is not None:
             sentence = _Origins(opened.snapshot, value.key, chain, prefixes).explain(value, outcome)
-        raise ValueLost(value, outcome, sentence, with_config=keyring is not None)
+        where = where_configurations_are(opened)
+        raise ValueLost(value, outcome, sentence, where=where, with_config=keyring is not None)
     found = None if resource is None else fault(plaintext, expected or ANY_TYPE, full=True)
     return OpenedValue(plaintext=plaintext, outcome=outcome, fault=found)
 

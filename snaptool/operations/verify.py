@@ -29,7 +29,7 @@ from snaptool.operations.findings import (
     from_etcd,
     grouped,
 )
-from snaptool.operations.inside import unread_places
+from snaptool.operations.inside import unread_places, where_configurations_are
 from snaptool.operations.judging import Depth
 from snaptool.operations.labels import Header, Labels
 from snaptool.operations.likelier import Cause, likelier_causes, opened_by_header
@@ -142,7 +142,7 @@ def verify(
                 unread = unread_places(opened, found, swept.lost, keys)
                 causes = likelier_causes(snapshot, swept.lost, opened_by_header(swept), keys, unread)
                 if keyring is None:
-                    findings += _not_opened(swept)
+                    findings += _not_opened(opened, swept)
                 findings += _value_findings(snapshot, swept, remedy, causes, older, live_only=live_only)
                 findings += [*outside_findings(opened), *container_findings(opened.container)]
                 names = keyring.resource_names() if keyring else ()
@@ -170,7 +170,7 @@ def verify(
     )
 
 
-def _not_opened(swept: Sweep) -> Iterator[Finding]:
+def _not_opened(opened: OpenedSnapshot, swept: Sweep) -> Iterator[Finding]:
     """Say that nobody looked into encrypted values: without keys, what is said of the rest says nothing of them."""
     counts = values_by_key(swept)
     if total := sum(one.values for one in counts):
@@ -180,7 +180,7 @@ def _not_opened(swept: Sweep) -> Iterator[Finding]:
             places=(),
             problem=f"{counted(total, 'encrypted value was', 'encrypted values were')} not opened: no configuration "
             "was given, so whether the keys at hand open them is not known",
-            remedy="give the EncryptionConfiguration of the cluster with --config",
+            remedy=f"give the EncryptionConfiguration of the cluster {where_configurations_are(opened)}",
             count=total,
         )
 

@@ -236,3 +236,13 @@ def test_what_is_read_is_what_the_library_returns(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no configuration inside opens"):
         library.embedded_configs(K3S)
     assert tmp_path.exists()
+
+
+@pytest.mark.parametrize("words", [["get", K3S, "secrets", "-A"], ["verify", K3S], ["export", K3S, "-n", "shop"]])
+def test_without_a_configuration_the_one_inside_is_named(snaptool: Snaptool, words: Words) -> None:
+    said = " ".join(snaptool(*words).text.replace("\\\n", "").split())
+    assert "with --config, or --embedded-config --token-file TOKEN" in said
+    other = SAMPLES / "aescbc-cluster.db"
+    plain = " ".join(snaptool(*[other if word == K3S else word for word in words]).text.split())
+    assert "with --config" in plain
+    assert "--embedded-config" not in plain

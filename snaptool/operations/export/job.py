@@ -24,6 +24,7 @@ from snaptool.operations.export.reporting import Report, shown_key
 from snaptool.operations.export.request import ENDING_FORMATS, ExportRequest, Format, Lost, Secrets
 from snaptool.operations.export.rows import LostValue, Reader, Row, collect_rows
 from snaptool.operations.export.sinks import Folder, Sink, Stream, is_an_export
+from snaptool.operations.inside import where_configurations_are
 from snaptool.operations.lives import last_life, life_of_namespace, looking
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.sweep import Progress, no_progress
@@ -34,13 +35,13 @@ from snaptool.text import counted, printable
 class ValuesLost(ProviderError):
     """Values of the selection do not open. `lost`: which, and why. Nothing was written."""
 
-    def __init__(self, lost: tuple[LostValue, ...], *, with_older: int, with_config: bool) -> None:
+    def __init__(self, lost: tuple[LostValue, ...], *, where: str, with_older: int, with_config: bool) -> None:
         hint = "--undecryptable skip goes on without them; another --config may hold their key"
         if with_older:
             have = "has" if with_older == 1 else "have"
             hint = f"{with_older:,} of them {have} an older revision that opens: --undecryptable older takes it; {hint}"
         if not with_config:
-            hint = "give the EncryptionConfiguration of their cluster with --config"
+            hint = f"give the EncryptionConfiguration of their cluster {where}"
         one = f"{printable(lost[0].key)} does not open: {lost[0].reason}"
         super().__init__(one if len(lost) == 1 else f"{len(lost):,} values do not open, the first: {one}", hint=hint)
         self.lost = lost
@@ -153,7 +154,12 @@ class _Job:
         nothing_else = not any(choice in _WRITTEN for choice in chosen.choices)
         if reader.lost and (request.undecryptable is Lost.STOP or nothing_else):
             lost = _in_order(reader.lost)
-            raise ValuesLost(lost, with_older=reader.find_older(), with_config=self._keyring is not None)
+            raise ValuesLost(
+                lost,
+                where=where_configurations_are(self._opened),
+                with_older=reader.find_older(),
+                with_config=self._keyring is not None,
+            )
         if self._output.terminal and chosen.secrets and request.secrets is Secrets.INCLUDE:
             raise SecretsOnTerminal(chosen.secrets)
         made = Exported(request.revision or snapshot.current_revision, prefixes)

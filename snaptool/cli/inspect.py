@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from snaptool.errors import SnaptoolError
     from snaptool.operations.kms_options import KmsOptions
     from snaptool.operations.survey import CensusRow, Survey
-    from snaptool.operations.verdict import Verdict
 
 
 @click.command("inspect", cls=Command)
@@ -107,7 +106,7 @@ def inspect_command(
         for line in embedded_lines(carried.places):
             echo(line)
         if read_with:
-            verdict = verdict_of(result, with_config=True)
+            verdict = result.summary
             print_verdict(verdict, after_finding(verdict, result.causes, str(snapshot), reading))
     if refused is not None:
         raise refused
@@ -160,18 +159,8 @@ def document(result: Survey, configs: Sequence[str] = (), places: Sequence[Embed
         "undecodable": [undecodable_document(value) for value in result.undecodable],
         "findings": [finding_document(found) for found in result.findings],
         "likelier_causes": causes_document(result.causes),
-        "summary": summary_document(verdict_of(result, with_config=bool(configs))),
+        "summary": summary_document(result.summary),
     }
-
-
-def verdict_of(result: Survey, *, with_config: bool) -> Verdict:
-    """Judge a survey in objects."""
-    from snaptool.operations import verdict
-
-    keys = verdict.lost_keys(result.lost if with_config else (), result.undecodable)
-    return verdict.found(
-        keys, result.older, result.prefixes, result.by_key, never=result.never, with_config=with_config
-    )
 
 
 def _ages(result: Survey) -> list[tuple[str, tuple[int, ...]]]:

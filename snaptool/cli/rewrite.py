@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from snaptool.operations.platform import Step
     from snaptool.operations.rewrite import RewriteReport
     from snaptool.operations.salvage import SalvageReport
-    from snaptool.operations.verdict import Verdict
     from snaptool.operations.written import FileReport
 
 _SHOWN_LOST = 20
@@ -500,32 +499,10 @@ def document(result: RewriteReport, steps: Sequence[Step] = ()) -> dict[str, Any
         "source_problem": result.source_problem or None,
         "next": [{"code": step.code, "text": "\n".join(step.lines)} for step in steps],
         "likelier_causes": causes_document(result.causes),
-        "summary": summary_document(verdict_of(result)),
+        "summary": summary_document(result.summary),
         "verified": result.verified,
         "seconds": round(result.seconds, 3),
     }
-
-
-def verdict_of(result: RewriteReport, *, with_config: bool = True) -> Verdict:
-    """Judge a rewrite in objects: what it did or would do, or, where it stopped, what it found."""
-    from snaptool.operations import verdict
-    from snaptool.operations.plan import Undecryptable
-
-    tried = result.prefixes is not None
-    keys = verdict.lost_keys(result.lost, result.undecodable) if tried else verdict.LostKeys()
-    prefixes = result.prefixes or ()
-    if result.stopped:
-        return verdict.found(keys, result.older, prefixes, result.by_key, never=result.never, with_config=with_config)
-    fates = verdict.Fates(
-        deleted=tuple(one.key for one in result.deletions if one.whole),
-        cut=tuple(one.key for one in result.deletions if not one.whole),
-        taken_back=tuple(one.key for one in result.restored),
-        kept=result.undecryptable is Undecryptable.KEEP or not tried,
-        only_lost=result.only_lost,
-        dry_run=result.dry_run,
-        tried=tried,
-    )
-    return verdict.done(keys, result.older, prefixes, result.by_key, fates, result.never)
 
 
 def _side(kind: str | None, name: str) -> dict[str, str | None]:
@@ -548,7 +525,7 @@ def _file(facts: FileReport) -> dict[str, Any]:
 
 
 def _print(result: RewriteReport, steps: Sequence[Step], again: Again, *, verbose: bool) -> None:
-    verdict, prefixes = verdict_of(result, with_config=bool(again.reading)), result.prefixes or ()
+    verdict, prefixes = result.summary, result.prefixes or ()
     if result.stopped:
         print_causes(result.causes)
     print_lost(result.lost, with_config=bool(again.reading))

@@ -83,8 +83,6 @@ def verify_command(
     from snaptool.operations.boot import replayed
     from snaptool.operations.findings import Severity
     from snaptool.operations.keys import keyring_for_reading
-    from snaptool.operations.verdict import found as found_verdict
-    from snaptool.operations.verdict import lost_keys
     from snaptool.operations.verify import verify
     from snaptool.scratch import find_etcd
 
@@ -112,14 +110,7 @@ def verify_command(
             progress=progress,
         )
     failed = result.damaged or keys.outage is not None or result.reaches(Severity(fail_on))
-    verdict = found_verdict(
-        lost_keys(result.lost, result.undecodable),
-        result.older,
-        result.prefixes,
-        result.by_key,
-        never=result.never,
-        with_config=bool(read_with),
-    )
+    verdict = result.summary
     document = {
         "path": result.path,
         "prefixes": [prefix_text(prefix) for prefix in result.prefixes],
@@ -151,8 +142,7 @@ def verify_command(
         if read_with and result.records:
             print_older(result.older, str(snapshot), result.prefixes, reading)
             # What drops lost values drops old ones too, whether they were looked at or not.
-            whole = found_verdict(lost_keys(result.every_lost), result.older, result.prefixes)
-            print_verdict(verdict, after_finding(whole, result.causes, str(snapshot), reading))
+            print_verdict(verdict, after_finding(result.losses, result.causes, str(snapshot), reading))
     if result.damaged:
         return exits.DAMAGED
     if keys.outage is not None:

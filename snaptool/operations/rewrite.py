@@ -62,7 +62,19 @@ from snaptool.operations.plan import (
 )
 from snaptool.operations.platform import Step
 from snaptool.operations.sweep import LostValue, Progress, no_progress
-from snaptool.operations.verdict import KeyCount, also_going, never_encrypted, older_wanted, values_by_key
+from snaptool.operations.verdict import (
+    Fates,
+    KeyCount,
+    LostKeys,
+    Verdict,
+    also_going,
+    done,
+    found,
+    lost_keys,
+    never_encrypted,
+    older_wanted,
+    values_by_key,
+)
 from snaptool.operations.wrapping import TargetDraft
 from snaptool.operations.written import FileReport, file_report
 from snaptool.providers import Keyring, Kind
@@ -97,6 +109,7 @@ class RewriteReport:
     are lost have an older revision that opens; `restored`: those that got it back. `only_lost`: all else was copied.
     `causes`: what is likelier than that a key is lost; `source_by_key`: the source's encrypted values by key; `never`:
     its resources that are never encrypted. `next`: what to do with the new file, in the reports of the library.
+    `with_config`: there was a configuration to read with.
     """
 
     source: FileReport
@@ -127,6 +140,25 @@ class RewriteReport:
     carried: Carried = field(default_factory=Carried)
     also_going: int = 0
     next: tuple[Step, ...] = ()
+    with_config: bool = True
+
+    @property
+    def summary(self) -> Verdict:
+        """The verdict in objects: what was done or would be, or, where it stopped, what was found."""
+        tried, prefixes = self.prefixes is not None, self.prefixes or ()
+        keys = lost_keys(self.lost, self.undecodable) if tried else LostKeys()
+        if self.stopped:
+            return found(keys, self.older, prefixes, self.by_key, never=self.never, with_config=self.with_config)
+        fates = Fates(
+            deleted=tuple(one.key for one in self.deletions if one.whole),
+            cut=tuple(one.key for one in self.deletions if not one.whole),
+            taken_back=tuple(one.key for one in self.restored),
+            kept=self.undecryptable is Undecryptable.KEEP or not tried,
+            only_lost=self.only_lost,
+            dry_run=self.dry_run,
+            tried=tried,
+        )
+        return done(keys, self.older, prefixes, self.by_key, fates, self.never)
 
     @property
     def stopped(self) -> bool:
@@ -284,6 +316,7 @@ def rewrite(
             older=older,
             restored=plan.restored,
             only_lost=request.only_lost,
+            with_config=any(reading.providers()),
             causes=likelier_causes(snapshot, swept.lost, opened_by_header(swept), reading, unread),
             source_by_key=values_by_key(swept),
             never=never_encrypted(swept),

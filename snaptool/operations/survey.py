@@ -26,7 +26,15 @@ from snaptool.operations.opening import Digests, OpenedSnapshot
 from snaptool.operations.platform import container_findings
 from snaptool.operations.scout import Scout
 from snaptool.operations.sweep import LostValue, Progress, Sweep, Wanted, encrypted_values, no_progress, nothing, sweep
-from snaptool.operations.verdict import KeyCount, never_encrypted, older_wanted, values_by_key
+from snaptool.operations.verdict import (
+    KeyCount,
+    Verdict,
+    found,
+    lost_keys,
+    never_encrypted,
+    older_wanted,
+    values_by_key,
+)
 from snaptool.providers import Keyring, Reason
 
 
@@ -180,9 +188,16 @@ class Survey:
     causes: tuple[Cause, ...] = ()
     by_key: tuple[KeyCount, ...] = ()
     never: tuple[str, ...] = ()
+    with_config: bool = False
     container: Unwrapped | None = None
     platforms: tuple[str, ...] = ()
     ages: tuple[tuple[Header, tuple[int, ...]], ...] = ()
+
+    @property
+    def summary(self) -> Verdict:
+        """The verdict in objects."""
+        keys = lost_keys(self.lost if self.with_config else (), self.undecodable)
+        return found(keys, self.older, self.prefixes, self.by_key, never=self.never, with_config=self.with_config)
 
 
 AGES = 24
@@ -261,6 +276,7 @@ def survey(
         else NO_OLDER,
         causes=() if keyring is None else _causes(opened, swept, keys, carried),
         by_key=values_by_key(swept),
+        with_config=keyring is not None,
         never=never_encrypted(swept),
         container=opened.container,
         platforms=opened.platforms,

@@ -39,7 +39,16 @@ from snaptool.operations.platform import container_findings
 from snaptool.operations.reasons import explain, of_each, server_message
 from snaptool.operations.survey import trailer_findings
 from snaptool.operations.sweep import LostValue, Progress, Sweep, encrypted_values, no_progress, nothing, sweep
-from snaptool.operations.verdict import KeyCount, also_going, never_encrypted, older_wanted, values_by_key
+from snaptool.operations.verdict import (
+    KeyCount,
+    Verdict,
+    also_going,
+    found,
+    lost_keys,
+    never_encrypted,
+    older_wanted,
+    values_by_key,
+)
 from snaptool.providers import Keyring, Kind, Reason
 from snaptool.text import counted, printable
 
@@ -81,6 +90,18 @@ class Verification:
     causes: tuple[Cause, ...] = ()
     by_key: tuple[KeyCount, ...] = ()
     never: tuple[str, ...] = ()
+    with_config: bool = False
+
+    @property
+    def summary(self) -> Verdict:
+        """The verdict in objects."""
+        keys = lost_keys(self.lost, self.undecodable)
+        return found(keys, self.older, self.prefixes, self.by_key, never=self.never, with_config=self.with_config)
+
+    @property
+    def losses(self) -> Verdict:
+        """The verdict on what is lost, old values too, whatever was left out: what a deletion would drop."""
+        return found(lost_keys(self.every_lost), self.older, self.prefixes)
 
     @property
     def damaged(self) -> bool:
@@ -167,6 +188,7 @@ def verify(
         causes=causes,
         by_key=() if swept is None else values_by_key(swept),
         never=() if swept is None else never_encrypted(swept),
+        with_config=keyring is not None,
     )
 
 

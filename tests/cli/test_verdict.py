@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import snaptool as library
 from snaptool.operations.verdict import KeyCount, objects, under_keys
 from tests.cli.test_older import KNOWN, OTHER, history, sealed, secret
 from tests.support.cli import GOLDEN, SAMPLES, Snaptool
@@ -214,3 +215,17 @@ def test_a_key_name_that_may_go_on_is_marked_wherever_it_is_said(snaptool: Snapt
         assert not re.search(r"09:46:54\+01:00(?!:…)", out.replace("\n    ", " ")), words
     keys = snaptool("inspect", source, "--config", case / "have.yaml", "-o", "json").json["summary"]["values_by_key"]
     assert [one["key_name_certain"] for one in keys] == [False, True]
+
+
+def test_the_reports_of_the_library_have_the_same_summary(snaptool: Snaptool, tmp_path: Path) -> None:
+    inspected = library.inspect(LOST, LOST_KEYS)
+    verified = library.verify(LOST, LOST_KEYS)
+    stopped = library.rewrite(LOST, tmp_path / "x.db", config=LOST_KEYS, decrypt=True)
+    done = library.rewrite(LOST, tmp_path / "x.db", config=LOST_KEYS, undecryptable="delete")
+    for report in (inspected, verified, stopped):
+        assert (report.summary.objects_lost, report.summary.histories_cut, report.summary.objects_deleted) == (2, 1, 0)
+    assert (done.summary.objects_deleted, stopped.next, done.next[0].code) == (2, (), "restore")
+    document = snaptool("inspect", LOST, "-c", LOST_KEYS, "-o", "json").json["summary"]
+    assert [one.values for one in inspected.summary.values_by_key] == [
+        one["values"] for one in document["values_by_key"]
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO, Self, TextIO
 
 from snaptool import signals
 from snaptool.arguments import wrong_type
@@ -314,7 +315,24 @@ class OpenedSource:
 def _from_stdin(unpacking: Unpacking) -> Source:
     if sys.stdin is None:
         raise InputError("cannot read a snapshot from stdin: it is closed", code="cannot_read")
+    _refuse_device(sys.stdin)
     return _from_stream(_Pipe(sys.stdin.buffer), "stdin", unpacking)
+
+
+def _refuse_device(stream: TextIO) -> None:
+    """Raise InputError for a device, which may be endless and would be copied until the disk is full."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return  # it is in memory
+    empty = Path(os.devnull).stat().st_rdev
+    if stat.S_ISCHR(status.st_mode) and status.st_rdev != empty and not stream.isatty():
+        raise InputError(
+            "stdin is a device, not a snapshot",
+            hint="redirect it from a file, or from a pipe",
+            code="not_a_regular_file",
+            place="stdin",
+        )
 
 
 class _Pipe:

@@ -183,3 +183,10 @@ def test_a_signal_and_an_error_at_once_are_an_interruption(words: tuple[str | Pa
     assert ran.returncode == 143, ran
     assert ran.stderr.endswith(SAID)
     assert json.loads(ran.stdout)["error"]["code"] == "interrupted"
+
+
+def test_an_endless_device_as_stdin_is_refused() -> None:
+    with Path("/dev/zero").open("rb") as endless, running("inspect", "-", stdin=endless.fileno()) as process:
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert b"stdin is a device" in err

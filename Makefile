@@ -21,8 +21,9 @@ help: ## list the targets
 # The engine: what has a .pxd beside it is compiled, again when it is edited, and runs as Python without a compiler.
 ENGINE := $(shell find snaptool -name '*.pxd')
 
-.venv/.compiled: .venv/.ready setup.py $(ENGINE) $(ENGINE:.pxd=.py)
-	@$(BIN)/python setup.py --quiet build_ext --inplace
+.venv/.compiled: .venv/.ready $(ENGINE) $(ENGINE:.pxd=.py)
+	@$(BIN)/python -c 'from tests.support.engine import remove_stale; remove_stale()'
+	@$(BIN)/python -W ignore -c 'from setuptools import setup; setup()' --quiet build_ext --inplace
 	@touch $@
 
 setup: .venv/.compiled ## virtual environment with snaptool, its tests' tools and a real etcd

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -30,17 +31,20 @@ def test_a_module_whose_source_was_edited_is_removed_and_one_that_was_not_stays(
     assert [module.name for _, module in modules(tmp_path)] == ["same.abi3.so"]
 
 
-def test_setup_removes_what_is_stale_even_where_nothing_can_be_compiled(tmp_path: Path) -> None:
-    package = tmp_path / "snaptool"
-    package.mkdir()
-    shutil.copy(ROOT / "setup.py", tmp_path)
-    for name in ("edited", "same"):
-        for suffix in ("py", "pxd", "abi3.so"):
-            (package / f"{name}.{suffix}").touch()
-            os.utime(package / f"{name}.{suffix}", (1000, 1000))
-    os.utime(package / "edited.py", (2000, 2000))
-    subprocess.run([sys.executable, "setup.py", "--quiet", "--version"], cwd=tmp_path, check=True, capture_output=True)
-    assert [path.name for path in package.glob("*.so")] == ["same.abi3.so"]
+def test_what_has_declarations_is_compiled_and_nothing_else() -> None:
+    tables = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["ext-modules"]
+    declared = {path.relative_to(ROOT).with_suffix("") for path in PACKAGE.rglob("*.pxd")}
+    assert {table["name"] for table in tables} == {".".join(path.parts) for path in declared}
+    for table in tables:
+        assert table["sources"] == [table["name"].replace(".", "/") + ".py"]
+        assert table["depends"] == [table["name"].replace(".", "/") + ".pxd"]
+        assert table["optional"]
+        assert {**table, "name": "", "sources": [], "depends": []} == {
+            **tables[0],
+            "name": "",
+            "sources": [],
+            "depends": [],
+        }
 
 
 @pytest.mark.parametrize("how", ["compiled", "not compiled"])

@@ -200,6 +200,23 @@ class Walk:
             self.upcoming[self.depth] = max(self.count[self.depth] - 1, 0)
             self.follow()
 
+    def to_key(self, key: bytes) -> None:
+        """Pass over all leaves before the one in which a key belongs. Raises CorruptPage, as `to_last_leaf`."""
+        while self.depth >= 0 and self.image_at < 0:
+            base = self.page[self.depth] * self.page_size
+            if u16(self.data, base + 8) == LEAF:
+                break
+            low, high = 0, self.count[self.depth]
+            while low < high:
+                element = base + HEADER + ELEMENT * ((low + high) // 2)
+                at = element + u32(self.data, element)
+                if bytes(self.view[at : at + u32(self.data, element + 4)]) <= key:
+                    low = (low + high) // 2 + 1
+                else:
+                    high = (low + high) // 2
+            self.upcoming[self.depth] = max(low - 1, 0)
+            self.follow()
+
     def pages_seen(self) -> int:
         """Return how many pages were reached so far."""
         return self.seen

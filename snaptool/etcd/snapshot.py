@@ -202,6 +202,7 @@ class Snapshot:
         self.behind = behind
         """What stands behind the last page."""
         self._found: bytearray | None = None
+        self._signposts: list[tuple[int, bytes]] = []  # of each chunk, the number and the key of its first record
         self._last: Revision | None = None
         self._scanned = False
 
@@ -224,9 +225,11 @@ class Snapshot:
 
     @property
     def record_count(self) -> int:
-        """Number of records in bucket `key`."""
+        """Number of records in bucket `key`. Raises CorruptPage where nobody has gone over them yet."""
+        if self._found is not None:
+            return len(self._found)
         bucket = self.bucket(b"key")
-        return 0 if bucket is None else bucket.record_count
+        return 0 if bucket is None else sum(leaves.records for leaves in bucket.leaves())
 
     def _get(self, bucket: bytes, key: bytes) -> bytes | None:
         found = self.bucket(bucket)
@@ -452,11 +455,15 @@ class Snapshot:
         leaves, reader = Chunk(), RecordReader(self.view)
         records = Records(self.view, leaves)
         index = LiveIndex(self.view) if self._found is None else None
+        posts: list[tuple[int, bytes]] = []
         for _ in bucket.leaves(walk, leaves):
             reader.read(records, report)
             if index is not None:
                 index.add(records, len(records))
+            if len(records):
+                posts.append((records.first_record, records.stored_key(0)))
             yield records
+        self._signposts = posts
         last = reader.last_revision()
         self._last, self._scanned = None if last is None else Revision(*last), True
         if index is not None:
@@ -507,13 +514,23 @@ class Snapshot:
         return found
 
     def record(self, number: int) -> StoredRecord:
-        """Return one record of bucket `key` by its number. Raises IndexError when there are fewer."""
-        if not 0 <= number < self.record_count:
+        """Return one record of bucket `key` by its number. Raises IndexError when there are fewer, and as `chunks`."""
+        if not 0 <= number < len(self.live()):
             raise IndexError(number)
-        from snaptool.etcd.scan import scan_records  # noqa: PLC0415 - for those who have numpy anyway
-
-        leaf = self._leaf_of(number)
-        return stored_record(scan_records(leaf), number - leaf.first_record)
+        bucket = self.bucket(b"key")
+        assert bucket is not None
+        if not self._signposts:
+            for _ in self.chunks():
+                pass
+        first, key = self._signposts[bisect_right(self._signposts, (number, b"\xff")) - 1]
+        leaves, walk = Chunk(), self.database.new_walk()
+        records = Records(self.view, leaves)
+        bucket.begin(walk)
+        walk.to_key(key)
+        walk.fill(leaves)
+        leaves.first_record = first
+        RecordReader(self.view).read(records, refuse)
+        return _stored(records, number - first)
 
     def stored_value(self, record: StoredRecord) -> bytes:
         """Return the KeyValue message of a record."""
@@ -650,19 +667,6 @@ class Snapshot:
                 crc[at], size[at] = (numbers[here] for numbers in of_chosen)
                 self.database.pages.let_go()
         return crc, size
-
-
-def stored_record(chunk: RecordChunk, row: int) -> StoredRecord:
-    """Take one record out of a chunk."""
-    return StoredRecord(
-        number=chunk.first_record + row,
-        key=chunk.user_key(row),
-        revision=Revision(int(chunk.main[row]), int(chunk.sub[row])),
-        tombstone=bool(chunk.tombstone[row]),
-        lease=int(chunk.lease[row]),
-        value_pos=int(chunk.leaves.value_pos[row]),
-        value_len=int(chunk.leaves.value_len[row]),
-    )
 
 
 def _stored(records: Records, row: int) -> StoredRecord:

@@ -135,3 +135,18 @@ def test_walk_stops_before_pages_that_are_not_written_yet(way: ModuleType) -> No
     assert chunk.leaf_page[: chunk.leaves].tolist() == pages[2:]
     assert not walk.fill(chunk)
     assert walk.at_end()
+
+
+@ways()
+def test_way_to_a_key_leads_to_the_leaf_that_has_it(way: ModuleType) -> None:
+    data = make_database({b"key": {b"%05d" % number: b"v" * 90 for number in range(0, 4000, 2)}})
+    database = Database(data)
+    bucket = database.buckets()[b"key"]
+    for number in (0, 1, 2, 777, 1998, 3998, 3999, 9999):
+        walk, chunk = way.Walk(memoryview(data), database.page_size, database.high_water_mark), way.Chunk(1)
+        bucket.begin(walk)
+        walk.to_key(b"%05d" % number)
+        assert walk.fill(chunk)
+        first, last = chunk.key(memoryview(data), 0), chunk.key(memoryview(data), chunk.records - 1)
+        assert first <= b"%05d" % min(number, 3998)
+        assert b"%05d" % min(number // 2 * 2, 3998) <= last

@@ -13,10 +13,10 @@ from array import array
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from itertools import compress
 from types import TracebackType
 from typing import Self
 
-import numpy as np
 from crc32c import crc32c
 
 from snaptool.bolt import Bucket, BucketWriter, Chunk, DatabaseWriter, Sink, Walk
@@ -25,7 +25,6 @@ from snaptool.etcd import (
     BUCKETS,
     NO_EDITS,
     Edits,
-    LeafSums,
     RecordReader,
     Records,
     Snapshot,
@@ -37,9 +36,8 @@ from snaptool.etcd import (
     replace_value,
     set_values,
 )
-from snaptool.etcd.comparing import mark_tidy, runs, same_records, sums_of_leaves, untouched
+from snaptool.etcd.comparing import mark_tidy, runs, same_records, untouched
 from snaptool.files import Draft, Mapped, source_changed
-from snaptool.operations.columns import Sweep
 from snaptool.operations.crypto import (
     Batch,
     Work,
@@ -50,6 +48,7 @@ from snaptool.operations.crypto import (
 )
 from snaptool.operations.judging import Depth
 from snaptool.operations.labels import Labels
+from snaptool.operations.leaves import Leaves
 from snaptool.operations.older import OlderValues
 from snaptool.operations.plan import (
     COPY,
@@ -57,6 +56,7 @@ from snaptool.operations.plan import (
     REBUILD,
     REPLACE,
     RESEAL,
+    SEALED,
     Job,
     Plan,
     RecordCounts,
@@ -66,13 +66,12 @@ from snaptool.operations.plan import (
     doomed,
     require_encryption,
     restorations,
-    sealed_anew,
     values_of_ways,
     ways_of,
 )
+from snaptool.operations.sweep import Sweep
 from snaptool.operations.written import (
     FileReport,
-    Leaves,
     ReadBackFailed,
     append_trailer,
     hashing,
@@ -131,6 +130,10 @@ class _Nowhere:
         """Do nothing: there is no position."""
 
 
+_GOES = bytes(action >= DROP for action in range(256))
+_IS_SEALED = bytes(action in SEALED for action in range(256))
+
+
 def _decide(
     snapshot: Snapshot,
     swept: Sweep,
@@ -143,23 +146,26 @@ def _decide(
     restored, stored = restorations(swept, older, workshop, request)
     if not (request.decrypt or request.allow_plaintext):
         require_encryption(ways, values_of_ways(swept, ways, way_of), restored, request.writing)
-    action = np.array([way.action for way in ways], dtype=np.uint8)[way_of]
-    action[swept.tombstone] = COPY
-    action[swept.repeated[action[swept.repeated] == RESEAL]] = REBUILD
+    action = bytearray(map([way.action for way in ways].__getitem__, way_of))
+    for record in swept.repeated:
+        action[record] = REBUILD if action[record] == RESEAL else action[record]
     edits = _edits(snapshot, swept, request, stored)
-    action[edits.drop] = DROP
-    action[list(edits.replace)] = REPLACE
-    gone = action >= DROP
+    for record in edits.drop.tolist():
+        action[record] = DROP
+    for record in edits.replace:
+        action[record] = REPLACE
+    gone = action.translate(_GOES)
     updated = [number for number in (*request.updates.values, *stored) if number in edits.replace]
-    gone[updated] = False
+    for record in updated:
+        gone[record] = 0
     return Plan(
         action=action,
         edits=edits,
         counts=RecordCounts(
             total=len(action),
-            copied=int(np.count_nonzero(action == COPY)),
-            rewritten=int(np.count_nonzero(sealed_anew(action))) + len(updated),
-            deleted=int(np.count_nonzero(gone)),
+            copied=action.count(COPY),
+            rewritten=sum(map(action.count, SEALED)) + len(updated),
+            deleted=gone.count(1),
         ),
         changes=changes(swept, ways, way_of, gone, restored),
         deletions=deletions(
@@ -206,7 +212,7 @@ class _Source:
     def __init__(self, job: Job, chunks: int = 1) -> None:
         self.job = job
         self.view = job.opened.snapshot.view
-        self.action = job.plan.action.data
+        self.action = memoryview(job.plan.action)
         self._chunks = [Records(self.view, Chunk()) for _ in range(chunks)]
         self._reader = RecordReader(self.view)
         self._resources = tuple(known.group_resource for known in job.swept.resources)
@@ -239,7 +245,7 @@ class _Source:
 
     def batch(self, records: Records, rows: Sequence[int]) -> Batch:
         """Name the values in some rows of a chunk. Nothing is copied."""
-        resource = self.job.swept.resource.data
+        resource = memoryview(self.job.swept.resource)
         return self.batch_like(records, rows, resource[records.first_record : records.first_record + len(records)])
 
     def batch_like(self, records: Records, rows: Sequence[int], resource: memoryview) -> Batch:
@@ -304,7 +310,7 @@ class _Writer:
         for records in source:
             waiting.append(records)
             actions = source.actions(records)
-            rows = [row for row, action in enumerate(actions) if action in _SEALED] if any(actions) else []
+            rows = [row for row, action in enumerate(actions) if action in SEALED] if any(actions) else []
             yield source.batch(records, rows)
             self.job.progress("writing", records.first_record + len(records), total)
 
@@ -347,14 +353,9 @@ class _Writer:
 
     def _require_same(self, leaves: Chunk, file: memoryview, tidy: memoryview) -> None:
         """Raise SourceChanged unless the leaves that are written from are those that the first pass checked."""
-        known, here = self.job.sums, slice(leaves.first_leaf, leaves.first_leaf + leaves.leaves)
-        crc, size = sums_of_leaves(leaves, file, tidy, crc32c)
-        if crc != known.crc[here].tolist() or size != known.size[here].tolist():
+        if not self.job.leaves.have(leaves, file, tidy):
             self.job.opened.source.check_unchanged()
             raise source_changed(self.job.opened.path)
-
-
-_SEALED = (RESEAL, REBUILD)
 
 
 class _Comparison:
@@ -443,7 +444,7 @@ class _Comparison:
         """Open values of both files and compare. Raises ReadBackFailed for one that does not open to the same."""
         before, after, resource = self._old_bench, self._new_bench, words(len(new))
         for row, other in zip(rows, others, strict=True):
-            resource[other] = int(self.job.swept.resource[old.first_record + row])
+            resource[other] = self.job.swept.resource[old.first_record + row]
         before.open_all(self._source.batch(old, rows), self._depth)
         ways = after.open_all(self._source.batch_like(new, others, resource), None)
         same = same_plaintexts(before.values, _numbers(rows), after.values, _numbers(others))
@@ -454,7 +455,7 @@ class _Comparison:
             if not outcome.opened and not outcome.doubtful:
                 where = f"{printable(new.user_key(other))}, record {new.first_record + other}"
                 raise ReadBackFailed(f"{where}, does not open: {', '.join(outcome.reasons)}")
-            is_sealed = self._source.action[old.first_record + row] in _SEALED
+            is_sealed = self._source.action[old.first_record + row] in SEALED
             if is_sealed and is_stale(outcome, rewrapped=bool(self.job.request.rewraps)):
                 raise ReadBackFailed(
                     "a value was written under another key than the first one of the new configuration"
@@ -465,12 +466,12 @@ class _Comparison:
                 "source"
             )
 
-    def finish(self) -> LeafSums:
-        """Require that nothing is missing; return the sums of the leaves. Raises ReadBackFailed."""
+    def finish(self) -> Leaves:
+        """Require that nothing is missing; return the leaves. Raises ReadBackFailed."""
         if self._next() is not None or self._added:
             found = sum(self.leaves.records)
             raise ReadBackFailed(f"more records were written than the {found} that were read back")
-        return self.leaves.sums()
+        return self.leaves
 
     def require_restored(self, written: Snapshot) -> None:
         """Open what came back from older revisions with the keys that write. Raises ReadBackFailed."""
@@ -491,13 +492,14 @@ def _watched(job: Job) -> bytearray:
     Plain values that stay are compared byte by byte, like all else that is not sealed; lost ones open in neither.
     """
     swept, action = job.swept, job.plan.action
-    staying = (swept.header[swept.opened] != 0) | sealed_anew(action[swept.opened])
-    watched = np.zeros(len(action), dtype=np.uint8)
-    watched[swept.opened[staying & (action[swept.opened] < DROP)]] = 1
-    if (sealed_anew(action) & (watched == 0)).any():
+    watched = bytearray(len(action))
+    for record in swept.opened:
+        watched[record] = (swept.header[record] != 0 and action[record] < DROP) or action[record] in SEALED
+    if not all(compress(watched, action.translate(_IS_SEALED))):
         raise ReadBackFailed("values were sealed of which the source's plaintext is not known")
-    watched[[value.record for value in swept.lost]] = 0
-    return bytearray(watched.tobytes()) if watched.any() else bytearray()
+    for value in swept.lost:
+        watched[value.record] = 0
+    return watched if 1 in watched else bytearray()
 
 
 class _Follower:
@@ -614,14 +616,14 @@ def _read_back(draft: Draft, writer: _Writer, follower: _Follower | None = None)
             comparison = _Comparison(job)
             comparison.look_at(file)
             _compare_records(job, written, comparison)
-        sums = comparison.finish()
+        leaves = comparison.finish()
         comparison.require_restored(written)
         _compare_other_buckets(job, written)
         if follower is not None and follower.is_done:
             follower.require_unchanged(written)
         require_nothing_else(written, comparison.leaves)
         live = job.swept.live if job.plan.edits.is_empty else None
-        return append_trailer(draft, digest(), written, sums, live)
+        return append_trailer(draft, digest(), written, leaves, live)
 
 
 def _compare_records(job: Job, written: Snapshot, comparison: _Comparison) -> None:

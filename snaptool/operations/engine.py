@@ -17,11 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import count
+from functools import partial
+from itertools import compress, count
+from operator import or_
 from pathlib import Path
 from typing import ClassVar
-
-import numpy as np
 
 from snaptool.errors import InputError, ScratchError
 from snaptool.etcd import NO_EDITS, Snapshot, Trailer, server_generation
@@ -35,9 +35,9 @@ from snaptool.operations.boot import (
     room_for_scratch_files,
     scratch_file,
 )
-from snaptool.operations.columns import Sweep, sweep
 from snaptool.operations.crypto import Work, Workshop
 from snaptool.operations.labels import Labels, header_of, resource_of_value
+from snaptool.operations.leaves import Leaves
 from snaptool.operations.older import OlderValues
 from snaptool.operations.plan import (
     COPY,
@@ -58,6 +58,7 @@ from snaptool.operations.plan import (
     way,
     ways_of,
 )
+from snaptool.operations.sweep import Sweep, sweep
 from snaptool.operations.written import (
     FileReport,
     ReadBackFailed,
@@ -106,7 +107,7 @@ class EtcdEngine:
                 "revisions back nor leaves all else as it is",
                 hint="leave --engine etcd out",
             )
-        if (nameless := int(np.count_nonzero(swept.live)) - len(LiveKeys(snapshot))) > 0:
+        if (nameless := swept.live.count(1) - len(LiveKeys(snapshot))) > 0:
             raise ScratchError(
                 f"{nameless} live key has an empty name, which no client of etcd can ask for",
                 hint="use `--engine direct`, which keeps every such byte",
@@ -115,20 +116,21 @@ class EtcdEngine:
         if not (request.decrypt or request.allow_plaintext):
             require_encryption(ways, values_of_ways(swept, ways, way_of, live=True), (), request.writing)
         gone = tuple(value for value in doomed(swept, request) if value.live)
-        action = np.array([way.action for way in ways], dtype=np.uint8)[way_of]
-        action[~swept.live] = DROP
-        action[[value.record for value in gone]] = DROP
-        live = action[swept.live]
+        actions = [way.action for way in ways]
+        action = bytearray(actions[number] if live else DROP for number, live in zip(way_of, swept.live, strict=True))
+        for value in gone:
+            action[value.record] = DROP
+        live = bytes(compress(action, swept.live))
         return Plan(
             action=action,
             edits=NO_EDITS,
             counts=RecordCounts(
                 total=len(live),
-                copied=int(np.count_nonzero(live == COPY)),
-                rewritten=int(np.count_nonzero(live == RESEAL)),
-                deleted=int(np.count_nonzero(live == DROP)),
+                copied=live.count(COPY),
+                rewritten=live.count(RESEAL),
+                deleted=live.count(DROP),
             ),
-            changes=changes(swept, ways, way_of, action == DROP),
+            changes=changes(swept, ways, way_of, bytearray(one == DROP for one in action)),
             deletions=deletions(gone, range(len(action)), snapshot, labels.prefixes, older=older),
             lost=tuple(value for value in swept.lost if value.live),
             undecodable=tuple(value for value in swept.undecodable if value.live),
@@ -231,10 +233,11 @@ def _read_back(draft: Draft, job: Job, done: Rewritten) -> FileReport:
     work = Work(keys, keys, request.randomness)
     with Workshop(work, file, jobs=1) as workshop, hashing(draft) as digest:
         written = Snapshot(file.buffer, file.release_memory)
-        sums = written.new_sums()
+        leaves = Leaves()
+        note = partial(leaves.take, page_size=written.database.page_size)
         labels = Labels(job.labels.prefixes, keys.key_names() | (request.reading or Keyring(())).key_names())
-        swept = sweep(written, labels, None, observers=[sums.add], progress=job.progress, step="verifying")
-        if not (swept.live | swept.tombstone).all():
+        swept = sweep(written, labels, None, observers=[note], progress=job.progress, step="verifying")
+        if not all(map(or_, swept.live, swept.tombstone)):
             raise ReadBackFailed("the written file has values that are not live, although it was compacted")
         if written.current_revision != done.new_revision:
             raise ReadBackFailed(
@@ -244,7 +247,7 @@ def _read_back(draft: Draft, job: Job, done: Rewritten) -> FileReport:
             raise ReadBackFailed("the written file has other leases than the source")
         _compare(job, written, workshop, done)
         require_nothing_else(written)
-        return append_trailer(draft, digest(), written, sums)
+        return append_trailer(draft, digest(), written, leaves)
 
 
 def _compare(job: Job, written: Snapshot, workshop: Workshop, done: Rewritten) -> None:

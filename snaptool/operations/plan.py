@@ -6,24 +6,21 @@ outcome have in common is decided once, as a `Way`.
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-
-import numpy as np
-from numpy.typing import NDArray
+from itertools import compress
 
 from snaptool.arguments import word_of
 from snaptool.embedded import Recovered, Updates
 from snaptool.errors import VerificationFailed
 from snaptool.etcd import (
     Edits,
-    LeafSums,
     Snapshot,
 )
 from snaptool.kube import parse_key
-from snaptool.operations.columns import Sweep
 from snaptool.operations.crypto import (
     Outcome,
     Randomness,
@@ -33,10 +30,11 @@ from snaptool.operations.crypto import (
     plaintext_digest,
 )
 from snaptool.operations.labels import Header, Labels, Resource
+from snaptool.operations.leaves import Leaves
 from snaptool.operations.meaning import meanings
 from snaptool.operations.older import NO_OLDER, Earlier, OlderValues
 from snaptool.operations.opening import OpenedSnapshot
-from snaptool.operations.sweep import NOTHING_TRIED, LostValue, Progress
+from snaptool.operations.sweep import NOTHING_TRIED, LostValue, Progress, Sweep
 from snaptool.providers import Keyring, Kind
 
 
@@ -187,7 +185,7 @@ class Plan:
     `lost`: the values that do not open, as far as they matter to the engine; `undecodable` likewise.
     """
 
-    action: NDArray[np.uint8]
+    action: bytearray
     edits: Edits
     counts: RecordCounts
     changes: tuple[ValueChange, ...]
@@ -196,16 +194,12 @@ class Plan:
     undecodable: tuple[LostValue, ...] = ()
     restored: tuple[Restoration, ...] = ()
 
-    def surviving(self) -> NDArray[np.uint8]:
-        """The actions of the new file's records, in its order: what was dropped is not there, what was added is."""
-        kept = self.action[self.action != DROP]
-        return np.concatenate([kept, np.full(len(self.edits.append), REPLACE, dtype=np.uint8)])
 
+SEALED = (RESEAL, REBUILD)
+"""The actions that seal a value again."""
 
-def sealed_anew(action: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Which records have their value sealed anew."""
-    result: NDArray[np.bool_] = (action == RESEAL) | (action == REBUILD)
-    return result
+_PUTS = bytes((1, 0)) + bytes(254)
+"""From tombstones to the records that are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,24 +214,20 @@ class Way:
     to_key: str
 
 
-def ways_of(swept: Sweep, workshop: Workshop, *, only_lost: bool) -> tuple[list[Way], NDArray[np.uint32]]:
+def ways_of(swept: Sweep, workshop: Workshop, *, only_lost: bool) -> tuple[list[Way], array[int]]:
     """Return the ways that values go, and for every record the number of its way."""
-    found: set[int] = set()
-    for some in swept.stretches():
-        found.update(np.unique(swept.codes(some)).tolist())
-    combinations = sorted(found)
-    numbers = np.empty(len(swept.resource), dtype=np.uint32)
-    for some in swept.stretches():
-        numbers[some] = np.searchsorted(np.array(combinations, dtype=np.int64), swept.codes(some))
+    known: dict[tuple[int, int, int], int] = {}
+    labels = zip(swept.resource, swept.header, swept.outcome, strict=True)
+    numbers = array("I", (known.setdefault(label, len(known)) for label in labels))
     ways = [
         way(
-            swept.resources[code >> 32],
-            swept.headers[code >> 16 & 0xFFFF],
-            swept.outcomes[code & 0xFFFF],
+            swept.resources[resource],
+            swept.headers[header],
+            swept.outcomes[outcome],
             workshop,
             only_lost=only_lost,
         )
-        for code in combinations
+        for resource, header, outcome in known
     ]
     return ways, numbers
 
@@ -282,34 +272,27 @@ def _loses_its_key(way: Way) -> bool:
     return way.action == RESEAL and way.to_kind is Kind.IDENTITY
 
 
-def values_of_ways(swept: Sweep, ways: Sequence[Way], way_of: NDArray[np.uint32], *, live: bool = False) -> list[int]:
+def values_of_ways(swept: Sweep, ways: Sequence[Way], way_of: array[int], *, live: bool = False) -> list[int]:
     """Count the values that go each way; `live`: current ones alone."""
-    counts = np.zeros(len(ways), dtype=np.int64)
-    for some in swept.stretches():
-        chosen = swept.live[some] if live else ~swept.tombstone[some]
-        counts += np.bincount(way_of[some][chosen], minlength=len(ways))
-    return [int(count) for count in counts]
+    counts = Counter(compress(way_of, swept.live if live else swept.tombstone.translate(_PUTS)))
+    return [counts[number] for number in range(len(ways))]
 
 
 def changes(
     swept: Sweep,
     ways: Sequence[Way],
-    way_of: NDArray[np.uint32],
-    gone: NDArray[np.bool_],
+    way_of: array[int],
+    gone: bytearray,
     restored: Sequence[Restoration] = (),
 ) -> tuple[ValueChange, ...]:
-    """Count values by where they came from and went to."""
-    counts = np.zeros((len(ways), 2, 2), dtype=np.int64)
-    for some in swept.stretches():
-        fate = way_of[some].astype(np.int64) * 4 + gone[some] * 2 + ~swept.live[some]
-        counts += np.bincount(fate[~swept.tombstone[some]], minlength=counts.size).reshape(counts.shape)
+    """Count values by where they came from and went to. `gone`: a byte for each record, 1 where it goes."""
+    puts = swept.tombstone.translate(_PUTS)
+    counts = Counter(compress(zip(way_of, gone, swept.live, strict=True), puts))
     rows: Counter[tuple[str, Kind | None, str, Kind | None, str | None, bool]] = Counter()
-    for way, by_fate in zip(ways, counts.tolist(), strict=True):
-        for deleted, (live, old) in enumerate(by_fate):
-            from_key = _from_key(way)
-            to: tuple[Kind | None, str | None] = (None, None) if deleted else (way.to_kind, way.to_key)
-            rows[way.resource.name, way.header.kind, from_key, *to, True] += live
-            rows[way.resource.name, way.header.kind, from_key, *to, False] += old
+    for (number, deleted, live), count in counts.items():
+        way = ways[number]
+        to: tuple[Kind | None, str | None] = (None, None) if deleted else (way.to_kind, way.to_key)
+        rows[way.resource.name, way.header.kind, _from_key(way), *to, bool(live)] += count
     for one in restored:
         lost = ways[way_of[one.record]]
         before = (lost.resource.name, lost.header.kind, _from_key(lost))
@@ -421,7 +404,7 @@ def restorations(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """Everything that is known between the passes. `sums`: of the leaves of the source's bucket `key`."""
+    """Everything that is known between the passes. `leaves`: those of the source's bucket `key`."""
 
     request: RewriteRequest
     opened: OpenedSnapshot
@@ -430,4 +413,4 @@ class Job:
     workshop: Workshop
     labels: Labels
     progress: Progress
-    sums: LeafSums
+    leaves: Leaves

@@ -20,21 +20,17 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from snaptool.containers.wrap import choose_wrapping
 from snaptool.embedded import Updates, live_secrets
 from snaptool.errors import VerificationFailed
 from snaptool.etcd import (
-    RecordChunk,
+    Records,
     Snapshot,
     decode_key_value,
 )
 from snaptool.files import Draft, require_room
 from snaptool.kube import may_be_ciphertext
 from snaptool.operations.boot import boot_check
-from snaptool.operations.columns import Sweep, sweep
 from snaptool.operations.coverage import UnmatchedName, refuse_outside, unmatched_names
 from snaptool.operations.crypto import (
     Work,
@@ -45,6 +41,7 @@ from snaptool.operations.direct import DirectEngine
 from snaptool.operations.inside import refuse_while_unread, unread_places
 from snaptool.operations.judging import NOTHING_DEFINED, Depth
 from snaptool.operations.labels import Labels
+from snaptool.operations.leaves import Leaves
 from snaptool.operations.likelier import Cause, likelier_causes, opened_by_header
 from snaptool.operations.older import NO_OLDER, OlderValues, find_older
 from snaptool.operations.opening import OpenedSnapshot
@@ -61,7 +58,7 @@ from snaptool.operations.plan import (
     doomed,
 )
 from snaptool.operations.platform import Step
-from snaptool.operations.sweep import LostValue, Progress, no_progress
+from snaptool.operations.sweep import LostValue, Progress, Sweep, no_progress, sweep
 from snaptool.operations.verdict import (
     Fates,
     KeyCount,
@@ -275,13 +272,16 @@ def rewrite(
         defined=NOTHING_DEFINED if request.reading is None else defined_versions(opened, reading),
     )
     with Workshop(work, opened.source, jobs=request.jobs) as workshop, opened.digests() as digests:
-        sums = snapshot.new_sums()
+        leaves = Leaves()
         swept = sweep(
             snapshot,
             labels,
             workshop if request.reading is not None else None,
-            wanted=partial(_encrypted_before_or_after, labels, workshop),
-            observers=[opened.tend, sums.add],
+            wanted=partial(_encrypted_before_or_after, workshop),
+            observers=[
+                lambda _: opened.source.check_unchanged(),
+                partial(leaves.take, page_size=snapshot.database.page_size),
+            ],
             progress=progress,
         )
         if not request.skip_hash_check:
@@ -300,7 +300,7 @@ def rewrite(
         if unread:
             refuse_while_unread(unread, going, more=also_going(snapshot, going), given_up=request.embedded_lost)
         report = RewriteReport(
-            source=file_report(opened.path, opened.source.size, digests.file_sha256(), snapshot, sums),
+            source=file_report(opened.path, opened.source.size, digests.file_sha256(), snapshot, leaves, swept.live),
             target=None,
             dry_run=target is None,
             engine=engine.name,
@@ -338,14 +338,14 @@ def rewrite(
             workshop=workshop,
             labels=labels,
             progress=progress,
-            sums=sums,
+            leaves=leaves,
         )
         if target is None:
             engine.rehearse(job)
             return replace(report, seconds=time.monotonic() - started)
         if not plan.counts.deleted:
             # A value may lose its wrapped key and padding; of a page, at most.
-            require_room(target, int(sums.size.sum()) - _MOST_SHRINKING * plan.counts.rewritten)
+            require_room(target, sum(leaves.size) - _MOST_SHRINKING * plan.counts.rewritten)
         with TargetDraft(target, force=force, wrapping=wrapping) as draft:
             written = engine.write(job, draft)
             if boot_with is not None:
@@ -403,11 +403,10 @@ def _boot(draft: Draft, binaries: EtcdBinaries) -> None:
         )
 
 
-def _encrypted_before_or_after(
-    labels: Labels, workshop: Workshop, chunk: RecordChunk, resource: NDArray[np.int64], header: NDArray[np.int64]
-) -> NDArray[np.bool_]:
+def _encrypted_before_or_after(workshop: Workshop, records: Records, labels: Labels, rows: list[int]) -> list[int]:
     """Want the values whose plaintext is to be compared afterwards: those that are encrypted, or will be."""
-    del chunk
-    will_be = np.array([workshop.writer(known.group_resource)[0] is not Kind.IDENTITY for known in labels.resources])
-    wanted: NDArray[np.bool_] = (header != 0) | will_be[resource]
-    return wanted
+    will_be = [workshop.writer(known.group_resource)[0] is not Kind.IDENTITY for known in labels.resources]
+    if not any(will_be):
+        return rows
+    header, resource = labels.header, labels.resource
+    return [row for row in range(len(records)) if header[row] or will_be[resource[row]]]

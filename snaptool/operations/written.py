@@ -11,22 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from crc32c import crc32c
-from numpy.typing import NDArray
-
 from snaptool.bolt import Chunk, Walk, first_pages
 from snaptool.bolt.layout import BUCKET_FLAG, BUCKET_HEADER_SIZE, ELEMENT_SIZE, HEADER_SIZE, PageFlag
 from snaptool.errors import VerificationFailed
-from snaptool.etcd import (
-    LeafSums,
-    Snapshot,
-)
-from snaptool.etcd.comparing import is_tidy_branch, mark_tidy, sums_of_leaves
+from snaptool.etcd import Snapshot
+from snaptool.etcd.comparing import is_tidy_branch, mark_tidy
 from snaptool.files import Draft
-from snaptool.operations.crypto import (
-    Outcome,
-)
+from snaptool.operations.crypto import Outcome
+from snaptool.operations.leaves import Leaves
 
 _HASH_BLOCK = 2 << 20
 _LET_GO = 32  # chunks after which what was read may leave the memory
@@ -62,16 +54,19 @@ class Packed:
 
 
 def file_report(
-    path: Path, size: int, sha256: str, snapshot: Snapshot, sums: LeafSums, live: NDArray[np.bool_] | None = None
+    path: Path, size: int, sha256: str, snapshot: Snapshot, leaves: Leaves, live: bytearray | None = None
 ) -> FileReport:
-    """Report on a file. `sums`: those of its bucket `key`; `live`: which of its records are live, if that is known."""
+    """Report on a file. `leaves`: of its bucket `key`; `live`: which of its records are live, if that is known."""
+    import numpy as np  # noqa: PLC0415 - HashKV alone has it
+
+    sums, mask = leaves.sums(), None if live is None else np.frombuffer(live, dtype=np.bool_)
     return FileReport(
         path=str(path),
         size=size,
         sha256=sha256,
         revision=snapshot.current_revision,
         hash=snapshot.status_hash(sums),
-        hashkv=snapshot.hashkv(sums=sums, live=live).hash,
+        hashkv=snapshot.hashkv(sums=sums, live=mask).hash,
     )
 
 
@@ -97,46 +92,20 @@ def append_trailer(
     draft: Draft,
     digests: tuple[bytes, str],
     written: Snapshot,
-    sums: LeafSums,
-    live: NDArray[np.bool_] | None = None,
+    leaves: Leaves,
+    live: bytearray | None = None,
 ) -> FileReport:
     """Put the digest that `hashing` gave behind the database, and report on the file."""
     database_digest, file_digest = digests
     draft.seek(draft.size)  # the metas were written last, at the start
     draft.write(database_digest)
-    return file_report(draft.target, draft.size, file_digest, written, sums, live)
+    return file_report(draft.target, draft.size, file_digest, written, leaves, live)
 
 
 def is_stale(outcome: Outcome, *, rewrapped: bool) -> bool:
     """Is a value that was sealed anew under another key than the first one of the new configuration?"""
     # A body that is only wrapped anew may be of a form that servers of today no longer write.
     return outcome.position[1:] > (0, 0) if rewrapped else outcome.stale
-
-
-class Leaves:
-    """Leaves of a tree in order: page id, number of records, their CRC-32C and their size. 24 bytes for each."""
-
-    def __init__(self) -> None:
-        self.page, self.size = array("q"), array("q")
-        self.records, self.crc = array("I"), array("I")
-
-    def __len__(self) -> int:
-        return len(self.page)
-
-    def add(self, leaves: Chunk, file: memoryview, tidy: memoryview) -> None:
-        """Take note of the leaves of a chunk. `tidy`: see `mark_tidy`."""
-        start = leaves.leaf_start
-        crc, size = sums_of_leaves(leaves, file, tidy, crc32c)
-        self.page.extend(leaves.leaf_page[: leaves.leaves])
-        self.records.extend([start[leaf + 1] - start[leaf] for leaf in range(leaves.leaves)])
-        self.crc.extend(crc)
-        self.size.extend(size)
-
-    def sums(self) -> LeafSums:
-        """Return CRC-32C and size alone."""
-        sums = LeafSums(len(self))
-        sums.crc[:], sums.size[:] = self.crc, self.size
-        return sums
 
 
 def require_nothing_else(written: Snapshot, compared: Leaves | None = None) -> None:

@@ -5,17 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from snaptool.operations.columns import batches_of, make_batches
 from snaptool.operations.crypto import (
-    BATCH_BYTES,
-    BATCH_VALUES,
     POOL_FROM,
     Batch,
     Outcome,
@@ -24,13 +19,14 @@ from snaptool.operations.crypto import (
     Workshop,
     plaintext_digest,
 )
-from snaptool.operations.label_columns import ColumnLabels
+from snaptool.operations.labels import Labels
 from snaptool.operations.opening import open_snapshot
+from snaptool.operations.sweep import batch_of
 from snaptool.providers import NoKeyFits
 from tests.unit.operations.builders import OBJECT, keyring, seal_cbc, seal_gcm, write_history
 
 A, B, C = (bytes([letter]) * 32 for letter in b"ABC")
-BIG = 3 * BATCH_BYTES
+BIG = 3 << 20
 
 
 def changes(seed: int, *, damaged: bool) -> list[tuple[bytes, bytes | None]]:
@@ -66,12 +62,12 @@ WRITING = keyring("secretbox", ("new", C), resource="secrets, pods")
 def at_work(path: Path, jobs: int) -> Iterator[tuple[Workshop, list[Batch]]]:
     """A workshop, and all values of the file in batches, some of which are small."""
     with open_snapshot(path) as opened:
-        labels = ColumnLabels(("/registry",))
+        labels = Labels(("/registry",))
         batches: list[Batch] = []
-        for chunk in opened.snapshot.records():
-            resource, rows = labels.resource_numbers(chunk), np.arange(len(chunk))
-            for some in np.array_split(rows, 40):
-                batches += make_batches(chunk, some, resource, labels)
+        for records in opened.snapshot.chunks():
+            labels.add(records)
+            cuts = sorted({len(records) * part // 40 for part in range(41)})
+            batches += [batch_of(records, list(range(first, last)), labels) for first, last in pairwise(cuts)]
         work = Work(READING, WRITING, SeededRandomness(b"seed"), digests=True)
         with Workshop(work, opened.source, jobs=jobs) as workshop:
             yield workshop, batches
@@ -132,15 +128,3 @@ def test_a_workshop_ends_with_work_left(tmp_path: Path) -> None:
     path = write_history(tmp_path / "db", changes(2, damaged=False))
     with at_work(path, POOL_FROM) as (workshop, batches):
         next(workshop.resealed(batches * 5))
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(0, 2 * BATCH_BYTES), max_size=30), st.integers(1, 700))
-def test_batches_keep_within_both_limits_and_lose_nothing(sizes: list[int], times: int) -> None:
-    sizes = sizes * times
-    rows = np.arange(len(sizes)) * 3
-    found = list(batches_of(rows, np.array(sizes, dtype=np.int64)))
-    assert np.array_equal(np.concatenate([rows[:0], *found]), rows)
-    for batch in found:
-        assert 1 <= len(batch) <= BATCH_VALUES
-        assert len(batch) == 1 or sum(sizes[row // 3] for row in batch.tolist()) <= BATCH_BYTES

@@ -207,7 +207,7 @@ def test_the_file_has_leaves_of_every_kind(tmp_path: Path, monkeypatch: pytest.M
     def examine(image: Image, writer: _Writer, read_back: ReadBack) -> None:
         assert read_back(bytes(image.data)) == read_back(bytes(image.data))
         assert 1 < len(image.carried) == writer.carried < len(image.leaves) - 2
-        assert {*writer.job.plan.action.tolist()} == {COPY, RESEAL, REBUILD} | ({DROP, REPLACE} if drops else set())
+        assert {*writer.job.plan.action} == {COPY, RESEAL, REBUILD} | ({DROP, REPLACE} if drops else set())
         assert image.header(image.top)[1] == PageFlag.BRANCH
         assert len(image.lease_leaves) > 1
         assert max(image.header(page)[3] for page in image.carried) > 0, "a carried leaf has overflow pages"

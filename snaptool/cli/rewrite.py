@@ -11,33 +11,78 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from snaptool.cli import exits, options
+from snaptool.cli import options
 from snaptool.cli.command import Command
 from snaptool.cli.embedded import Embedding, embedded_options
-from snaptool.cli.findings import lost_document, prefix_sentence, undecodable_document
-from snaptool.cli.lists import print_deletions, print_lost, print_restored, print_undecodable
-from snaptool.cli.render import Terminal, echo, json_text, print_json, print_sentence, print_table, size_text
-from snaptool.cli.verdict import (
-    after_finding,
-    causes_document,
-    print_causes,
-    print_older,
-    print_verdict,
-    reading_words,
-    summary_document,
-)
+from snaptool.cli.render import Terminal, json_text
+from snaptool.cli.rewritten import Again, document, finish
+from snaptool.cli.salvaged import finish_salvage
+from snaptool.cli.verdict import reading_words
 from snaptool.errors import InputError, OutputError, SnaptoolError
-from snaptool.text import counted, printable, quoted
+from snaptool.text import quoted
 
 if TYPE_CHECKING:
+    from snaptool.embedded import Recovered, Updates
     from snaptool.files import Draft, Source
     from snaptool.operations.kms_options import KmsOptions
+    from snaptool.operations.opening import OpenedSnapshot
     from snaptool.operations.platform import Step
     from snaptool.operations.rewrite import RewriteReport
-    from snaptool.operations.salvage import SalvageReport
-    from snaptool.operations.written import FileReport
+    from snaptool.providers import EncryptionConfig
 
-_SHOWN_LOST = 20
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewriteOptions:
+    """What was said of a rewrite, as the command line reads it; `snaptool rewrite --help` says what it means."""
+
+    source: Path
+    target: Path
+    configs: tuple[str, ...]
+    new_configs: tuple[str, ...]
+    embedding: Embedding
+    update_embedded: bool
+    keep_embedded: bool
+    embedded_lost: bool
+    decrypt: bool
+    undecryptable: str
+    older_from: tuple[Path, ...]
+    undecodable: str
+    allow_plaintext: bool
+    allow_uncovered: bool
+    rewrap: bool
+    compact: bool
+    engine_name: str
+    boot_check: bool
+    etcd_bin: Path | None
+    dry_run: bool
+    report: Path | None
+    container: str
+    force: bool
+    skip_hash_check: bool
+    prefixes: tuple[str, ...]
+    jobs: int
+    kms: KmsOptions
+    output: str
+
+    @property
+    def only_lost(self) -> bool:
+        """Is nothing but what is lost to change?"""
+        return not (self.decrypt or self.new_configs)
+
+    @property
+    def plaintext_allowed(self) -> bool:
+        """May values become plaintext that were not?"""
+        return self.allow_plaintext or self.allow_uncovered
+
+    @property
+    def by_etcd(self) -> bool:
+        """Is the other engine asked for?"""
+        return self.engine_name == "etcd"
+
+    @property
+    def takes_older(self) -> bool:
+        """May older revisions take the place of lost values?"""
+        return self.undecryptable == "older"
 
 
 @click.command("rewrite", cls=Command)
@@ -120,38 +165,7 @@ _SHOWN_LOST = 20
 @options.kms_options
 @options.output_option()
 @options.terminal_options
-def rewrite_command(
-    source: Path,
-    target: Path,
-    configs: tuple[str, ...],
-    new_configs: tuple[str, ...],
-    undecryptable: str,
-    undecodable: str,
-    older_from: tuple[Path, ...],
-    report: Path | None,
-    prefixes: tuple[str, ...],
-    jobs: int,
-    kms: KmsOptions,
-    embedding: Embedding,
-    output: str,
-    engine_name: str,
-    container: str,
-    etcd_bin: Path | None,
-    terminal: Terminal,
-    *,
-    boot_check: bool,
-    update_embedded: bool,
-    keep_embedded: bool,
-    embedded_lost: bool,
-    decrypt: bool,
-    allow_plaintext: bool,
-    allow_uncovered: bool,
-    rewrap: bool,
-    compact: bool,
-    dry_run: bool,
-    force: bool,
-    skip_hash_check: bool,
-) -> int:
+def rewrite_command(*, terminal: Terminal, **said: Any) -> int:
     """Re-encrypt SOURCE into TARGET, or decrypt it, or drop what cannot be read.
 
     Every value is opened with --config and written as kube-apiserver would write it with --new-config. Values that do
@@ -165,11 +179,47 @@ def rewrite_command(
     the direct engine reads only the db; --engine etcd also replays the WAL. TARGET is a plain snapshot, which every
     restore takes, unless its name or --container asks for something around it.
     """
-    from snaptool.embedded import Updates
+    asked = RewriteOptions(**said)
+    _refuse_contradictions(asked)
+    result, steps = _rewrite(asked, terminal)
+    writing = ("--decrypt",) if asked.decrypt else tuple(f"--new-config {quoted(one)}" for one in asked.new_configs)
+    reading = reading_words(asked.configs, asked.prefixes, embedded=asked.embedding.wanted)
+    again = Again(reading, writing, str(asked.target))
+    return finish(result, steps, asked.output, terminal, again=again)
+
+
+def _refuse_contradictions(said: RewriteOptions) -> None:
+    """Refuse options that do not go together, before anything is read. Raises UsageError."""
+    deletes = said.undecryptable in {"older", "delete"}
+    if said.decrypt and said.new_configs:
+        raise click.UsageError("exactly one of --new-config FILE and --decrypt can be given")
+    if said.only_lost and not (deletes or said.undecodable == "delete"):
+        raise click.UsageError(
+            "--new-config FILE or --decrypt is required; to drop only what is lost (`snaptool list SOURCE --lost` "
+            "shows it): --undecryptable older, or delete"
+        )
+    if said.rewrap and not said.new_configs:
+        raise click.UsageError("--rewrap wraps keys with the plugin of --new-config; without it none is wrapped")
+    if said.older_from and not said.takes_older:
+        raise click.UsageError("--older-from goes with --undecryptable older")
+    if said.by_etcd and (said.only_lost or said.takes_older):
+        raise click.UsageError("--engine etcd keeps no history: use the direct engine to drop only what is lost")
+    if said.boot_check and said.dry_run:
+        raise click.UsageError("--boot-check boots the new file, and --dry-run makes none")
+    if said.update_embedded and (said.keep_embedded or said.by_etcd or said.only_lost):
+        raise click.UsageError("--update-embedded goes with the direct engine and a change of keys, not with others")
+    if deletes and not (said.configs or said.embedding.wanted):
+        raise click.UsageError(
+            f"--undecryptable {said.undecryptable} needs --config: without keys all that is encrypted would go"
+        )
+    options.refuse_stdin_twice([*said.configs, *said.new_configs])
+
+
+def _rewrite(said: RewriteOptions, terminal: Terminal) -> tuple[RewriteReport, tuple[Step, ...]]:
+    """Read the configurations, open what is read, write. Returns what was done, and what to do next."""
     from snaptool.operations.boot import replayed
     from snaptool.operations.coverage import joined, one_of
     from snaptool.operations.earlier import earlier_backups
-    from snaptool.operations.embedding import plan_embedded
     from snaptool.operations.engine import EtcdEngine
     from snaptool.operations.keys import keys_for_rewriting
     from snaptool.operations.next_steps import next_steps
@@ -178,74 +228,37 @@ def rewrite_command(
     from snaptool.scratch import find_etcd
     from snaptool.stores.publish import check_target
 
-    lost = Undecryptable(undecryptable)
-    only_lost = not (decrypt or new_configs)
-    if decrypt and new_configs:
-        raise click.UsageError("exactly one of --new-config FILE and --decrypt can be given")
-    if only_lost and not (lost.deletes or undecodable == "delete"):
-        raise click.UsageError(
-            "--new-config FILE or --decrypt is required; to drop only what is lost (`snaptool list SOURCE --lost` "
-            "shows it): --undecryptable older, or delete"
-        )
-    if rewrap and not new_configs:
-        raise click.UsageError("--rewrap wraps keys with the plugin of --new-config; without it none is wrapped")
-    if older_from and lost is not Undecryptable.OLDER:
-        raise click.UsageError("--older-from goes with --undecryptable older")
-    if engine_name == "etcd" and (only_lost or lost is Undecryptable.OLDER):
-        raise click.UsageError("--engine etcd keeps no history: use the direct engine to drop only what is lost")
-    if boot_check and dry_run:
-        raise click.UsageError("--boot-check boots the new file, and --dry-run makes none")
-    if update_embedded and (keep_embedded or engine_name == "etcd" or only_lost):
-        raise click.UsageError("--update-embedded goes with the direct engine and a change of keys, not with others")
-    if lost.deletes and not (configs or embedding.wanted):
-        raise click.UsageError(f"--undecryptable {lost} needs --config: without keys all that is encrypted would go")
-    options.refuse_stdin_twice([*configs, *new_configs])
-    loaded = options.load_configs(configs, terminal)
-    each = options.load_configs(new_configs, terminal, strict=True, one_each=True)
+    loaded = options.load_configs(said.configs, terminal)
+    each = options.load_configs(said.new_configs, terminal, strict=True, one_each=True)
     written = joined(each)
-    new = () if written is None else (written,)
-    etcd = find_etcd(etcd_bin) if boot_check or engine_name == "etcd" else None
-    by_etcd = etcd if engine_name == "etcd" else None
+    etcd = find_etcd(said.etcd_bin) if said.boot_check or said.by_etcd else None
+    by_etcd = etcd if said.by_etcd else None
     with (
         terminal.progress() as progress,
-        options.open_snapshot(source, "source", prefixes=prefixes, near=target.parent) as found,
+        options.open_snapshot(said.source, "source", prefixes=said.prefixes, near=said.target.parent) as found,
     ):
-        plain_allowed = allow_plaintext or allow_uncovered
-        if not dry_run:
-            check_target(target, force=force, source=found.source)  # before an etcd is booted or a key service asked
-        old = embedding.read_with(found, loaded, terminal)
-        carried = embedding.find(found, loaded)
-        updates = (
-            Updates()
-            if only_lost
-            else plan_embedded(
-                found,
-                carried,
-                new[0] if new else None,
-                target=target,
-                container=options.container(container),
-                update=update_embedded,
-                keep=keep_embedded,
-                token=embedding.token,
-                entropy=os.urandom,
-            )
-        )
+        if not said.dry_run:  # before an etcd is booted or a key service asked
+            check_target(said.target, force=said.force, source=found.source)
+        old = said.embedding.read_with(found, loaded, terminal)
+        carried = said.embedding.find(found, loaded)
+        updates = _updates(said, found, carried, written)
         for note in updates.notes:
             terminal.note(note)
+        # Older revisions that come back are sealed under the first key that there is for them.
+        new = one_of(old) if said.only_lost and said.takes_older else () if written is None else (written,)
         with (
             replayed(found, by_etcd, progress=progress) as opened,
-            _begin_report(report, opened.source, target, force=force) as draft,
+            _begin_report(said.report, opened.source, said.target, force=said.force) as draft,
             keys_for_rewriting(
                 opened,
                 old,
-                # Older revisions that come back are sealed under the first key that there is for them.
-                one_of(old) if only_lost and lost is Undecryptable.OLDER else new,
-                kms,
-                undecryptable=lost,
+                new,
+                said.kms,
+                undecryptable=Undecryptable(said.undecryptable),
                 # The other engine looks at live values alone, and judges by itself.
-                allow_plaintext=plain_allowed or engine_name == "etcd",
-                skip_hash_check=skip_hash_check,
-                rewrap=rewrap,
+                allow_plaintext=said.plaintext_allowed or said.by_etcd,
+                skip_hash_check=said.skip_hash_check,
+                rewrap=said.rewrap,
                 progress=progress,
             ) as keys,
             ExitStack() as backups,
@@ -253,42 +266,61 @@ def rewrite_command(
             for notice in opened.notices:
                 terminal.note(notice)
             options.note_key_problems(terminal, keys.reading)
-            older = [backups.enter_context(options.open_snapshot(path, "older-from")) for path in older_from]
+            older = [backups.enter_context(options.open_snapshot(path, "older-from")) for path in said.older_from]
             reading = keys.reading.keyring
-            earlier = earlier_backups(opened, reading, older, old, kms, skip_hash_check=skip_hash_check)
             request = RewriteRequest(
                 reading=reading,
                 writing=keys.writing,
                 rewraps=keys.rewraps,
-                decrypt=decrypt,
-                undecryptable=lost,
-                undecodable=Undecodable(undecodable),
-                allow_plaintext=plain_allowed,
-                only_lost=only_lost,
-                earlier=earlier,
+                decrypt=said.decrypt,
+                undecryptable=Undecryptable(said.undecryptable),
+                undecodable=Undecodable(said.undecodable),
+                allow_plaintext=said.plaintext_allowed,
+                only_lost=said.only_lost,
+                earlier=earlier_backups(opened, reading, older, old, said.kms, skip_hash_check=said.skip_hash_check),
                 carried=carried,
-                embedded_lost=embedded_lost,
-                compact=compact,
-                skip_hash_check=skip_hash_check,
+                embedded_lost=said.embedded_lost,
+                compact=said.compact,
+                skip_hash_check=said.skip_hash_check,
                 updates=updates,
-                jobs=1 if kms.v1_dek_per_object else jobs,
+                jobs=1 if said.kms.v1_dek_per_object else said.jobs,
             )
             result = rewrite(
                 opened,
-                None if dry_run else target,
+                None if said.dry_run else said.target,
                 request,
                 engine=DIRECT if by_etcd is None else EtcdEngine(by_etcd),
-                boot_with=etcd if boot_check else None,
-                container=options.container(container),
-                force=force,
+                boot_with=etcd if said.boot_check else None,
+                container=options.container(said.container),
+                force=said.force,
                 progress=progress,
             )
-            steps = next_steps(result, target, tuple(zip(new_configs, each, strict=True)))
+            steps = next_steps(result, said.target, tuple(zip(said.new_configs, each, strict=True)))
             if draft is not None:
                 _publish_report(draft, result, steps)
-    writing = ("--decrypt",) if decrypt else tuple(f"--new-config {quoted(one)}" for one in new_configs)
-    again = Again(reading_words(configs, prefixes, embedded=embedding.wanted), writing, str(target))
-    return _finish(result, steps, output, terminal, again=again)
+    return result, steps
+
+
+def _updates(
+    said: RewriteOptions, found: OpenedSnapshot, carried: Recovered, written: EncryptionConfig | None
+) -> Updates:
+    """Plan what becomes of the configuration inside the snapshot: nothing, where nothing but lost values change."""
+    from snaptool.embedded import Updates
+    from snaptool.operations.embedding import plan_embedded
+
+    if said.only_lost:
+        return Updates()
+    return plan_embedded(
+        found,
+        carried,
+        written,
+        target=said.target,
+        container=options.container(said.container),
+        update=said.update_embedded,
+        keep=said.keep_embedded,
+        token=said.embedding.token,
+        entropy=os.urandom,
+    )
 
 
 @click.command("repair", cls=Command)
@@ -319,66 +351,12 @@ def repair_command(
             )
         for notice in saved.notices:
             terminal.note(notice)
-        return _finish_salvage(saved, output)
+        return finish_salvage(saved, output)
     with terminal.progress() as progress, options.open_snapshot(source, "source", near=target.parent) as opened:
         for notice in opened.notices:
             terminal.note(notice)
         result = repair(opened, target, container=options.container(container), force=force, progress=progress)
-    return _finish(result, next_steps(result, target, rewritten=False), output, terminal)
-
-
-def _finish_salvage(saved: SalvageReport, output: str) -> int:
-    if output == "json":
-        print_json(_salvage_document(saved))
-    else:
-        _print_salvage(saved)
-    return exits.DONE if saved.intact else exits.FINDINGS
-
-
-def _salvage_document(saved: SalvageReport) -> dict[str, Any]:
-    return {
-        "source": saved.source,
-        "target": _file(saved.target),
-        "intact": saved.intact,
-        "records": {
-            "total": saved.records,
-            "carved": saved.carved,
-            "uncertain": saved.uncertain,
-            "stale": saved.stale,
-        },
-        "doubtful": [
-            {"key": printable(one.key), "revision": one.revision.main, "sub": one.revision.sub, "page": one.page}
-            for one in saved.doubtful
-        ],
-        "missing": list(saved.missing),
-        "dangling_leases": saved.dangling_leases,
-        "pages": {"size": saved.page_size, "read": saved.pages_read, "carved": saved.carved_pages},
-    }
-
-
-def _print_salvage(saved: SalvageReport) -> None:
-    for sentence in saved.missing[:_SHOWN_LOST]:
-        echo(f"missing or not proven: {sentence}")
-    if len(saved.missing) > _SHOWN_LOST:
-        echo(f"... and {len(saved.missing) - _SHOWN_LOST:,} more; -o json lists all of them")
-    for one in saved.doubtful[:_SHOWN_LOST]:
-        echo(f"left out, several records differ: {printable(one.key)}, revision {one.revision}, page {one.page}")
-    if len(saved.doubtful) > _SHOWN_LOST:
-        echo(f"... and {len(saved.doubtful) - _SHOWN_LOST:,} more; -o json lists all of them")
-    echo(f"{counted(saved.records, 'record')}: {saved.records - saved.carved:,} from the tree, {saved.carved:,} carved")
-    if saved.uncertain:
-        uncertain = counted(saved.uncertain, "of the carved ones is", "of the carved ones are")
-        echo(f"  {uncertain} older than the compaction: a deletion may be lost")
-    if saved.dangling_leases:
-        keys = counted(saved.dangling_leases, "key names", "keys name")
-        echo(f"  {keys} a lease that is lost: without it nothing expires")
-    stale = counted(saved.stale, "stale record")
-    echo(f"{stale} in {counted(saved.carved_pages, 'free page')} left out")
-    if saved.intact:
-        echo("the tree of the source has no fault: nothing is missing")
-    _print_written(saved.target, "read back and checked")
-    digest = "" if saved.target.packed is not None else f", sha256 {saved.target.sha256}"
-    echo(f"  status hash {saved.target.hash:x}, revision {saved.target.revision:,}{digest}")
+    return finish(result, next_steps(result, target, rewritten=False), output, terminal)
 
 
 def _begin_report(
@@ -411,266 +389,3 @@ def _publish_report(draft: Draft, result: RewriteReport, steps: Sequence[Step]) 
         raise OutputError(
             f"{error}; but {result.target.path} is published, and verified", hint=error.hint, code="report_failed"
         ) from error
-
-
-def _finish(
-    result: RewriteReport,
-    steps: Sequence[Step],
-    output: str,
-    terminal: Terminal,
-    *,
-    again: Again | None = None,
-) -> int:
-    if output == "json":
-        print_json(document(result, steps))
-    elif result.stopped or not terminal.quiet:
-        _print(result, steps, again or Again(), verbose=terminal.verbose)
-    else:
-        for one in result.unmatched:
-            if one.misnamed:  # what is configured stays plaintext for it: never in silence
-                echo(f"snaptool: new configuration: {one.problem}", err=True)
-    if result.source_problem and result.target is not None:
-        terminal.note(f"of the source, {result.source_problem}: its records were copied as they are, and the")
-        terminal.note("  SHA-256 of the new file says nothing about whether they are the ones that were saved")
-    return exits.FINDINGS if result.stopped else exits.DONE
-
-
-def document(result: RewriteReport, steps: Sequence[Step] = ()) -> dict[str, Any]:
-    """Return the JSON form of a report; `steps`: what to do next."""
-    from snaptool.kube import prefix_text
-
-    return {
-        "source": _file(result.source),
-        "target": None if result.target is None else _file(result.target),
-        "dry_run": result.dry_run,
-        "engine": result.engine,
-        "prefixes": None if result.prefixes is None else [prefix_text(prefix) for prefix in result.prefixes],
-        "unmatched": [
-            {
-                "resource": one.name,
-                "fault": one.misnamed.fault if one.misnamed else None,
-                "meant": list(one.misnamed.meant) if one.misnamed else [],
-            }
-            for one in result.unmatched
-        ],
-        "records": {
-            "total": result.records.total,
-            "copied": result.records.copied,
-            "rewritten": result.records.rewritten,
-            "deleted": result.records.deleted,
-        },
-        "values": [
-            {
-                "resource": change.resource,
-                "from": _side(change.from_kind, change.from_key),
-                "to": None if change.to_key is None else _side(change.to_kind, change.to_key),
-                "live": change.live,
-                "old": change.old,
-            }
-            for change in result.values
-        ],
-        "embedded": {"place": result.updated.place, "records": len(result.updated.values)}
-        if result.updated.place
-        else None,
-        "lost": [lost_document(lost) for lost in result.lost],
-        "undecodable": [undecodable_document(value) for value in result.undecodable],
-        "restored": [
-            {
-                "key": printable(one.key),
-                "resource": one.resource.name,
-                "revision": one.revision,
-                "from_revision": one.from_revision,
-                "from": one.place or None,
-            }
-            for one in result.restored
-        ],
-        "deletions": [
-            {
-                "key": printable(deletion.key),
-                "resource": deletion.resource,
-                "whole": deletion.whole,
-                "revisions": list(deletion.revisions),
-                "reason": deletion.reason,
-                "consequence": deletion.consequence,
-                "no_older": result.older.missing.get(deletion.key) if deletion.whole else None,
-            }
-            for deletion in result.deletions
-        ],
-        "source_problem": result.source_problem or None,
-        "next": [{"code": step.code, "text": "\n".join(step.lines)} for step in steps],
-        "likelier_causes": causes_document(result.causes),
-        "summary": summary_document(result.summary),
-        "verified": result.verified,
-        "seconds": round(result.seconds, 3),
-    }
-
-
-def _side(kind: str | None, name: str) -> dict[str, str | None]:
-    return {"provider": kind or "unknown", "key_name": name or None}
-
-
-def _file(facts: FileReport) -> dict[str, Any]:
-    stated = {
-        "path": facts.path,
-        "size": facts.size,
-        "sha256": facts.sha256,
-        "revision": facts.revision,
-        "hash": facts.hash,
-        "hashkv": facts.hashkv,
-    }
-    if facts.packed is None:
-        return stated
-    packed = {"layers": list(facts.packed.layers), "size": facts.packed.size, "sha256": facts.packed.sha256}
-    return stated | {"container": packed}
-
-
-def _print(result: RewriteReport, steps: Sequence[Step], again: Again, *, verbose: bool) -> None:
-    verdict, prefixes = result.summary, result.prefixes or ()
-    if result.stopped:
-        print_causes(result.causes)
-    print_lost(result.lost, with_config=bool(again.reading))
-    print_undecodable(result.undecodable)
-    if result.stopped:
-        _print_why_stopped(result, with_config=bool(again.reading))
-        print_older(result.older, result.source.path, prefixes, again.reading)
-        print_verdict(
-            verdict,
-            after_finding(
-                verdict,
-                result.causes,
-                result.source.path,
-                again.reading,
-                target=again.target,
-                writing=again.writing,
-            ),
-        )
-        return
-    _print_changes(result, verbose=verbose)
-    if result.prefixes is not None:
-        echo(prefix_sentence(result.prefixes))
-    for one in result.unmatched:
-        print_sentence(f"new configuration: {one.problem}")
-    print_restored(result.restored)
-    print_deletions(result.deletions, result.older.missing if result.undecryptable == "older" else {})
-    _print_about_undecodable(result)
-    counts = result.records
-    what = "live key" if result.engine == "etcd" else "record"
-    echo()
-    echo(
-        f"{counted(counts.total, what)}: {counts.copied:,} copied, {counts.rewritten:,} rewritten, "
-        f"{counts.deleted:,} deleted; {result.seconds:.1f} s"
-    )
-    if result.engine == "etcd":
-        echo("written through a scratch etcd, which keeps live values only: old revisions are not in the new file")
-    if result.target is None:
-        print_verdict(verdict)
-        echo("dry run: nothing was written")
-        return
-    _print_written(result.target, "read back and verified")
-    echo(
-        f"  status hash {result.target.hash:x}, HashKV {result.target.hashkv}, revision {result.target.revision:,}"
-        + (f" (source: {result.source.revision:,})" if result.engine == "etcd" else "")
-    )
-    if result.target.packed is None:
-        echo(f"  sha256 {result.target.sha256}")
-    print_verdict(verdict)
-    _print_next_steps(steps)
-
-
-def _print_written(target: FileReport, state: str) -> None:
-    """Print what was written; of a container, its own size and SHA-256, which other programs see, and what is in it."""
-    if target.packed is None:
-        echo(f"{target.path}: {size_text(target.size)}, {state}")
-        return
-    layers = ", in it ".join(target.packed.layers)
-    echo(f"{target.path}: {size_text(target.packed.size)}, {state}; sha256 {target.packed.sha256}")
-    echo(f"  {layers}: a snapshot of {size_text(target.size)}, sha256 {target.sha256}")
-
-
-def _print_why_stopped(result: RewriteReport, *, with_config: bool) -> None:
-    from snaptool.operations.plan import Undecodable, Undecryptable
-
-    if result.lost and result.undecryptable is Undecryptable.STOP:
-        echo()
-        echo(f"{_values(len(result.lost))} not open, so nothing was written.")
-        if any(cause.inside for cause in result.causes):
-            echo("  do first what stands above; --undecryptable keep copies them as they are")
-        elif with_config:
-            echo("  --undecryptable older, delete or keep says what becomes of them")
-        else:
-            echo("  give the configuration that they were written with: --config FILE; none was given")
-    if result.broken and result.undecodable_choice is Undecodable.STOP:
-        echo()
-        count = counted(len(result.broken), "value")
-        echo(f"no API server can decode {count}, so nothing was written.")
-        echo("  --undecodable delete drops these keys, --undecodable keep leaves their bytes")
-    _print_also_going(len(result.unsettled), result.also_going)
-
-
-def _print_also_going(count: int, more: int) -> None:
-    """Say what a deletion takes along: a hint never widens a loss without a word."""
-    if more:
-        what = counted(more, "older value of the same objects that opens", "older values of the same objects that open")
-        echo(f"  delete drops {count + more:,} values: what is listed, and {what}")
-
-
-def _values(count: int) -> str:
-    return counted(count, "value does", "values do")
-
-
-def _print_about_undecodable(result: RewriteReport) -> None:
-    from snaptool.operations.plan import Undecodable
-
-    mended = len(result.undecodable) - len(result.broken)
-    if mended:
-        echo(f"{mended:,} of the undecodable values had only lost the header: the object itself is written, mended")
-    if result.broken and result.undecodable_choice is Undecodable.KEEP:
-        current = [value for value in result.broken if value.live]
-        resources = ", ".join(sorted({value.resource.name for value in current}))
-        consequence = f"; lists of {resources} fail on them" if current else ", all of them old revisions"
-        kept = counted(len(result.broken), "undecodable value is", "undecodable values are")
-        them = "it" if len(result.broken) == 1 else "them"
-        echo(f"warning: {kept} kept{consequence}; --undecodable delete drops {them}")
-
-
-def _print_changes(result: RewriteReport, *, verbose: bool) -> None:
-    shown = [
-        change
-        for change in result.values
-        if verbose or (change.from_kind, change.from_key) != (change.to_kind, change.to_key)
-    ]
-    rows = [
-        [
-            change.resource,
-            _key(change.from_kind, change.from_key),
-            "deleted" if change.to_key is None else _key(change.to_kind, change.to_key),
-            change.live,
-            change.old,
-        ]
-        for change in shown
-    ]
-    if not rows:
-        echo("no value changes")
-        return
-    print_table(["RESOURCE", "FROM", "TO", "LIVE", "OLD"], rows, right="   rr")
-
-
-@dataclass(frozen=True, slots=True)
-class Again:
-    """The options of the run as they are to be typed again: those that read, and those that write."""
-
-    reading: tuple[str, ...] = ()
-    writing: tuple[str, ...] = ()
-    target: str = "new.db"
-
-
-def _key(kind: str | None, name: str) -> str:
-    return f"{kind or 'unknown'}:{name}" if name else str(kind or "unknown")
-
-
-def _print_next_steps(steps: Sequence[Step]) -> None:
-    echo()
-    echo("next:")
-    for step in steps:
-        for line in step.lines:
-            echo(f"  {line}")

@@ -10,11 +10,9 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
 from snaptool.errors import FormatError
+from snaptool.etcd.reading import rows_among
 from snaptool.etcd.records import KeyValue, Revision, decode_key_value, encode_key_value, encode_revision_key
-from snaptool.etcd.scan import hash_spans
 from snaptool.etcd.snapshot import Snapshot
 
 
@@ -128,17 +126,10 @@ class Replay:
 def _lives(snapshot: Snapshot, keys: set[bytes]) -> dict[bytes, _Life]:
     """Find the current life of each key that has one: one pass."""
     found: dict[bytes, _Life] = {}
-    joined = b"".join(keys)
-    sizes = np.array([len(key) for key in keys], dtype=np.int64)
-    hashes = hash_spans(np.frombuffer(joined, dtype=np.uint8), np.cumsum(sizes) - sizes, sizes)
-    live = snapshot.live_mask() if keys else None
-    for chunk in snapshot.records() if live is not None else ():
-        known = np.isin(hash_spans(chunk.buffer, chunk.key_pos, chunk.key_len), hashes)
-        known &= live[chunk.first_record : chunk.first_record + len(chunk)]  # type: ignore[index]  # not None here
-        for row in np.nonzero(known)[0].tolist():
-            key = chunk.user_key(row)
-            if key in keys:
-                start = int(chunk.leaves.value_pos[row])
-                stored = decode_key_value(bytes(chunk.buffer[start : start + int(chunk.leaves.value_len[row])]))
-                found[key] = _Life(stored.create_revision, stored.version)
+    live = snapshot.live() if keys else bytearray()
+    for records in snapshot.chunks() if keys else ():
+        for row in rows_among(records, keys):
+            if live[records.first_record + row]:
+                stored = decode_key_value(records.stored_value(row))
+                found[records.user_key(row)] = _Life(stored.create_revision, stored.version)
     return found

@@ -14,8 +14,8 @@ from snaptool.text import counted
 
 if TYPE_CHECKING:
     from snaptool.operations.kms_options import KmsOptions
-    from snaptool.providers.kms import KmsError
     from snaptool.providers.kms_keys import ServiceCheck
+    from snaptool.providers.kms_service import KmsError
     from snaptool.providers.kms_sources import CallPlan
     from snaptool.providers.kms_unwrapping import FailedSources
 

@@ -25,7 +25,8 @@ from snaptool.errors import SnaptoolError
 from snaptool.operations.keys import TooManyV1Keys, key_services
 from snaptool.operations.kms_options import KmsOptions
 from snaptool.providers import KmsConfig
-from snaptool.providers.kms import Api, Category, KmsService, KmsUnreachable, ServiceStatus, WrappedSource
+from snaptool.providers.kms_envelope import Api, WrappedSource
+from snaptool.providers.kms_service import Category, KmsService, KmsUnreachable, ServiceStatus
 
 _LARGEST_MESSAGE = 1 << 18
 _CALLS = 8

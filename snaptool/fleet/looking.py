@@ -32,7 +32,7 @@ from snaptool.operations.opening import OpenedSnapshot, open_snapshot
 from snaptool.operations.survey import CensusRow, Survey, survey
 from snaptool.operations.sweep import encrypted_values
 from snaptool.providers import EncryptionConfig, KeyDoesNotFit
-from snaptool.providers.kms import Api, decode_envelope
+from snaptool.providers.kms_envelope import Api, decode_envelope
 from snaptool.providers.kms_unwrapping import Unwrapping
 from snaptool.scratch import EtcdBinaries
 from snaptool.text import printable

@@ -45,21 +45,15 @@ from snaptool.providers import (
     Reason,
 )
 from snaptool.providers.kms import (
-    Api,
     AskingKeys,
-    Category,
     KeySource,
-    KmsError,
-    KmsService,
     KmsV1Provider,
     KmsV2Provider,
-    UnwrapFailed,
     UnwrappedKeys,
-    WrappedSource,
     WriteKey,
     WriteKeys,
-    decode_envelope,
 )
+from snaptool.providers.kms_envelope import Api, WrappedSource, decode_envelope
 from snaptool.providers.kms_keys import (
     FreshWriteKeys,
     Rewrapping,
@@ -71,6 +65,7 @@ from snaptool.providers.kms_keys import (
 )
 from snaptool.providers.kms_pace import Retry
 from snaptool.providers.kms_saved import write_key_file
+from snaptool.providers.kms_service import Category, KmsError, KmsService, UnwrapFailed
 from snaptool.providers.kms_sources import CONCURRENCY, direct_offer
 from snaptool.providers.kms_unwrapping import (
     NOT_THERE,

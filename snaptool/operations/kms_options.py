@@ -10,8 +10,8 @@ from snaptool.providers import EncryptionConfig, KmsConfig
 
 if TYPE_CHECKING:
     from snaptool.providers.direct import DirectKms
-    from snaptool.providers.kms import KmsService
     from snaptool.providers.kms_saved import SavedKeys
+    from snaptool.providers.kms_service import KmsService
     from snaptool.providers.kms_unwrapping import GivenUp
 
 

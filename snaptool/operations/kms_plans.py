@@ -16,7 +16,7 @@ from snaptool.operations.sweep import Progress, no_progress
 from snaptool.operations.wrapped import collect
 from snaptool.providers import EncryptionConfig, Kind
 from snaptool.providers.direct.calls import asked_directly
-from snaptool.providers.kms import Api
+from snaptool.providers.kms_envelope import Api
 from snaptool.providers.kms_sources import CallPlan, plan_reading, plan_rewrapping, plan_writing
 
 

@@ -10,8 +10,9 @@ from snaptool.errors import InputError
 from snaptool.providers import KmsConfig
 from snaptool.providers.direct import BadDirect, DirectKms, open_direct
 from snaptool.providers.direct.service import DirectService, Patience
-from snaptool.providers.kms import Api, KmsService
+from snaptool.providers.kms_envelope import Api
 from snaptool.providers.kms_pace import Pace, Retry
+from snaptool.providers.kms_service import KmsService
 
 if TYPE_CHECKING:
     from snaptool.operations.kms_options import KmsOptions

@@ -20,7 +20,7 @@ from snaptool.operations.labels import Header, Labels, Resource
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.sweep import Progress, Wanted
 from snaptool.providers import KeyDoesNotFit, Kind, KmsConfig
-from snaptool.providers.kms import Api, decode_envelope
+from snaptool.providers.kms_envelope import Api, decode_envelope
 from snaptool.providers.kms_sources import SourceCollector, Sources
 
 _LENGTH_BITS: Final = 26  # of a place: records of up to 64 MiB in files of up to 256 GiB

@@ -38,14 +38,8 @@ from urllib.parse import unquote_to_bytes
 
 from snaptool import signals, wire
 from snaptool.errors import InputError
-from snaptool.providers.kms import (
+from snaptool.providers.kms_envelope import (
     Api,
-    Category,
-    KmsAnsweredWrongly,
-    KmsError,
-    KmsRefused,
-    KmsUnreachable,
-    ServiceStatus,
     SourceType,
     WrappedSource,
     decode_map_entry,
@@ -53,6 +47,14 @@ from snaptool.providers.kms import (
     key_id_problem,
 )
 from snaptool.providers.kms_pace import RETRIED, Pace, Retry
+from snaptool.providers.kms_service import (
+    Category,
+    KmsAnsweredWrongly,
+    KmsError,
+    KmsRefused,
+    KmsUnreachable,
+    ServiceStatus,
+)
 from snaptool.providers.kms_words import HINTS, classify, known_version, known_words
 
 if TYPE_CHECKING:

@@ -22,29 +22,27 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from snaptool import signals
 from snaptool.errors import InputError
-from snaptool.providers.kms import (
+from snaptool.providers.kms import OBJECTS_PER_V1_DEK, KeySource, SharedWriteKeys, WriteKey, key_size_problem
+from snaptool.providers.kms_envelope import (
     MAX_V1_SOURCE_BYTES,
-    OBJECTS_PER_V1_DEK,
     SEED_BYTES,
     Api,
-    Category,
-    KeySource,
-    KmsAnsweredWrongly,
-    KmsError,
-    KmsService,
-    ServiceStatus,
-    SharedWriteKeys,
-    UnwrapFailed,
     WrappedSource,
-    WriteKey,
     decode_envelope,
     hash_key_id,
-    key_size_problem,
-    reveals,
     rewrap,
     source_problem,
 )
 from snaptool.providers.kms_pace import in_threads
+from snaptool.providers.kms_service import (
+    Category,
+    KmsAnsweredWrongly,
+    KmsError,
+    KmsService,
+    ServiceStatus,
+    UnwrapFailed,
+    reveals,
+)
 from snaptool.providers.kms_sources import CONCURRENCY, Fetch, Sources, guess_plugin
 from snaptool.providers.kms_unwrapping import Progress
 from snaptool.providers.provider import Entropy

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from snaptool import signals
-from snaptool.providers.kms import Category, KmsService
+from snaptool.providers.kms_service import Category, KmsService
 
 _T = TypeVar("_T")
 

@@ -21,12 +21,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from snaptool.errors import InputError
-from snaptool.providers.kms import (
-    Category,
-    UnwrapFailed,
-    WrappedSource,
-    key_size_problem,
-)
+from snaptool.providers.kms import key_size_problem
+from snaptool.providers.kms_envelope import WrappedSource
+from snaptool.providers.kms_service import Category, UnwrapFailed
 
 KEY_FILE_FORMAT: Final = "snaptool/kms-keys/1"
 

@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from snaptool.providers.kms import OBJECTS_PER_V1_DEK, Api, WrappedSource, decode_envelope
+from snaptool.providers.kms import OBJECTS_PER_V1_DEK
+from snaptool.providers.kms_envelope import Api, WrappedSource, decode_envelope
 from snaptool.providers.provider import KeyDoesNotFit, Reason
 
 Fetch = Callable[[int], tuple[bytes, bytes]]

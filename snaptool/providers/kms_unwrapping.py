@@ -27,25 +27,19 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from snaptool import signals
-from snaptool.providers.kms import (
-    Api,
+from snaptool.providers.kms import KeySource, KmsV1Provider, KmsV2Provider, UnwrappedKeys, key_size_problem
+from snaptool.providers.kms_envelope import Api, WrappedSource, hash_key_id
+from snaptool.providers.kms_pace import in_threads
+from snaptool.providers.kms_service import (
     AsksForMany,
     Category,
-    KeySource,
     KmsAnsweredWrongly,
     KmsError,
     KmsRefused,
     KmsService,
     KmsUnreachable,
-    KmsV1Provider,
-    KmsV2Provider,
     UnwrapFailed,
-    UnwrappedKeys,
-    WrappedSource,
-    hash_key_id,
-    key_size_problem,
 )
-from snaptool.providers.kms_pace import in_threads
 from snaptool.providers.kms_sources import CONCURRENCY, Fetch, Sources, batch_size, direct_offer
 from snaptool.providers.provider import KeyDoesNotFit, Opened, Plausible
 

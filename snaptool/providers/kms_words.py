@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from snaptool.providers.kms import Category
+from snaptool.providers.kms_service import Category
 
 _BY_CODE: Final = {
     "DEADLINE_EXCEEDED": Category.TIMEOUT,

@@ -10,7 +10,7 @@ import pytest
 
 from snaptool.operations.opening import open_snapshot
 from snaptool.providers import GroupResource, Keyring, parse_config
-from snaptool.providers.kms import Api
+from snaptool.providers.kms_envelope import Api
 from snaptool.scratch.server import EtcdBinaries, ScratchEtcd
 from tests.support.cli import GOLDEN, Ran, Snaptool
 from tests.support.etcd import etcd_binaries, scratch_parent

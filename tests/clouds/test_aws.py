@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from snaptool.providers.kms import Category, KmsError, WrappedSource
+from snaptool.providers.kms_envelope import WrappedSource
 from snaptool.providers.kms_pace import Pace
+from snaptool.providers.kms_service import Category, KmsError
 from tests.clouds.asking import PLAINTEXT, VECTORS, assert_shows_nothing, refusal, service, source
 from tests.clouds.between import Between, Reply
 from tests.clouds.conftest import SECRET, requires, user_of_aws

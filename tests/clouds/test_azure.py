@@ -12,8 +12,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from snaptool.providers.direct import parse_direct
-from snaptool.providers.kms import Api, Category, KmsError, WrappedSource
+from snaptool.providers.kms_envelope import Api, WrappedSource
 from snaptool.providers.kms_pace import Retry
+from snaptool.providers.kms_service import Category, KmsError
 from tests.clouds.asking import PLAINTEXT, VECTORS, refusal, source
 from tests.clouds.between import Reply
 from tests.clouds.conftest import requires

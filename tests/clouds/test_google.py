@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from snaptool.providers.direct import BadDirect, parse_direct
-from snaptool.providers.kms import Category, KmsError, WrappedSource
+from snaptool.providers.kms_envelope import WrappedSource
+from snaptool.providers.kms_service import Category, KmsError
 from tests.clouds.asking import PLAINTEXT, VECTORS, refusal, service, source
 from tests.clouds.between import Between, Reply
 from tests.clouds.conftest import requires

@@ -13,7 +13,8 @@ import pytest
 
 from snaptool.providers.direct import BadDirect
 from snaptool.providers.direct.openbao import Identity
-from snaptool.providers.kms import Category, WrappedSource
+from snaptool.providers.kms_envelope import WrappedSource
+from snaptool.providers.kms_service import Category
 from tests.clouds.asking import PLAINTEXT, VECTORS, assert_shows_nothing, refusal, service, source
 from tests.clouds.between import Between, Reply
 from tests.clouds.conftest import TOKEN

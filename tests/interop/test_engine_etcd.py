@@ -24,7 +24,7 @@ from snaptool.operations.opening import open_snapshot
 from snaptool.operations.plan import PlaintextNotAllowed, RewriteRequest, Undecryptable
 from snaptool.operations.rewrite import DIRECT, Engine, RewriteReport, rewrite
 from snaptool.providers import Keyring, parse_config
-from snaptool.providers.kms import Api, decode_v2
+from snaptool.providers.kms_envelope import Api, decode_v2
 from snaptool.scratch import AuthEnabled, EtcdBinaries, ScratchEtcd, ServedKey
 from tests.support.cli import Snaptool
 from tests.support.etcd import saved

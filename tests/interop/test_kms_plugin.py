@@ -30,23 +30,8 @@ from urllib.parse import quote
 
 import pytest
 
-from snaptool.providers.kms import (
-    Api,
-    AskingKeys,
-    Category,
-    KmsAnsweredWrongly,
-    KmsError,
-    KmsRefused,
-    KmsUnreachable,
-    KmsV1Provider,
-    KmsV2Provider,
-    SourceType,
-    WrappedSource,
-    WriteKey,
-    decode_v1,
-    decode_v2,
-    hash_key_id,
-)
+from snaptool.providers.kms import AskingKeys, KmsV1Provider, KmsV2Provider, WriteKey
+from snaptool.providers.kms_envelope import Api, SourceType, WrappedSource, decode_v1, decode_v2, hash_key_id
 from snaptool.providers.kms_grpc import GrpcKms, parse_endpoint
 from snaptool.providers.kms_keys import (
     FreshWriteKeys,
@@ -57,6 +42,7 @@ from snaptool.providers.kms_keys import (
 )
 from snaptool.providers.kms_pace import Pace, Retry
 from snaptool.providers.kms_saved import read_key_file, write_key_file
+from snaptool.providers.kms_service import Category, KmsAnsweredWrongly, KmsError, KmsRefused, KmsUnreachable
 from snaptool.providers.kms_sources import plan_reading, plan_rewrapping, plan_writing
 from snaptool.providers.kms_unwrapping import Unwrapping, unwrap_sources, unwrapped_pairs
 from snaptool.providers.kms_words import known_words

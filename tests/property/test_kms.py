@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snaptool import wire
-from snaptool.providers.kms import (
+from snaptool.providers.kms_envelope import (
     Api,
     Envelope,
     SourceType,

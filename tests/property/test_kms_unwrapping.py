@@ -10,18 +10,9 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snaptool.providers.kms import (
-    Api,
-    Category,
-    KmsAnsweredWrongly,
-    KmsError,
-    KmsRefused,
-    KmsUnreachable,
-    KmsV1Provider,
-    KmsV2Provider,
-    WrappedSource,
-    decode_envelope,
-)
+from snaptool.providers.kms import KmsV1Provider, KmsV2Provider
+from snaptool.providers.kms_envelope import Api, WrappedSource, decode_envelope
+from snaptool.providers.kms_service import Category, KmsAnsweredWrongly, KmsError, KmsRefused, KmsUnreachable
 from snaptool.providers.kms_unwrapping import GivenUp, proved_keys, unwrap_sources
 from snaptool.providers.kms_words import classify, known_words
 from snaptool.providers.provider import KeyDoesNotFit

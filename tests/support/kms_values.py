@@ -15,19 +15,9 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from snaptool.providers.kms import (
-    Api,
-    Envelope,
-    KmsService,
-    KmsV1Provider,
-    KmsV2Provider,
-    SharedWriteKeys,
-    SourceType,
-    UnwrappedKeys,
-    WrappedSource,
-    WriteKey,
-    encode_envelope,
-)
+from snaptool.providers.kms import KmsV1Provider, KmsV2Provider, SharedWriteKeys, UnwrappedKeys, WriteKey
+from snaptool.providers.kms_envelope import Api, Envelope, SourceType, WrappedSource, encode_envelope
+from snaptool.providers.kms_service import KmsService
 from snaptool.providers.kms_sources import SourceCollector, Sources
 from tests.support.local_keks import LocalKeks
 

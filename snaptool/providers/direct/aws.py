@@ -28,7 +28,8 @@ from botocore.exceptions import (
 )
 
 from snaptool.providers.direct.service import DirectService, Failure, Refusal, after
-from snaptool.providers.kms import Api, Category, WrappedSource
+from snaptool.providers.kms_envelope import Api, WrappedSource
+from snaptool.providers.kms_service import Category
 
 _PREFIX: Final = b"1"
 _BY_CODE: Final = {

@@ -25,7 +25,8 @@ from azure.keyvault.keys.crypto import CryptographyClient, EncryptionAlgorithm
 
 from snaptool.providers.direct.said import DirectKms
 from snaptool.providers.direct.service import DirectService, Failure, Patience, Refusal, after
-from snaptool.providers.kms import DEK_SIZES, Api, Category, WrappedSource
+from snaptool.providers.kms_envelope import DEK_SIZES, Api, WrappedSource
+from snaptool.providers.kms_service import Category
 
 # Its warnings would go to stderr, beside ours and unescaped.
 logging.getLogger("azure").addHandler(logging.NullHandler())

@@ -18,7 +18,8 @@ import requests
 from crc32c import crc32c
 
 from snaptool.providers.direct.service import DirectService, Failure, Refusal, after
-from snaptool.providers.kms import Api, Category, WrappedSource
+from snaptool.providers.kms_envelope import Api, WrappedSource
+from snaptool.providers.kms_service import Category
 
 _SERVICE: Final = "https://cloudkms.googleapis.com"
 _SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)

@@ -22,19 +22,17 @@ from typing import Any, Final, TypeVar
 from snaptool import signals
 from snaptool.errors import SnaptoolError
 from snaptool.providers.direct.said import DirectKms
-from snaptool.providers.kms import (
-    Api,
+from snaptool.providers.kms_envelope import Api, SourceType, WrappedSource
+from snaptool.providers.kms_pace import RETRIED, Pace, Retry
+from snaptool.providers.kms_service import (
     Category,
     KmsAnsweredWrongly,
     KmsError,
     KmsRefused,
     KmsUnreachable,
     ServiceStatus,
-    SourceType,
-    WrappedSource,
     reveals,
 )
-from snaptool.providers.kms_pace import RETRIED, Pace, Retry
 
 _Answer = TypeVar("_Answer")
 _NO_ANSWER: Final = frozenset({Category.UNREACHABLE, Category.TIMEOUT, Category.UNAVAILABLE})

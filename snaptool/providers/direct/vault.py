@@ -28,7 +28,8 @@ from snaptool.providers.direct.calls import BATCH
 from snaptool.providers.direct.openbao import Identity, is_supported
 from snaptool.providers.direct.said import BadDirect, DirectKms
 from snaptool.providers.direct.service import DirectService, Failure, Patience, Refusal, after
-from snaptool.providers.kms import Api, Category, KmsError, WrappedSource
+from snaptool.providers.kms_envelope import Api, WrappedSource
+from snaptool.providers.kms_service import Category, KmsError
 
 logging.getLogger("hvac").addHandler(logging.NullHandler())
 

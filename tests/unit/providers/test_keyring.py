@@ -25,7 +25,9 @@ from snaptool.providers import (
     Reason,
     parse_config,
 )
-from snaptool.providers.kms import Category, KmsV1Provider, KmsV2Provider, SourceType, UnwrapFailed, WrappedSource
+from snaptool.providers.kms import KmsV1Provider, KmsV2Provider
+from snaptool.providers.kms_envelope import SourceType, WrappedSource
+from snaptool.providers.kms_service import Category, UnwrapFailed
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "encryption-at-rest.json"
 VECTORS: dict[str, dict[str, Any]] = {one["name"]: one for one in json.loads(GOLDEN.read_text())["vectors"]}

@@ -16,28 +16,28 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from snaptool import wire
 from snaptool.providers.kms import (
-    Api,
-    Category,
-    Envelope,
-    KmsRefused,
     KmsV1Provider,
     KmsV2Provider,
     NoWriteKey,
     SharedWriteKeys,
-    SourceType,
-    UnwrapFailed,
     UnwrappedKeys,
-    WrappedSource,
     WriteKey,
+    derive_key,
+)
+from snaptool.providers.kms_envelope import (
+    Api,
+    Envelope,
+    SourceType,
+    WrappedSource,
     decode_envelope,
     decode_v1,
     decode_v2,
-    derive_key,
     encode_envelope,
     is_annotation_key,
     rewrap,
     source_problem,
 )
+from snaptool.providers.kms_service import Category, KmsRefused, UnwrapFailed
 from snaptool.providers.provider import KeyDoesNotFit, Reason
 
 GOLDEN = Path(__file__).parents[2] / "golden"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from snaptool import wire
-from snaptool.providers.kms import Api, Category, reveals
+from snaptool.providers.kms_envelope import Api
 from snaptool.providers.kms_grpc import (
     SCHEMA,
     BadEndpoint,
@@ -26,6 +26,7 @@ from snaptool.providers.kms_grpc import (
     parse_endpoint,
 )
 from snaptool.providers.kms_pace import Pace, Retry
+from snaptool.providers.kms_service import Category, reveals
 from snaptool.providers.kms_words import classify
 
 REPOSITORY = Path(__file__).parents[3]
@@ -220,10 +221,10 @@ def test_reveals_finds_a_key_in_every_form_and_at_every_alignment() -> None:
 def test_grpcio_is_not_imported_until_a_plugin_is_talked_to() -> None:
     script = (
         "import sys\n"
-        "from snaptool.providers import kms, kms_keys, kms_unwrapping, kms_grpc\n"
-        "service = kms_grpc.GrpcKms('kp', kms.Api.V2, kms_grpc.parse_endpoint('unix:///nowhere/kms.sock'))\n"
+        "from snaptool.providers import kms_envelope, kms_keys, kms_service, kms_unwrapping, kms_grpc\n"
+        "service = kms_grpc.GrpcKms('kp', kms_envelope.Api.V2, kms_grpc.parse_endpoint('unix:///nowhere/kms.sock'))\n"
         "try: service.status()\n"
-        "except kms.KmsUnreachable: pass\n"
+        "except kms_service.KmsUnreachable: pass\n"
         "sys.exit('grpc' in sys.modules)\n"
     )
     assert subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=False).returncode == 0

@@ -9,15 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from snaptool.providers.kms import (
-    Api,
-    Category,
-    KmsV1Provider,
-    KmsV2Provider,
-    UnwrapFailed,
-    WriteKey,
-    decode_v1,
-)
+from snaptool.providers.kms import KmsV1Provider, KmsV2Provider, WriteKey
+from snaptool.providers.kms_envelope import Api, decode_v1
 from snaptool.providers.kms_saved import (
     KEY_FILE_FORMAT,
     BadKeyFile,
@@ -25,6 +18,7 @@ from snaptool.providers.kms_saved import (
     read_key_file,
     write_key_file,
 )
+from snaptool.providers.kms_service import Category, UnwrapFailed
 from snaptool.providers.kms_unwrapping import unwrap_sources
 from snaptool.providers.provider import KeyDoesNotFit, Reason
 from tests.support.kms_values import Store, local_keks

@@ -139,13 +139,16 @@ def require_nothing_else(written: Snapshot, compared: Leaves | None = None) -> N
     if reached.count(1) != database.high_water_mark - page:
         raise ReadBackFailed("the written file has free pages")
     while page < database.high_water_mark:
-        if not is_leaf[page] and not is_tidy_branch(written.view, page, database.page_size):
+        if is_leaf[page]:
+            page += 1
+            continue
+        if not is_tidy_branch(written.view, page, database.page_size):
             raise ReadBackFailed("a branch of the written file has bytes that belong to no key")
         page += int.from_bytes(written.view[page * database.page_size + 12 :][:4], "little") + 1
 
 
 def _mark_leaves(written: Snapshot, walk: Walk, is_leaf: bytearray, *, are_compared: bool = False) -> array[int]:
-    """Mark the leaves of the tree that a walk begins, and return their pages.
+    """Mark all pages of the leaves of the tree that a walk begins, and return the ids of the leaves.
 
     Raises ReadBackFailed for one that holds anything but its records; those that were compared are known not to.
     """
@@ -156,11 +159,11 @@ def _mark_leaves(written: Snapshot, walk: Walk, is_leaf: bytearray, *, are_compa
         if not are_compared and mark_tidy(written.view, chunk, size, tidy) < chunk.leaves:
             raise ReadBackFailed("a page of the written file has bytes that belong to no record")
         pages.extend(chunk.leaf_page[: chunk.leaves])
+        for page, span in zip(chunk.leaf_page[: chunk.leaves], chunk.leaf_span, strict=False):
+            is_leaf[page : page + span] = b"\1" * span
         turn += 1
         if turn % _LET_GO == 0:
             written.database.pages.let_go()
-    for page in pages:
-        is_leaf[page] = 1
     return pages
 
 

@@ -49,7 +49,10 @@ if TYPE_CHECKING:
     from snaptool.operations.rewrite import RewriteReport
     from snaptool.operations.survey import Survey
     from snaptool.operations.verify import Verification
-    from snaptool.providers import EncryptionConfig, GroupResource, Keyring, new_config, parse_config
+    from snaptool.providers.config.fresh import new_config
+    from snaptool.providers.config.model import EncryptionConfig
+    from snaptool.providers.config.rules import parse_config
+    from snaptool.providers.keyring import GroupResource, Keyring
 
 _HOMES = {
     "api": (
@@ -86,7 +89,10 @@ _HOMES = {
     "operations.rewrite": ("RewriteReport",),
     "operations.survey": ("Survey",),
     "operations.verify": ("Verification",),
-    "providers": ("EncryptionConfig", "GroupResource", "Keyring", "new_config", "parse_config"),
+    "providers.config.fresh": ("new_config",),
+    "providers.config.model": ("EncryptionConfig",),
+    "providers.config.rules": ("parse_config",),
+    "providers.keyring": ("GroupResource", "Keyring"),
 }
 
 __all__ = [

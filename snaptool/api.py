@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from snaptool.arguments import require_bool, require_count, texts, word_of, wrong_type
-from snaptool.embedded import Recovered, Updates, find_embedded, passphrases
+from snaptool.embedded.found import Recovered, find_embedded
+from snaptool.embedded.k3s import passphrases
+from snaptool.embedded.update import Updates
 from snaptool.errors import InputError
 from snaptool.inputs import read_input, remembering_inputs
 from snaptool.kube.kinds.reader import decode_object
@@ -47,7 +49,9 @@ from snaptool.operations.rewrite import RewriteReport
 from snaptool.operations.survey import Survey, survey
 from snaptool.operations.sweep import Progress, no_progress
 from snaptool.operations.verify import Verification
-from snaptool.providers import EncryptionConfig, Keyring, read_configs
+from snaptool.providers.config.held import read_configs
+from snaptool.providers.config.model import EncryptionConfig
+from snaptool.providers.keyring import Keyring
 from snaptool.stores.location import place_of
 
 Snapshot: TypeAlias = str | os.PathLike[str] | bytes | OpenedSnapshot

@@ -41,7 +41,7 @@ from snaptool.fleet import (
 )
 from snaptool.operations.kms_options import KmsOptions, kms_configs
 from snaptool.operations.kms_services import require_direct
-from snaptool.providers import read_configs
+from snaptool.providers.config.held import read_configs
 from snaptool.scratch import find_etcd
 
 _STORE = "snaptool-audit.db"

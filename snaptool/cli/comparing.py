@@ -14,7 +14,7 @@ from snaptool.text import printable
 if TYPE_CHECKING:
     from snaptool.operations.object import Target
     from snaptool.operations.opening import OpenedSnapshot
-    from snaptool.providers import Keyring
+    from snaptool.providers.keyring import Keyring
 
 _CONTEXT_LINES = 3
 

@@ -19,8 +19,7 @@ from snaptool.cli.render import Terminal, confirm, echo, print_json, print_table
 from snaptool.errors import InputError
 
 if TYPE_CHECKING:
-    from snaptool.providers import EncryptionConfig
-    from snaptool.providers.config import ProviderConfig
+    from snaptool.providers.config.model import EncryptionConfig, ProviderConfig
 
 _KEYS_SHOWN = 8
 _NAMES_JUDGED = 200
@@ -74,7 +73,8 @@ def new_command(
     force: bool,
 ) -> int:
     """Print a fresh configuration with a random key, or write it to a file."""
-    from snaptool.providers import Kind, final_config, new_config
+    from snaptool.providers.config.fresh import final_config, new_config
+    from snaptool.providers.provider import Kind
 
     if final is not None and keep is None:
         raise click.UsageError("--final leaves the old keys out, and there are none without --keep")
@@ -104,7 +104,7 @@ def new_command(
 
 def _resources(named: Sequence[str], old: EncryptionConfig | None, terminal: Terminal) -> list[str]:
     """Choose what the new key encrypts. Raises InputError where the old configuration encrypts more than is named."""
-    from snaptool.kube import canonical_name, covers
+    from snaptool.kube.names import canonical_name, covers
 
     if old is None:
         return list(named) or ["secrets"]
@@ -180,7 +180,7 @@ def extract_command(
     given with --config, and with what they hold themselves. Exit code 3 when something stayed closed.
     """
     from snaptool.files import check_target, write_private
-    from snaptool.providers import config_text
+    from snaptool.providers.config.fresh import config_text
 
     token = read_token(token_file) if token_file is not None else None
     loaded = options.load_configs(configs, terminal)
@@ -218,7 +218,8 @@ def check_command(file: str, output: str, terminal: Terminal, *, automatic_reloa
 
     FILE may be one that holds a configuration, for instance a Secret manifest or a machine configuration of Talos.
     """
-    from snaptool.providers import BadConfig, read_configs
+    from snaptool.providers.config.held import read_configs
+    from snaptool.providers.config.model import BadConfig
 
     name = "stdin" if file == "-" else file
     try:
@@ -271,8 +272,8 @@ def _rows(config: EncryptionConfig) -> list[tuple[str, str]]:
 
 
 def _warnings(config: EncryptionConfig) -> Iterator[str]:
-    from snaptool.kube import misnamed
-    from snaptool.providers import config_warnings
+    from snaptool.kube.names import misnamed
+    from snaptool.providers.config.advice import config_warnings
 
     for index, entry in enumerate(config.entries):
         for name in entry.resources[:_NAMES_JUDGED]:
@@ -283,7 +284,7 @@ def _warnings(config: EncryptionConfig) -> Iterator[str]:
 
 
 def _provider(provider: ProviderConfig) -> str:
-    from snaptool.providers import KmsConfig
+    from snaptool.providers.config.model import KmsConfig
 
     if isinstance(provider, KmsConfig):
         return f"{provider.kind}:{provider.name}"

@@ -134,7 +134,7 @@ def diff_command(
 
 def _target(words: tuple[str, ...], namespace: str | None, sides: tuple[Side, Side]) -> Target:
     """Find what was named, by the definitions of the first snapshot, or where those do not tell, of the second."""
-    from snaptool.kube import UnknownType
+    from snaptool.kube.keys import UnknownType
     from snaptool.operations.asked import Types
     from snaptool.operations.object import parse_target
 
@@ -146,7 +146,7 @@ def _target(words: tuple[str, ...], namespace: str | None, sides: tuple[Side, Si
 
 
 def _diff_members(found: Diff, sides: dict[str, tuple[Path, OpenedSnapshot]]) -> Iterator[tuple[str, Any]]:
-    from snaptool.kube import prefix_text
+    from snaptool.kube.prefixes import prefix_text
 
     for side, (path, opened) in sides.items():
         prefixes = [prefix_text(prefix) for prefix in opened.prefix_facts.taken]

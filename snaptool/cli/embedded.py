@@ -14,9 +14,9 @@ from snaptool.inputs import read_input
 
 if TYPE_CHECKING:
     from snaptool.cli.render import Terminal
-    from snaptool.embedded import Embedded, Recovered
+    from snaptool.embedded.found import Embedded, Recovered
     from snaptool.operations.opening import OpenedSnapshot
-    from snaptool.providers import EncryptionConfig
+    from snaptool.providers.config.model import EncryptionConfig
 
 _LARGEST_TOKEN = 4096
 
@@ -32,7 +32,7 @@ class Embedding:
 
     def find(self, opened: OpenedSnapshot, configs: Sequence[EncryptionConfig] = ()) -> Recovered:
         """Find and open what the snapshot carries, once. Raises TokenFormat and TokenProblem."""
-        from snaptool.embedded import find_embedded
+        from snaptool.embedded.found import find_embedded
         from snaptool.operations.embedding import carried_files, static_resources
 
         if id(opened) not in self._found:
@@ -88,7 +88,7 @@ def token_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def read_token(path: str) -> str:
     """Read a token, without the line break behind it. Raises InputError and TokenFormat."""
-    from snaptool.embedded import passphrases
+    from snaptool.embedded.k3s import passphrases
 
     content = read_input(path, _LARGEST_TOKEN, "token", secret=True, hint="name the file server/token")
     try:

@@ -198,7 +198,7 @@ def _text(key: bytes) -> str:
 
 
 def _summarise(made: Exported, target: Path | None, terminal: Terminal) -> None:
-    from snaptool.kube import prefix_text
+    from snaptool.kube.prefixes import prefix_text
 
     total = made.kinds.total()
     counts = ", ".join(f"{count:,} {kind}" for kind, count in made.kinds.items())

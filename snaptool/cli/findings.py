@@ -84,7 +84,7 @@ def print_findings(findings: Sequence[Finding]) -> None:
 
 def prefix_sentence(prefixes: Sequence[str]) -> str:
     """Say which prefixes were taken: what is not under them is not Kubernetes', and was not looked at as such."""
-    from snaptool.kube import prefix_text
+    from snaptool.kube.prefixes import prefix_text
 
     named = ", ".join(map(prefix_text, prefixes))
     return f"prefixes: {named or 'none; no key shows that it is of an API server'}"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from snaptool.operations.object import StoredValue, Target
     from snaptool.operations.opening import OpenedSnapshot
     from snaptool.operations.shown import ShownObject
-    from snaptool.providers import Keyring
+    from snaptool.providers.keyring import Keyring
 
 _COLUMNS: dict[str, tuple[tuple[str, str], ...]] = {
     "configmaps": (("DATA", "#data"),),
@@ -164,7 +164,7 @@ class Getting:
         self, rows: Iterator[tuple[StoredValue, ShownObject | None]], resource: str, *, spread: bool
     ) -> None:
         """Print objects of one resource. `spread`: over namespaces, if they are in one."""
-        from snaptool.kube import parse_key
+        from snaptool.kube.keys import parse_key
 
         first = next(rows)
         key = parse_key(first[0].key, self.opened.prefixes)
@@ -177,7 +177,7 @@ class Getting:
     def _cells(
         self, value: StoredValue, shown: ShownObject | None, columns: Sequence[tuple[str, str]], *, spread: bool
     ) -> list[object]:
-        from snaptool.kube import parse_key
+        from snaptool.kube.keys import parse_key
 
         key = parse_key(value.key, self.opened.prefixes)
         name, namespace = (printable(value.key), None) if key is None else (key.name, key.namespace)
@@ -190,13 +190,13 @@ class Getting:
         return [None if cell is None else str(cell) for cell in cells]
 
     def _resource(self, value: StoredValue) -> str:
-        from snaptool.kube import parse_key
+        from snaptool.kube.keys import parse_key
 
         key = parse_key(value.key, self.opened.prefixes)
         return "" if key is None else key.group_resource
 
     def _name(self, value: StoredValue) -> str:
-        from snaptool.kube import parse_key
+        from snaptool.kube.keys import parse_key
 
         key = parse_key(value.key, self.opened.prefixes)
         return printable(value.key) if key is None else short_name(key.group_resource, key.name)

@@ -34,7 +34,7 @@ from snaptool.text import counted
 
 if TYPE_CHECKING:
     from snaptool.containers.unwrap import Unwrapped
-    from snaptool.embedded import Embedded
+    from snaptool.embedded.found import Embedded
     from snaptool.errors import SnaptoolError
     from snaptool.operations.kms_options import KmsOptions
     from snaptool.operations.survey import CensusRow, Survey
@@ -125,7 +125,7 @@ def _failure(error: SnaptoolError | None) -> dict[str, Any]:
 
 def document(result: Survey, configs: Sequence[str] = (), places: Sequence[Embedded] = ()) -> dict[str, Any]:
     """Return the JSON form of a survey; `configs`: what it was read with, `places`: what the snapshot carries."""
-    from snaptool.kube import prefix_text
+    from snaptool.kube.prefixes import prefix_text
 
     file, etcd = result.file, result.etcd
     return {

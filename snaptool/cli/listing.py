@@ -36,7 +36,7 @@ from snaptool.cli.verdict import (
 from snaptool.text import printable, quoted
 
 if TYPE_CHECKING:
-    from snaptool.embedded import Recovered
+    from snaptool.embedded.found import Recovered
     from snaptool.operations.kms_options import KmsOptions
     from snaptool.operations.likelier import Cause
     from snaptool.operations.listing import ListedRecord, Listing
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from snaptool.operations.opening import OpenedSnapshot
     from snaptool.operations.salvage import CarvedRecord
     from snaptool.operations.verdict import Verdict
-    from snaptool.providers import Keyring
+    from snaptool.providers.keyring import Keyring
 
 
 @click.command(
@@ -242,7 +242,7 @@ def _carved_document(one: CarvedRecord) -> dict[str, Any]:
 
 
 def _listing_members(rows: Listing, path: Path, judged: _Judged | None) -> Iterator[tuple[str, Any]]:
-    from snaptool.kube import prefix_text
+    from snaptool.kube.prefixes import prefix_text
 
     yield "path", path
     yield "revision", rows.revision

@@ -13,12 +13,13 @@ from snaptool.cli import options
 from snaptool.cli.render import Terminal, echo, print_sentence
 
 if TYPE_CHECKING:
-    from snaptool.kube import ResourceType
+    from snaptool.kube.keys import ResourceType
     from snaptool.operations.kms_options import KmsOptions
     from snaptool.operations.listing import ListedRecord
     from snaptool.operations.object import HistoryEntry, Target
     from snaptool.operations.opening import OpenedSnapshot
-    from snaptool.providers import EncryptionConfig, Keyring
+    from snaptool.providers.config.model import EncryptionConfig
+    from snaptool.providers.keyring import Keyring
     from snaptool.providers.kms import AskingKeys
 
 SHOWN_REASONS = 20
@@ -92,7 +93,7 @@ def tell_namespace(target: Target, terminal: Terminal) -> None:
 
 def short_name(resource: str, name: str) -> str:
     """Name an object as `kubectl -o name` does: `secret/smtp`, `deployment.apps/shop`."""
-    from snaptool.kube import RESOURCE_TYPES
+    from snaptool.kube.keys import RESOURCE_TYPES
 
     kind = next((known for known in RESOURCE_TYPES if known.group_resource == resource), None)
     if kind is None or not kind.kind:

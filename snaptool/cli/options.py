@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from snaptool.containers.unwrap import Unpacking
     from snaptool.operations.keys import Unwrapped
     from snaptool.operations.opening import OpenedSnapshot
-    from snaptool.providers import EncryptionConfig
+    from snaptool.providers.config.model import EncryptionConfig
     from snaptool.providers.direct import DirectKms
     from snaptool.providers.kms_saved import SavedKeys
     from snaptool.providers.kms_unwrapping import GivenUp
@@ -509,7 +509,7 @@ def load_configs(
     What is not `strict` is read as servers before 1.31 read it, and notes say what newer ones refuse. `one_each`: a
     file that holds several is refused.
     """
-    from snaptool.providers import read_configs
+    from snaptool.providers.config.held import read_configs
 
     refuse_stdin_twice(paths)
     loaded: list[EncryptionConfig] = []
@@ -553,7 +553,7 @@ def read_config(path: str) -> bytes:
             return read_small(place_of(path), _LARGEST_CONFIG, "configuration")
         return read_input(path, _LARGEST_CONFIG, "configuration", secret=b"secret")
     except InputTooLarge as error:
-        from snaptool.providers import recognise_bytes
+        from snaptool.providers.config.recognise import recognise_bytes
 
         known = recognise_bytes(error.beginning)
         what = f"{path} is {known.what}" if known else f"{path} has more than {_LARGEST_CONFIG >> 20} MiB"

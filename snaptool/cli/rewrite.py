@@ -22,13 +22,14 @@ from snaptool.errors import InputError, OutputError, SnaptoolError
 from snaptool.text import quoted
 
 if TYPE_CHECKING:
-    from snaptool.embedded import Recovered, Updates
+    from snaptool.embedded.found import Recovered
+    from snaptool.embedded.update import Updates
     from snaptool.files import Draft, Source
     from snaptool.operations.kms_options import KmsOptions
     from snaptool.operations.opening import OpenedSnapshot
     from snaptool.operations.platform import Step
     from snaptool.operations.rewrite import RewriteReport
-    from snaptool.providers import EncryptionConfig
+    from snaptool.providers.config.model import EncryptionConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,7 +306,7 @@ def _updates(
     said: RewriteOptions, found: OpenedSnapshot, carried: Recovered, written: EncryptionConfig | None
 ) -> Updates:
     """Plan what becomes of the configuration inside the snapshot: nothing, where nothing but lost values change."""
-    from snaptool.embedded import Updates
+    from snaptool.embedded.update import Updates
     from snaptool.operations.embedding import plan_embedded
 
     if said.only_lost:

@@ -60,7 +60,7 @@ def finish(
 
 def document(result: RewriteReport, steps: Sequence[Step] = ()) -> dict[str, Any]:
     """Return the JSON form of a report; `steps`: what to do next."""
-    from snaptool.kube import prefix_text
+    from snaptool.kube.prefixes import prefix_text
 
     return {
         "source": file_document(result.source),

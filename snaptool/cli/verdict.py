@@ -88,7 +88,7 @@ def get_command(
     source: str, key: bytes, prefixes: Sequence[str], revision: int, reading: Sequence[str]
 ) -> tuple[str, ...]:
     """Return the command that shows an object as it was at a revision."""
-    from snaptool.kube import parse_key
+    from snaptool.kube.keys import parse_key
 
     parsed = parse_key(key, prefixes)
     namespace: tuple[str, ...] = ()

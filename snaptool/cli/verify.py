@@ -79,7 +79,7 @@ def verify_command(
     or the trailer are damaged, else 3 from --fail-on on, else 0, with -q without any output: suited to cron. Of an
     etcd data directory the db is checked, and with --boot also what only the WAL holds.
     """
-    from snaptool.kube import prefix_text
+    from snaptool.kube.prefixes import prefix_text
     from snaptool.operations.boot import replayed
     from snaptool.operations.findings import Severity
     from snaptool.operations.keys import keyring_for_reading

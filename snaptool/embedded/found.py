@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from snaptool.embedded import openshift
 from snaptool.embedded.k3s import Bootstrap, BootstrapProblem, TokenProblem, passphrases, storage_key, unseal
 from snaptool.embedded.places import BOOTSTRAP, RKE1, PlaceFinder, SeenRecord
-from snaptool.providers import BadConfig, EncryptionConfig, KmsConfig, read_configs
+from snaptool.providers.config.held import read_configs
+from snaptool.providers.config.model import BadConfig, EncryptionConfig, KmsConfig
 
 COPY = "embedded_config_copy"
 """Code of a place that has a copy only: nothing is read from it, and nothing written."""

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from snaptool.errors import InputError, ProviderError
-from snaptool.providers import ConfigEntry, EncryptionConfig, Entropy, Kind, LocalConfig
+from snaptool.providers.config.model import ConfigEntry, EncryptionConfig, LocalConfig
+from snaptool.providers.provider import Entropy, Kind
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM

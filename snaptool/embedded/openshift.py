@@ -15,20 +15,17 @@ from collections.abc import Mapping, Sequence
 from snaptool.embedded.places import OPENSHIFT, SeenRecord
 from snaptool.errors import SnaptoolError
 from snaptool.kube.kinds.reader import decode_object
-from snaptool.providers import (
+from snaptool.providers.config.held import OPENSHIFT_RESOURCES, read_configs
+from snaptool.providers.config.model import (
     BadConfig,
-    Chain,
     ConfigEntry,
     EncryptionConfig,
-    GroupResource,
-    Keyring,
-    Kind,
+    KeyConfig,
     LocalConfig,
-    NoKeyFits,
-    read_configs,
+    ProviderConfig,
 )
-from snaptool.providers.config import KeyConfig, ProviderConfig
-from snaptool.providers.config.held import OPENSHIFT_RESOURCES
+from snaptool.providers.keyring import Chain, GroupResource, Keyring, NoKeyFits
+from snaptool.providers.provider import Kind
 
 KEY = "encryption.apiserver.operator.openshift.io-key"
 _MODE = "encryption.apiserver.operator.openshift.io/mode"

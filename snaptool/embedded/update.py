@@ -17,7 +17,10 @@ from datetime import datetime
 from snaptool.embedded.k3s import Bootstrap, BootstrapProblem, passphrases, seal, storage_key, unseal
 from snaptool.embedded.places import BOOTSTRAP, PlaceFinder, SeenRecord
 from snaptool.errors import InputError, VerificationFailed
-from snaptool.providers import BadConfig, EncryptionConfig, Entropy, Kind, LocalConfig, config_text, read_configs
+from snaptool.providers.config.fresh import config_text
+from snaptool.providers.config.held import read_configs
+from snaptool.providers.config.model import BadConfig, EncryptionConfig, LocalConfig
+from snaptool.providers.provider import Entropy, Kind
 
 
 class EmbeddedUpdateFailed(VerificationFailed):

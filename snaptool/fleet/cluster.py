@@ -27,7 +27,7 @@ from snaptool.fleet.places import Backup, read_backup
 from snaptool.fleet.workers import ATTEMPTS, Answer
 from snaptool.inputs import read_input
 from snaptool.operations.kms_options import KmsOptions
-from snaptool.providers import read_configs
+from snaptool.providers.config.held import read_configs
 from snaptool.providers.direct import parse_direct
 from snaptool.providers.kms_saved import read_key_file
 from snaptool.providers.kms_unwrapping import GivenUp

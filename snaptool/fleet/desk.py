@@ -24,7 +24,7 @@ from snaptool import signals
 from snaptool.errors import SnaptoolError
 from snaptool.operations.keys import TooManyV1Keys, key_services
 from snaptool.operations.kms_options import KmsOptions
-from snaptool.providers import KmsConfig
+from snaptool.providers.config.model import KmsConfig
 from snaptool.providers.kms_envelope import Api, WrappedSource
 from snaptool.providers.kms_service import Category, KmsService, KmsUnreachable, ServiceStatus
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from snaptool.containers.unwrap import DEFAULT, Unpacking
-from snaptool.embedded import Recovered, TokenProblem, find_embedded
+from snaptool.embedded.found import Recovered, find_embedded
+from snaptool.embedded.k3s import TokenProblem
 from snaptool.errors import FormatError, KeyServiceError, SnaptoolError
 from snaptool.etcd import Records
 from snaptool.fleet.places import Backup, File
@@ -31,9 +32,10 @@ from snaptool.operations.labels import Labels
 from snaptool.operations.opening import OpenedSnapshot, open_snapshot
 from snaptool.operations.survey import CensusRow, Survey, survey
 from snaptool.operations.sweep import encrypted_values
-from snaptool.providers import EncryptionConfig, KeyDoesNotFit
+from snaptool.providers.config.model import EncryptionConfig
 from snaptool.providers.kms_envelope import Api, decode_envelope
 from snaptool.providers.kms_unwrapping import Unwrapping
+from snaptool.providers.provider import KeyDoesNotFit
 from snaptool.scratch import EtcdBinaries
 from snaptool.text import printable
 

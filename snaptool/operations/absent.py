@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from snaptool.kube import ResourceType
+from snaptool.kube.keys import ResourceType
 from snaptool.operations.listing import listing
 from snaptool.operations.lives import life_of_namespace
 from snaptool.operations.opening import OpenedSnapshot
-from snaptool.providers import Keyring
+from snaptool.providers.keyring import Keyring
 
 
 @dataclass(frozen=True, slots=True)

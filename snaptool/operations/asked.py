@@ -14,7 +14,7 @@ from re import compile as pattern
 from typing import Any
 
 from snaptool.errors import FormatError, InputError
-from snaptool.kube import RESOURCE_TYPES, ResourceType, UnknownType, key_prefixes, resolve_type
+from snaptool.kube.keys import RESOURCE_TYPES, ResourceType, UnknownType, key_prefixes, resolve_type
 from snaptool.kube.kinds.crds import CRD_KIND, CRD_V1, mapping
 from snaptool.kube.kinds.reader import decode_object
 from snaptool.kube.kinds.served import as_served
@@ -23,7 +23,7 @@ from snaptool.operations.labels import Labels, resource_of
 from snaptool.operations.listing import live_at
 from snaptool.operations.object import DEFAULT_NAMESPACE, NoSuchKey, Target, find_value, target_of
 from snaptool.operations.opening import OpenedSnapshot
-from snaptool.providers import Keyring
+from snaptool.providers.keyring import Keyring
 from snaptool.text import printable
 
 DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"

@@ -12,20 +12,14 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from snaptool.errors import InputError, VerificationFailed
-from snaptool.kube import (
-    RESOURCE_TYPES,
-    Misnamed,
-    OutsidePrefix,
-    canonical_name,
-    covers,
-    prefix_text,
-    unmatched,
-)
+from snaptool.kube.keys import RESOURCE_TYPES
+from snaptool.kube.names import Misnamed, canonical_name, covers, unmatched
+from snaptool.kube.prefixes import OutsidePrefix, prefix_text
 from snaptool.operations.findings import Finding, Severity
 from snaptool.operations.labels import Resource
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.prefixes import PrefixFacts
-from snaptool.providers import EncryptionConfig
+from snaptool.providers.config.model import EncryptionConfig
 from snaptool.text import counted
 
 _NAMED = 5

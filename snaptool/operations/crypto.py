@@ -24,23 +24,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from snaptool.files import Mapped
-from snaptool.kube import ANY_TYPE, Envelopes, Fault, fault
+from snaptool.kube.envelopes import Envelopes
+from snaptool.kube.undecodable import ANY_TYPE, Fault, fault
 from snaptool.operations.judging import NOTHING_DEFINED, Defined, Depth, Undecoded, expected_of, judge
-from snaptool.providers import (
-    Chain,
-    Entropies,
-    Entropy,
-    GroupResource,
-    KeyDoesNotFit,
-    Keyring,
-    Kind,
-    NoKeyFits,
-    Opening,
-    Reason,
-    SealedValues,
-    Values,
-    words,
-)
+from snaptool.providers.keyring import Chain, GroupResource, Keyring, NoKeyFits, Opening
+from snaptool.providers.provider import Entropies, Entropy, KeyDoesNotFit, Kind, Reason
+from snaptool.providers.values import Sealed as SealedValues
+from snaptool.providers.values import Values, words
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor

@@ -21,7 +21,7 @@ from snaptool.operations.definitions import DefinitionFinder
 from snaptool.operations.judging import Defined
 from snaptool.operations.labels import resource_of
 from snaptool.operations.opening import OpenedSnapshot
-from snaptool.providers import GroupResource, Keyring
+from snaptool.providers.keyring import GroupResource, Keyring
 
 
 def defined_versions(opened: OpenedSnapshot, keyring: Keyring | None = None) -> Defined:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from snaptool.etcd import TOMBSTONE, Records
-from snaptool.kube import DEFAULT_PREFIXES, key_prefixes, resolve_type
+from snaptool.kube.keys import DEFAULT_PREFIXES, key_prefixes, resolve_type
 
 _MOST = 100_000
 """No cluster has nearly as many; a file that does is hostile."""

@@ -19,8 +19,9 @@ from itertools import compress, repeat
 from mmap import mmap
 
 from snaptool.etcd import Revision
-from snaptool.kube import Fault, parse_key
 from snaptool.kube.cutting import order_of_keys
+from snaptool.kube.keys import parse_key
+from snaptool.kube.undecodable import Fault
 from snaptool.operations.crypto import (
     BATCH_BYTES,
     BATCH_VALUES,
@@ -39,7 +40,7 @@ from snaptool.operations.labels import Header, Labels
 from snaptool.operations.opening import NoKeyUnderPrefix, OpenedSnapshot
 from snaptool.operations.reasons import explain
 from snaptool.operations.sweep import Progress, no_progress
-from snaptool.providers import Keyring
+from snaptool.providers.keyring import Keyring
 
 Rows = Sequence[int]
 

@@ -78,7 +78,9 @@ from snaptool.operations.written import (
     is_stale,
     require_nothing_else,
 )
-from snaptool.providers import Keyring, SealedValues, same_plaintexts, words
+from snaptool.providers.keyring import Keyring
+from snaptool.providers.values import Sealed as SealedValues
+from snaptool.providers.values import same_plaintexts, words
 from snaptool.text import printable
 
 

@@ -9,13 +9,14 @@ from collections.abc import Iterable, Sequence
 
 from snaptool.errors import FormatError, InputError
 from snaptool.etcd import decode_key_value
-from snaptool.kube import key_prefixes, resolve_type
+from snaptool.kube.keys import key_prefixes, resolve_type
 from snaptool.kube.kinds.reader import decode_object
 from snaptool.operations.keys import keyring_for_reading
 from snaptool.operations.kms_options import NO_KMS_OPTIONS, KmsOptions
 from snaptool.operations.older import Earlier, open_object
 from snaptool.operations.opening import OpenedSnapshot
-from snaptool.providers import EncryptionConfig, GroupResource, Keyring
+from snaptool.providers.config.model import EncryptionConfig
+from snaptool.providers.keyring import GroupResource, Keyring
 
 
 class AnotherCluster(InputError):

@@ -17,22 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from snaptool.containers.faults import inside
-from snaptool.embedded import (
-    CarriedFile,
-    Embedded,
-    Recovered,
-    Updates,
-    configuration_json,
-    joined_updates,
-    talos_keys,
-    update_bootstrap,
-    update_state,
-)
-from snaptool.embedded.k3s import disabled_configuration
+from snaptool.embedded.found import CarriedFile, Embedded, Recovered
+from snaptool.embedded.k3s import configuration_json, disabled_configuration
+from snaptool.embedded.update import Updates, joined_updates, talos_keys, update_bootstrap, update_state
 from snaptool.errors import InputError, ProviderError
 from snaptool.inputs import read_input
 from snaptool.operations.opening import OpenedSnapshot
-from snaptool.providers import EncryptionConfig, Entropy, KmsConfig, LocalConfig, read_configs
+from snaptool.providers.config.held import read_configs
+from snaptool.providers.config.model import EncryptionConfig, KmsConfig, LocalConfig
+from snaptool.providers.provider import Entropy
 
 if TYPE_CHECKING:
     from snaptool.containers.wrap import Wrapping

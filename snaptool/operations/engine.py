@@ -67,7 +67,7 @@ from snaptool.operations.written import (
     is_stale,
     require_nothing_else,
 )
-from snaptool.providers import Keyring
+from snaptool.providers.keyring import Keyring
 from snaptool.scratch import SAFE_TTL, Change, EtcdBinaries, Rewritten, ScratchEtcd, ServedKey, engine
 from snaptool.text import printable
 

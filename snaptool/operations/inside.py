@@ -14,15 +14,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from snaptool.embedded import Embedded, Recovered, find_embedded, live_secrets
+from snaptool.embedded.found import Embedded, Recovered, find_embedded
+from snaptool.embedded.openshift import live_secrets
 from snaptool.errors import InputError
 from snaptool.etcd import Snapshot, decode_key_value
-from snaptool.kube import ANY_TYPE, is_object_of, may_be_ciphertext, plausible
+from snaptool.kube.objects import plausible
+from snaptool.kube.undecodable import ANY_TYPE, is_object_of, may_be_ciphertext
 from snaptool.operations.embedding import carried_files
 from snaptool.operations.judging import expected_of
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.sweep import LostValue
-from snaptool.providers import KEY_SIZES, EncryptionConfig, Keyring, Kind, LocalProvider, NoKeyFits
+from snaptool.providers.config.model import KEY_SIZES, EncryptionConfig
+from snaptool.providers.keyring import Keyring, NoKeyFits
+from snaptool.providers.provider import Kind
+from snaptool.providers.symmetric import LocalProvider
 from snaptool.text import counted
 
 _MOST_TRIED = 20_000

@@ -15,21 +15,13 @@ from enum import Enum
 from functools import partial
 
 from snaptool.etcd import TOMBSTONE, UNREADABLE, Records
-from snaptool.kube import (
-    ANY_TYPE,
-    ExpectedType,
-    Fault,
-    expected_type,
-    fault,
-    is_object_of,
-    parse_key,
-    shows_right_key,
-    usual_type,
-)
 from snaptool.kube.cutting import pick
 from snaptool.kube.envelopes import Envelopes
+from snaptool.kube.keys import parse_key
+from snaptool.kube.objects import usual_type
+from snaptool.kube.undecodable import ANY_TYPE, ExpectedType, Fault, expected_type, fault, is_object_of, shows_right_key
 from snaptool.operations.labels import ENCRYPTED, Labels
-from snaptool.providers import Chain, GroupResource, NoKeyFits, Opening
+from snaptool.providers.keyring import Chain, GroupResource, NoKeyFits, Opening
 
 
 class Depth(Enum):

@@ -23,7 +23,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from snaptool.errors import FormatError, InputError
-from snaptool.kube import plausible
+from snaptool.kube.objects import plausible
 from snaptool.operations.crypto import Rewraps
 from snaptool.operations.kms_options import NO_KMS_OPTIONS, KmsOptions, kms_configs
 from snaptool.operations.kms_services import Services, require_direct
@@ -31,19 +31,8 @@ from snaptool.operations.labels import Header
 from snaptool.operations.opening import OpenedSnapshot, WrongTrailer
 from snaptool.operations.sweep import Progress, Wanted, no_progress
 from snaptool.operations.wrapped import Collected, collect
-from snaptool.providers import (
-    Chain,
-    EncryptionConfig,
-    Entropy,
-    KeyDoesNotFit,
-    Keyring,
-    Kind,
-    KmsConfig,
-    NoKeyFits,
-    Opened,
-    Provider,
-    Reason,
-)
+from snaptool.providers.config.model import EncryptionConfig, KmsConfig
+from snaptool.providers.keyring import Chain, Keyring, NoKeyFits
 from snaptool.providers.kms import (
     AskingKeys,
     KeySource,
@@ -80,6 +69,7 @@ from snaptool.providers.kms_unwrapping import (
     unwrap_sources,
     unwrapped_pairs,
 )
+from snaptool.providers.provider import Entropy, KeyDoesNotFit, Kind, Opened, Provider, Reason
 
 if TYPE_CHECKING:
     from snaptool.operations.plan import Undecryptable

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from snaptool.providers import EncryptionConfig, KmsConfig
+from snaptool.providers.config.model import EncryptionConfig, KmsConfig
 
 if TYPE_CHECKING:
     from snaptool.providers.direct import DirectKms

@@ -14,10 +14,11 @@ from snaptool.operations.kms_services import require_direct
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.sweep import Progress, no_progress
 from snaptool.operations.wrapped import collect
-from snaptool.providers import EncryptionConfig, Kind
+from snaptool.providers.config.model import EncryptionConfig
 from snaptool.providers.direct.calls import asked_directly
 from snaptool.providers.kms_envelope import Api
 from snaptool.providers.kms_sources import CallPlan, plan_reading, plan_rewrapping, plan_writing
+from snaptool.providers.provider import Kind
 
 
 def plan_calls(

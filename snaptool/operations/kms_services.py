@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from snaptool.errors import InputError
-from snaptool.providers import KmsConfig
+from snaptool.providers.config.model import KmsConfig
 from snaptool.providers.direct import BadDirect, DirectKms, open_direct
 from snaptool.providers.direct.service import DirectService, Patience
 from snaptool.providers.kms_envelope import Api

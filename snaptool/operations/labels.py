@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 from snaptool.bolt import numbers
 from snaptool.etcd import Records
-from snaptool.kube import COMPACT_REVISION_KEY, parse_key, plausible, resource_segments
 from snaptool.kube.cutting import MOST_TEXTS, Headers, Paths, renumber, weigh
-from snaptool.providers import GroupResource, Kind
+from snaptool.kube.keys import COMPACT_REVISION_KEY, parse_key, resource_segments
+from snaptool.kube.objects import plausible
+from snaptool.providers.keyring import GroupResource
+from snaptool.providers.provider import Kind
 
 ENCRYPTED = b"k8s:enc:"
 _SLASH, _COLON = ord("/"), ord(":")

@@ -13,12 +13,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from snaptool.etcd import Snapshot, decode_key_value
-from snaptool.kube import ANY_TYPE, is_object_of
+from snaptool.kube.undecodable import ANY_TYPE, is_object_of
 from snaptool.operations.inside import Unread
 from snaptool.operations.judging import expected_of
 from snaptool.operations.labels import Header
 from snaptool.operations.sweep import Counted, LostValue
-from snaptool.providers import KEY_SIZES, Key, KeyDoesNotFit, Keyring, Kind, LocalProvider, Reason
+from snaptool.providers.config.model import KEY_SIZES
+from snaptool.providers.keyring import Keyring
+from snaptool.providers.provider import KeyDoesNotFit, Kind, Reason
+from snaptool.providers.symmetric import Key, LocalProvider
 from snaptool.text import counted
 
 _GROUPS, _SAMPLES = 16, 3

@@ -16,8 +16,9 @@ from itertools import compress
 
 from snaptool.errors import InputError
 from snaptool.etcd import TOMBSTONE, Records, Revision, Snapshot
-from snaptool.kube import ExpectedType, ResourceType, key_prefixes, parse_key, resolve_type
 from snaptool.kube.cutting import Watch, order_of_keys
+from snaptool.kube.keys import ResourceType, key_prefixes, parse_key, resolve_type
+from snaptool.kube.undecodable import ExpectedType
 from snaptool.operations.crypto import Batch, Outcome, SystemRandomness, Work, Workshop
 from snaptool.operations.defined import defined_versions
 from snaptool.operations.judging import Depth, Doubts, expected_of, is_listed
@@ -25,7 +26,7 @@ from snaptool.operations.labels import Header, Labels, resource_of
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.reasons import explain
 from snaptool.operations.sweep import NOTHING_TRIED, LostValue, Progress, batch_of, no_progress
-from snaptool.providers import Keyring
+from snaptool.providers.keyring import Keyring
 from snaptool.text import printable
 
 Columns = dict[str, "array[int]"]

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 from snaptool.errors import FormatError
 from snaptool.etcd import StoredRecord, decode_key_value
-from snaptool.kube import key_prefixes, resolve_type
+from snaptool.kube.keys import key_prefixes, resolve_type
 from snaptool.kube.kinds.reader import decode_object
 from snaptool.operations.crypto import open_value
 from snaptool.operations.labels import header_of, resource_of
 from snaptool.operations.opening import OpenedSnapshot
-from snaptool.providers import Keyring, Kind
+from snaptool.providers.keyring import Keyring
+from snaptool.providers.provider import Kind
 
 Look = Callable[[StoredRecord], tuple[bool | None, int]]
 """Says whether the object of a record is being deleted, None where that cannot be read, and which version it is."""

@@ -11,7 +11,8 @@ from typing import Any
 
 from snaptool.errors import FormatError
 from snaptool.etcd import Snapshot
-from snaptool.kube import ResourceKey, consequence
+from snaptool.kube.consequences import consequence
+from snaptool.kube.keys import ResourceKey
 from snaptool.kube.kinds.reader import decode_object
 from snaptool.operations.older import OlderValues
 

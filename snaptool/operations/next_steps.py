@@ -10,13 +10,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from snaptool.embedded import talos_keys
+from snaptool.embedded.update import talos_keys
 from snaptool.errors import InputError
-from snaptool.kube import covers
+from snaptool.kube.names import covers
 from snaptool.operations.plan import Undecodable, Undecryptable, ValueChange
 from snaptool.operations.platform import Step, platform_next
 from snaptool.operations.rewrite import RewriteReport
-from snaptool.providers import EncryptionConfig, Kind
+from snaptool.providers.config.model import EncryptionConfig
+from snaptool.providers.provider import Kind
 from snaptool.scratch import find_restorer
 from snaptool.text import counted, quoted
 

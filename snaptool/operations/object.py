@@ -15,17 +15,8 @@ from hashlib import blake2b
 
 from snaptool.errors import InputError, ProviderError
 from snaptool.etcd import KeyValue, Revision, Snapshot, StoredRecord, decode_key_value
-from snaptool.kube import (
-    ANY_TYPE,
-    Fault,
-    ResourceType,
-    fault,
-    is_object_of,
-    key_prefixes,
-    parse_key,
-    resolve_type,
-    shows_right_key,
-)
+from snaptool.kube.keys import ResourceType, key_prefixes, parse_key, resolve_type
+from snaptool.kube.undecodable import ANY_TYPE, Fault, fault, is_object_of, shows_right_key
 from snaptool.operations.crypto import DIGEST_SIZE, Outcome, judge_value, open_value
 from snaptool.operations.defined import defined_versions
 from snaptool.operations.inside import where_configurations_are
@@ -34,7 +25,8 @@ from snaptool.operations.labels import Header, header_of, resource_of
 from snaptool.operations.lives import last_life, looking
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.reasons import explain, server_message
-from snaptool.providers import Chain, GroupResource, Keyring, Kind, Reason
+from snaptool.providers.keyring import Chain, GroupResource, Keyring
+from snaptool.providers.provider import Kind, Reason
 from snaptool.text import printable
 
 DEFAULT_NAMESPACE = "default"

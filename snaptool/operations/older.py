@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from snaptool.etcd import KeyValue, Snapshot, StoredRecord, decode_key_value
 from snaptool.operations.judging import NOTHING_DEFINED, Defined, Depth, judge
 from snaptool.operations.opening import OpenedSnapshot
-from snaptool.providers import GroupResource, Keyring, NoKeyFits, Opening
+from snaptool.providers.keyring import GroupResource, Keyring, NoKeyFits, Opening
 
 Wanted = Mapping[bytes, GroupResource | None]
 """Keys whose current values are lost, with their resources."""

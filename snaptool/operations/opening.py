@@ -24,13 +24,13 @@ from snaptool.containers.faults import Ambiguous, ContainerFault
 from snaptool.containers.readers import Reader
 from snaptool.containers.spool import Spool, folder_for
 from snaptool.containers.unwrap import DEFAULT, KINE, Unpacking, Unwrapped, in_directory, receive, unwrap
-from snaptool.embedded import PlaceFinder
-from snaptool.embedded.places import BOOTSTRAP
+from snaptool.embedded.places import BOOTSTRAP, PlaceFinder
 from snaptool.errors import FormatError, InputError, SnaptoolError
 from snaptool.etcd import DIGEST_SIZE, Snapshot, Trailer, describe_bad_trailer, judge_trailer
 from snaptool.files import Source
 from snaptool.inputs import Inputs, remember
-from snaptool.kube import normal_prefix, prefix_text
+from snaptool.kube.keys import normal_prefix
+from snaptool.kube.prefixes import prefix_text
 from snaptool.operations.definitions import DefinitionFinder
 from snaptool.operations.prefixes import PrefixFacts
 from snaptool.operations.scout import Cut, Scout

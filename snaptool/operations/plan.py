@@ -14,13 +14,14 @@ from enum import StrEnum
 from itertools import compress
 
 from snaptool.arguments import word_of
-from snaptool.embedded import Recovered, Updates
+from snaptool.embedded.found import Recovered
+from snaptool.embedded.update import Updates
 from snaptool.errors import VerificationFailed
 from snaptool.etcd import (
     Edits,
     Snapshot,
 )
-from snaptool.kube import parse_key
+from snaptool.kube.keys import parse_key
 from snaptool.operations.crypto import (
     Outcome,
     Randomness,
@@ -35,7 +36,8 @@ from snaptool.operations.meaning import meanings
 from snaptool.operations.older import NO_OLDER, Earlier, OlderValues
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.sweep import NOTHING_TRIED, LostValue, Progress, Sweep
-from snaptool.providers import Keyring, Kind
+from snaptool.providers.keyring import Keyring
+from snaptool.providers.provider import Kind
 
 
 class Undecryptable(StrEnum):

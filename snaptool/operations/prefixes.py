@@ -15,19 +15,11 @@ from dataclasses import dataclass
 
 from snaptool.errors import FormatError
 from snaptool.etcd import Records
-from snaptool.kube import (
-    DEFAULT_PREFIXES,
-    PROTOBUF_MAGIC,
-    RESOURCE_TYPES,
-    Judgement,
-    OutsidePrefix,
-    PrefixEvidence,
-    decode_envelope,
-    describe,
-    is_plural_of,
-    resource_segments,
-)
 from snaptool.kube.cutting import Paths
+from snaptool.kube.keys import DEFAULT_PREFIXES, RESOURCE_TYPES, resource_segments
+from snaptool.kube.names import is_plural_of
+from snaptool.kube.objects import PROTOBUF_MAGIC, decode_envelope, describe
+from snaptool.kube.prefixes import Judgement, OutsidePrefix, PrefixEvidence
 from snaptool.operations.labels import ENCRYPTED
 
 _OBJECTS = (PROTOBUF_MAGIC, b"{", b"\xd9\xd9\xf7")

@@ -9,10 +9,11 @@ Source: docs/formats/encryption.md, "Why a value does not open".
 
 from __future__ import annotations
 
-from snaptool.kube import Fault
+from snaptool.kube.undecodable import Fault
 from snaptool.operations.crypto import Outcome
 from snaptool.operations.labels import NO_KEY_NAME, Header
-from snaptool.providers import SERVER_TEXTS, Kind, Reason
+from snaptool.providers.keyring import SERVER_TEXTS
+from snaptool.providers.provider import Kind, Reason
 
 
 def explain(outcome: Outcome, header: Header, *, with_config: bool = True) -> str:

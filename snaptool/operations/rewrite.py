@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Protocol
 
 from snaptool.containers.wrap import choose_wrapping
-from snaptool.embedded import Updates, live_secrets
+from snaptool.embedded.openshift import live_secrets
+from snaptool.embedded.update import Updates
 from snaptool.errors import VerificationFailed
 from snaptool.etcd import (
     Records,
@@ -29,7 +30,7 @@ from snaptool.etcd import (
     decode_key_value,
 )
 from snaptool.files import Draft, require_room
-from snaptool.kube import may_be_ciphertext
+from snaptool.kube.undecodable import may_be_ciphertext
 from snaptool.operations.boot import boot_check
 from snaptool.operations.coverage import UnmatchedName, refuse_outside, unmatched_names
 from snaptool.operations.crypto import (
@@ -74,7 +75,8 @@ from snaptool.operations.verdict import (
 )
 from snaptool.operations.wrapping import TargetDraft
 from snaptool.operations.written import FileReport, file_report
-from snaptool.providers import Keyring, Kind
+from snaptool.providers.keyring import Keyring
+from snaptool.providers.provider import Kind
 from snaptool.scratch import EtcdBinaries
 from snaptool.stores.publish import check_target
 from snaptool.text import printable

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from snaptool.bolt import numbers
-from snaptool.embedded import PlaceFinder
+from snaptool.embedded.places import PlaceFinder
 from snaptool.etcd import Records, Snapshot
-from snaptool.kube import resource_segments
 from snaptool.kube.cutting import Paths, Watch
+from snaptool.kube.keys import resource_segments
 from snaptool.operations.definitions import DefinitionFinder
 from snaptool.operations.platform import PlatformFinder
 from snaptool.operations.prefixes import PrefixFinder, head_of

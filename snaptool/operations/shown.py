@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from snaptool.errors import FormatError
-from snaptool.kube import parse_key
+from snaptool.kube.keys import parse_key
 from snaptool.kube.kinds.crds import pruned, pruning_schema, version_names
 from snaptool.kube.kinds.reader import Decoded, Plain, decode_object
 from snaptool.kube.kinds.served import as_served, without_managed_fields

@@ -10,7 +10,7 @@ from typing import Any
 
 from snaptool.bolt import Walk, numbers
 from snaptool.containers.unwrap import Unwrapped
-from snaptool.embedded import Recovered
+from snaptool.embedded.found import Recovered
 from snaptool.etcd import TOMBSTONE, Records, Snapshot, StatusHash, Trailer
 from snaptool.kube.cutting import tally
 from snaptool.operations.coverage import outside_findings
@@ -35,7 +35,8 @@ from snaptool.operations.verdict import (
     older_wanted,
     values_by_key,
 )
-from snaptool.providers import Keyring, Reason
+from snaptool.providers.keyring import Keyring
+from snaptool.providers.provider import Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,8 +16,8 @@ from typing import Protocol
 
 from snaptool.bolt import Walk, numbers
 from snaptool.etcd import REPEATED_VALUE, TOMBSTONE, Records, Revision, Snapshot
-from snaptool.kube import ExpectedType
 from snaptool.kube.cutting import count_labels, renumber
+from snaptool.kube.undecodable import ExpectedType
 from snaptool.operations.crypto import Batch, OpenedBatch, Outcome, Workshop
 from snaptool.operations.judging import NOTHING_DEFINED, Doubts, expected_of, is_listed
 from snaptool.operations.labels import Header, Labels, Resource

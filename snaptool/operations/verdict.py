@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from snaptool.kube import RESOURCE_TYPES, parse_key
+from snaptool.kube.keys import RESOURCE_TYPES, parse_key
 from snaptool.operations.labels import NOT_KUBERNETES
 from snaptool.operations.older import OlderValues
 from snaptool.text import counted
@@ -22,7 +22,7 @@ from snaptool.text import counted
 if TYPE_CHECKING:
     from snaptool.etcd import Snapshot
     from snaptool.operations.sweep import Counted, LostValue
-    from snaptool.providers import GroupResource
+    from snaptool.providers.keyring import GroupResource
 
 _KINDS_NAMED = 3
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from snaptool.bolt import Problem, check
-from snaptool.embedded import Recovered
+from snaptool.embedded.found import Recovered
 from snaptool.embedded.places import RKE1
 from snaptool.etcd import RecordProblem, Snapshot
-from snaptool.kube import Fault
+from snaptool.kube.undecodable import Fault
 from snaptool.operations.coverage import outside_findings, unmatched_findings, unmatched_names
 from snaptool.operations.crypto import Outcome, SystemRandomness, Work, Workshop
 from snaptool.operations.defined import defined_versions
@@ -49,7 +49,8 @@ from snaptool.operations.verdict import (
     older_wanted,
     values_by_key,
 )
-from snaptool.providers import Keyring, Kind, Reason
+from snaptool.providers.keyring import Keyring
+from snaptool.providers.provider import Kind, Reason
 from snaptool.text import counted, printable
 
 if TYPE_CHECKING:

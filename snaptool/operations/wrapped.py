@@ -19,9 +19,10 @@ from snaptool.etcd import TOMBSTONE, UNREADABLE, Records, Report, decode_key_val
 from snaptool.operations.labels import Header, Labels, Resource
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.sweep import Progress, Wanted
-from snaptool.providers import KeyDoesNotFit, Kind, KmsConfig
+from snaptool.providers.config.model import KmsConfig
 from snaptool.providers.kms_envelope import Api, decode_envelope
 from snaptool.providers.kms_sources import SourceCollector, Sources
+from snaptool.providers.provider import KeyDoesNotFit, Kind
 
 _LENGTH_BITS: Final = 26  # of a place: records of up to 64 MiB in files of up to 256 GiB
 _PLACE_BITS: Final = 64

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from snaptool.errors import ProviderError
-from snaptool.providers.config import EncryptionConfig, KmsConfig, ProviderConfig
+from snaptool.providers.config.model import EncryptionConfig, KmsConfig, ProviderConfig
 from snaptool.providers.provider import Entropies, Entropy, KeyDoesNotFit, Kind, Opened, Plausible, Provider, Reason
 from snaptool.providers.symmetric import Identity, Key, LocalProvider, OpenMany
 from snaptool.providers.values import Sealed, Values

@@ -262,7 +262,7 @@ def test_case_8_shards_look_at_everything_once_and_are_merged(snaptool: Snaptool
 def made_by(words: Sequence[str | Path], index: int, of: int, results: Path) -> list[Path]:
     """The file that a shard leaves."""
     from snaptool.fleet import Given, Question
-    from snaptool.providers import read_configs
+    from snaptool.providers.config.held import read_configs
 
     content = Path(words[3]).read_bytes()
     (config,) = read_configs(content, name="a", strict=False).configs

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from snaptool.cli import exits
-from snaptool.providers import Kind, KmsConfig, parse_config
+from snaptool.providers.config.model import KmsConfig
+from snaptool.providers.config.rules import parse_config
+from snaptool.providers.provider import Kind
 from tests.support.cli import GOLDEN, Snaptool, assert_no_canary
 
 FORMS = GOLDEN / "cases" / "config-forms"

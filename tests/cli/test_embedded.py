@@ -10,7 +10,7 @@ import pytest
 
 from snaptool.cli import exits
 from snaptool.etcd import KeyValue, Revision, encode_key_value, encode_revision_key
-from snaptool.providers import parse_config
+from snaptool.providers.config.rules import parse_config
 from tests.support.cli import GOLDEN, Ran, Snaptool
 from tests.support.history import make_snapshot
 

@@ -15,7 +15,7 @@ from snaptool import open_snapshot
 from snaptool.cli import exits
 from snaptool.containers.age import AgeWriter
 from snaptool.containers.unwrap import Unpacking
-from snaptool.providers import parse_config
+from snaptool.providers.config.rules import parse_config
 from tests.cli.test_containers import OMNI_KEY, VECTORS, omni_key
 from tests.cli.test_embedded import CLUSTER
 from tests.cli.test_embedded_rewrite import NEW_SECRET, OLD_SECRET, bootstrap_records, configuration, files_of, key

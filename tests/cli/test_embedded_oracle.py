@@ -19,9 +19,8 @@ from typing import Any
 import pytest
 
 from snaptool.cli import exits
-from snaptool.embedded import Bootstrap, passphrases, seal, storage_key, unseal
-from snaptool.embedded.k3s import disabled_configuration
-from snaptool.providers import parse_config
+from snaptool.embedded.k3s import Bootstrap, disabled_configuration, passphrases, seal, storage_key, unseal
+from snaptool.providers.config.rules import parse_config
 from tests.cli.test_embedded import CLUSTER, K3S
 from tests.cli.test_embedded_rewrite import NEW_SECRET, bootstrap_records, configuration, key
 from tests.support.cli import GOLDEN, Snaptool

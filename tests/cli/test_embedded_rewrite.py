@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from snaptool.cli import exits
-from snaptool.embedded import Bootstrap, BootstrapProblem, storage_key, unseal
+from snaptool.embedded.k3s import Bootstrap, BootstrapProblem, storage_key, unseal
 from snaptool.etcd import KeyValue, Revision, decode_key_value, encode_key_value, encode_revision_key
 from snaptool.operations.opening import open_snapshot
-from snaptool.providers import parse_config
+from snaptool.providers.config.rules import parse_config
 from tests.cli.test_embedded import CLUSTER, K3S, OPENSHIFT, OPENSHIFT_FACTS, TWO, counts
 from tests.support.cli import Snaptool
 from tests.support.history import make_snapshot

@@ -11,10 +11,10 @@ import pytest
 
 import snaptool as library
 from snaptool.cli import exits
-from snaptool.embedded import storage_key
-from snaptool.embedded.k3s import seal
+from snaptool.embedded.k3s import seal, storage_key
 from snaptool.errors import InputError
-from snaptool.providers import GroupResource, Keyring, parse_config
+from snaptool.providers.config.rules import parse_config
+from snaptool.providers.keyring import GroupResource, Keyring
 from tests.cli.test_embedded import CLUSTER, K3S, OPENSHIFT, OPENSHIFT_FACTS, TWO
 from tests.cli.test_older import KNOWN, OTHER
 from tests.support.cli import SAMPLES, Snaptool

@@ -74,7 +74,8 @@ def secret(name: str, text: str) -> bytes:
 
 
 def sealed(snaptool: Snaptool, key: bytes, plaintext: bytes, secret_text: str, name: str) -> bytes:
-    from snaptool.providers import GroupResource, Keyring, parse_config
+    from snaptool.providers.config.rules import parse_config
+    from snaptool.providers.keyring import GroupResource, Keyring
 
     del snaptool
     parsed = parse_config(config("aesgcm", name=name, secret=secret_text).encode())

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from snaptool.operations.opening import open_snapshot
-from snaptool.providers import GroupResource, Keyring, parse_config
+from snaptool.providers.config.rules import parse_config
+from snaptool.providers.keyring import GroupResource, Keyring
 from snaptool.providers.kms_envelope import Api
 from snaptool.scratch.server import EtcdBinaries, ScratchEtcd
 from tests.support.cli import GOLDEN, Ran, Snaptool

@@ -20,13 +20,14 @@ import pytest
 
 from snaptool.errors import ScratchError
 from snaptool.etcd import Snapshot
-from snaptool.kube import plausible
+from snaptool.kube.objects import plausible
 from snaptool.operations.boot import LiveKeys, replayed
 from snaptool.operations.engine import EtcdEngine
 from snaptool.operations.opening import open_snapshot
 from snaptool.operations.plan import RewriteRequest
 from snaptool.operations.rewrite import rewrite
-from snaptool.providers import GroupResource, Keyring, parse_config
+from snaptool.providers.config.rules import parse_config
+from snaptool.providers.keyring import GroupResource, Keyring
 from snaptool.scratch import EtcdBinaries, find_etcd
 from snaptool.scratch.client import EtcdClient
 from tests.support.cli import states

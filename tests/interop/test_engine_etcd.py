@@ -16,14 +16,15 @@ from snaptool.bolt import DatabaseWriter
 from snaptool.errors import ScratchError
 from snaptool.etcd import BUCKETS, KeyValue, Revision, Snapshot, encode_key_value, encode_revision_key
 from snaptool.files import TargetExists
-from snaptool.kube import plausible
+from snaptool.kube.objects import plausible
 from snaptool.operations.boot import LiveKeys
 from snaptool.operations.engine import EtcdEngine
 from snaptool.operations.labels import resource_of
 from snaptool.operations.opening import open_snapshot
 from snaptool.operations.plan import PlaintextNotAllowed, RewriteRequest, Undecryptable
 from snaptool.operations.rewrite import DIRECT, Engine, RewriteReport, rewrite
-from snaptool.providers import Keyring, parse_config
+from snaptool.providers.config.rules import parse_config
+from snaptool.providers.keyring import Keyring
 from snaptool.providers.kms_envelope import Api, decode_v2
 from snaptool.scratch import AuthEnabled, EtcdBinaries, ScratchEtcd, ServedKey
 from tests.support.cli import Snaptool

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from snaptool.etcd import decode_key_value
-from snaptool.kube import parse_key, plausible
+from snaptool.kube.keys import parse_key
 from snaptool.kube.kinds.reader import decode_object
+from snaptool.kube.objects import plausible
 from snaptool.operations.opening import open_snapshot
 from snaptool.operations.plan import RewriteRequest, Undecryptable
 from snaptool.operations.rewrite import rewrite
-from snaptool.providers import Chain, GroupResource, Keyring, parse_config
+from snaptool.providers.config.rules import parse_config
+from snaptool.providers.keyring import Chain, GroupResource, Keyring
 
 FOLDER = Path(__file__).parents[2] / "samples" / "kube-apiserver"
 SERVED: dict[str, list[dict[str, Any]]] = json.loads((FOLDER / "served.json").read_text())

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from snaptool.etcd import KeyValue, Snapshot, decode_key_value, decode_revision_key
-from snaptool.kube import plausible
+from snaptool.kube.objects import plausible
 from snaptool.operations.older import Earlier
 from snaptool.operations.opening import open_snapshot
 from snaptool.operations.plan import RewriteRequest, Undecryptable
 from snaptool.operations.rewrite import rewrite
-from snaptool.providers import GroupResource, Keyring, parse_config
+from snaptool.providers.config.rules import parse_config
+from snaptool.providers.keyring import GroupResource, Keyring
 from snaptool.scratch.server import EtcdBinaries, ScratchEtcd
 from tests.support.etcd import etcd_binaries, scratch_parent
 from tests.support.history import Store

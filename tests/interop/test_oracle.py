@@ -12,16 +12,10 @@ from typing import Any
 
 import pytest
 
-from snaptool.providers import (
-    SERVER_TEXTS,
-    BadConfig,
-    Chain,
-    GroupResource,
-    Keyring,
-    NoKeyFits,
-    Reason,
-    parse_config,
-)
+from snaptool.providers.config.model import BadConfig
+from snaptool.providers.config.rules import parse_config
+from snaptool.providers.keyring import SERVER_TEXTS, Chain, GroupResource, Keyring, NoKeyFits
+from snaptool.providers.provider import Reason
 from tests.oracles.judge import Answer, Judge
 from tests.support.etcd import GOLDEN
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from snaptool.etcd import Snapshot
-from snaptool.kube import plausible
+from snaptool.kube.objects import plausible
 from snaptool.operations.opening import open_snapshot
 from snaptool.operations.plan import RewriteRequest, Undecryptable
 from snaptool.operations.rewrite import RewriteReport, rewrite
-from snaptool.providers import Keyring, parse_config
+from snaptool.providers.config.rules import parse_config
+from snaptool.providers.keyring import Keyring
 from snaptool.scratch.server import EtcdBinaries, ScratchEtcd
 from tests.oracles.store import Store
 from tests.support.peers import APISERVER_VERSIONS, Judged, peer

@@ -17,7 +17,9 @@ from collections.abc import Callable
 
 import pytest
 
-from snaptool.providers import BadConfig, EncryptionConfig, GroupResource, Keyring, parse_config
+from snaptool.providers.config.model import BadConfig, EncryptionConfig
+from snaptool.providers.config.rules import parse_config
+from snaptool.providers.keyring import GroupResource, Keyring
 from tests.oracles.judge import Judge
 
 TEXTS = 800

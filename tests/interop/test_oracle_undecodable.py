@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from snaptool.kube import ExpectedType, expected_type, fault
+from snaptool.kube.undecodable import ExpectedType, expected_type, fault
 from snaptool.scratch.server import EtcdBinaries, ScratchEtcd
 from tests.oracles.store import Store
 from tests.support.etcd import etcd_binaries, scratch_parent

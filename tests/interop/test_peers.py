@@ -23,11 +23,14 @@ from snaptool.etcd import (
     server_generation,
 )
 from snaptool.files import Source
-from snaptool.kube import parse_key, plausible
+from snaptool.kube.keys import parse_key
+from snaptool.kube.objects import plausible
 from snaptool.operations.opening import open_snapshot
 from snaptool.operations.plan import RewriteRequest, Undecryptable
 from snaptool.operations.rewrite import repair, rewrite
-from snaptool.providers import EncryptionConfig, Keyring, parse_config
+from snaptool.providers.config.model import EncryptionConfig
+from snaptool.providers.config.rules import parse_config
+from snaptool.providers.keyring import Keyring
 from snaptool.scratch import EtcdBinaries, EtcdFailed, ScratchEtcd, ServedKey
 from tests.oracles.judge import Judge
 from tests.support.etcd import GOLDEN

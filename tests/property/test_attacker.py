@@ -23,7 +23,8 @@ from snaptool.bolt import DatabaseWriter
 from snaptool.etcd import BUCKETS
 from snaptool.operations.diff import DiffSide, diff
 from snaptool.operations.opening import open_snapshot
-from snaptool.providers import Keyring, parse_config
+from snaptool.providers.config.rules import parse_config
+from snaptool.providers.keyring import Keyring
 from snaptool.text import is_fit
 from snaptool.wire import encode_field
 from tests.support.cli import ROOT, assert_no_canary

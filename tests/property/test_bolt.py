@@ -17,7 +17,7 @@ from snaptool.bolt import Chunk, Database, DatabaseWriter, LeafChunk, PageMap, c
 from snaptool.bolt.layout import META_SIZE, BadMeta, Meta, PageId, TxId, decode_meta, encode_meta
 from snaptool.errors import SnaptoolError
 from snaptool.etcd.comparing import mark_tidy
-from snaptool.providers import words
+from snaptool.providers.values import words
 from tests.support.bolt import contents, make_database, model_contents, tiny
 
 records = st.dictionaries(st.binary(min_size=1, max_size=40), st.binary(max_size=3000), max_size=60)

@@ -6,23 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snaptool.errors import SnaptoolError
-from snaptool.kube import (
+from snaptool.kube.consequences import consequence
+from snaptool.kube.keys import (
     COMPACT_REVISION_KEY,
     DEFAULT_PREFIXES,
     RESOURCE_TYPES,
-    Encoding,
     ResourceType,
-    consequence,
-    describe,
     key_prefixes,
     normal_prefix,
     parse_key,
-    plausible,
     resource_segments,
 )
 from snaptool.kube.kinds.printing import json_text, yaml_text
 from snaptool.kube.kinds.reader import decode_object
-from snaptool.kube.objects import decode_envelope
+from snaptool.kube.objects import Encoding, decode_envelope, describe, plausible
 from tests.support.kinds import known_kinds, numbers_alike, yaml_values
 from tests.unit.kube.builders import config_map, envelope
 from tests.unit.kube.test_objects import CUSTOM, CUSTOM_CBOR, SECRET

@@ -17,12 +17,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snaptool.kube import plausible
+from snaptool.kube.objects import plausible
 from snaptool.operations.opening import open_snapshot
 from snaptool.operations.plan import RewriteRequest
 from snaptool.operations.rewrite import rewrite
 from snaptool.operations.verify import verify
-from snaptool.providers import Keyring, parse_config
+from snaptool.providers.config.rules import parse_config
+from snaptool.providers.keyring import Keyring
 from tests.support.kms_snapshots import database
 from tests.support.snapshots import NEW_SECRET, config, envelope, seal
 

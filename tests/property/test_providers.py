@@ -22,35 +22,17 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from nacl.secret import SecretBox
 
-from snaptool.providers import (
-    BadConfig,
-    Chain,
-    ConfigEntry,
-    EncryptionConfig,
-    Entropies,
-    GroupResource,
-    KeyDoesNotFit,
-    Keyring,
-    Kind,
-    KmsConfig,
-    LocalConfig,
-    NoKeyFits,
-    Opening,
-    Provider,
-    Reason,
-    SealedValues,
-    Values,
-    new_config,
-    parse_config,
-    symmetric,
-    values,
-    words,
-)
-from snaptool.providers.config import KeyConfig
+from snaptool.providers import symmetric, values
+from snaptool.providers.config.fresh import new_config
 from snaptool.providers.config.go_values import endpoint_path, endpoint_problem, parse_duration
+from snaptool.providers.config.model import BadConfig, ConfigEntry, EncryptionConfig, KeyConfig, KmsConfig, LocalConfig
+from snaptool.providers.config.rules import parse_config
 from snaptool.providers.go_yaml import plain_scalar
-from snaptool.providers.keyring import UnreachableKms
+from snaptool.providers.keyring import Chain, GroupResource, Keyring, NoKeyFits, Opening, UnreachableKms
+from snaptool.providers.provider import Entropies, KeyDoesNotFit, Kind, Provider, Reason
 from snaptool.providers.symmetric import Identity, Key, LocalProvider, open_cbc
+from snaptool.providers.values import Sealed as SealedValues
+from snaptool.providers.values import Values, words
 from tests.support.uncompiled import both_ways
 
 CIPHERS = (Kind.AESCBC, Kind.AESGCM, Kind.SECRETBOX)

@@ -15,12 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snaptool.etcd import KeyValue, decode_key_value, decode_revision_key
-from snaptool.kube import plausible
+from snaptool.kube.objects import plausible
 from snaptool.operations.crypto import SeededRandomness
 from snaptool.operations.opening import open_snapshot
 from snaptool.operations.plan import RewriteRequest, Undecryptable
 from snaptool.operations.rewrite import RewriteReport, repair, rewrite
-from snaptool.providers import EncryptionConfig, GroupResource, Keyring, LocalConfig, parse_config
+from snaptool.providers.config.model import EncryptionConfig, LocalConfig
+from snaptool.providers.config.rules import parse_config
+from snaptool.providers.keyring import GroupResource, Keyring
 from tests.support.history import Store
 from tests.support.snapshots import envelope
 

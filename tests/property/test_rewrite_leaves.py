@@ -19,7 +19,7 @@ from snaptool.operations.crypto import SeededRandomness
 from snaptool.operations.opening import open_snapshot
 from snaptool.operations.plan import RewriteRequest, Undecryptable
 from snaptool.operations.rewrite import rewrite
-from snaptool.providers import GroupResource
+from snaptool.providers.keyring import GroupResource
 from tests.support.bolt import branch, database_of, leaf, model_contents, rooted, with_trailer
 from tests.unit.operations.builders import OBJECT, keyring, seal_cbc
 

@@ -144,9 +144,11 @@ def spellings(secret: bytes) -> Iterator[bytes]:
 def _plaintexts() -> set[bytes]:
     """What Secrets of the samples hold: long runs of text in plaintexts that their configurations open."""
     from snaptool.etcd import decode_key_value
-    from snaptool.kube import parse_key, plausible
+    from snaptool.kube.keys import parse_key
+    from snaptool.kube.objects import plausible
     from snaptool.operations.opening import open_snapshot
-    from snaptool.providers import GroupResource, Keyring, NoKeyFits, parse_config
+    from snaptool.providers.config.rules import parse_config
+    from snaptool.providers.keyring import GroupResource, Keyring, NoKeyFits
 
     needles: set[bytes] = set()
     for name, configs in (

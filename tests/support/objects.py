@@ -13,7 +13,7 @@ from typing import Any
 
 from snaptool.bolt import DatabaseWriter
 from snaptool.etcd import BUCKETS, KeyValue, Revision, encode_key_value, encode_revision_key
-from snaptool.kube import RESOURCE_TYPES
+from snaptool.kube.keys import RESOURCE_TYPES
 
 Tree = dict[str, Any]
 Change = Tree | tuple[bytes, bytes | None]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from snaptool.errors import SnaptoolError
 from snaptool.etcd import TOMBSTONE, Snapshot
-from snaptool.kube import parse_key
+from snaptool.kube.keys import parse_key
 
 
 class NothingToExport(SnaptoolError):

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from hashlib import blake2b
 
-from snaptool.kube import RESOURCE_TYPES, ResourceKey
 from snaptool.kube.export import (
     CANDIDATES,
     CRD,
@@ -39,6 +38,7 @@ from snaptool.kube.export import (
     text,
     webhooks_of,
 )
+from snaptool.kube.keys import RESOURCE_TYPES, ResourceKey
 from snaptool.operations.export.request import Cluster, ExportRequest, Secrets, Volumes
 from snaptool.operations.export.rows import Reader, Row, Rows, Seen, known_type
 

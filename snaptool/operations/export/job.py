@@ -14,8 +14,9 @@ from snaptool.errors import InputError, ProviderError
 from snaptool.etcd import RevisionCompacted, RevisionInFuture
 from snaptool.files import Draft, check_target
 from snaptool.folder import FolderDraft, check_folder_target
-from snaptool.kube import key_prefixes, prefix_text, resolve_type
 from snaptool.kube.export import CRD, CREATE, OWNED, SECRET, Kind, Leave, Place, place
+from snaptool.kube.keys import key_prefixes, resolve_type
+from snaptool.kube.prefixes import prefix_text
 from snaptool.operations.export.absent import NothingToExport, last_with_objects, left_at
 from snaptool.operations.export.advice import NoteBook, Written, commands, general_notes
 from snaptool.operations.export.choosing import Choice, Chosen, choose, wants
@@ -28,7 +29,7 @@ from snaptool.operations.inside import where_configurations_are
 from snaptool.operations.lives import last_life, life_of_namespace, looking
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.sweep import Progress, no_progress
-from snaptool.providers import Keyring
+from snaptool.providers.keyring import Keyring
 from snaptool.text import counted, printable
 
 

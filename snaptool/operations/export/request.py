@@ -8,8 +8,8 @@ from enum import StrEnum
 
 from snaptool.arguments import word_of
 from snaptool.errors import InputError
-from snaptool.kube import ResourceKey, ResourceType, UnknownType, resolve_type
 from snaptool.kube.export import Cleaning
+from snaptool.kube.keys import ResourceKey, ResourceType, UnknownType, resolve_type
 
 LEFT_TO_NAME = frozenset({"kube-system", "kube-public", "kube-node-lease"})
 """Namespaces that all namespaces do not include: the new cluster has its own. `-n` names them."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 from snaptool.errors import FormatError
 from snaptool.etcd import KeyValue, Records, StoredRecord, decode_key_value
-from snaptool.kube import RESOURCE_TYPES, ResourceKey, ResourceType, parse_key
 from snaptool.kube.cutting import order_of_keys
 from snaptool.kube.export import Kind, Tree, group_of
+from snaptool.kube.keys import RESOURCE_TYPES, ResourceKey, ResourceType, parse_key
 from snaptool.kube.kinds.reader import Decoded, decode_object
 from snaptool.kube.kinds.served import as_served
 from snaptool.operations.crypto import Outcome, open_value
@@ -22,8 +22,8 @@ from snaptool.operations.labels import Labels, header_of, resource_of
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.reasons import explain
 from snaptool.operations.sweep import Progress
-from snaptool.providers import Keyring
-from snaptool.providers import Kind as ProviderKind
+from snaptool.providers.keyring import Keyring
+from snaptool.providers.provider import Kind as ProviderKind
 
 Wanted = Callable[[ResourceKey], bool]
 

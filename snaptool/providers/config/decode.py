@@ -70,7 +70,7 @@ def parse_documents(data: bytes) -> Iterator[Any]:
                 raise
         else:
             return
-    from snaptool.providers import go_yaml  # noqa: PLC0415 - as above
+    from snaptool.providers import go_yaml  # noqa: PLC0415 - who reads no configuration need not wait for it
 
     try:
         yield from go_yaml.documents(data, TreeMap)

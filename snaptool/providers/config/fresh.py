@@ -102,7 +102,7 @@ def _text_of(entries: list[dict[str, Any]], head: str = "") -> str:
         "kind": "EncryptionConfiguration",
         "resources": entries,
     }
-    from snaptool.providers import go_yaml  # noqa: PLC0415 - who writes no configuration need not wait for it
+    from snaptool.providers import go_yaml  # noqa: PLC0415 - who reads no configuration need not wait for it
 
     text = (head or _HEAD) + go_yaml.write(document)
     try:

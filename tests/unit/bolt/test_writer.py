@@ -26,7 +26,7 @@ from snaptool.bolt.scan import BRANCH_ELEMENT, LEAF_ELEMENT
 from snaptool.bolt.writer import BadOrder, OtherPageSize
 from snaptool.etcd import comparing
 from snaptool.etcd.comparing import mark_tidy, runs
-from snaptool.providers import words
+from snaptool.providers.values import words
 from tests.support.bolt import (
     TINY,
     Buckets,

@@ -12,19 +12,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snaptool.embedded import (
+from snaptool.embedded.k3s import (
     Bootstrap,
     BootstrapProblem,
     TokenFormat,
     configuration_json,
     passphrases,
+    password_of,
     seal,
     storage_key,
     unseal,
 )
-from snaptool.embedded.k3s import password_of
 from snaptool.errors import InputError, SnaptoolError
-from snaptool.providers import parse_config
+from snaptool.providers.config.rules import parse_config
 
 CONFIG = Path(__file__).parents[2] / "golden" / "containers" / "config"
 VECTORS: dict[str, Any] = json.loads((CONFIG / "k3s-bootstrap.json").read_text())

@@ -2,7 +2,8 @@ import time
 
 import pytest
 
-from snaptool.kube import consequence, parse_key
+from snaptool.kube.consequences import consequence
+from snaptool.kube.keys import parse_key
 
 CLUSTER = {
     b"/registry/serviceaccounts/shop/builder",

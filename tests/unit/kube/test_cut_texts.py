@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import snaptool.kube.cutting
-from snaptool.kube import resource_segments
+from snaptool.kube.keys import resource_segments
 from tests.support.engine import uncompiled
 
 WAYS = [snaptool.kube.cutting, uncompiled(snaptool.kube.cutting)]

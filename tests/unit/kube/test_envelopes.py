@@ -10,8 +10,8 @@ from types import ModuleType
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snaptool.kube import envelopes, usual_type
-from snaptool.kube.objects import _usual_start
+from snaptool.kube import envelopes
+from snaptool.kube.objects import _usual_start, usual_type
 from tests.support.uncompiled import both_ways, uncompiled
 
 PLAIN = uncompiled(envelopes)

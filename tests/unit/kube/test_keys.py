@@ -1,6 +1,6 @@
 import pytest
 
-from snaptool.kube import (
+from snaptool.kube.keys import (
     MAX_RESOURCE_SEGMENTS,
     RESOURCE_TYPES,
     ResourceKey,

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from snaptool.errors import SnaptoolError
-from snaptool.kube import NotAnObject
 from snaptool.kube.kinds.crds import crd_to_v1, pruned, pruning_schema
 from snaptool.kube.kinds.printing import yaml_text
 from snaptool.kube.kinds.reader import MAX_DEPTH, decode_object
 from snaptool.kube.kinds.served import as_served, without_managed_fields
 from snaptool.kube.kinds.special import duration_text, go_text, micro_time_text, time_text
 from snaptool.kube.kinds.table import fields_of, list_keys, table_for
+from snaptool.kube.objects import NotAnObject
 from snaptool.wire import BadMessage, encode_field, encode_varint
 from tests.support.kinds import BY_RELEASE, VECTORS, known_kinds, release, stored, vectors
 from tests.unit.kube.builders import CREATED, envelope, map_entry, plain_meta, text

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snaptool.kube import RESOURCE_TYPES, Misnamed, NameFault, misnamed, unmatched
+from snaptool.kube.keys import RESOURCE_TYPES
+from snaptool.kube.names import Misnamed, NameFault, misnamed, unmatched
 
 PRESENT = ["secrets", "tokens.management.cattle.io", "widgets.example.com", "foos.?", "deployments.apps"]
 

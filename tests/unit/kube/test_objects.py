@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from snaptool.errors import FormatError
-from snaptool.kube import Encoding, NotAnObject, ObjectHeader, describe, plausible
-from snaptool.kube.objects import decode_envelope
+from snaptool.kube.objects import Encoding, NotAnObject, ObjectHeader, decode_envelope, describe, plausible
 from snaptool.wire import encode_field
 from tests.unit.kube.builders import config_map, envelope, plain_meta, text
 

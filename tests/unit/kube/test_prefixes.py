@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snaptool.kube import Judgement, PrefixEvidence, normal_prefix
+from snaptool.kube.keys import normal_prefix
+from snaptool.kube.prefixes import Judgement, PrefixEvidence
 
 Row = tuple[str, str, int, int]
 

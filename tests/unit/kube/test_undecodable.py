@@ -12,7 +12,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from snaptool.kube import RESOURCE_TYPES, ExpectedType, Fault, expected_type, fault, is_object_of, parse_key
+from snaptool.kube.keys import RESOURCE_TYPES, parse_key
+from snaptool.kube.undecodable import ExpectedType, Fault, expected_type, fault, is_object_of
 from tests.support.odd_values import DECODABLE, NAMELESS, SOUND, UNDECODABLE
 
 SECRETS = expected_type("secrets", "") or ExpectedType("nothing is expected, which no value is")

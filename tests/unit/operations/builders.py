@@ -12,8 +12,9 @@ from cryptography.hazmat.primitives.padding import PKCS7
 
 from snaptool.bolt import DatabaseWriter
 from snaptool.etcd import BUCKETS, KeyValue, Revision, encode_key_value, encode_revision_key
-from snaptool.kube import plausible
-from snaptool.providers import Keyring, parse_config
+from snaptool.kube.objects import plausible
+from snaptool.providers.config.rules import parse_config
+from snaptool.providers.keyring import Keyring
 
 SAMPLES = Path(__file__).parents[3] / "samples"
 OBJECT = b'{"apiVersion":"v1","kind":"Secret","metadata":{"name":"n"},"text":"%s"}\n'

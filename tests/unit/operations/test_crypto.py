@@ -22,7 +22,7 @@ from snaptool.operations.crypto import (
 from snaptool.operations.labels import Labels
 from snaptool.operations.opening import open_snapshot
 from snaptool.operations.sweep import batch_of
-from snaptool.providers import NoKeyFits
+from snaptool.providers.keyring import NoKeyFits
 from tests.unit.operations.builders import OBJECT, keyring, seal_cbc, seal_gcm, write_history
 
 A, B, C = (bytes([letter]) * 32 for letter in b"ABC")

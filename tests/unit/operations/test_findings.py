@@ -7,9 +7,9 @@ from pathlib import Path
 
 from snaptool.etcd import RecordFault
 from snaptool.etcd.snapshot import FindingCode
-from snaptool.kube import Fault
+from snaptool.kube.undecodable import Fault
 from snaptool.operations.findings import DAMAGE, PLACES_NAMED, SEVERITIES, Severity, finding, grouped
-from snaptool.providers import Reason
+from snaptool.providers.provider import Reason
 
 PAGE = (Path(__file__).parents[3] / "docs" / "json.md").read_text()
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import pytest
 
 from snaptool.etcd import KeyValue, Revision, Snapshot, encode_key_value, encode_revision_key
-from snaptool.kube import parse_key
+from snaptool.kube.keys import parse_key
 from snaptool.operations.labels import NO_KEY_NAME, Header, Labels, header_of
-from snaptool.providers import Kind
+from snaptool.providers.provider import Kind
 from tests.support.history import make_snapshot
 
 PREFIXES = ("/registry", "/kubernetes.io", "/openshift.io")

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from snaptool.etcd import Revision
-from snaptool.kube import UnknownType
+from snaptool.kube.keys import UnknownType
 from snaptool.operations.listing import ListedRecord, listing
 from snaptool.operations.object import history, parse_target
 from snaptool.operations.opening import WrongTrailer, open_snapshot
-from snaptool.providers import Reason
+from snaptool.providers.provider import Reason
 from tests.unit.operations.builders import OBJECT, SAMPLES, keyring, sample_keyring, seal_cbc, write_history
 
 A = bytes(range(32))

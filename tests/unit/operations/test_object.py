@@ -10,7 +10,8 @@ from snaptool.errors import InputError
 from snaptool.etcd import Revision
 from snaptool.operations.object import NoSuchKey, ValueLost, find_value, history, open_found, parse_target
 from snaptool.operations.opening import open_snapshot
-from snaptool.providers import Keyring, Reason
+from snaptool.providers.keyring import Keyring
+from snaptool.providers.provider import Reason
 from tests.unit.operations.builders import (
     OBJECT,
     SAMPLES,

@@ -7,7 +7,8 @@ import pytest
 from snaptool.operations.crypto import Outcome
 from snaptool.operations.labels import NO_KEY_NAME, PLAIN, Header
 from snaptool.operations.reasons import explain, server_message
-from snaptool.providers import SERVER_TEXTS, Kind, Reason
+from snaptool.providers.keyring import SERVER_TEXTS
+from snaptool.providers.provider import Kind, Reason
 
 CBC = Header(Kind.AESCBC, "key1")
 

@@ -15,24 +15,22 @@ from typing import Any
 import pytest
 import yaml
 
-from snaptool.providers import (
+from snaptool.providers.config.advice import config_warnings
+from snaptool.providers.config.fresh import new_config
+from snaptool.providers.config.go_values import endpoint_path, endpoint_problem, parse_duration
+from snaptool.providers.config.model import (
     BadConfig,
     ConfigEntry,
     EncryptionConfig,
-    GroupResource,
+    KeyConfig,
     KeyNameTaken,
-    Keyring,
-    Kind,
     KmsConfig,
     LocalConfig,
-    NoKeyFits,
-    config_warnings,
-    new_config,
-    parse_config,
 )
-from snaptool.providers.config import KeyConfig
-from snaptool.providers.config.go_values import endpoint_path, endpoint_problem, parse_duration
+from snaptool.providers.config.rules import parse_config
 from snaptool.providers.go_yaml import plain_scalar
+from snaptool.providers.keyring import GroupResource, Keyring, NoKeyFits
+from snaptool.providers.provider import Kind
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parents[2] / "golden" / "encryption-at-rest.json").read_text())
 VECTORS: dict[str, dict[str, Any]] = {one["name"]: one for one in GOLDEN["config_vectors"]}
@@ -357,7 +355,8 @@ def test_hostile_nesting_is_refused_quickly(data: bytes) -> None:
 
 NASTY = """
 import sys
-from snaptool.providers import BadConfig, parse_config
+from snaptool.providers.config.model import BadConfig
+from snaptool.providers.config.rules import parse_config
 nested = [b"- ", b"? ", b"[", b"{a: ", b"[{a: ", b"&a [", b"!!seq [", b'{"a":[']
 texts = [head + one * 100_000 for one in nested for head in (b"", b"a: ", b"a:\\n- ")]
 texts += [b"[" * 100_000 + b"]" * 100_000, b"a: " + b"9" * 2_000_000, b"a: [" + b"&a " * 10_000, b"a: \\0", b"\\0" * 9]

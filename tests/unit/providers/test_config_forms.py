@@ -13,9 +13,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snaptool.providers import BadConfig, EncryptionConfig, Kind, KmsConfig, parse_config, read_configs
-from snaptool.providers.config import recognise_bytes
-from snaptool.providers.config.held import hypershift_key_name
+from snaptool.providers.config.held import hypershift_key_name, read_configs
+from snaptool.providers.config.model import BadConfig, EncryptionConfig, KmsConfig
+from snaptool.providers.config.recognise import recognise_bytes
+from snaptool.providers.config.rules import parse_config
+from snaptool.providers.provider import Kind
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 FORMS = GOLDEN / "cases" / "config-forms"

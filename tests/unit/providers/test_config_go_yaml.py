@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from snaptool.providers import BadConfig, LocalConfig, parse_config
+from snaptool.providers.config.model import BadConfig, LocalConfig
+from snaptool.providers.config.rules import parse_config
 
 KEY_TEXT = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 HEAD = "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\n"

@@ -12,22 +12,13 @@ from typing import Any
 
 import pytest
 
-from snaptool.providers import (
-    SERVER_TEXTS,
-    Chain,
-    EncryptionConfig,
-    GroupResource,
-    Keyring,
-    Kind,
-    KmsConfig,
-    NoKeyFits,
-    Provider,
-    Reason,
-    parse_config,
-)
+from snaptool.providers.config.model import EncryptionConfig, KmsConfig
+from snaptool.providers.config.rules import parse_config
+from snaptool.providers.keyring import SERVER_TEXTS, Chain, GroupResource, Keyring, NoKeyFits
 from snaptool.providers.kms import KmsV1Provider, KmsV2Provider
 from snaptool.providers.kms_envelope import SourceType, WrappedSource
 from snaptool.providers.kms_service import Category, UnwrapFailed
+from snaptool.providers.provider import Kind, Provider, Reason
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "encryption-at-rest.json"
 VECTORS: dict[str, dict[str, Any]] = {one["name"]: one for one in json.loads(GOLDEN.read_text())["vectors"]}

@@ -8,18 +8,19 @@ Free pages are used again piecemeal, so the later pages of a large old record ma
 that runs into a page that is in use, or that has a header of its own, is not carved. Headers in pages that a walk
 reached as the rest of a longer page are not looked at, for they are the bytes of values.
 
-Bounded: headers are tested by numpy, no element table may lie in another, and no page may claim more bytes than it
-has. Source: docs/formats/bolt.md, "Carving". Knows nothing of what the records are, nor which of them are true.
+Bounded: no element table may lie in another, no record that is carved in another one, and no page may claim more bytes
+than it has. Source: docs/formats/bolt.md, "Carving". Knows nothing of what the records are, nor which of them are true.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import struct
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import count, pairwise
 from mmap import mmap
-
-import numpy as np
-from numpy.typing import NDArray
+from operator import or_
 
 from snaptool.bolt.faults import MAX_PROBLEMS, Problem
 from snaptool.bolt.layout import (
@@ -43,20 +44,22 @@ from snaptool.bolt.layout import (
     decode_meta,
 )
 from snaptool.bolt.reader import Bucket, Database, NotABoltFile
-from snaptool.bolt.scan import (
-    MAX_DEPTH,
-    LeafChunk,
-    PageMap,
-    Positions,
-    blocks,
-    elements_of,
-)
+from snaptool.bolt.walk import Chunk
 
 _USUAL_SIZES = (4096, 16384, 65536, 8192, 1024)
-_LEGAL_FLAGS = (PageFlag.BRANCH, PageFlag.LEAF, PageFlag.META, PageFlag.FREELIST)
-_CHUNK_ELEMENTS = 100_000
+_LEGAL_FLAGS = frozenset(map(int, (PageFlag.BRANCH, PageFlag.LEAF, PageFlag.META, PageFlag.FREELIST)))
+_LEAF, _BRANCH = int(PageFlag.LEAF), int(PageFlag.BRANCH)
+_HEADER = struct.Struct("<QHHI")  # number, flags, elements, overflow pages
+_LEAF_ELEMENT = struct.Struct("<IIII")  # flags, where the key is from here, sizes of key and value
+_BRANCH_ELEMENT = struct.Struct("<IIQ")  # where the key is from here, its size, page
+_MAX_DEPTH = 64  # far beyond any real tree
+_CHUNK_RECORDS = 4096
+_ANY = bytes(1) + b"\1" * 255
 MOST_ROOTS = 16
 """Old roots that are tried, newest copies being unknown: each costs a walk."""
+
+Elements = list[tuple[int, int, int, int]]
+"""Of each its flags, where its key is in the file, and the sizes of key and value, which follow each other."""
 
 
 class NothingToCarve(NotABoltFile):
@@ -82,18 +85,19 @@ class Reached:
     root: Root
     database: Database
     buckets: dict[bytes, Bucket]
-    reached: NDArray[np.bool_]
+    reached: bytearray
     problems: tuple[Problem, ...]
     holes: dict[bytes, tuple[tuple[bytes, bytes | None], ...]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class InlineBucket:
-    """A bucket inside a record of an old root page."""
+    """A bucket inside a record of an old root page: `size` bytes of a leaf image at offset `at` of the file."""
 
     name: bytes
     page: int
-    records: LeafChunk
+    at: int
+    size: int
 
 
 class Wreck:
@@ -103,19 +107,21 @@ class Wreck:
     """
 
     def __init__(self, buffer: bytes | mmap | memoryview) -> None:
-        self._buffer = memoryview(buffer)
-        metas = list(_metas(self._buffer))
+        self.view = memoryview(buffer)
+        metas = list(_metas(self.view))
         sound = next((meta.page_size for meta, trusted in metas if trusted), 0)
-        self.page_size = sound or _guess_page_size(self._buffer)
-        self.size = len(self._buffer) // self.page_size
+        self.page_size = sound or _guess_page_size(self.view)
+        self.size = len(self.view) // self.page_size
         if self.size < 3:
             raise NothingToCarve("the file holds no page of a tree", hint="take another copy of the snapshot")
         self._metas = metas
-        self.pages = PageMap(self._buffer, self.page_size, self.size)
-        start = np.arange(self.size, dtype=np.int64) * self.page_size
-        self._flags = self.pages.u16[(start >> 1) + 4]
-        self._own = self.pages.u64[start >> 3] == np.arange(self.size, dtype=np.uint64)
-        self._own &= np.isin(self._flags, _LEGAL_FLAGS)
+        self._end = self.size * self.page_size
+        self._flags = bytearray(self.size)
+        """Of each page its flags, 0 where its header has not its own number, or flags that no page has."""
+        for page in range(self.size):
+            number, flags, _, _ = _HEADER.unpack_from(self.view, page * self.page_size)
+            if number == page and flags in _LEGAL_FLAGS:
+                self._flags[page] = flags
 
     def roots(self) -> Iterator[Root]:
         """Yield where trees may start, best first: by the metas, then pages that look like old roots, latest first."""
@@ -149,18 +155,17 @@ class Wreck:
     def _old_roots(self) -> list[int]:
         """Leaves of which every element is a bucket."""
         found = []
-        for page in self._leaf_pages(np.ones(self.size, dtype=np.bool_)).tolist():
-            base = page * self.page_size
-            count = int(self.pages.u16[(base >> 1) + 5])
-            flags = self.pages.u32[(base + HEADER_SIZE >> 2) : (base + HEADER_SIZE + ELEMENT_SIZE * count >> 2) : 4]
-            if len(flags) and flags[0] == BUCKET_FLAG and bool((flags == BUCKET_FLAG).all()):
+        for page, elements, _ in self._leaf_pages(bytearray(self.size)):
+            first = page * self.page_size + HEADER_SIZE
+            table = range(first, first + ELEMENT_SIZE * elements, ELEMENT_SIZE)
+            if table and all(_LEAF_ELEMENT.unpack_from(self.view, at)[0] == BUCKET_FLAG for at in table):
                 found.append(page)
         return found[::-1]
 
     def walk(self, root: Root) -> Reached:
         """Take all that is reachable from `root`, stepping over what is broken."""
         meta = self._meta_for(root.page)
-        database = Database(self._buffer, meta=meta)
+        database = Database(self.view, meta=meta)
         report: list[Problem] = []
         database.tolerant = True
         walk = database.new_walk(report)
@@ -168,7 +173,7 @@ class Wreck:
         for bucket in buckets.values():
             for _ in bucket.leaves(walk):
                 pass
-        reached = np.frombuffer(walk.reached_pages(), dtype=np.bool_)
+        reached = walk.reached_pages()
         broken = {problem.page for problem in report}
         whole = len(report) > MAX_PROBLEMS
         holes: dict[bytes, tuple[tuple[bytes, bytes | None], ...]] = {}
@@ -188,7 +193,7 @@ class Wreck:
             holes=holes,
         )
 
-    def _holes(self, root: int, reached: NDArray[np.bool_], broken: set[int]) -> Iterator[tuple[bytes, bytes | None]]:
+    def _holes(self, root: int, reached: bytearray, broken: set[int]) -> Iterator[tuple[bytes, bytes | None]]:
         """Yield the ranges of keys under pages that are broken or were not reached."""
         if not broken:
             return
@@ -196,11 +201,11 @@ class Wreck:
         seen: set[int] = set()
         while todo:
             page, low, high, depth = todo.pop()
-            if not 2 <= page < self.size or page in broken or not reached[page] or page in seen or depth > MAX_DEPTH:
+            if not 2 <= page < self.size or page in broken or not reached[page] or page in seen or depth > _MAX_DEPTH:
                 yield low, high
                 continue
             seen.add(page)
-            if self._flags[page] != PageFlag.BRANCH:
+            if self._flags[page] != _BRANCH:
                 continue
             children = self._children(page)
             for index, (key, child) in enumerate(children):
@@ -210,133 +215,130 @@ class Wreck:
     def _children(self, page: int) -> list[tuple[bytes, int]]:
         """Read a branch page in which the walk found nothing wrong."""
         base = page * self.page_size
-        data = self.pages.bytes.data
         found = []
-        for index in range(int(self.pages.u16[(base >> 1) + 5])):
+        for index in range(_HEADER.unpack_from(self.view, base)[2]):
             at = base + HEADER_SIZE + ELEMENT_SIZE * index
-            key = at + int(self.pages.u32[at >> 2])
-            child = int(self.pages.u64[(at >> 3) + 1])
-            found.append((bytes(data[key : key + int(self.pages.u32[(at >> 2) + 1])]), child))
+            place, size, child = _BRANCH_ELEMENT.unpack_from(self.view, at)
+            found.append((bytes(self.view[at + place : at + place + size]), child))
         return found
 
-    def carve(self, reached: Reached | None) -> Iterator[LeafChunk]:
-        """Yield the records of leaves that no walk reached, or in which it found something wrong."""
-        for chunk, _ in self._carved(reached):
+    def carve(self, reached: Reached | None) -> Iterator[Chunk]:
+        """Yield the records of leaves that no walk reached, or in which it found something wrong.
+
+        The chunk is one object, filled again and again, some leaves at a time; a leaf may have no records.
+        """
+        chunk = Chunk(_CHUNK_RECORDS)
+        for page, table, elements in self._carved(reached):
+            if chunk.leaves == chunk.room or chunk.records + table > chunk.room:
+                if chunk.leaves:
+                    yield chunk
+                chunk.leaves = chunk.records = 0
+                if table > chunk.room:
+                    chunk.make_room(table)
+            _add_leaf(chunk, page, elements())
+        if chunk.leaves:
             yield chunk
 
     def inline(self, reached: Reached | None) -> Iterator[InlineBucket]:
         """Yield the inline buckets of old root pages, the last page of the file first."""
-        found = [bucket for chunk, flags in self._carved(reached) for bucket in self._inline_in(chunk, flags)]
+        found: list[InlineBucket] = []
+        for page, table, elements in self._carved(reached):
+            first = page * self.page_size + HEADER_SIZE
+            # In all but roots and what is broken, no element has flags.
+            if any(bytes(self.view[first : first + ELEMENT_SIZE * table : ELEMENT_SIZE])):
+                found += self._inline_in(page, elements())
         return reversed(found)
 
-    def _carved(self, reached: Reached | None) -> Iterator[tuple[LeafChunk, NDArray[np.uint32]]]:
-        free = np.ones(self.size, dtype=np.bool_)
+    def _inline_in(self, page: int, elements: Elements) -> Iterator[InlineBucket]:
+        for flags, key, key_size, value_size in elements:
+            value = key + key_size
+            at, size = value + BUCKET_HEADER_SIZE, value_size - BUCKET_HEADER_SIZE
+            if not flags & BUCKET_FLAG or size < HEADER_SIZE or BucketHeader.from_buffer_copy(self.view, value).root:
+                continue
+            number, kind, table, _ = _HEADER.unpack_from(self.view, at)
+            if number == 0 and kind == _LEAF and HEADER_SIZE + ELEMENT_SIZE * table <= size:
+                yield InlineBucket(name=bytes(self.view[key:value]), page=page, at=at, size=size)
+
+    def records_of(self, bucket: InlineBucket) -> Chunk:
+        """Return the records of an inline bucket, as those of one leaf: the page that holds it."""
+        elements = _elements_in(self.view, bucket.at, bucket.size)
+        chunk = Chunk(0)
+        chunk.make_room(len(elements) + 1)
+        _add_leaf(chunk, bucket.page, elements)
+        return chunk
+
+    def _carved(self, reached: Reached | None) -> Iterator[tuple[int, int, Callable[[], Elements]]]:
+        """Yield old leaves: page, number of elements, and a function that reads those of them that are records."""
+        used = bytearray(self.size)
         if reached is not None:
-            free = ~reached.reached
-            broken = [problem.page for problem in reached.problems if 2 <= problem.page < self.size]
-            free[broken] = True
+            used[:] = reached.reached
+            for problem in reached.problems:
+                if 2 <= problem.page < self.size:
+                    used[problem.page] = 0
         # Where something else begins or is in use, an old record cannot go on.
-        foreign = np.concatenate(([0], np.cumsum(self._own | ~free)))
-        pages = self._leaf_pages(free)
-        base = pages * self.page_size
-        counts = self.pages.u16[(base >> 1) + 5].astype(np.int64)
-        for block in blocks((np.cumsum(counts), _CHUNK_ELEMENTS)):
-            yield self._elements(pages[block], counts[block], foreign)
+        foreign = bytes(map(or_, self._flags, used)).translate(_ANY)
+        for page, table, end in self._leaf_pages(used):
+            base, following = page * self.page_size, foreign.find(1, page + 1)
+            limit = following * self.page_size if following >= 0 else self._end
+            yield page, table, partial(_elements_in, self.view, base, end - base, limit)
 
-    def _leaf_pages(self, free: NDArray[np.bool_]) -> Positions:
-        """Pages that were leaves once, in file order, of which no table of elements lies in that of another."""
-        pages = np.nonzero(self._own & (self._flags == PageFlag.LEAF) & free)[0].astype(np.int64)
-        pages = pages[pages >= 2]
-        base = pages * self.page_size
-        table_end = base + HEADER_SIZE + ELEMENT_SIZE * self.pages.u16[(base >> 1) + 5].astype(np.int64)
-        span_end = base + (self.pages.u32[(base >> 2) + 3].astype(np.int64) + 1) * self.page_size
-        fits = (table_end <= span_end) & (table_end <= self.size * self.page_size)
-        pages, base, table_end = pages[fits], base[fits], table_end[fits]
-        before = np.concatenate(([0], np.maximum.accumulate(table_end)[:-1])) if len(pages) else base
-        chosen: Positions = pages[base >= before]
-        return chosen
+    def _leaf_pages(self, used: bytearray) -> Iterator[tuple[int, int, int]]:
+        """Yield pages that were leaves once, in file order, of which no table of elements lies in that of another.
 
-    def _elements(
-        self, pages: Positions, counts: Positions, foreign: NDArray[np.int64]
-    ) -> tuple[LeafChunk, NDArray[np.uint32]]:
-        base = pages * self.page_size
-        overflow = self.pages.u32[(base >> 2) + 3].astype(np.int64)
-        size = np.minimum((overflow + 1) * self.page_size, self.size * self.page_size - base)
-        chunk, flags, owner = _records(self.pages, base, size, pages, counts)
-        end = chunk.value_pos + chunk.value_len
-        last_page = np.maximum(end - 1, 0) // self.page_size
-        clean = foreign[last_page + 1] == foreign[pages[owner] + 1]
-        return _only(chunk, owner, clean), flags[clean]
-
-    def _inline_in(self, chunk: LeafChunk, flags: NDArray[np.uint32]) -> Iterator[InlineBucket]:
-        for row in np.nonzero((flags & BUCKET_FLAG) != 0)[0].tolist():
-            start, size = int(chunk.value_pos[row]), int(chunk.value_len[row])
-            if size < BUCKET_HEADER_SIZE + HEADER_SIZE or BucketHeader.from_buffer_copy(self._buffer, start).root:
-                continue
-            start, size = start + BUCKET_HEADER_SIZE, size - BUCKET_HEADER_SIZE
-            header = PageHeader.from_buffer_copy(self._buffer, start)
-            if header.id or header.flags != PageFlag.LEAF or HEADER_SIZE + ELEMENT_SIZE * header.count > size:
-                continue
-            leaf = int(np.searchsorted(chunk.leaf_start, row, side="right")) - 1
-            page = int(chunk.leaf_page[leaf])
-            one = np.array([start], np.int64), np.array([size], np.int64), np.array([page], np.int64)
-            records, _, _ = _records(self.pages, *one, np.array([header.count], np.int64))
-            yield InlineBucket(name=chunk.key(row), page=page, records=records)
+        Those in use are left out. Page, number of elements, and the offset where the page ends, overflow included.
+        """
+        reach = 0
+        page = self._flags.find(_LEAF, 2)
+        while page >= 0:
+            if not used[page]:
+                base = page * self.page_size
+                _, _, table, overflow = _HEADER.unpack_from(self.view, base)
+                table_end = base + HEADER_SIZE + ELEMENT_SIZE * table
+                end = min(base + (overflow + 1) * self.page_size, self._end)
+                if table_end <= end:
+                    if base >= reach:
+                        yield page, table, end
+                    reach = max(reach, table_end)
+            page = self._flags.find(_LEAF, page + 1)
 
 
-def _records(
-    pages: PageMap, base: Positions, size: Positions, ids: Positions, counts: Positions
-) -> tuple[LeafChunk, NDArray[np.uint32], Positions]:
-    """Read the elements of leaf images that are in bounds and follow each other; also their flags and leaves."""
-    owner, element = elements_of(base, counts)
-    flags = pages.number(element)
-    key = element + pages.number(element + 4).astype(np.int64)
-    key_len = pages.number(element + 8).astype(np.int64)
-    value = key + key_len
-    end = value + pages.number(element + 12).astype(np.int64)
-    table_end = base + HEADER_SIZE + ELEMENT_SIZE * counts
-    good = (key >= table_end[owner]) & (end <= (base + size)[owner]) & (key_len > 0) & (key_len <= MAX_KEY_SIZE)
+def _elements_in(view: memoryview, base: int, size: int, limit: int | None = None) -> Elements:
+    """Read the elements of the leaf image at `base` that are in bounds and follow each other.
+
+    Those that do not end before `limit` are left out.
+    """
+    first = base + HEADER_SIZE
+    table_end, end = first + ELEMENT_SIZE * _HEADER.unpack_from(view, base)[2], base + size
+    found: Elements = []
+    for at, element in zip(count(first, ELEMENT_SIZE), _LEAF_ELEMENT.iter_unpack(view[first:table_end]), strict=False):
+        flags, place, key_size, value_size = element
+        key = at + place
+        if key >= table_end and 0 < key_size <= MAX_KEY_SIZE and key + key_size + value_size <= end:
+            found.append((flags, key, key_size, value_size))
     # bolt packs what it writes: a record that ends inside another one has a size that is not its own.
-    order = np.lexsort((key, owner))
-    follows = np.ones(len(owner), dtype=np.bool_)
-    if len(order):
-        reaches = np.where(good, end, 0)[order[:-1]]
-        into_next = (owner[order[:-1]] == owner[order[1:]]) & good[order[1:]] & (reaches > key[order[1:]])
-        follows[order[:-1][into_next]] = False
-    good &= follows
-    chunk = LeafChunk(
-        pages=pages,
-        leaf_base=base,
-        leaf_size=size,
-        leaf_page=ids,
-        leaf_start=np.searchsorted(owner, np.arange(len(counts) + 1)),
-        key_pos=key,
-        key_len=key_len,
-        value_pos=value,
-        value_len=end - value,
-        first_record=0,
-        first_leaf=0,
-        total_leaves=len(counts),
-    )
-    return _only(chunk, owner, good), flags[good], owner[good]
+    by_place = sorted(range(len(found)), key=lambda row: found[row][1])
+    wrong = {row for row, after in pairwise(by_place) if _end_of(found[row]) > found[after][1]}
+    return [
+        element
+        for row, element in enumerate(found)
+        if row not in wrong and (limit is None or _end_of(element) <= limit)
+    ]
 
 
-def _only(chunk: LeafChunk, owner: Positions, rows: NDArray[np.bool_]) -> LeafChunk:
-    owner = owner[rows]
-    return LeafChunk(
-        pages=chunk.pages,
-        leaf_base=chunk.leaf_base,
-        leaf_size=chunk.leaf_size,
-        leaf_page=chunk.leaf_page,
-        leaf_start=np.searchsorted(owner, np.arange(len(chunk.leaf_base) + 1)),
-        key_pos=chunk.key_pos[rows],
-        key_len=chunk.key_len[rows],
-        value_pos=chunk.value_pos[rows],
-        value_len=chunk.value_len[rows],
-        first_record=0,
-        first_leaf=0,
-        total_leaves=chunk.total_leaves,
-    )
+def _end_of(element: tuple[int, int, int, int]) -> int:
+    return element[1] + element[2] + element[3]
+
+
+def _add_leaf(chunk: Chunk, page: int, elements: Elements) -> None:
+    """Put one more leaf into a chunk that has room for it."""
+    row = chunk.records
+    for _, key, key_size, value_size in elements:
+        chunk.key_at[row], chunk.key_size[row] = key, key_size
+        chunk.value_at[row], chunk.value_size[row] = key + key_size, value_size
+        row += 1
+    chunk.leaf_page[chunk.leaves], chunk.leaf_span[chunk.leaves] = page, 0
+    chunk.leaf_start[chunk.leaves], chunk.leaf_start[chunk.leaves + 1] = chunk.records, row
+    chunk.leaves, chunk.records = chunk.leaves + 1, row
 
 
 def _metas(buffer: memoryview) -> Iterator[tuple[Meta, bool]]:
@@ -373,16 +375,14 @@ def _metas(buffer: memoryview) -> Iterator[tuple[Meta, bool]]:
 def _guess_page_size(buffer: memoryview) -> int:
     """Return the page size at which most pages have their own number and legal flags."""
     best, most = 0, 0
-    words = np.frombuffer(buffer if len(buffer) else bytes(8), dtype="<u8", count=len(buffer) // 8)
     for page_size in (*_USUAL_SIZES, *(size for size in PAGE_SIZES if size not in _USUAL_SIZES)):
-        step = page_size // 8
-        first, second = words[2 * step :: step], words[2 * step + 1 :: step]
-        first = first[: len(second)]
-        fits = first == np.arange(2, len(first) + 2, dtype=np.uint64)
-        fits &= np.isin(second & np.uint64(0xFFFF), _LEGAL_FLAGS)
+        fits = 0
+        for page in range(2, (len(buffer) - HEADER_SIZE) // page_size + 1):
+            number, flags, _, _ = _HEADER.unpack_from(buffer, page * page_size)
+            fits += number == page and flags in _LEGAL_FLAGS
         # A smaller size sees the pages of a larger one at multiples of their number, so it is never right by chance.
-        if int(fits.sum()) > most:
-            best, most = page_size, int(fits.sum())
+        if fits > most:
+            best, most = page_size, fits
     if not best:
         raise NothingToCarve(
             "no page of a bolt file is left at any page size", hint="is this an etcd snapshot or member/snap/db?"

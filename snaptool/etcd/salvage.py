@@ -14,18 +14,17 @@ paths.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from mmap import mmap
 
-import numpy as np
-from numpy.typing import NDArray
-
-from snaptool.bolt import LeafChunk
+from snaptool.bolt import Chunk
 from snaptool.bolt.carve import InlineBucket, Reached, Wreck
-from snaptool.bolt.scan import Positions
 from snaptool.etcd.problems import RecordProblem
+from snaptool.etcd.reading import REPEATED_VALUE, TOMBSTONE, UNREADABLE, RecordReader
+from snaptool.etcd.reading import Records as ReadRecords
 from snaptool.etcd.records import (
     TOMBSTONE_KEY_SIZE,
     BadRecord,
@@ -34,7 +33,6 @@ from snaptool.etcd.records import (
     decode_counter,
     decode_revision_key,
 )
-from snaptool.etcd.scan import RecordChunk, hash_spans, same_spans, scan_records
 from snaptool.etcd.snapshot import BUCKETS, FINISHED, SCHEDULED, split_trailer
 
 
@@ -54,6 +52,8 @@ class Origin(StrEnum):
 
 
 _ORIGINS = tuple(Origin)
+_REACHED, _CARVED, _UNCERTAIN, _STALE, _CONTRADICTED = range(len(_ORIGINS))
+_CHUNK = 50_000, 32 << 20  # records, bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,57 +70,128 @@ class SalvagedRecord:
     value: memoryview
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Records:
-    """Records as arrays, one entry each: positions are offsets in `buffer`, sizes are in bytes."""
+class _Found:
+    """All records that were found, in columns: positions are offsets in `view`, sizes are in bytes.
 
-    buffer: NDArray[np.uint8]
-    main: Positions
-    sub: Positions
-    stored_key: Positions
-    stored_key_len: Positions
-    stored: Positions
-    stored_len: Positions
-    key: Positions
-    key_len: Positions
-    value: Positions
-    value_len: Positions
-    page: Positions
-    origin: NDArray[np.uint8]
+    `message`: the KeyValue, which ends at `end` and begins where the stored key ends. `origin`: number of an Origin.
+    """
+
+    def __init__(self, view: memoryview) -> None:
+        self.view = view
+        self.main, self.sub, self.page = array("q"), array("q"), array("q")
+        self.stored_key, self.message, self.end = array("q"), array("q"), array("q")
+        self.key, self.key_size, self.value, self.value_size = array("q"), array("q"), array("q"), array("q")
+        self.origin = bytearray()
 
     def __len__(self) -> int:
-        return len(self.main)
+        return len(self.origin)
+
+    def add(self, records: ReadRecords, origin: int) -> bool:
+        """Take what a chunk holds; what is no record of a history is left out. Was there such a one?"""
+        leaves, count = records.leaves, len(records)
+        good = [row for row in range(count) if _is_record(records, row, origin)]
+        for column, numbers in (
+            (self.main, records.main),
+            (self.sub, records.sub),
+            (self.stored_key, leaves.key_at),
+            (self.message, leaves.value_at),
+            (self.key, records.key_at),
+            (self.key_size, records.key_size),
+            (self.value, records.value_at),
+            (self.value_size, records.value_size),
+        ):
+            if good and len(good) == count:
+                column.frombytes(numbers[:count].cast("B"))
+            else:
+                column.extend(map(numbers.__getitem__, good))
+        self.end.extend([leaves.value_at[row] + leaves.value_size[row] for row in good])
+        pages = [
+            page
+            for leaf, page in enumerate(leaves.leaf_page[: leaves.leaves])
+            for _ in range(leaves.leaf_start[leaf], leaves.leaf_start[leaf + 1])
+        ]
+        self.page.extend(map(pages.__getitem__, good))
+        self.origin.extend(bytes([origin]) * len(good))
+        return len(good) < count
+
+    def revision(self, row: int) -> Revision:
+        """Return the revision of a record."""
+        return Revision(self.main[row], self.sub[row])
+
+    def user_key(self, row: int) -> bytes:
+        """Return the user key of a record."""
+        return bytes(self.view[self.key[row] : self.key[row] + self.key_size[row]])
+
+    def is_tombstone(self, row: int) -> bool:
+        """Does the record say that its key was deleted?"""
+        return self.message[row] - self.stored_key[row] == TOMBSTONE_KEY_SIZE
+
+    def is_copy(self, row: int, other: int) -> bool:
+        """Do two records of one revision have the same bytes?"""
+        return self.is_tombstone(row) == self.is_tombstone(other) and (
+            self.view[self.message[row] : self.end[row]] == self.view[self.message[other] : self.end[other]]
+        )
+
+    def order(self, row: int) -> int:
+        """Return a number by which records sort as their revisions do."""
+        return self.main[row] << 64 | self.sub[row]
+
+    def in_order(self, rows: Iterable[int]) -> array[int]:
+        """Return these rows by revision; where that is the same, as they come."""
+        return array("q", sorted(rows, key=self.order))
+
+
+def _is_record(records: ReadRecords, row: int, origin: int) -> bool:
+    """Is this a record of a history?"""
+    flags, mod = records.flags[row], records.mod[row]
+    # etcd writes the revision into the message too, but for tombstones and for the records of `--bump-revision`.
+    if flags & UNREADABLE or records.main[row] == 0 or mod not in (0, records.main[row]):
+        return False
+    return origin == _REACHED or (bool(flags & TOMBSTONE) == (mod == 0) and not flags & REPEATED_VALUE)
+
+
+class Records:
+    """Some of the records that were found, in an order of their own."""
+
+    def __init__(self, found: _Found, rows: array[int]) -> None:
+        self._found = found
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
     def __iter__(self) -> Iterator[SalvagedRecord]:
         return map(self.record, range(len(self)))
 
-    def record(self, row: int) -> SalvagedRecord:
+    def record(self, index: int) -> SalvagedRecord:
         """Return one of them."""
-        data = self.buffer.data
-
-        def span(start: Positions, size: Positions) -> memoryview:
-            return data[int(start[row]) : int(start[row]) + int(size[row])]
-
+        found, row = self._found, self._rows[index]
         return SalvagedRecord(
-            key=bytes(span(self.key, self.key_len)),
-            revision=Revision(int(self.main[row]), int(self.sub[row])),
-            tombstone=int(self.stored_key_len[row]) == TOMBSTONE_KEY_SIZE,
-            page=int(self.page[row]),
-            origin=_ORIGINS[int(self.origin[row])],
-            stored_key=bytes(span(self.stored_key, self.stored_key_len)),
-            stored=span(self.stored, self.stored_len),
-            value=span(self.value, self.value_len),
+            key=found.user_key(row),
+            revision=found.revision(row),
+            tombstone=found.is_tombstone(row),
+            page=found.page[row],
+            origin=_ORIGINS[found.origin[row]],
+            stored_key=bytes(found.view[found.stored_key[row] : found.message[row]]),
+            stored=found.view[found.message[row] : found.end[row]],
+            value=found.view[found.value[row] : found.value[row] + found.value_size[row]],
         )
 
-    def only(self, rows: NDArray[np.bool_] | Positions) -> Records:
-        """Return some of them, in the order asked for."""
-        columns = {name: getattr(self, name)[rows] for name in _COLUMNS}
-        return Records(buffer=self.buffer, **columns)
+    def count(self, origin: Origin) -> int:
+        """How many have this origin."""
+        number = _ORIGINS.index(origin)
+        return sum(self._found.origin[row] == number for row in self._rows)
+
+    def unreached(self, *others: Records) -> Records:
+        """Return those to which nothing leads, of these and others, by revision."""
+        found, rows = self._found, self._rows[:]
+        for one in others:
+            rows += one._rows  # noqa: SLF001 - of its own kind
+        return Records(found, found.in_order(row for row in rows if found.origin[row] != _REACHED))
 
 
 Hole = tuple[Revision, Revision | None]
 _MOST_SENTENCES = 1000
-_COLUMNS = tuple(name for name in Records.__dataclass_fields__ if name != "buffer")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,54 +215,53 @@ class Salvage:
     @property
     def left(self) -> Records:
         """All that nothing leads to, by revision: what was taken of it, and what was not."""
-        parts = [self.kept.only(self.kept.origin != _ORIGINS.index(Origin.REACHED)), self.stale, self.contradicted]
-        found = _join(self.kept.only(np.zeros(0, dtype=np.int64)), parts)
-        return found.only(_order(found))
+        return self.kept.unreached(self.stale, self.contradicted)
 
     def count(self, origin: Origin) -> int:
         """How many of the kept records have this origin."""
-        return int(np.count_nonzero(self.kept.origin == _ORIGINS.index(origin)))
+        return self.kept.count(origin)
 
 
 def salvage(buffer: bytes | mmap | memoryview) -> Salvage:
     """Collect what can be trusted from a snapshot or db file. Raises NothingToCarve when it is no bolt file at all."""
     wreck = Wreck(split_trailer(buffer)[0])
     reached = _best_root(wreck)
-    carved = list(wreck.carve(reached))
     inline = list(wreck.inline(reached))
     missing: list[str] = []
-    found: list[Records] = []
+    found = _Found(wreck.view)
     altered: list[Hole] = []
-    for chunk in map(_scan, _reached_chunks(reached)):
-        found.append(_records(chunk, Origin.REACHED))
-        altered += _altered(chunk, missing)
-    images = (one.records for one in inline if one.name == b"key")
-    left = [_records(_scan(leaves), Origin.STALE) for leaves in (*carved, *images)]
-    empty = _nothing(wreck)
-    live, old = _unique(_join(empty, found)), _join(empty, left)
-    old = old.only(np.argsort(old.page, kind="stable"))
+    for records in _read(wreck, _reached_chunks(reached)):
+        if found.add(records, _REACHED):
+            altered += _altered(records, missing)
+    live = _unique(found)
+    end, carved_pages = len(found), 0
+    for records in _read(wreck, wreck.carve(reached)):
+        found.add(records, _STALE)
+        carved_pages += records.leaves.leaves
+    for records in _read(wreck, (wreck.records_of(one) for one in inline if one.name == b"key")):
+        found.add(records, _STALE)
     intact = reached is not None and reached.root.proven and not reached.problems and not missing
-    buckets = _other_buckets(reached, inline, missing)
-    old, contradicted = _lacking(live, old)
+    buckets = _other_buckets(wreck, reached, inline, missing)
+    old = _lacking(found, live, sorted(range(end, len(found)), key=found.page.__getitem__))
     if intact:
-        old.origin[contradicted] = _ORIGINS.index(Origin.STALE)
+        for row in old:
+            found.origin[row] = _STALE
     else:
         _describe(reached, missing)
-        _judge(live, old, _holes(reached, live) + altered, _compacted(buckets))
-    taken = np.isin(old.origin, [_ORIGINS.index(Origin.CARVED), _ORIGINS.index(Origin.UNCERTAIN)])
-    kept = _join(empty, [live, old.only(taken)])
-    suspects = list(itertools.islice(_suspects(wreck, kept), _MOST_SENTENCES))
+        _judge(found, live, old, _holes(found, reached, live) + altered, _compacted(buckets))
+    kept = live + array("q", [row for row in old if found.origin[row] in (_CARVED, _UNCERTAIN)])
+    suspects = list(itertools.islice(_suspects(wreck, found, kept), _MOST_SENTENCES))
     missing += suspects
     return Salvage(
-        kept=kept.only(_order(kept)),
-        stale=old.only(old.origin == _ORIGINS.index(Origin.STALE)),
-        contradicted=old.only(old.origin == _ORIGINS.index(Origin.CONTRADICTED)),
+        kept=Records(found, found.in_order(kept)),
+        stale=Records(found, array("q", [row for row in old if found.origin[row] == _STALE])),
+        contradicted=Records(found, array("q", [row for row in old if found.origin[row] == _CONTRADICTED])),
         buckets=buckets,
         intact=intact and not suspects,
         missing=tuple(missing),
         page_size=wreck.page_size,
         pages=wreck.size,
-        carved_pages=len({page for chunk in carved for page in chunk.leaf_page.tolist()}),
+        carved_pages=carved_pages,
     )
 
 
@@ -204,7 +274,7 @@ def _best_root(wreck: Wreck) -> Reached | None:
             continue
         if root.proven:
             return reached
-        last = max((_last_revision(chunk) for chunk in _reached_chunks(reached)), default=Revision(0, 0))
+        last = _last_revision(wreck, reached)
         meta = _items(reached, b"meta")
         rank = (*last, _counter(meta, b"consistent_index"), -number)
         if best is None or rank > best[0]:
@@ -212,17 +282,29 @@ def _best_root(wreck: Wreck) -> Reached | None:
     return best[1] if best is not None else None
 
 
-def _last_revision(leaves: LeafChunk) -> Revision:
-    found = _records(_scan(leaves), Origin.REACHED)
-    if not len(found):
-        return Revision(0, 0)
-    row = int(_order(found)[-1])
-    return Revision(int(found.main[row]), int(found.sub[row]))
+def _last_revision(wreck: Wreck, reached: Reached) -> Revision:
+    last = Revision(0, 0)
+    for records in _read(wreck, _reached_chunks(reached)):
+        for row in range(len(records)):
+            if _is_record(records, row, _REACHED):
+                last = max(last, records.revision(row))
+    return last
 
 
-def _reached_chunks(reached: Reached | None) -> Iterator[LeafChunk]:
+def _reached_chunks(reached: Reached | None) -> Iterator[Chunk]:
     bucket = reached.buckets.get(b"key") if reached is not None else None
-    return bucket.chunks() if bucket is not None else iter(())
+    return bucket.leaves(chunk=Chunk(*_CHUNK)) if bucket is not None else iter(())
+
+
+def _read(wreck: Wreck, chunks: Iterable[Chunk]) -> Iterator[ReadRecords]:
+    """Read the records of chunks, good until the next one; what is none is not readable then."""
+    reader = RecordReader(wreck.view)
+    records: ReadRecords | None = None
+    for chunk in chunks:
+        if records is None or records.leaves is not chunk:
+            records = ReadRecords(wreck.view, chunk)
+        reader.read(records, _pass_over)
+        yield records
 
 
 def _pass_over(problem: RecordProblem) -> None:
@@ -230,62 +312,32 @@ def _pass_over(problem: RecordProblem) -> None:
     del problem
 
 
-def _scan(leaves: LeafChunk) -> RecordChunk:
-    return scan_records(leaves, None, _pass_over)
-
-
-def _records(chunk: RecordChunk, origin: Origin) -> Records:
-    """Take what a chunk holds; what is no record of a history is left out."""
-    leaves = chunk.leaves
-    good = chunk.readable & (chunk.main > 0)
-    # etcd writes the revision into the message too, but for tombstones and for the records of `--bump-revision`.
-    good &= (chunk.mod == chunk.main) | (chunk.mod == 0)
-    if origin is not Origin.REACHED:
-        good &= (chunk.tombstone == (chunk.mod == 0)) & ~chunk.repeated_value
-    owner = np.searchsorted(leaves.leaf_start, np.arange(len(leaves)), side="right") - 1
-    return Records(
-        buffer=leaves.buffer,
-        main=chunk.main[good],
-        sub=chunk.sub[good],
-        stored_key=leaves.key_pos[good],
-        stored_key_len=leaves.key_len[good],
-        stored=leaves.value_pos[good],
-        stored_len=leaves.value_len[good],
-        key=chunk.key_pos[good],
-        key_len=chunk.key_len[good],
-        value=chunk.value_pos[good],
-        value_len=chunk.value_len[good],
-        page=leaves.leaf_page[owner][good],
-        origin=np.full(int(good.sum()), _ORIGINS.index(origin), dtype=np.uint8),
-    )
-
-
-def _altered(chunk: RecordChunk, missing: list[str]) -> list[Hole]:
+def _altered(records: ReadRecords, missing: list[str]) -> list[Hole]:
     """Tell of reached records that are none any more; return the revisions at which a true copy may stand in for them.
 
     The page is sound, and what it holds is not: its bytes have changed since etcd wrote them.
     """
-    leaves = chunk.leaves
+    leaves = records.leaves
     holes: list[Hole] = []
-    wrong = ~chunk.readable | ((chunk.mod != chunk.main) & (chunk.mod != 0)) | (chunk.main == 0)
-    for row in np.nonzero(wrong)[0].tolist():
-        page = int(leaves.leaf_page[np.searchsorted(leaves.leaf_start, row, side="right") - 1])
+    for row in range(len(records)):
+        if _is_record(records, row, _REACHED):
+            continue
         if len(missing) < _MOST_SENTENCES:
-            missing.append(f"page {page}: record {leaves.key(row)[:TOMBSTONE_KEY_SIZE].hex()} is altered, and left out")
-        main = int(chunk.mod[row]) if chunk.readable[row] else int(chunk.main[row])
-        if main > 0:
+            page, key = leaves.leaf_page[leaves.leaf_of(row)], records.stored_key(row)[:TOMBSTONE_KEY_SIZE].hex()
+            missing.append(f"page {page}: record {key} is altered, and left out")
+        main = records.main[row] if records.flags[row] & UNREADABLE else records.mod[row]
+        if main > 0 and len(holes) < _MOST_SENTENCES:
             holes.append((Revision(main, 0), Revision(main + 1, 0)))
-    return holes[:_MOST_SENTENCES]
+    return holes
 
 
-def _suspects(wreck: Wreck, records: Records) -> Iterator[str]:
+def _suspects(wreck: Wreck, found: _Found, rows: Iterable[int]) -> Iterator[str]:
     """Tell of values that go on in a page which is all zeros, or begins as another page does: bolt has no checksums."""
     size = wreck.page_size
-    first, end = records.stored_key // size, records.stored + records.stored_len
-    for row in np.nonzero(end > (first + 1) * size)[0].tolist():
-        last = int(end[row])
-        for page in range(int(first[row]) + 1, -(-last // size)):
-            data = bytes(records.buffer[page * size : min((page + 1) * size, last)])
+    for row in rows:
+        end = found.end[row]
+        for page in range(found.stored_key[row] // size + 1, -(-end // size)):
+            data = bytes(found.view[page * size : min((page + 1) * size, end)])
             what = (
                 "is all zeros"
                 if data.count(0) == len(data)
@@ -294,66 +346,37 @@ def _suspects(wreck: Wreck, records: Records) -> Iterator[str]:
                 else ""
             )
             if what:
-                revision = Revision(int(records.main[row]), int(records.sub[row]))
+                revision = found.revision(row)
                 yield f"revision {revision}: page {page}, in the middle of its value, {what}; it may be damaged"
                 break
 
 
-def _nothing(wreck: Wreck) -> Records:
-    columns = {name: np.zeros(0, dtype=np.int64) for name in _COLUMNS if name != "origin"}
-    return Records(buffer=wreck.pages.bytes, origin=np.zeros(0, dtype=np.uint8), **columns)
+def _unique(found: _Found) -> array[int]:
+    """Return rows by revision, the first of each."""
+    rows = found.in_order(range(len(found)))
+    return array("q", [next(group) for _, group in itertools.groupby(rows, key=found.order)])
 
 
-def _join(empty: Records, parts: list[Records]) -> Records:
-    columns = {name: np.concatenate([getattr(part, name) for part in (empty, *parts)]) for name in _COLUMNS}
-    return Records(buffer=empty.buffer, **columns)
+def _lacking(found: _Found, live: array[int], old: list[int]) -> array[int]:
+    """Return one carved record of each revision that `live` lacks, or all of them where they differ, by revision."""
+    lacking = array("q")
+    known = iter(live)
+    at = next(known, None)
+    for revision, group in itertools.groupby(found.in_order(old), key=found.order):
+        while at is not None and found.order(at) < revision:
+            at = next(known, None)
+        if at is not None and found.order(at) == revision:
+            continue
+        first, *copies = group
+        others = [row for row in copies if not found.is_copy(row, first)]
+        lacking.append(first)
+        lacking.extend(others)
+        for row in (first, *others) if others else ():
+            found.origin[row] = _CONTRADICTED
+    return lacking
 
 
-def _order(records: Records) -> Positions:
-    order: Positions = np.lexsort((records.sub, records.main))
-    return order
-
-
-def _repeats(records: Records) -> NDArray[np.bool_]:
-    """Which records, in order of revision, have the revision of the one before."""
-    repeats = np.zeros(len(records), dtype=np.bool_)
-    repeats[1:] = (records.main[1:] == records.main[:-1]) & (records.sub[1:] == records.sub[:-1])
-    return repeats
-
-
-def _unique(records: Records) -> Records:
-    """In order of revision, the first of each."""
-    records = records.only(_order(records))
-    return records.only(~_repeats(records))
-
-
-def _lacking(live: Records, old: Records) -> tuple[Records, Positions]:
-    """Return one carved record of each revision that `live` lacks, or all of them where they differ; and which do."""
-    old = old.only(_order(old))
-    known = np.isin(_packed(old), _packed(live))
-    old = old.only(~known)
-    repeats = _repeats(old)
-    first = np.maximum.accumulate(np.where(repeats, 0, np.arange(len(old)))) if len(old) else np.zeros(0, np.int64)
-    same = (old.stored_len == old.stored_len[first]) & (old.stored_key_len == old.stored_key_len[first])
-    rows = np.nonzero(repeats & same)[0]
-    same[rows] = same_spans(old.buffer, old.stored[rows], old.stored[first[rows]], old.stored_len[rows])
-    quarrel = np.zeros(len(old), dtype=np.bool_)
-    quarrel[first[~same]] = True
-    stays = ~repeats | ~same
-    contradicted = quarrel[first]
-    old = old.only(stays)
-    old.origin[contradicted[stays]] = _ORIGINS.index(Origin.CONTRADICTED)
-    return old, np.nonzero(contradicted[stays])[0]
-
-
-def _packed(records: Records) -> NDArray[np.void]:
-    """Revisions as one comparable value each."""
-    pairs = np.empty(len(records), dtype=[("main", "<i8"), ("sub", "<i8")])
-    pairs["main"], pairs["sub"] = records.main, records.sub
-    return pairs
-
-
-def _holes(reached: Reached | None, live: Records) -> list[Hole]:
+def _holes(found: _Found, reached: Reached | None, live: array[int]) -> list[Hole]:
     """Return the ranges of revisions that the tree may have lost."""
     if reached is None:
         return [(Revision(0, 0), None)]
@@ -361,8 +384,7 @@ def _holes(reached: Reached | None, live: Records) -> list[Hole]:
     for low, high in reached.holes.get(b"key", ()):
         holes.append((_revision(low) or Revision(0, 0), _revision(high) if high else None))
     if not reached.root.proven:
-        last = Revision(int(live.main[-1]), int(live.sub[-1])) if len(live) else Revision(0, 0)
-        holes.append((last, None))
+        holes.append((found.revision(live[-1]) if live else Revision(0, 0), None))
     return holes
 
 
@@ -373,29 +395,39 @@ def _revision(key: bytes) -> Revision | None:
         return None
 
 
-def _judge(live: Records, old: Records, holes: list[Hole], compacted: int) -> None:
-    """Decide of every carved record whether it is taken."""
-    inside = np.zeros(len(old), dtype=np.bool_)
-    for low, high in holes:
-        after = (old.main > low.main) | ((old.main == low.main) & (old.sub >= low.sub))
-        if high is not None:
-            after &= (old.main < high.main) | ((old.main == high.main) & (old.sub < high.sub))
-        inside |= after
-    candidate = inside & (old.origin != _ORIGINS.index(Origin.CONTRADICTED))
-    ancient = old.main <= compacted
-    old.origin[candidate] = _ORIGINS.index(Origin.CARVED)
-    old.origin[candidate & ancient] = _ORIGINS.index(Origin.UNCERTAIN)
+def _judge(found: _Found, live: array[int], old: array[int], holes: list[Hole], compacted: int) -> None:
+    """Decide of every carved record whether it is taken. `live` and `old`: rows by revision."""
+    inside = _inside(found, old, holes)
     # A compaction keeps the last record of a key up to its revision, unless that is a tombstone.
-    everything = _join(old, [live]) if len(old) else live
-    names = hash_spans(everything.buffer, everything.key, everything.key_len)
-    below = np.nonzero(everything.main <= compacted)[0]
-    order = below[np.lexsort((everything.sub[below], everything.main[below], names[below]))]
-    last = np.ones(len(order), dtype=np.bool_)
-    last[:-1] = names[order[1:]] != names[order[:-1]]
-    gone = np.zeros(len(everything), dtype=np.bool_)
-    gone[order[~last]] = True
-    gone[order[last]] = everything.stored_key_len[order[last]] == TOMBSTONE_KEY_SIZE
-    old.origin[candidate & gone[: len(old)]] = _ORIGINS.index(Origin.STALE)
+    last = {found.user_key(row): row for row in old if found.main[row] <= compacted}
+    for row in live if last else ():
+        if found.main[row] > compacted:
+            break
+        key = found.user_key(row)
+        if key in last and found.order(row) > found.order(last[key]):
+            last[key] = row
+    for row in inside:
+        if found.origin[row] == _CONTRADICTED:
+            continue
+        if found.main[row] > compacted:
+            found.origin[row] = _CARVED
+        elif last[found.user_key(row)] == row and not found.is_tombstone(row):
+            found.origin[row] = _UNCERTAIN
+
+
+def _inside(found: _Found, rows: array[int], holes: list[Hole]) -> list[int]:
+    """Return those of `rows`, which are in order of revision, that lie in a hole."""
+    waiting = sorted(holes, key=lambda hole: hole[0], reverse=True)
+    end: Revision | None = Revision(0, 0)
+    inside = []
+    for row in rows:
+        revision = found.revision(row)
+        while end is not None and waiting and waiting[-1][0] <= revision:
+            high = waiting.pop()[1]
+            end = high if high is None else max(end, high)
+        if end is None or revision < end:
+            inside.append(row)
+    return inside
 
 
 def _compacted(buckets: dict[bytes, dict[bytes, bytes]]) -> int:
@@ -418,7 +450,7 @@ def _counter(meta: dict[bytes, bytes], name: bytes) -> int:
 
 
 def _other_buckets(
-    reached: Reached | None, inline: list[InlineBucket], missing: list[str]
+    wreck: Wreck, reached: Reached | None, inline: list[InlineBucket], missing: list[str]
 ) -> dict[bytes, dict[bytes, bytes]]:
     """Take every bucket but `key` from the tree, or else from the newest old root page that has it."""
     found: dict[bytes, dict[bytes, bytes]] = {}
@@ -431,12 +463,12 @@ def _other_buckets(
 
     def newest(page: int) -> tuple[int, int]:
         meta = images[page].get(b"meta")
-        return _counter(_pairs(meta), b"consistent_index") if meta is not None else 0, page
+        return _counter(_pairs(wreck, meta), b"consistent_index") if meta is not None else 0, page
 
     for page in sorted(images, key=newest, reverse=True):
         for name, one in images[page].items():
             if name in BUCKETS and name != b"key" and name not in found:
-                found[name] = _pairs(one)
+                found[name] = _pairs(wreck, one)
                 missing.append(f"bucket {name.decode()} is from page {page}, an old root, and may be of an older time")
     if reached is None or reached.problems:
         absent = [name.decode() for name in BUCKETS if name not in found and name != b"key"]
@@ -444,12 +476,9 @@ def _other_buckets(
     return found
 
 
-def _pairs(one: InlineBucket) -> dict[bytes, bytes]:
-    data, chunk = one.records.buffer.data, one.records
-    return {
-        chunk.key(row): bytes(data[int(chunk.value_pos[row]) :][: int(chunk.value_len[row])])
-        for row in range(len(chunk))
-    }
+def _pairs(wreck: Wreck, one: InlineBucket) -> dict[bytes, bytes]:
+    chunk = wreck.records_of(one)
+    return {chunk.key(wreck.view, row): chunk.value(wreck.view, row) for row in range(len(chunk))}
 
 
 def _describe(reached: Reached | None, missing: list[str]) -> None:

@@ -20,7 +20,7 @@ def without_metas(database: bytes, page_size: int) -> bytes:
 
 def carved_keys(wreck: Wreck, *, walked: bool) -> list[bytes]:
     reached = wreck.walk(next(wreck.roots())) if walked else None
-    return [chunk.key(row) for chunk in wreck.carve(reached) for row in range(len(chunk))]
+    return [chunk.key(wreck.view, row) for chunk in wreck.carve(reached) for row in range(len(chunk))]
 
 
 @pytest.mark.parametrize("page_size", SIZES)
@@ -86,6 +86,17 @@ def test_record_that_runs_into_the_next_is_not_carved() -> None:
     assert carved_keys(Wreck(database), walked=True) == [b"b"]
 
 
+def test_record_that_runs_over_a_broken_element_into_a_good_one_is_not_carved() -> None:
+    elements = [
+        struct.pack("<IIII", 0, 48, 1, 3),
+        struct.pack("<IIII", 0, 33, 0, 1),
+        struct.pack("<IIII", 0, 19, 1, 1),
+    ]
+    broken = page(4, 2, elements, b"a12c3")
+    database = database_of(leaf(2, [(b"key", rooted(3))], flags=1), leaf(3, [(b"a", b"b")]), broken)
+    assert carved_keys(Wreck(database), walked=True) == [b"c"]
+
+
 def test_inline_buckets_of_old_roots_are_found_last_page_first() -> None:
     def inline(records: list[tuple[bytes, bytes]]) -> bytes:
         image = leaf(0, records)
@@ -97,7 +108,7 @@ def test_inline_buckets_of_old_roots_are_found_last_page_first() -> None:
     database = database_of(leaf(2, [(b"key", rooted(3))], flags=1), leaf(3, [(b"a", b"b")]), old, newer)
     wreck = Wreck(database)
     found = list(wreck.inline(wreck.walk(next(wreck.roots()))))
-    assert [(one.name, one.page, one.records.key(0)) for one in found] == [
+    assert [(one.name, one.page, wreck.records_of(one).key(wreck.view, 0)) for one in found] == [
         (b"meta", 5, b"index"),
         (b"meta", 4, b"index"),
     ]
@@ -107,8 +118,10 @@ def test_hole_is_the_range_of_the_broken_leaf() -> None:
     records = {b"%05d" % number: b"v" * 500 for number in range(40)}
     database = bytearray(make_database({b"key": records}))
     first = Database(bytes(database)).buckets()[b"key"]
-    leaves = [page for chunk in first.chunks() for page in chunk.leaf_page.tolist()]
-    starts = [chunk.key(int(row)) for chunk in first.chunks() for row in chunk.leaf_start[:-1]]
+    leaves = [page for chunk in first.leaves() for page in chunk.leaf_page[: chunk.leaves]]
+    view = memoryview(database)
+    starts = [chunk.key(view, row) for chunk in first.leaves() for row in chunk.leaf_start[: chunk.leaves]]
+    view.release()
     database[leaves[1] * 4096 : (leaves[1] + 1) * 4096] = bytes(4096)
     wreck = Wreck(bytes(database))
     reached = wreck.walk(next(wreck.roots()))

@@ -145,47 +145,11 @@ class Bucket:
         """
         return self._walk.chunks(self._leaves, max_records, first_leaf, last_leaf)
 
-    def chunk(self, numbers: NDArray[np.int64]) -> LeafChunk:
-        """Read the leaves of these numbers alone, ascending, one at least. Raises CorruptPage."""
-        return self._walk.chunk(self._leaves, numbers, int(self._leaves.count[: numbers[0]].sum(dtype="int64")))
-
-    def leaf_sizes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return page id and size in bytes of each leaf."""
-        leaves, page_size = self._leaves, self._walk.pages.page_size
-        return leaves.trail[-1].nodes, (leaves.overflow.astype("int64") + 1) * page_size
-
-    def leaf_pages(self) -> NDArray[np.int64]:
-        """Number all pages of the leaves of a bucket that has a tree of its own."""
-        from snaptool.bolt.scan import spans  # noqa: PLC0415 - for those who have numpy anyway
-
-        return spans(self._leaves.trail[-1].nodes, self._leaves.overflow.astype("int64") + 1)
-
     def leaf_starts(self) -> NDArray[np.int64]:
         """Number the first record of each leaf; one more entry for the end."""
         import numpy as np  # noqa: PLC0415 - for those who have it anyway
 
         return np.concatenate((np.zeros(1, np.int64), np.cumsum(self._leaves.count, dtype=np.int64)))
-
-    def is_found_by_first_keys(self, leaves: LeafChunk) -> bool:
-        """Do these leaves, a chunk of this bucket, begin with the keys under which branches have them?
-
-        To read, a branch's key may be any that divides the leaves. Bolt's writer looks for the leaf's first key in the
-        branch when it replaces the leaf; does it not find it, the old page stays in the tree.
-        """
-        import numpy as np  # noqa: PLC0415 - for those who have it anyway
-
-        first = leaves.leaf_start[:-1]
-        filled = leaves.leaf_start[1:] > first
-        numbers = leaves.first_leaf + np.nonzero(filled)[0]
-        key, size = leaves.key_pos[first[filled]], leaves.key_len[first[filled]]
-        for level in reversed(self._leaves.trail):
-            lower, lower_size = level.lower[numbers], level.lower_len[numbers].astype(np.int64)
-            if self._walk.pages.compare(lower, lower_size, key, size)[lower >= 0].any():
-                return False
-            # Where a page is the first one under its branch, the branch itself hangs by the same key.
-            eldest = (numbers == 0) | (level.parent[numbers - 1] != level.parent[numbers])
-            numbers, key, size = level.parent[numbers[eldest]], key[eldest], size[eldest]
-        return True
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Yield key and value of every record, in key order. Raises CorruptPage."""
@@ -244,7 +208,7 @@ class Database:
         """Return a walk in columns of numpy."""
         from snaptool.bolt.scan import Walk as Columns  # noqa: PLC0415 - for those who have numpy anyway
 
-        return Columns(self.pages, [] if self.tolerant else None)
+        return Columns(self.pages)
 
     def let_go(self) -> None:
         """Tell that what was read so far may leave the memory."""

@@ -21,7 +21,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from snaptool.bolt.faults import MAX_PROBLEMS, CorruptPage, Problem
+from snaptool.bolt.faults import CorruptPage
 from snaptool.bolt.layout import (
     BUCKET_FLAG,
     ELEMENT_SIZE,
@@ -42,7 +42,6 @@ BLOCK = 1 << 17  # pages or elements that are looked at together
 CHUNK_RECORDS = 50_000
 CHUNK_BYTES = 32 << 20
 HEADERS_AT_ONCE = 8192  # pages: 32 MiB of a usual file
-_MIX = np.uint64(0x9E3779B97F4A7C15)  # odd, and its bits look like chance
 
 
 class PageMap:
@@ -253,63 +252,20 @@ class LeafChunk:
             value_len=self.value_len[rows],
         )
 
-    def portable(self) -> NDArray[np.bool_]:
-        """Which leaves may be carried over whole: a page of their own, packed data, and nothing but zeros behind it."""
-        record_end = self.value_pos + self.value_len
-        packed = np.ones(len(self), dtype=np.bool_)
-        packed[1:] = self.key_pos[1:] == record_end[:-1]
-        first = self.leaf_start[:-1]
-        filled = self.leaf_start[1:] > first
-        table_end = self.leaf_base + HEADER_SIZE + ELEMENT_SIZE * (self.leaf_start[1:] - first)
-        packed[first[filled]] = self.key_pos[first[filled]] == table_end[filled]
-        bad = np.concatenate(([0], np.cumsum(~packed)))
-        result: NDArray[np.bool_] = filled & (self.leaf_page > 0) & (bad[self.leaf_start[1:]] == bad[first])
-        (rows,) = np.nonzero(result)
-        data_end = record_end[self.leaf_start[rows + 1] - 1]
-        span_end = self.leaf_base[rows] + self.leaf_size[rows]
-        data = self.buffer.data
-        # Slack is less than a page in files that bolt wrote; more than that is not worth carrying over.
-        is_zero = bytes(self.pages.page_size).startswith
-        result[rows] = [
-            is_zero(data[start:end]) for start, end in zip(data_end.tolist(), span_end.tolist(), strict=True)
-        ]
-        return result
-
-    def are_clean(self) -> bool:
-        """Hold these leaves nothing but their records? What lies in an inline bucket is the business of its holder."""
-        empty = self.leaf_start[1:] == self.leaf_start[:-1]
-        return bool((self.portable() | (self.leaf_page == 0) | empty).all())
-
-    def shapes(self) -> NDArray[np.uint64]:
-        """Return a number for each leaf that says how its bytes are shared out among keys and values."""
-        first, last = self.leaf_start[:-1], self.leaf_start[1:]
-        weight = (np.arange(1, len(self) + 1) - np.repeat(first, last - first)).astype(np.uint64) * _MIX
-        weight = (weight ^ weight >> np.uint64(32)) * _MIX
-        sizes = self.key_len.astype(np.uint64) * _MIX + self.value_len.astype(np.uint64)
-        sums = np.concatenate((np.zeros(1, np.uint64), np.cumsum(sizes * weight)))
-        result: NDArray[np.uint64] = sums[last] - sums[first]
-        return result
-
 
 class Walk:
     """A walk over the trees of one file; remembers which pages were reached, so that none is reached twice.
 
-    With a `report`, problems are added to it and the walk goes on with what is left; without one the first is raised.
+    The first problem is raised as CorruptPage.
     """
 
-    def __init__(self, pages: PageMap, report: list[Problem] | None = None) -> None:
+    def __init__(self, pages: PageMap) -> None:
         self.pages = pages
         self.reached = np.zeros(pages.size, dtype=np.bool_)
-        self._report = report
 
     def complain(self, page: int, problem: str, path: tuple[int, ...]) -> None:
-        """Raise CorruptPage, or note the problem."""
-        if self._report is None:
-            raise CorruptPage(page, problem, path)
-        if len(self._report) < MAX_PROBLEMS:
-            self._report.append(Problem(page, problem, path))
-        elif len(self._report) == MAX_PROBLEMS:
-            self._report.append(Problem(page, "and more problems from here on, which are not listed", path))
+        """Raise CorruptPage."""
+        raise CorruptPage(page, problem, path)
 
     def leaves(self, root: int, flags: int = 0) -> Leaves:
         """Find the leaves of the tree at `root`, in key order. Checks all that can be said without reading leaves.
@@ -584,8 +540,8 @@ def _flags_text(expected: int) -> str:
 
 
 def _some(rows: NDArray[np.bool_]) -> list[int]:
-    """Indices of the first rows that are set: one more than are ever reported."""
-    found: list[int] = np.nonzero(rows)[0][: MAX_PROBLEMS + 1].tolist()
+    """Index of the first row that is set."""
+    found: list[int] = np.nonzero(rows)[0][:1].tolist()
     return found
 
 

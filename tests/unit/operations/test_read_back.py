@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from snaptool import wire
-from snaptool.bolt import Database, TxId, check
+from snaptool.bolt import Bucket, Database, TxId, check
 from snaptool.bolt.layout import PageFlag, decode_meta, encode_meta
 from snaptool.errors import FormatError
 from snaptool.etcd import KeyValue, Revision, encode_key_value, encode_revision_key
@@ -79,15 +79,19 @@ def source_file(*, drops: bool) -> bytes:
     return make_snapshot(source_records(drops=drops), BUCKETS, page_size=PAGE)
 
 
+def leaf_pages(bucket: Bucket) -> list[int]:
+    return [page for chunk in bucket.leaves() for page in chunk.leaf_page[: chunk.leaves]]
+
+
 class Image:
     """The written file as bytes that may be changed, and where what is in it."""
 
     def __init__(self, source: bytes, written: bytes) -> None:
         self.data = bytearray(written)
         buckets = Database(written).buckets()
-        self.leaves: list[int] = buckets[b"key"].leaf_sizes()[0].tolist()
+        self.leaves = leaf_pages(buckets[b"key"])
         self.top = buckets[b"key"].root
-        self.lease_leaves: list[int] = buckets[b"lease"].leaf_sizes()[0].tolist()
+        self.lease_leaves = leaf_pages(buckets[b"lease"])
         self.root = Database(written).meta.root
         tails = {source[at + 8 : at + PAGE] for at in range(0, len(source), PAGE)}
         self.carried = [page for page in self.leaves if written[page * PAGE + 8 : (page + 1) * PAGE] in tails]

@@ -184,7 +184,8 @@ class Walk:
         self.record_flags = 0
         self.image_at, self.image_size, self.holder = at, size, holder
         self.page[0] = self.upcoming[0] = 0
-        self.count[0] = u16(self.data, at + 10)
+        # A broken one has size 0 where the walk goes on all the same; what stands at its offset is not its own.
+        self.count[0] = u16(self.data, at + 10) if size >= HEADER else 0
         self.limit_at[0] = -1
         self.check_elements(at, size, True, -1, 0)
 

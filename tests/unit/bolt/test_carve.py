@@ -114,6 +114,15 @@ def test_inline_buckets_of_old_roots_are_found_last_page_first() -> None:
     ]
 
 
+def test_broken_inline_bucket_has_no_records_whatever_page_0_says() -> None:
+    database = bytearray(database_of(leaf(2, [(b"meta", bytes(20))], flags=1), leaf(3, [(b"a", b"b")])))
+    database[10:12] = b"\xff\xff"
+    wreck = Wreck(bytes(database))
+    reached = wreck.walk(next(wreck.roots()))
+    assert [problem.problem for problem in reached.problems] == ["the inline bucket b'meta' is cut off"]
+    assert dict(reached.buckets[b"meta"].items()) == {}
+
+
 def test_hole_is_the_range_of_the_broken_leaf() -> None:
     records = {b"%05d" % number: b"v" * 500 for number in range(40)}
     database = bytearray(make_database({b"key": records}))

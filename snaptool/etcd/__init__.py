@@ -5,9 +5,9 @@ revision at which it happened; deleting a key adds a *tombstone*. The last recor
 ones before are history until a *compaction* deletes those that a newer one had replaced by then, and notes in bucket
 `meta` how far it went. A snapshot is the bolt database that holds all buckets, followed by the SHA-256 of its bytes.
 
-`records` has the codecs, one record at a time. `scan` decodes a hundred thousand at once, `live` finds the last
-record of every key, `hashes` has etcd's two checksums, `snapshot` joins them over a file, and `edits` changes a
-history without telling a server anything impossible. Knows nothing of Kubernetes: a value is bytes.
+`records` has the codecs, one record at a time. `reading` decodes them a chunk at a time and finds the last record of
+every key, `comparing` has the checksums and compares two files, `snapshot` joins them over a file, and `edits` changes
+a history without telling a server anything impossible. Knows nothing of Kubernetes: a value is bytes.
 """
 
 from __future__ import annotations
@@ -60,8 +60,6 @@ from snaptool.etcd.snapshot import (
 
 if TYPE_CHECKING:
     from snaptool.etcd.edits import NO_EDITS, Editor, Edits, UnsafeEdit, compact, delete_lost, merge, set_values
-    from snaptool.etcd.hashes import LeafSums, add_spans, sum_leaves
-    from snaptool.etcd.scan import RecordChunk, find_byte, hash_spans, scan_records
 
 __all__ = [
     "BUCKETS",
@@ -83,11 +81,9 @@ __all__ = [
     "FindingCode",
     "HashKV",
     "KeyValue",
-    "LeafSums",
     "Lease",
     "LiveIndex",
     "Member",
-    "RecordChunk",
     "RecordFault",
     "RecordProblem",
     "RecordReader",
@@ -103,7 +99,6 @@ __all__ = [
     "StoredRecord",
     "Trailer",
     "UnsafeEdit",
-    "add_spans",
     "compact",
     "decode_key_value",
     "decode_lease",
@@ -113,32 +108,18 @@ __all__ = [
     "encode_key_value",
     "encode_revision_key",
     "encode_value_field",
-    "find_byte",
-    "hash_spans",
     "judge_trailer",
     "merge",
     "refuse",
     "replace_value",
-    "scan_records",
     "server_generation",
     "set_values",
     "split_trailer",
-    "sum_leaves",
 ]
-
-_LATER = {
-    "LeafSums": "hashes",
-    "add_spans": "hashes",
-    "sum_leaves": "hashes",
-    "RecordChunk": "scan",
-    "find_byte": "scan",
-    "hash_spans": "scan",
-    "scan_records": "scan",
-}
 
 
 def __getattr__(name: str) -> Any:
-    """Import what takes numpy when it is asked for: who only reads does not wait for it."""
+    """Import what changes a history when it is asked for: who only reads does not wait for it."""
     if name not in __all__:
         raise AttributeError(name)
-    return getattr(import_module(f"snaptool.etcd.{_LATER.get(name, 'edits')}"), name)
+    return getattr(import_module("snaptool.etcd.edits"), name)

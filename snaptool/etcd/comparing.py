@@ -1,14 +1,16 @@
 # cython: boundscheck=True, wraparound=False, initializedcheck=False, cdivision=True, show_performance_hints=False
-"""Are leaves tidy, and are the records of two files the same? Compiled where possible.
+"""Are leaves tidy, are the records of two files the same, and what are the checksums? Compiled where possible.
 
 A leaf is tidy when it has records, and holds nothing but them: back to back behind its table, in their order, and
 zeros up to the end of its pages. Records are compared byte by byte: whole, or all around the value of their KeyValue.
+The CRC-32C of two texts follows from theirs and the size of the second: so a leaf whose sum is known is not read again.
 
 Knows Chunk and Records; knows nothing of what values mean.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 
 from snaptool.bolt import Chunk
@@ -26,6 +28,7 @@ if not cython.compiled:
     Bytes = memoryview
     Marks = memoryview
     Numbers = memoryview
+    Sums = memoryview
 
 HEADER = cython.declare(cython.longlong, 16)
 ELEMENT = cython.declare(cython.longlong, 16)
@@ -106,6 +109,171 @@ def sums_of_leaves(
         crcs.append(crc)
         sizes.append(size)
     return crcs, sizes
+
+
+# --- checksums joined -----------------------------------------------------------------------------------------------
+
+POLYNOMIAL = cython.declare(cython.uint, 0x82F63B78)  # Castagnoli, lowest power in the highest bit
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def times(a: cython.uint, b: cython.uint) -> cython.uint:
+    """Multiply polynomials over GF(2), modulo Castagnoli's."""
+    product: cython.uint = 0
+    bit: cython.int
+    for bit in range(31, -1, -1):
+        if a >> bit & 1:
+            product ^= b
+        b = (b >> 1) ^ (POLYNOMIAL if b & 1 else 0)
+    return product
+
+
+def powers_of_x() -> memoryview:
+    """Return x to the power of 8, 16, 32 and so on: what moves a CRC past 1, 2, 4 bytes."""
+    power, found = 1 << 23, array("I")
+    for _ in range(63):
+        found.append(power)
+        power = times(power, power)
+    return memoryview(found)
+
+
+POWERS = powers_of_x()
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def moved(crc: cython.uint, size: cython.longlong, powers: Sums) -> cython.uint:
+    """Move a CRC past so many bytes. The idea is that of zlib's crc32_combine."""
+    digit: cython.Py_ssize_t = 0
+    while size > 0 and crc:
+        if size & 1:
+            crc = times(crc, powers[digit])
+        size >>= 1
+        digit += 1
+    return crc
+
+
+def join_sums(crc: int, crcs: Sums, sizes: Numbers) -> int:
+    """Continue a CRC-32C with texts of which only CRC and size in bytes are known."""
+    powers: Sums = POWERS
+    joined: cython.uint = crc
+    index: cython.Py_ssize_t
+    with cython.nogil:
+        for index in range(len(crcs)):
+            joined = moved(joined, sizes[index], powers) ^ crcs[index]
+    return joined
+
+
+@cython.final
+@cython.cclass
+class HistoryHash:
+    """HashKV over the records of bucket `key`, which are given a chunk at a time, in order.
+
+    Left out are records newer than the revision `at`; at or below `compacted` those that are not among the `live` ones
+    of `at`, unless there are none; and, if it `skips_tombstones`, tombstones at `compacted`.
+    `sums`: CRC-32C and size of every leaf, array("I") and array("q"), where they are known.
+    Source: etcd server/storage/mvcc/hash.go (v3.7.1); docs/formats/etcd.md, "HashKV".
+    """
+
+    data: Bytes
+    view: memoryview
+    crc32c: object
+    live: Marks
+    any_live: cython.bint
+    at: cython.longlong
+    compacted: cython.longlong
+    skips_tombstones: cython.bint
+    is_known: cython.bint
+    crcs: Sums
+    sizes: Numbers
+    crc: cython.uint
+
+    def __init__(
+        self,
+        view: memoryview,
+        crc32c: Callable[[bytes | memoryview, int], int],
+        live: bytearray,
+        revisions: tuple[int, int],
+        sums: tuple[array[int], array[int]] | None,
+        *,
+        skips_tombstones: bool,
+    ) -> None:
+        self.data = self.view = view
+        self.crc32c = crc32c
+        self.live = memoryview(live)
+        self.any_live = 1 in live
+        self.at, self.compacted = revisions
+        self.skips_tombstones = skips_tombstones
+        self.is_known = sums is not None
+        crcs, sizes = (array("I"), array("q")) if sums is None else sums
+        self.crcs, self.sizes = memoryview(crcs), memoryview(sizes)
+        self.crc = crc32c(b"key", 0)
+
+    def value(self) -> int:
+        """Return the hash of what was given so far."""
+        return self.crc
+
+    def add(self, leaves: Chunk) -> None:
+        """Take the next leaves."""
+        start: Numbers = leaves.leaf_start
+        key_at: Numbers = leaves.key_at
+        key_size: Numbers = leaves.key_size
+        value_at: Numbers = leaves.value_at
+        value_size: Numbers = leaves.value_size
+        powers: Sums = POWERS
+        number: cython.longlong = leaves.first_record
+        known: cython.longlong = leaves.first_leaf
+        count: cython.longlong = leaves.leaves
+        leaf: cython.longlong
+        row: cython.longlong
+        begin: cython.longlong
+        end: cython.longlong
+        for leaf in range(count):
+            row = start[leaf]
+            while self.is_known and row < start[leaf + 1] and self.counts(number + row, key_at[row], key_size[row]):
+                row += 1
+            if self.is_known and row == start[leaf + 1]:
+                self.crc = moved(self.crc, self.sizes[known + leaf], powers) ^ self.crcs[known + leaf]
+                continue
+            begin = end = 0
+            for row in range(start[leaf], start[leaf + 1]):
+                if not self.counts(number + row, key_at[row], key_size[row]):
+                    continue
+                if key_at[row] != end:
+                    self.take(begin, end)
+                    begin = key_at[row]
+                end = value_at[row] + value_size[row]
+            self.take(begin, end)
+
+    @cython.cfunc
+    def take(self, begin: cython.longlong, end: cython.longlong) -> cython.void:
+        """Take a stretch of the file."""
+        if end > begin:
+            self.crc = self.crc32c(self.view[begin:end], self.crc)  # type: ignore[operator]
+
+    @cython.cfunc
+    @cython.nogil
+    @cython.exceptval(-1, check=False)
+    def counts(self, number: cython.longlong, at: cython.longlong, size: cython.longlong) -> cython.int:
+        """Is a record, given by number and stored key, part of the hash? One without a revision counts as revision 0."""
+        main: cython.longlong = 0
+        offset: cython.longlong
+        if size in (17, 18) and self.data[at] < 128:
+            for offset in range(8):
+                main = main << 8 | self.data[at + offset]
+        if main > self.at:
+            return 0
+        if main > self.compacted:
+            return 1
+        if self.any_live and not self.live[number]:
+            return 0
+        return not (self.skips_tombstones and main == self.compacted and size == 18)
+
+
+# --- the records of two files ----------------------------------------------------------------------------------------
 
 
 def is_tidy_branch(file: Bytes, page: int, page_size: int) -> bool:

@@ -20,13 +20,13 @@ file. Knows no bolt writer and no Kubernetes.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from itertools import compress, count
 
 from snaptool.errors import InputError
+from snaptool.etcd.reading import TOMBSTONE
 from snaptool.etcd.records import (
     MAX_REVISION,
     KeyValue,
@@ -38,7 +38,6 @@ from snaptool.etcd.records import (
     encode_revision_key,
     replace_value,
 )
-from snaptool.etcd.scan import scan_revisions
 from snaptool.etcd.snapshot import FINISHED, SCHEDULED, Snapshot, StoredRecord
 
 
@@ -60,7 +59,7 @@ class Edits:
     buckets, new values by stored key, None for records that go. Records in none of these keep every byte.
     """
 
-    drop: NDArray[np.int64]
+    drop: array[int]
     replace: Mapping[int, tuple[bytes, bytes]]
     append: tuple[tuple[bytes, bytes], ...]
     buckets: Mapping[bytes, Mapping[bytes, bytes | None]]
@@ -89,7 +88,7 @@ class Edits:
                 yield key, value
 
     def _apply_to_history(self, records: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
-        drops = iter(self.drop.tolist())
+        drops = iter(self.drop)
         drop = next(drops, None)
         for number, record in enumerate(records):
             if number == drop:
@@ -99,7 +98,7 @@ class Edits:
         yield from self.append
 
 
-NO_EDITS = Edits(drop=np.empty(0, dtype=np.int64), replace={}, append=(), buckets={})
+NO_EDITS = Edits(drop=array("q"), replace={}, append=(), buckets={})
 
 
 class Editor:
@@ -225,7 +224,7 @@ class Editor:
         buckets: dict[bytes, dict[bytes, bytes | None]] = {}
         if self._compact:
             at = current + 1 if append else current
-            dropped |= self._superseded(at)
+            self._drop_superseded(dropped, at)
             mark = encode_revision_key(Revision(at, 0))
             buckets[b"meta"] = {SCHEDULED: mark, FINISHED: mark}
         elif not append:
@@ -233,9 +232,8 @@ class Editor:
         self._check_leases(dropped, replace)
         if self._removed_leases:
             buckets[b"lease"] = {encode_lease_key(lease): None for lease in self._removed_leases}
-        (drop,) = np.nonzero(dropped)
         return Edits(
-            drop=drop,
+            drop=array("q", compress(count(), dropped)),
             replace={number: record for number, record in replace.items() if not dropped[number]},
             append=append,
             buckets=buckets,
@@ -249,13 +247,15 @@ class Editor:
             for sub, key in enumerate(sorted(self._deleted))
         )
 
-    def _dropped(self) -> NDArray[np.bool_]:
-        dropped = np.zeros(self._snapshot.record_count, dtype=np.bool_)
+    def _dropped(self) -> bytearray:
+        """Return a byte for each record by number: 1 for those that go."""
+        dropped = bytearray(self._snapshot.record_count)
         for key, place in self._kept_from.items():
-            dropped[[record.number for record in self._histories[key][:place]]] = True
+            for record in self._histories[key][:place]:
+                dropped[record.number] = 1
         return dropped
 
-    def _replaced(self, dropped: NDArray[np.bool_]) -> dict[int, tuple[bytes, bytes]]:
+    def _replaced(self, dropped: bytearray) -> dict[int, tuple[bytes, bytes]]:
         return {
             record.number: (
                 encode_revision_key(record.revision, tombstone=record.tombstone),
@@ -266,35 +266,40 @@ class Editor:
             if record.number in self._values and not dropped[record.number]
         }
 
-    def _superseded(self, at: int) -> NDArray[np.bool_]:
-        """Which records a compaction at the current revision `at` drops: all but live ones and tombstones of `at`."""
-        kept = self._snapshot.live_mask().copy()
+    def _drop_superseded(self, dropped: bytearray, at: int) -> None:
+        """Drop what a compaction at the current revision `at` drops: all but live records and tombstones of `at`."""
+        kept = bytearray(self._snapshot.live())
         for key in self._deleted:
-            kept[self._histories[key][-1].number] = False
-        bucket = self._snapshot.bucket(b"key")
-        for leaves in bucket.chunks() if bucket else ():
-            found = scan_revisions(leaves)
-            (rows,) = np.nonzero(found.tombstone & (found.main == at))
-            kept[leaves.first_record + rows] = True
-        return ~kept
+            kept[self._histories[key][-1].number] = 0
+        for records in self._snapshot.chunks():
+            # Records are in order of revision, and none is above `at`.
+            if not len(records) or records.main[len(records) - 1] < at:
+                continue
+            for row in range(len(records)):
+                if records.main[row] == at and records.flags[row] & TOMBSTONE:
+                    kept[records.first_record + row] = 1
+        number = kept.find(0)
+        while number >= 0:
+            dropped[number] = 1
+            number = kept.find(0, number + 1)
 
-    def _hold_revision(self, dropped: NDArray[np.bool_], replace: dict[int, tuple[bytes, bytes]]) -> None:
+    def _hold_revision(self, dropped: bytearray, replace: dict[int, tuple[bytes, bytes]]) -> None:
         """Put a tombstone in place of the last record if the store's revision would fall without it."""
         if not len(dropped) or not dropped[-1]:
             return
-        (kept,) = np.nonzero(~dropped)
+        kept = dropped.rfind(0)
         last = self._snapshot.record(len(dropped) - 1)
-        highest = self._snapshot.record(int(kept[-1])).revision.main if len(kept) else 0
+        highest = self._snapshot.record(kept).revision.main if kept >= 0 else 0
         # Servers before 3.4.32 and 3.5.14 do not count a compaction that was only scheduled, so it holds nothing.
         if max(highest, self._snapshot.finished_compaction or 0) >= last.revision.main:
             return
-        dropped[-1] = False
+        dropped[-1] = 0
         value = b"" if last.key in self._nameless else encode_key_value(KeyValue(key=last.key))
         if last.tombstone and last.key not in self._nameless:
             value = self._snapshot.stored_value(last)
         replace[last.number] = (encode_revision_key(last.revision, tombstone=True), value)
 
-    def _check_leases(self, dropped: NDArray[np.bool_], replace: Mapping[int, tuple[bytes, bytes]]) -> None:
+    def _check_leases(self, dropped: bytearray, replace: Mapping[int, tuple[bytes, bytes]]) -> None:
         if not self._removed_leases:
             return
         for record in self._snapshot.leased_records():
@@ -324,7 +329,7 @@ def delete_lost(snapshot: Snapshot, lost: Mapping[bytes, Collection[int]]) -> Ed
 
 def set_values(snapshot: Snapshot, edits: Edits, values: Mapping[int, bytes]) -> Edits:
     """Give records, by number, other values, all else in them staying; those that `edits` drops or replaces stay so."""
-    dropped = set(edits.drop.tolist())
+    dropped = set(edits.drop)
     replace = dict(edits.replace)
     for number, value in values.items():
         if number in dropped or number in replace:
@@ -354,10 +359,10 @@ def merge(*edits: Edits) -> Edits:
     others = [one for one in edits if not one.is_compaction and not one.is_empty]
     if len(others) > 1:
         raise ValueError("edits that are not compactions are safe together only when one Editor makes them")
-    drop = np.unique(np.concatenate([NO_EDITS.drop, *(one.drop for one in edits)]))
-    replace = {number: record for one in edits for number, record in one.replace.items()}
-    for number in np.intersect1d(drop, np.fromiter(replace, dtype=np.int64)).tolist():
-        del replace[number]
+    dropped = {number for one in edits for number in one.drop}
+    replace = {
+        number: record for one in edits for number, record in one.replace.items() if number not in dropped
+    }
     buckets: dict[bytes, dict[bytes, bytes | None]] = {}
     for one in edits:
         for name, changes in one.buckets.items():
@@ -366,5 +371,8 @@ def merge(*edits: Edits) -> Edits:
                 raise ValueError("the edits compact at different revisions")
             merged.update(changes)
     return Edits(
-        drop=drop, replace=replace, append=tuple(added for one in edits for added in one.append), buckets=buckets
+        drop=array("q", sorted(dropped)),
+        replace=replace,
+        append=tuple(added for one in edits for added in one.append),
+        buckets=buckets,
     )

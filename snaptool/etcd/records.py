@@ -1,7 +1,7 @@
 """The records that etcd stores: revision keys, KeyValue messages, and the small records of the other buckets.
 
-Bytes in, values out, and back; one record at a time. `snaptool.etcd.scan` does the same for a hundred thousand
-records at once, and these functions are its model and its fallback.
+Bytes in, values out, and back; one record at a time. `snaptool.etcd.reading` does the same for chunks of records, and
+these functions are its model and its fallback.
 
 A record of bucket `key` is stored under a *revision key*: the transaction number `main`, the byte `_`, the number
 `sub` of the change in its transaction, and a `t` if the change deleted the key (a *tombstone*). Its value is a

@@ -50,12 +50,7 @@ from snaptool.etcd.records import (
 from snaptool.text import counted
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from snaptool.bolt import LeafChunk
-    from snaptool.etcd.hashes import LeafSums
-    from snaptool.etcd.scan import RecordChunk
+    from array import array
 
 BUCKETS = (
     b"alarm",
@@ -73,7 +68,6 @@ BUCKETS = (
 
 DIGEST_SIZE = 32
 _BLOCK_SIZE = 512
-_LEAVES_AT_ONCE = 4096
 
 SCHEDULED = b"scheduledCompactRev"
 FINISHED = b"finishedCompactRev"
@@ -266,33 +260,6 @@ class Snapshot:
         self._scanned = True
         return self._last
 
-    def _leaf_of(self, number: int) -> LeafChunk:
-        """Read the leaf that holds a record of bucket `key`, and no other."""
-        import numpy as np  # noqa: PLC0415 - for those who have it anyway
-
-        bucket = self.bucket(b"key")
-        assert bucket is not None
-        leaf = int(np.searchsorted(bucket.leaf_starts(), number, side="right")) - 1
-        return next(bucket.chunks(first_leaf=leaf, last_leaf=leaf + 1))
-
-    def _revision_of(self, number: int) -> Revision:
-        import numpy as np  # noqa: PLC0415 - for those who have it anyway
-
-        from snaptool.etcd.scan import scan_revisions  # noqa: PLC0415 - the same
-
-        leaf = self._leaf_of(number)
-        found = scan_revisions(leaf.pick(np.array([number - leaf.first_record])))
-        return Revision(int(found.main[0]), int(found.sub[0]))
-
-    def _count_up_to(self, main: int) -> int:
-        """Count the records up to a revision: they are in its order."""
-        last = self.last_revision
-        if last is None or last.main <= main:
-            return self.record_count
-        if main < 1:
-            return 0
-        return bisect_right(range(self.record_count), main, key=lambda number: self._revision_of(number).main)
-
     @property
     def current_revision(self) -> int:
         """The revision that a current server boots with."""
@@ -417,31 +384,6 @@ class Snapshot:
 
     # --- records ---
 
-    def records(self, report: Report = refuse) -> Iterator[RecordChunk]:
-        """Yield all records of bucket `key` in order.
-
-        Raises CorruptPage, and what `report` raises: BadRevision and BadRecord, unless told otherwise. A pass that
-        goes to the end also finds the live records, so that `live_mask` then costs no further pass.
-        """
-        from snaptool.etcd.live import LiveIndex  # noqa: PLC0415 - for those who have numpy anyway
-        from snaptool.etcd.scan import scan_records  # noqa: PLC0415 - the same
-
-        bucket = self.bucket(b"key")
-        if bucket is None:
-            self._scanned = True
-            return
-        index = None if self._found is not None else LiveIndex(self.database.pages, bucket.record_count)
-        last: Revision | None = None
-        for leaves in bucket.chunks():
-            chunk = scan_records(leaves, last, report)
-            last = chunk.last_revision() or last
-            if index is not None:
-                index.add(chunk)
-            yield chunk
-        self._last, self._scanned = last, True
-        if index is not None:
-            self._found = bytearray(index.live().tobytes())
-
     def chunks(self, report: Report = refuse, walk: Walk | None = None) -> Iterator[Records]:
         """Yield all records of bucket `key` in order, some at a time: one object, filled again and again.
 
@@ -495,15 +437,6 @@ class Snapshot:
         found = index.live()
         return found + bytes(leaves.first_record + leaves.records - len(found))
 
-    def live_mask(self, at: int | None = None) -> NDArray[np.bool_]:
-        """Which records, by number, are what a client gets for their keys, now or at the revision `at`.
-
-        Equal to etcd's set of records to keep when compacting at that revision. Raises as `records`.
-        """
-        import numpy as np  # noqa: PLC0415 - for those who have it anyway
-
-        return np.frombuffer(self.live(at), dtype=np.bool_)
-
     def history_of(self, keys: Collection[bytes]) -> dict[bytes, list[StoredRecord]]:
         """Collect all records of some user keys, oldest first: one pass. Keys without records are left out."""
         wanted = set(keys)
@@ -553,38 +486,18 @@ class Snapshot:
 
     # --- checksums ---
 
-    def leaf_starts(self) -> NDArray[np.int64]:
-        """Number the first record of each leaf of bucket `key`; one more entry for the end."""
-        import numpy as np  # noqa: PLC0415 - for those who have it anyway
-
-        bucket = self.bucket(b"key")
-        return np.zeros(1, dtype=np.int64) if bucket is None else bucket.leaf_starts()
-
-    def new_sums(self) -> LeafSums:
-        """Return the sums of bucket `key` for a pass to fill in."""
-        from snaptool.etcd.hashes import LeafSums  # noqa: PLC0415 - for those who have numpy anyway
-
-        bucket = self.bucket(b"key")
-        return LeafSums(0 if bucket is None else bucket.leaf_count)
-
-    def status_hash(self, sums: LeafSums | None = None) -> int:
-        """Compute the hash of `snapshot status`. `sums`: those of bucket `key`, if they are known."""
-        if sums is None:
-            status = StatusHash(self)
+    def status_hash(self, sums: tuple[array[int], array[int]] | None = None) -> int:
+        """Compute the hash of `snapshot status`. `sums`: as in `hashkv`."""
+        status = StatusHash(self)
+        if sums is not None:
+            status.join(sums)
+        else:
             for leaves in status.leaves():
                 status.add(leaves)
-            return status.finish()
-        from crc32c import crc32c  # noqa: PLC0415 - for those who hash
-
-        from snaptool.etcd.hashes import join_sums, sums_of  # noqa: PLC0415 - for those who have numpy anyway
-
-        crc = 0
-        for name, bucket in self.database.buckets().items():
-            crc = join_sums(crc32c(name, crc), *(sums if name == b"key" else sums_of(bucket)).whole)
-        return crc
+        return status.finish()
 
     def status(self) -> Status:
-        """Compute what `etcdutl snapshot status` prints. Raises as `records`."""
+        """Compute what `etcdutl snapshot status` prints. Raises as `chunks`."""
         last = self.last_revision
         return Status(
             hash=self.status_hash(),
@@ -602,71 +515,36 @@ class Snapshot:
         at: int = 0,
         generation: ServerGeneration = CURRENT_SERVERS,
         *,
-        sums: LeafSums | None = None,
-        live: NDArray[np.bool_] | None = None,
+        sums: tuple[array[int], array[int]] | None = None,
+        live: bytearray | None = None,
     ) -> HashKV:
         """Compute HashKV as a freshly booted server would. `at`: a revision, 0 for the current one.
 
-        `sums` of bucket `key`, and which records are `live` at that revision, spare passes where they are known.
-        Raises RevisionCompacted, RevisionInFuture, and as `records`.
+        It is computed from what is in the file: a running server may answer for the compacted revision itself with a
+        number that it stored while compacting. `sums`: CRC-32C and size in bytes of the records of every leaf of bucket
+        `key`, array("I") and array("q"); `live`: the records that are live at that revision. Where they are known, they
+        spare passes. Raises RevisionCompacted, RevisionInFuture, and as `chunks`.
         """
         current, compacted = self.revision_on(generation), self._compacted_on(generation)
         if at > current:
             raise RevisionInFuture(f"revision {at} is beyond the store's revision {current}")
         if at > 0 and (at < compacted or (at == compacted and not generation.serves_compacted_revision)):
             raise RevisionCompacted(f"revision {at} is gone: the store was compacted at {compacted}")
-        from crc32c import crc32c  # noqa: PLC0415 - for those who hash
-
-        from snaptool.etcd.hashes import join_sums, sums_of  # noqa: PLC0415 - for those who have numpy anyway
+        from snaptool.etcd.comparing import HistoryHash  # noqa: PLC0415 - for those who hash
 
         at = at or current
-        crc, bucket = crc32c(b"key"), self.bucket(b"key")
-        if bucket is not None:
-            sums = sums or sums_of(bucket)
-            crc = join_sums(crc, *self._sums_of_chosen(bucket, sums, self._hashed(at, compacted, generation, live)))
-        return HashKV(crc, at, compacted)
-
-    def _hashed(
-        self, at: int, compacted: int, generation: ServerGeneration, live: NDArray[np.bool_] | None
-    ) -> NDArray[np.bool_]:
-        """Which records HashKV goes through: those that a compaction that is done would have left."""
-        import numpy as np  # noqa: PLC0415 - for those who have it anyway
-
-        keep = self.live_mask(None if at == self.revision_on(generation) else at) if live is None else live
-        chosen = np.ones(self.record_count, dtype=np.bool_)
-        chosen[self._count_up_to(at) :] = False
-        end = self._count_up_to(compacted)
-        if keep.any():
-            chosen[:end] &= keep[:end]
-        if generation.keeps_tombstones:
-            for number in range(self._count_up_to(compacted - 1), end):
-                chosen[number] &= not self.record(number).tombstone
-        return chosen
-
-    def _sums_of_chosen(
-        self, bucket: Bucket, sums: LeafSums, chosen: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-        """Return CRC and size of every leaf, of its chosen records alone; or of all of them together."""
-        import numpy as np  # noqa: PLC0415 - for those who have it anyway
-
-        from snaptool.etcd.hashes import sum_leaves  # noqa: PLC0415 - the same
-
-        (left_out,) = np.nonzero(~chosen)
-        if not len(left_out):
-            return sums.whole
-        crc, size = sums.crc.copy(), sums.size.copy()
-        partly = np.diff(np.searchsorted(left_out, bucket.leaf_starts())) > 0
-        for first in range(0, len(partly), _LEAVES_AT_ONCE):
-            last = first + _LEAVES_AT_ONCE
-            for leaves in bucket.chunks(first_leaf=first, last_leaf=last) if partly[first:last].any() else ():
-                here = partly[leaves.first_leaf : leaves.first_leaf + len(leaves.leaf_page)]
-                rows = np.repeat(here, np.diff(leaves.leaf_start))
-                rows &= chosen[leaves.first_record : leaves.first_record + len(leaves)]
-                of_chosen = sum_leaves(leaves.pick(np.nonzero(rows)[0]))
-                at = leaves.first_leaf + np.nonzero(here)[0]
-                crc[at], size[at] = (numbers[here] for numbers in of_chosen)
-                self.database.pages.let_go()
-        return crc, size
+        live = self.live(None if at == current else at) if live is None else live
+        bucket, history = self.bucket(b"key"), HistoryHash(
+            self.view,
+            crc32c_function(),
+            live,
+            (at, compacted),
+            sums,
+            skips_tombstones=generation.keeps_tombstones,
+        )
+        for leaves in bucket.leaves() if bucket else ():
+            history.add(leaves)
+        return HashKV(history.value(), at, compacted)
 
 
 def _stored(records: Records, row: int) -> StoredRecord:
@@ -713,6 +591,13 @@ class StatusHash:
     def add(self, leaves: Chunk) -> None:
         """Take the next leaves."""
         self._crc = checksum(self._snapshot.view, leaves, self._crc, self._crc32c)
+
+    def join(self, sums: tuple[array[int], array[int]]) -> None:
+        """Take all leaves by CRC-32C and size."""
+        from snaptool.etcd.comparing import join_sums  # noqa: PLC0415 - for those who have sums
+
+        crcs, sizes = sums
+        self._crc = join_sums(self._crc, memoryview(crcs), memoryview(sizes))
 
     def finish(self) -> int:
         """Take the buckets behind `key`; return the hash."""

@@ -152,7 +152,7 @@ def _decide(
     for record in swept.repeated:
         action[record] = REBUILD if action[record] == RESEAL else action[record]
     edits = _edits(snapshot, swept, request, stored)
-    for record in edits.drop.tolist():
+    for record in edits.drop:
         action[record] = DROP
     for record in edits.replace:
         action[record] = REPLACE
@@ -172,7 +172,7 @@ def _decide(
         changes=changes(swept, ways, way_of, gone, restored),
         deletions=deletions(
             doomed(swept, request),
-            {*edits.drop.tolist(), *edits.replace} - {*updated},
+            {*edits.drop, *edits.replace} - {*updated},
             snapshot,
             labels.prefixes,
             restored,

@@ -57,16 +57,14 @@ def file_report(
     path: Path, size: int, sha256: str, snapshot: Snapshot, leaves: Leaves, live: bytearray | None = None
 ) -> FileReport:
     """Report on a file. `leaves`: of its bucket `key`; `live`: which of its records are live, if that is known."""
-    import numpy as np  # noqa: PLC0415 - HashKV alone has it
-
-    sums, mask = leaves.sums(), None if live is None else np.frombuffer(live, dtype=np.bool_)
+    sums = leaves.sums()
     return FileReport(
         path=str(path),
         size=size,
         sha256=sha256,
         revision=snapshot.current_revision,
         hash=snapshot.status_hash(sums),
-        hashkv=snapshot.hashkv(sums=sums, live=mask).hash,
+        hashkv=snapshot.hashkv(sums=sums, live=live).hash,
     )
 
 
@@ -163,7 +161,7 @@ def _mark_leaves(written: Snapshot, walk: Walk, is_leaf: bytearray, *, are_compa
             is_leaf[page : page + span] = b"\1" * span
         turn += 1
         if turn % _LET_GO == 0:
-            written.database.pages.let_go()
+            written.database.let_go()
     return pages
 
 

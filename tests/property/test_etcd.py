@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import random
+from array import array
 from collections.abc import Callable
 from types import ModuleType
 
-import numpy as np
 import pytest
 from crc32c import crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import snaptool.etcd.comparing
 import snaptool.etcd.reading
 from snaptool import wire
 from snaptool.bolt import Chunk
@@ -27,21 +28,17 @@ from snaptool.etcd import (
     RecordProblem,
     Revision,
     RevisionCompacted,
+    ServerGeneration,
     Snapshot,
     UnsafeEdit,
-    add_spans,
     decode_key_value,
     decode_revision_key,
     encode_key_value,
     encode_revision_key,
-    find_byte,
-    hash_spans,
     replace_value,
     server_generation,
 )
 from snaptool.etcd import records as codecs
-from snaptool.etcd.hashes import join_sums
-from snaptool.etcd.scan import same_spans
 from tests.support.engine import uncompiled
 from tests.support.history import (
     Record,
@@ -52,6 +49,7 @@ from tests.support.history import (
     plain_crc32c,
     random_store,
     rewritten,
+    sums_of,
 )
 
 GENERATIONS = (CURRENT_SERVERS, server_generation(3, 4, 23), server_generation(3, 5, 10), server_generation(3, 5, 14))
@@ -189,37 +187,10 @@ def columns_by_codec(records: list[Record]) -> list[tuple[object, ...] | None]:
     return rows
 
 
-def columns_by_scan(snapshot: Snapshot, problems: list[RecordProblem]) -> list[tuple[object, ...] | None]:
-    rows: list[tuple[object, ...] | None] = []
-    for chunk in snapshot.records(problems.append):
-        for row in range(len(chunk)):
-            if not chunk.readable[row]:
-                rows.append(None)
-                continue
-            value, field = int(chunk.value_pos[row]), int(chunk.field_pos[row])
-            rows.append(
-                (
-                    int(chunk.main[row]),
-                    int(chunk.sub[row]),
-                    bool(chunk.tombstone[row]),
-                    chunk.user_key(row),
-                    int(chunk.create[row]),
-                    int(chunk.mod[row]),
-                    int(chunk.version[row]),
-                    int(chunk.lease[row]),
-                    chunk.buffer[value : value + chunk.value_len[row]].tobytes(),
-                    field - int(chunk.leaves.value_pos[row]),
-                    chunk.buffer[field : field + chunk.field_len[row]].tobytes(),
-                    bool(chunk.repeated_value[row]),
-                )
-            )
-    return rows
-
-
 def columns_by_reading(
     snapshot: Snapshot, problems: list[RecordProblem], way: ModuleType, most: int
 ) -> list[tuple[object, ...] | None]:
-    """The same by the loops, `most` records at a time."""
+    """The same by reading chunks, `most` records at a time."""
     rows: list[tuple[object, ...] | None] = []
     bucket, leaves, reader = snapshot.bucket(b"key"), Chunk(most), way.RecordReader(snapshot.view)
     assert bucket is not None
@@ -289,17 +260,14 @@ def test_scan_finds_what_the_codecs_find_and_reports_what_they_refuse(content: d
     snapshot = Snapshot(make_snapshot(records))
     problems: list[RecordProblem] = []
     expected = columns_by_codec(records)
-    assert columns_by_scan(snapshot, problems) == expected
-    check_problems(problems, records, expected)
     for way in (snaptool.etcd.reading, uncompiled(snaptool.etcd.reading)):
         for most in (1, 512):
             problems = []
             assert columns_by_reading(snapshot, problems, way, most) == expected
             check_problems(problems, records, expected)
     if problems:
-        for read in (Snapshot.records, Snapshot.chunks):
-            with pytest.raises(SnaptoolError):
-                list(read(Snapshot(make_snapshot(records))))
+        with pytest.raises(SnaptoolError):
+            list(Snapshot(make_snapshot(records)).chunks())
 
 
 def check_problems(
@@ -312,40 +280,13 @@ def check_problems(
         assert one.key.hex() in str(one.error())
 
 
-@given(st.lists(st.binary(max_size=40) | st.binary(min_size=1020, max_size=1030), min_size=1, max_size=10))
-def test_spans_are_equal_exactly_when_their_bytes_are(texts: list[bytes]) -> None:
-    texts = texts + texts[::-1]
-    lengths = np.array([len(text) for text in texts], dtype=np.int64)
-    starts = np.cumsum(lengths) - lengths
-    buffer = np.frombuffer(b"".join(texts), dtype=np.uint8)
-    hashes = hash_spans(buffer, starts, lengths).tolist()
-    assert hashes == hashes[::-1]
-    assert len(set(hashes)) == len(set(texts))
-    pairs = [(a, b) for a in range(len(texts)) for b in range(len(texts)) if len(texts[a]) == len(texts[b])]
-    first, second = np.array(pairs).T
-    same = same_spans(buffer, starts[first], starts[second], lengths[first])
-    assert same.tolist() == [texts[a] == texts[b] for a, b in pairs]
-
-
-@given(
-    st.lists(st.text(alphabet="/:.0\0\x80\xaf", max_size=40), min_size=1, max_size=10), st.sampled_from(b"/:\0\x80\xaf")
-)
-def test_byte_is_found_where_it_first_stands(texts: list[str], byte: int) -> None:
-    encoded = [text.encode("latin-1") for text in texts]
-    lengths = np.array([len(text) for text in encoded], dtype=np.int64)
-    starts = np.cumsum(lengths) - lengths
-    found = find_byte(np.frombuffer(b"".join(encoded) or b"\0", dtype=np.uint8), starts, lengths, byte)
-    assert found.tolist() == [len(text.partition(bytes((byte,)))[0]) for text in encoded]
-
-
 @given(st.lists(st.binary(max_size=300), max_size=20), st.binary(max_size=20), st.integers(0, 3))
 def test_checksums_of_parts_join_to_that_of_the_whole(parts: list[bytes], before: bytes, long: int) -> None:
     parts = [*parts, *(bytes(4096 * number + 4095) for number in range(long))]
-    crcs, sizes = (
-        np.array([crc32c(part) for part in parts], np.uint32),
-        np.array([len(part) for part in parts], np.int64),
-    )
-    assert join_sums(crc32c(before), crcs, sizes) == crc32c(before + b"".join(parts))
+    crcs = memoryview(array("I", [crc32c(part) for part in parts]))
+    sizes = memoryview(array("q", [len(part) for part in parts]))
+    for way in (snaptool.etcd.comparing, uncompiled(snaptool.etcd.comparing)):
+        assert way.join_sums(crc32c(before), crcs, sizes) == crc32c(before + b"".join(parts))
 
 
 # --- histories ---
@@ -353,12 +294,28 @@ def test_checksums_of_parts_join_to_that_of_the_whole(parts: list[bytes], before
 seeds = st.integers(0, 1 << 32)
 
 
+def hash_of(
+    snapshot: Snapshot,
+    way: ModuleType,
+    compacted: int,
+    at: int,
+    generation: ServerGeneration,
+    sums: tuple[array[int], array[int]] | None,
+) -> int:
+    """HashKV, a record at a time."""
+    skips, live = generation.keeps_tombstones, snapshot.live(at)
+    history = way.HistoryHash(snapshot.view, crc32c, live, (at, compacted), sums, skips_tombstones=skips)
+    bucket = snapshot.bucket(b"key")
+    for leaves in bucket.leaves(None, Chunk(1)) if bucket else ():
+        history.add(leaves)
+    found: int = history.value()
+    return found
+
+
 def check_views(store: Store) -> None:
     """Live view, current revision and HashKV at every revision, for every generation of servers."""
     snapshot = Snapshot(store.snapshot(page_size=1024))
-    records, sums = store.records, snapshot.new_sums()
-    for chunk in snapshot.records():
-        sums.add(chunk.leaves)
+    records, sums = store.records, sums_of(snapshot)
     crc = 0
     for name, bucket in snapshot.database.buckets().items():
         crc = plain_crc32c(name + b"".join(key + value for key, value in bucket.items()), crc)
@@ -367,8 +324,7 @@ def check_views(store: Store) -> None:
         booted = boot(records, generation, store.finished, store.scheduled)
         assert snapshot.revision_on(generation) == booted.revision
         for at in range(1, booted.revision + 1):
-            mask = snapshot.live_mask(at)
-            assert snapshot.live(at) == mask.tobytes()
+            mask = snapshot.live(at)
             live = {decode_revision_key(key)[0] for (key, _), is_live in zip(records, mask, strict=True) if is_live}
             assert live == {revision for key in booted.index if (revision := booted.get(key, at)) is not None}
             assert live == booted.keep_set(at, new_rule=generation.keeps_tombstones)
@@ -381,6 +337,9 @@ def check_views(store: Store) -> None:
             assert found.compact_revision == booted.compacted
             if at % 4 == 0:
                 assert found == snapshot.hashkv(at, generation, sums=sums, live=mask)
+                for way in (snaptool.etcd.comparing, uncompiled(snaptool.etcd.comparing)):
+                    for known in (None, sums):
+                        assert hash_of(snapshot, way, booted.compacted, at, generation, known) == found.hash
         # Some servers refuse the current revision by its number when it was just compacted; 0 is never refused.
         found = snapshot.hashkv(0, generation)
         assert found.hash == model_hashkv(records, booted, booted.revision, generation)
@@ -525,22 +484,3 @@ def test_crc_of_the_model_continues_as_the_fast_one(first: bytes, second: bytes)
     from crc32c import crc32c
 
     assert plain_crc32c(second, plain_crc32c(first)) == crc32c(second, crc32c(first)) == crc32c(first + second)
-
-
-@given(
-    st.randoms(),
-    st.sampled_from((2, 300, 900)),
-    st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 600), st.booleans()), max_size=20),
-)
-def test_checksum_of_stretches_is_that_of_their_bytes(
-    rng: random.Random, least: int, stretches: list[tuple[int, int, bool]]
-) -> None:
-    """Short ones are copied together, neighbours are taken in one, and empty ones do not count."""
-    content = rng.randbytes(4000)
-    places: list[tuple[int, int]] = []
-    for start, size, follows in stretches:
-        begin = places[-1][1] if follows and places else start
-        places.append((begin, min(begin + least * size // 300, len(content))))
-    first, last = (np.array([place[part] for place in places], dtype=np.int64) for part in (0, 1))
-    expected = crc32c(b"".join(content[begin:end] for begin, end in places), 7)
-    assert add_spans(7, np.frombuffer(content, dtype=np.uint8), first, last) == expected

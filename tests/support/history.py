@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import io
 import random
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from snaptool.bolt import DatabaseWriter
+from snaptool.bolt import Chunk, DatabaseWriter
 from snaptool.etcd import (
     BUCKETS,
     Edits,
@@ -320,3 +321,15 @@ def model_hashkv(records: Sequence[Record], booted: Booted, at: int, generation:
             continue
         crc = plain_crc32c(stored_value, plain_crc32c(stored_key, crc))
     return crc
+
+
+def sums_of(snapshot: Snapshot) -> tuple[array[int], array[int]]:
+    """CRC-32C and size of each leaf of bucket `key`."""
+    crcs, sizes, bucket = array("I"), array("q"), snapshot.bucket(b"key")
+    for leaves in bucket.leaves(None, Chunk(1)) if bucket else ():
+        for leaf in range(leaves.leaves):
+            rows = range(leaves.leaf_start[leaf], leaves.leaf_start[leaf + 1])
+            content = b"".join(leaves.key(snapshot.view, row) + leaves.value(snapshot.view, row) for row in rows)
+            crcs.append(plain_crc32c(content))
+            sizes.append(len(content))
+    return crcs, sizes

@@ -273,8 +273,8 @@ def test_case_36_edit_append_tombstone_after_compaction_uses_current_revision() 
     target = edited(snapshot, editor)
     assert revisions(target)[2:] == [("101", True, b"/a"), ("101.1", True, b"/b")]
     assert target.current_revision == target.revision_on(OLD) == 101
-    assert not target.live_mask().any()
-    assert target.live_mask(100).tolist() == [True, True, False, False]
+    assert 1 not in target.live()
+    assert list(target.live(100)) == [1, 1, 0, 0]
 
 
 def test_deleting_what_is_deleted_is_refused() -> None:

@@ -12,6 +12,7 @@ from snaptool.etcd import (
     BUCKETS,
     CURRENT_SERVERS,
     NO_EDITS,
+    TOMBSTONE,
     AlarmMember,
     BadRecord,
     FindingCode,
@@ -31,9 +32,8 @@ from snaptool.etcd import (
     split_trailer,
 )
 from snaptool.etcd.records import encode_alarm, encode_lease, encode_lease_key
-from snaptool.etcd.scan import scan_revisions
 from tests.support.bolt import GOLDEN, TINY, contents, damaged, make_database, tiny, vectors, with_trailer
-from tests.support.history import Record, Store, make_snapshot, plain_crc32c, rewritten
+from tests.support.history import Record, Store, make_snapshot, plain_crc32c, rewritten, sums_of
 
 SERVERS = {
     "tiny-3.4.db": server_generation(3, 4, 23),
@@ -76,16 +76,16 @@ def scanned(snapshot: Snapshot) -> list[dict[str, Any]]:
     """The same by the scan."""
     return [
         {
-            "rev": [int(chunk.main[row]), int(chunk.sub[row])],
-            "tombstone": bool(chunk.tombstone[row]),
+            "rev": [*chunk.revision(row)],
+            "tombstone": bool(chunk.flags[row] & TOMBSTONE),
             "key": chunk.user_key(row).decode(),
-            "create": int(chunk.create[row]),
-            "mod": int(chunk.mod[row]),
-            "version": int(chunk.version[row]),
-            "value_len": int(chunk.value_len[row]),
-            "lease": int(chunk.lease[row]),
+            "create": chunk.create[row],
+            "mod": chunk.mod[row],
+            "version": chunk.version[row],
+            "value_len": chunk.value_size[row],
+            "lease": chunk.lease[row],
         }
-        for chunk in snapshot.records()
+        for chunk in snapshot.chunks()
         for row in range(len(chunk))
     ]
 
@@ -214,14 +214,10 @@ def test_case_19_status_total_key_both_rules(name: str) -> None:
 @pytest.mark.parametrize("name", TINY)
 def test_status_after_a_pass_and_in_pieces_is_the_same(name: str) -> None:
     whole, snapshot = golden(name).status(), golden(name)
-    for _ in snapshot.records():
+    for _ in snapshot.chunks():
         pass
     assert snapshot.status() == whole
-    sums = snapshot.new_sums()
-    bucket = snapshot.bucket(b"key")
-    assert bucket is not None
-    for leaves in bucket.chunks(1):
-        sums.add(leaves)
+    sums = sums_of(snapshot)
     assert snapshot.status_hash(sums) == whole.hash
     assert snapshot.hashkv(sums=sums) == golden(name).hashkv()
 
@@ -312,9 +308,9 @@ def test_case_23_hashkv_pending_compaction() -> None:
 def test_case_39_bump_revision_record_is_the_live_record_of_the_empty_key() -> None:
     bump = (bytes.fromhex(vectors()["bump_revision_record"]["key_hex"]), b"")
     snapshot = Snapshot(make_snapshot([put(14, b"/a"), bump], scheduled=1014))
-    ((first, second),) = ([chunk.user_key(0), chunk.user_key(1)] for chunk in snapshot.records())
+    ((first, second),) = ([chunk.user_key(0), chunk.user_key(1)] for chunk in snapshot.chunks())
     assert (first, second) == (b"/a", b"")
-    assert snapshot.live_mask().tolist() == [True, True]
+    assert list(snapshot.live()) == [1, 1]
     assert snapshot.status().total_key_live == 2
     assert (snapshot.current_revision, snapshot.compacted_revision) == (1014, 1014)
 
@@ -406,9 +402,9 @@ def test_case_43_missing_meta_bucket_reported() -> None:
 
 def test_file_without_key_bucket_is_an_empty_store() -> None:
     snapshot = bare({b"meta": {}})
-    assert list(snapshot.records()) == []
+    assert list(snapshot.chunks()) == []
     assert (snapshot.current_revision, snapshot.record_count, snapshot.last_revision) == (1, 0, None)
-    assert snapshot.live_mask().tolist() == snapshot.live_mask(5).tolist() == []
+    assert snapshot.live() == snapshot.live(5) == b""
     assert snapshot.hashkv().hash == plain_crc32c(b"key")
     assert snapshot.status().hash == plain_crc32c(b"meta")
 
@@ -449,7 +445,7 @@ def test_broken_record_elsewhere_is_one_finding_and_does_not_stop_the_others(
     (finding,) = snapshot.findings()
     assert (finding.code, finding.place) == (FindingCode.BAD_RECORD, f"bucket {bucket.decode()}")
     assert key.hex() in finding.problem
-    assert len(list(snapshot.records())) == 1
+    assert [len(chunk) for chunk in snapshot.chunks()] == [1]
 
 
 def test_broken_compaction_mark_is_a_named_error() -> None:
@@ -480,11 +476,11 @@ def test_live_view_at_a_revision() -> None:
     store.delete(b"/a")
     store.put(b"/a", b"3")
     snapshot = Snapshot(store.snapshot())
-    assert snapshot.live_mask(1).tolist() == [False] * 5
-    assert snapshot.live_mask(2).tolist() == [True, False, False, False, False]
-    assert snapshot.live_mask(3).tolist() == [False, True, True, False, False]
-    assert snapshot.live_mask(4).tolist() == [False, True, False, False, False]
-    assert snapshot.live_mask(5).tolist() == snapshot.live_mask().tolist() == [False, True, False, False, True]
+    assert list(snapshot.live(1)) == [0, 0, 0, 0, 0]
+    assert list(snapshot.live(2)) == [1, 0, 0, 0, 0]
+    assert list(snapshot.live(3)) == [0, 1, 1, 0, 0]
+    assert list(snapshot.live(4)) == [0, 1, 0, 0, 0]
+    assert list(snapshot.live(5)) == list(snapshot.live()) == [0, 1, 0, 0, 1]
 
 
 def test_live_records_need_no_pass_of_their_own_after_one() -> None:
@@ -494,7 +490,6 @@ def test_live_records_need_no_pass_of_their_own_after_one() -> None:
     first = snapshot.live()
     assert snapshot.live() is first
     assert first.count(1) == 30
-    assert snapshot.live_mask().tobytes() == first
 
 
 def test_history_and_records_by_number() -> None:
@@ -519,11 +514,3 @@ def test_case_48_records_of_a_longer_live_database_are_the_same() -> None:
     longer = Snapshot(tiny() + bytes(16 << 20))
     assert scanned(longer) == facts("tiny-3.4.db")["key_bucket"]
     assert longer.status() == golden("tiny-3.4.db").status()
-
-
-def test_revision_scan_alone_agrees_with_the_full_scan() -> None:
-    for name in TINY:
-        for chunk in golden(name).records():
-            found = scan_revisions(chunk.leaves)
-            assert found.main.tolist() == chunk.main.tolist()
-            assert found.tombstone.tolist() == chunk.tombstone.tolist()

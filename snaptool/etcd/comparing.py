@@ -258,7 +258,7 @@ class HistoryHash:
     @cython.nogil
     @cython.exceptval(-1, check=False)
     def counts(self, number: cython.longlong, at: cython.longlong, size: cython.longlong) -> cython.int:
-        """Is a record, given by number and stored key, part of the hash? One without a revision counts as revision 0."""
+        """Is a record, given by number and stored key, part of the hash? One without a revision is at revision 0."""
         main: cython.longlong = 0
         offset: cython.longlong
         if size in (17, 18) and self.data[at] < 128:

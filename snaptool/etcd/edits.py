@@ -360,9 +360,7 @@ def merge(*edits: Edits) -> Edits:
     if len(others) > 1:
         raise ValueError("edits that are not compactions are safe together only when one Editor makes them")
     dropped = {number for one in edits for number in one.drop}
-    replace = {
-        number: record for one in edits for number, record in one.replace.items() if number not in dropped
-    }
+    replace = {number: record for one in edits for number, record in one.replace.items() if number not in dropped}
     buckets: dict[bytes, dict[bytes, bytes | None]] = {}
     for one in edits:
         for name, changes in one.buckets.items():

@@ -558,8 +558,9 @@ class LiveIndex:
         self.slots = numbers(6 * size)
         for index in range(0, 3 * size, 3):
             if old[index]:
-                self.v0 = cython.cast(cython.ulonglong, old[index + 1])
-                self.v1 = cython.cast(cython.ulonglong, old[index + 2])
+                # Slots hold what `place` makes of a fingerprint, which is without its lowest bit.
+                self.v0 = cython.cast(cython.ulonglong, old[index + 1]) << 1
+                self.v1 = cython.cast(cython.ulonglong, old[index + 2]) << 1
                 slot = self.place()
                 self.slots[slot] = old[index]
 

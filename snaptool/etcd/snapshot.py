@@ -534,13 +534,16 @@ class Snapshot:
 
         at = at or current
         live = self.live(None if at == current else at) if live is None else live
-        bucket, history = self.bucket(b"key"), HistoryHash(
-            self.view,
-            crc32c_function(),
-            live,
-            (at, compacted),
-            sums,
-            skips_tombstones=generation.keeps_tombstones,
+        bucket, history = (
+            self.bucket(b"key"),
+            HistoryHash(
+                self.view,
+                crc32c_function(),
+                live,
+                (at, compacted),
+                sums,
+                skips_tombstones=generation.keeps_tombstones,
+            ),
         )
         for leaves in bucket.leaves() if bucket else ():
             history.add(leaves)

@@ -570,7 +570,7 @@ class _Follower:
         for page, until, crc in self._windows:
             if crc32c(written.view[page * self._page_size : until * self._page_size]) != crc:
                 raise ReadBackFailed("the written file changed after it was compared")
-            written.database.pages.let_go()
+            written.database.let_go()
 
     def __enter__(self) -> Self:
         return self
@@ -633,13 +633,15 @@ def _compare_records(job: Job, written: Snapshot, comparison: _Comparison) -> No
     bucket = written.bucket(b"key")
     if bucket is None:
         raise ReadBackFailed("the written file has other buckets than the source")
+    edits = job.plan.edits
+    total = job.opened.snapshot.record_count - len(edits.drop) + len(edits.append)
     chunk, walk = Chunk(), written.database.new_walk()
     bucket.begin(walk)
     for turn, records in enumerate(_records(written.view, walk, chunk), 1):
         comparison.take(records)
         if turn % _LET_GO == 0:
-            written.database.pages.let_go()
-        job.progress("verifying", records.first_record + len(records), bucket.record_count)
+            written.database.let_go()
+        job.progress("verifying", records.first_record + len(records), total)
 
 
 def _edited(name: bytes, bucket: Bucket | None, edits: Edits) -> Iterator[tuple[bytes, bytes]]:

@@ -142,12 +142,7 @@ def law(seed: int, size: int, folder: Path) -> None:
     assert report.lost == ()
     with open_snapshot(target) as opened:
         after = [
-            (
-                chunk.user_key(row),
-                chunk.buffer[chunk.value_pos[row] : chunk.value_pos[row] + chunk.value_len[row]].tobytes(),
-            )
-            for chunk in opened.snapshot.records()
-            for row in range(len(chunk))
+            (chunk.user_key(row), chunk.value(row)) for chunk in opened.snapshot.chunks() for row in range(len(chunk))
         ]
         findings = verify(opened, request.writing).findings
     assert not [one for one in findings if one.code in {"plaintext", "outside_prefixes"}], seed

@@ -6,7 +6,7 @@ Everything a command does is one call here, named as the command, on paths, byte
 
     report = snaptool.rewrite("backup.db", "new.db", config="old.yaml", new_config="new.yaml")
 
-Names are imported when they are first asked for, so that the command line's `--help` does not wait for numpy.
+Names are imported when they are first asked for, so that `--help` does not wait for any of them.
 """
 
 from __future__ import annotations

@@ -92,7 +92,6 @@ HOMES = {
     "urllib3": {"stores.gs"},
     "hvac": {"providers.direct.vault"},
     "distributed": {"fleet.cluster"},
-    "numpy": {"bolt", "etcd", "embedded", "fleet", "operations"},
     "crc32c": {"etcd", "operations", "providers.direct.gcp", "stores.sums"},
 }
 

@@ -22,12 +22,9 @@ from snaptool.bolt.reader import Bucket, Database, NotABoltFile
 from snaptool.bolt.walk import Chunk, Walk, numbers
 
 if TYPE_CHECKING:
-    from snaptool.bolt.scan import CHUNK_BYTES, CHUNK_RECORDS, LeafChunk, PageMap, blocks, spans
     from snaptool.bolt.writer import BucketWriter, DatabaseWriter, Sink, first_pages
 
 __all__ = [
-    "CHUNK_BYTES",
-    "CHUNK_RECORDS",
     "Bucket",
     "BucketWriter",
     "ByteOrderNotSupported",
@@ -35,27 +32,21 @@ __all__ = [
     "CorruptPage",
     "Database",
     "DatabaseWriter",
-    "LeafChunk",
     "Meta",
     "NotABoltFile",
     "PageId",
-    "PageMap",
     "Problem",
     "Sink",
     "TxId",
     "Walk",
-    "blocks",
     "check",
     "first_pages",
     "numbers",
-    "spans",
 ]
-
-_WRITER = ("BucketWriter", "DatabaseWriter", "Sink", "first_pages")
 
 
 def __getattr__(name: str) -> Any:
-    """Import what takes numpy when it is asked for: who only reads does not wait for it."""
+    """Import what writes when it is asked for: who only reads does not wait for it."""
     if name not in __all__:
         raise AttributeError(name)
-    return getattr(import_module("snaptool.bolt.writer" if name in _WRITER else "snaptool.bolt.scan"), name)
+    return getattr(import_module("snaptool.bolt.writer"), name)

@@ -9,9 +9,7 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Callable, Iterator
-from functools import cached_property
 from mmap import mmap
-from typing import TYPE_CHECKING
 
 from snaptool.bolt.faults import CorruptPage, Problem
 from snaptool.bolt.layout import (
@@ -34,13 +32,6 @@ from snaptool.bolt.layout import (
 )
 from snaptool.bolt.walk import Chunk, Walk
 from snaptool.errors import FormatError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from snaptool.bolt.scan import LeafChunk, Leaves, PageMap
-    from snaptool.bolt.scan import Walk as Columns
 
 Release = Callable[[], None]
 """Told now and then that what was read so far may leave the memory."""
@@ -74,29 +65,6 @@ class Bucket:
         self.root = root
         self.image = image
         self._database = database
-
-    @cached_property
-    def _walk(self) -> Columns:
-        return self._database.columns()
-
-    @cached_property
-    def _leaves(self) -> Leaves:
-        from snaptool.bolt.scan import Leaves  # noqa: PLC0415 - for those who have numpy anyway
-
-        if self.root:
-            return self._walk.leaves(min(self.root, 1 << 62), self._flags)
-        at, size, holder = self.image
-        return Leaves.inline(at, size, int.from_bytes(self._database.view[at + 10 : at + 12], "little"), holder)
-
-    @property
-    def leaf_count(self) -> int:
-        """Number of leaves."""
-        return len(self._leaves)
-
-    @property
-    def record_count(self) -> int:
-        """Number of records, by the page headers."""
-        return int(self._leaves.count.sum())
 
     def begin(self, walk: Walk) -> None:
         """Put a walk at the start of the bucket. Raises CorruptPage."""
@@ -135,21 +103,6 @@ class Bucket:
         for found in self.leaves() if last is None else ():
             last = found.key(view, found.records - 1) if found.records else last
         return last
-
-    def chunks(
-        self, max_records: int = 50_000, *, first_leaf: int = 0, last_leaf: int | None = None
-    ) -> Iterator[LeafChunk]:
-        """Yield the records as arrays, in runs of whole leaves of about `max_records`. Raises CorruptPage.
-
-        `first_leaf`, `last_leaf`: only leaves from the one to the other (not included), by number.
-        """
-        return self._walk.chunks(self._leaves, max_records, first_leaf, last_leaf)
-
-    def leaf_starts(self) -> NDArray[np.int64]:
-        """Number the first record of each leaf; one more entry for the end."""
-        import numpy as np  # noqa: PLC0415 - for those who have it anyway
-
-        return np.concatenate((np.zeros(1, np.int64), np.cumsum(self._leaves.count, dtype=np.int64)))
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Yield key and value of every record, in key order. Raises CorruptPage."""
@@ -196,19 +149,6 @@ class Database:
         self.tolerant = False
         """Walks step over what is broken, and tell nobody, unless they have a report."""
         self._buckets: dict[bytes, Bucket] | None = None
-
-    @cached_property
-    def pages(self) -> PageMap:
-        """The pages as arrays of numpy."""
-        from snaptool.bolt.scan import PageMap  # noqa: PLC0415 - for those who have numpy anyway
-
-        return PageMap(self.view, self.page_size, self.high_water_mark, self._release)
-
-    def columns(self) -> Columns:
-        """Return a walk in columns of numpy."""
-        from snaptool.bolt.scan import Walk as Columns  # noqa: PLC0415 - for those who have numpy anyway
-
-        return Columns(self.pages)
 
     def let_go(self) -> None:
         """Tell that what was read so far may leave the memory."""

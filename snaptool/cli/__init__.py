@@ -99,8 +99,6 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line: the one place where errors become exit codes and a broad catch is allowed."""
-    # numpy starts a thread per processor for matrices, of which there are none here.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     gc.set_threshold(50_000, 20, 20)  # what imports and records make is not in cycles: looking there takes a tenth
     arguments = sys.argv[1:]
     _fill_closed_streams()

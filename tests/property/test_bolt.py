@@ -5,14 +5,12 @@ from __future__ import annotations
 import io
 import random
 from contextlib import suppress
-from itertools import pairwise
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snaptool.bolt import Chunk, Database, DatabaseWriter, LeafChunk, PageMap, check
+from snaptool.bolt import Chunk, Database, DatabaseWriter, check
 from snaptool.bolt.layout import META_SIZE, BadMeta, Meta, PageId, TxId, decode_meta, encode_meta
 from snaptool.errors import SnaptoolError
 from snaptool.etcd.comparing import mark_tidy
@@ -101,22 +99,6 @@ def test_metas_survive_encoding_and_no_part_or_changed_bit_passes(meta: Meta, nu
         decode_meta(bytes(broken))
 
 
-pieces = st.lists(st.binary(max_size=9), max_size=4).map(b"".join)
-strings = st.one_of(pieces, st.binary(max_size=40), st.integers(0, 30).map(bytes))
-
-
-@given(st.lists(strings, min_size=2, max_size=40), st.sampled_from(["start", "end"]))
-def test_comparing_in_the_file_is_comparing_bytes(values: list[bytes], place: str) -> None:
-    whole = b"".join(values)
-    size = -(-max(len(whole), 1) // 1024)
-    at_the_end = place == "end"
-    whole = whole.rjust(size * 1024, b"\xff") if at_the_end else whole.ljust(size * 1024, b"\xff")
-    lengths = np.array([len(value) for value in values])
-    start = np.cumsum(lengths) - lengths + (len(whole) - int(lengths.sum()) if at_the_end else 0)
-    result = PageMap(memoryview(whole), 1024, size).compare(start[:-1], lengths[:-1], start[1:], lengths[1:])
-    assert result.tolist() == [(a > b) - (a < b) for a, b in pairwise(values)]
-
-
 @given(records, st.integers(1, 50), st.lists(st.booleans(), min_size=1, max_size=9))
 @settings(max_examples=60, deadline=None)
 def test_carrying_leaves_over_changes_no_record(pairs: dict[bytes, bytes], chunk_size: int, whole: list[bool]) -> None:
@@ -195,35 +177,25 @@ def side_by_side(ordered: list[tuple[bytes, bytes]]) -> Chunk:
     return chunk
 
 
-def rows_of(chunk: LeafChunk) -> list[list[tuple[bytes, bytes]]]:
-    """The records of a chunk, leaf by leaf."""
+def leaves_of(file: bytes, most: int) -> list[list[tuple[bytes, bytes]]]:
+    """The records of bucket `key`, leaf by leaf, read in chunks of about `most` records."""
+    database = Database(file)
     return [
-        [(chunk.key(row), chunk.value(row)) for row in range(first, last)]
-        for first, last in pairwise(chunk.leaf_start.tolist())
+        [
+            (chunk.key(database.view, row), chunk.value(database.view, row))
+            for row in range(chunk.leaf_start[leaf], chunk.leaf_start[leaf + 1])
+        ]
+        for chunk in database.buckets()[b"key"].leaves(None, Chunk(most))
+        for leaf in range(chunk.leaves)
     ]
 
 
-@given(st.lists(st.tuples(st.integers(1, 400), st.integers(0, 2500)), min_size=1, max_size=80), st.randoms(), st.data())
+@given(st.lists(st.tuples(st.integers(1, 400), st.integers(0, 2500)), min_size=1, max_size=80), st.randoms())
 @settings(max_examples=80, deadline=None)
-def test_any_leaves_are_read_as_they_are_among_all(
-    sizes: list[tuple[int, int]], rng: random.Random, data: st.DataObject
-) -> None:
+def test_leaves_are_the_same_however_many_are_read_at_once(sizes: list[tuple[int, int]], rng: random.Random) -> None:
     """Long keys: trees of up to four levels."""
     pairs = {b"%03d" % n + b"k" * key: rng.randbytes(value) for n, (key, value) in enumerate(sizes)}
     file = make_database({b"key": pairs}, page_size=1024)
-    bucket = Database(file).buckets()[b"key"]
-    whole = [(chunk, leaf) for chunk in bucket.chunks(3) for leaf in rows_of(chunk)]
-    assert [record for _, leaf in whole for record in leaf] == sorted(pairs.items())
-    starts = bucket.leaf_starts().tolist()
-    assert starts == [0, *np.cumsum([len(leaf) for _, leaf in whole]).tolist()]
-
-    first, last = sorted(data.draw(st.tuples(*[st.integers(0, len(whole))] * 2)))
-    run = list(bucket.chunks(2, first_leaf=first, last_leaf=last))
-    assert [leaf for chunk in run for leaf in rows_of(chunk)] == [leaf for _, leaf in whole[first:last]]
-    assert [chunk.first_record for chunk in run] == [starts[chunk.first_leaf] for chunk in run]
-
-    for some in run:
-        rows = sorted(data.draw(st.sets(st.integers(0, len(some) - 1)))) if len(some) else []
-        flat = [(number, record) for number, leaf in enumerate(rows_of(some)) for record in leaf]
-        picked = [[flat[row][1] for row in rows if flat[row][0] == n] for n in range(len(rows_of(some)))]
-        assert rows_of(some.pick(np.array(rows, dtype=np.int64))) == picked
+    found = leaves_of(file, 3)
+    assert [record for leaf in found for record in leaf] == sorted(pairs.items())
+    assert found == leaves_of(file, 1) == leaves_of(file, 1000)

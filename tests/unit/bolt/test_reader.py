@@ -317,8 +317,9 @@ def test_element_inside_the_element_table_is_refused() -> None:
 
 def test_key_below_its_parents_key_is_refused() -> None:
     data = bytearray(make_database({b"key": RECORDS}))
-    first_of_second_leaf = list(Database(bytes(data)).buckets()[b"key"].chunks(1))[1].key_pos[0]
-    data[first_of_second_leaf] = ord("!")
+    leaves = Database(bytes(data)).buckets()[b"key"].leaves(None, Chunk(1))
+    first_of_each = [chunk.key_at[0] for chunk in leaves]
+    data[first_of_each[1]] = ord("!")
     with pytest.raises(CorruptPage, match="not in ascending order"):
         contents(bytes(data))
 
@@ -411,9 +412,12 @@ def test_empty_leaves_inside_a_tree_are_stepped_over() -> None:
     assert contents(data) == {b"key": {b"f": b"1", b"g": b"2", b"q": b"3"}}
     assert Database(data).buckets()[b"key"].sequence == 7
     for chunk_size in (1, 2, 100):
-        chunks = list(Database(data).buckets()[b"key"].chunks(chunk_size))
-        assert [leaf for chunk in chunks for leaf in chunk.leaf_page.tolist()] == [4, 5, 6, 7, 8]
-        assert sum(len(chunk) for chunk in chunks) == 3
+        found = [
+            (chunk.leaf_page[leaf], chunk.leaf_start[leaf + 1] - chunk.leaf_start[leaf])
+            for chunk in Database(data).buckets()[b"key"].leaves(None, Chunk(chunk_size))
+            for leaf in range(chunk.leaves)
+        ]
+        assert found == [(4, 0), (5, 2), (6, 0), (7, 1), (8, 0)]
     assert list(check(data)) == []
 
 
@@ -460,18 +464,17 @@ def test_keys_stay_inside_the_limits_of_their_leaf(
     data = three_leaves(*leaves)
     bucket = Database(data).buckets()[b"key"]
     if wrong is None:
-        assert sum(len(chunk) for chunk in bucket.chunks(chunk_size)) == sum(map(len, leaves))
+        assert sum(len(chunk) for chunk in bucket.leaves(None, Chunk(chunk_size))) == sum(map(len, leaves))
         assert list(check(data)) == []
         return
     with pytest.raises(CorruptPage, match="not in ascending order") as caught:
-        list(bucket.chunks(chunk_size))
+        list(bucket.leaves(None, Chunk(chunk_size)))
     assert (caught.value.page, caught.value.path) == (wrong, (3, wrong))
     assert wrong in [problem.page for problem in check(data)]
 
 
 @pytest.mark.parametrize("chunk_size", [1, 100])
-def test_limits_that_are_prefixes_of_keys_hold(chunk_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("snaptool.bolt.scan.BLOCK", chunk_size)
+def test_limits_that_are_prefixes_of_keys_hold(chunk_size: int) -> None:
     data = database_of(
         leaf(2, [(b"key", rooted(3))], flags=1),
         branch(3, [(b"a", 4), (b"ab\0", 5), (b"abcdef", 6), (b"b", 7)]),
@@ -480,8 +483,7 @@ def test_limits_that_are_prefixes_of_keys_hold(chunk_size: int, monkeypatch: pyt
         leaf(6, [(b"abcdef", b""), (b"abcdefg" * 9, b"")]),
         leaf(7, [(b"b", b"")]),
     )
-    chunks = list(Database(data).buckets()[b"key"].chunks(chunk_size))
-    assert sum(len(chunk) for chunk in chunks) == 7
+    assert sum(len(chunk) for chunk in Database(data).buckets()[b"key"].leaves(None, Chunk(chunk_size))) == 7
     assert list(check(data)) == []
 
 
@@ -662,23 +664,22 @@ def test_inline_bucket_at_any_offset_is_read() -> None:
         image = leaf(0, [(b"key", b"value"), (b"kez", b"")])[: 16 + 32 + 11]
         data = database_of(leaf(2, [(b"b" * (shift + 1), bytes(8) + struct.pack("<Q", 5) + image)], flags=1))
         bucket = Database(data).buckets()[b"b" * (shift + 1)]
-        assert (bucket.sequence, bucket.root, bucket.record_count) == (5, 0, 2)
+        assert (bucket.sequence, bucket.root) == (5, 0)
         assert list(bucket.items()) == [(b"key", b"value"), (b"kez", b"")]
-        assert [chunk.leaf_page.tolist() for chunk in bucket.chunks()] == [[0]]
+        assert [(chunk.leaves, chunk.leaf_page[0]) for chunk in bucket.leaves()] == [(1, 0)]
         assert list(check(data)) == []
 
 
 def test_chunks_number_records_and_leaves_of_the_whole_bucket() -> None:
-    bucket = Database(make_database({b"key": RECORDS})).buckets()[b"key"]
+    data = make_database({b"key": RECORDS})
+    database = Database(data)
     records = leaves = 0
-    for chunk in bucket.chunks(10):
-        assert (chunk.first_record, chunk.first_leaf, chunk.total_leaves) == (records, leaves, bucket.leaf_count)
-        assert chunk.leaf_start[0] == 0
-        assert chunk.leaf_start[-1] == len(chunk)
-        assert chunk.key(0) == b"%06d" % records
-        records, leaves = records + len(chunk), leaves + len(chunk.leaf_page)
-    assert (records, leaves) == (len(RECORDS), bucket.leaf_count)
-    assert records == bucket.record_count
+    for chunk in database.buckets()[b"key"].leaves(None, Chunk(10)):
+        assert (chunk.first_record, chunk.first_leaf) == (records, leaves)
+        assert (chunk.leaf_start[0], chunk.leaf_start[chunk.leaves]) == (0, len(chunk))
+        assert chunk.key(database.view, 0) == b"%06d" % records
+        records, leaves = records + len(chunk), leaves + chunk.leaves
+    assert records == len(RECORDS)
 
 
 def test_memory_can_be_let_go_of_while_reading_and_checking(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,7 @@ class Key:
 
 
 class Cluster:
-    """Writes objects as an API server does. `writer`: what secrets are written under; None: in plaintext."""
+    """Writes objects as an API server does. `writer`: what secrets are written under; None: in clear."""
 
     def __init__(self, client: EtcdClient, writer: Key | None) -> None:
         self.client = client
@@ -150,8 +150,8 @@ def mixed_providers(client: EtcdClient) -> None:
     made = Cluster(client, None)
     made.system()
     for name in ("forgotten", "rotated-since", "often-changed"):
-        made.secret("default", name, opaque("default", name, "in plaintext"))
-    made.secret("default", "deleted-in-clear", opaque("default", "deleted-in-clear", "in plaintext"))
+        made.secret("default", name, opaque("default", name, "in clear"))
+    made.secret("default", "deleted-in-clear", opaque("default", "deleted-in-clear", "in clear"))
     made.writer = CBC_OLD
     made.application()
     made.secret("default", "often-changed", opaque("default", "often-changed", "2024"))

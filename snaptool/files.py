@@ -388,6 +388,7 @@ class Draft:
 
     def _name(self) -> bool:
         """Give it its name, or say that this file system cannot name what has no name yet."""
+        signals.look()
         with signals.no_return():
             if self._temporary is not None:
                 self._name_temporary(self._temporary)

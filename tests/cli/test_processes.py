@@ -56,7 +56,7 @@ def test_workers_of_an_audit_end_with_a_run_that_is_killed(tmp_path: Path) -> No
         os.link(tmp_path / "one.db", tmp_path / f"backup-{number}.db")
     process = subprocess.Popen(
         [sys.executable, "-m", "snaptool", "audit", tmp_path, "--jobs", "2", "-o", "jsonl"],
-        cwd=ROOT,
+        cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

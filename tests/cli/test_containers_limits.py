@@ -184,7 +184,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     if tried.returncode != 0:
         pytest.skip("this machine lets nobody mount a small disk")
     yield folder
-    subprocess.run(["umount", folder], check=True)
+    subprocess.run(["umount", "--lazy", folder], check=True)  # whoever looks at it now lets go soon
 
 
 def test_68_room_is_looked_at_before_anything_is_unpacked(

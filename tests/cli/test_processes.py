@@ -20,6 +20,7 @@ def allow_cores() -> None:
     most = resource.getrlimit(resource.RLIMIT_CORE)[1]
     resource.setrlimit(resource.RLIMIT_CORE, (most, most))
     Path("/proc/self/coredump_filter").write_text("0x7f")
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)  # a test runner in the background ignores it
 
 
 def test_neither_a_run_nor_what_it_starts_may_leave_a_core(tmp_path: Path) -> None:

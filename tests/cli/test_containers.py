@@ -64,10 +64,70 @@ def is_as_expected(ran: Ran, expect: dict[str, Any]) -> None:
         assert found["container"] is None
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+CASES = {
+    1: ["plain/etcd-snapshot-node-1-1767323045"],
+    2: ["plain/member-snap-db"],
+    4: ["plain/empty.db", "stream/empty-body.gz"],
+    6: ["stream/two-members.db.gz"],
+    7: ["stream/trailing-zeros.db.gz", "stream/trailing-garbage.db.gz"],
+    8: ["stream/truncated.db.gz", "stream/no-gzip-trailer.db.gz"],
+    9: ["stream/crc-wrong.db.gz", "stream/isize-wrong.db.gz"],
+    10: ["stream/two-frames.db.zst", "stream/go-stream.db.zst"],
+    11: ["stream/truncated.db.zst"],
+    12: ["stream/window-2GiB.db.zst"],
+    13: ["stream/two-streams.db.xz"],
+    14: ["stream/dict-1GiB.db.xz", "stream/truncated.db.xz"],
+    15: ["stream/cli.db.bz2", "stream/two-streams.db.bz2", "stream/lzma-alone.db.lzma"],
+    16: ["stream/wrong-suffix.db.zst", "stream/no-suffix"],
+    19: ["stream/truncated-db-inside.gz"],
+    20: ["stream/not-a-snapshot.gz"],
+    21: ["stream/bare-db.gz"],
+    22: ["zip/k3s/etcd-snapshot-node-1-1767323045.zip"],
+    23: [f"zip/{folder}/c-abc12-rl-7xk2p_2026-01-02T03-04-05Z.zip" for folder in ("rke1", "rke1-no-state")],
+    24: ["zip/stored.zip", "zip/bzip2.zip", "zip/lzma.zip", "zip/zip64.zip"],
+    25: ["zip/zipcrypto.zip", "zip/aes256.zip"],
+    28: ["zip/symlink.zip", "zip/symlink-beside.zip"],
+    29: ["zip/dirs-and-junk.zip"],
+    30: ["zip/crc-wrong.zip", "zip/size-lies.zip"],
+    31: ["zip/truncated.zip", "zip/prefixed.zip"],
+    32: ["zip/zip-in-zip.zip", "zip/gz-in-zip.zip", "zip/empty.zip", "zip/no-snapshot.zip"],
+    33: ["tar/charmed-plain.tar", "tar/charmed/etcd-snapshot-2026-01-02-03.04.05.tar.gz"],
+    34: ["tar/xz.tar.xz", "tar/bz2.tar.bz2", "tar/zst.tar.zst"],
+    36: ["tar/symlink.tar.gz", "tar/hardlink.tar.gz", "tar/device.tar.gz"],
+    37: ["tar/sparse-8GiB.tar.gz"],
+    39: ["tar/truncated.tar.gz", "tar/no-end-blocks.tar.gz"],
+    42: ["tar/vcluster-etcd.tar.gz", "tar/k0s_backup_2026-01-02T03_04_05_000Z.tar.gz"],
+    46: ["notetcd/openssl.enc", "notetcd/gpg-symmetric.gpg", "notetcd/age-passphrase.age"],
+}
+"""The cases that one look at a vector decides; the others have tests of their own, named by number."""
+NUMBERS = {name: number for number, names in CASES.items() for name in names}
+
+
+@pytest.mark.parametrize(
+    "name", EXPECTED, ids=[f"case {NUMBERS[name]}: {name}" if name in NUMBERS else name for name in EXPECTED]
+)
 def test_every_vector_gives_its_path_or_its_error(snaptool: Snaptool, name: str) -> None:
     words = omni_key(snaptool) if name.startswith("omni/") else ()
     is_as_expected(inspect(snaptool, VECTORS / name, *words), EXPECTED[name])
+
+
+def test_vectors_of_every_case_are_there() -> None:
+    assert set(NUMBERS) <= set(EXPECTED)
+
+
+@pytest.mark.parametrize("command", ["inspect", "list", "verify", "get", "rewrite", "repair"])
+def test_70_the_source_stays_untouched(snaptool: Snaptool, command: str) -> None:
+    source = snaptool.write("backup.zip", (VECTORS / "zip/k3s/etcd-snapshot-node-1-1767323045.zip").read_bytes())
+    before = source.read_bytes(), source.stat().st_mtime_ns
+    new = snaptool.folder / "new.db"
+    words: dict[str, list[str | Path]] = {
+        "get": ["namespace", "absent"],
+        "rewrite": [new, "--decrypt"],
+        "repair": [new],
+    }
+    made = [new] if command == "repair" else []
+    snaptool(command, source, *words.get(command, []), makes=made)
+    assert (source.read_bytes(), source.stat().st_mtime_ns) == before
 
 
 @pytest.mark.parametrize("name", [name for name, expect in EXPECTED.items() if "sha256" in expect])

@@ -218,7 +218,7 @@ def test_kill_leaves_no_trace(driver: Driver, moment: str, delay: float) -> None
     ("moment", "delay", "number", "action"),
     [
         ("thread 3", 0, signal.SIGTERM, "signal"),
-        ("draft", 0.1, signal.SIGTERM, "signal"),
+        ("draft", 0, signal.SIGTERM, "signal"),
         ("naming", 0, signal.SIGTERM, "signal"),
         ("mapped", 0, signal.SIGINT, "signal"),
         ("draft", 0, signal.SIGINT, "signal group"),

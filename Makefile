@@ -70,10 +70,10 @@ clouds: setup ## stores and key services: real servers on loopback (pip, Go, npm
 	$(BIN)/python -m tests.peers.build transit local-kms versitygw fake-gcs-server azurite
 	$(BIN)/python -m pytest -q -rs tests/clouds
 
-kinds: setup ## make the table of kinds anew from the published API modules (Go's module proxy)
+kinds: setup ## make the table of kinds again from the published API modules (Go's module proxy)
 	$(BIN)/python -m tests.generators.kinds
 
-samples: setup ## make the sample snapshots anew with a real etcd
+samples: setup ## make the sample snapshots again with a real etcd
 	$(BIN)/python -m samples.make
 
 docs: setup ## write docs/cli.md from the help of every command

@@ -67,7 +67,8 @@ class Asker:
     def __init__(self, folder: Path, *more: str) -> None:
         words = ["audit", str(folder / "bucket"), "--store", str(folder / "store.db"), "-o", "jsonl", *KEYS, *more]
         (folder / "work").mkdir(exist_ok=True)
-        words += ["--work-dir", str(folder / "work")]
+        if "--scheduler" not in more:  # Dask has folders of its own
+            words += ["--work-dir", str(folder / "work")]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "snaptool", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
@@ -81,7 +82,8 @@ class Asker:
     def hear(self, count: int) -> None:
         for _ in range(count):
             line = self._out.readline()
-            assert line, "it ended"
+            if not line:
+                pytest.fail(f"it ended: {self.process.communicate()[1].decode()}")
             self.records.append(json.loads(line))
 
     def workers(self) -> list[psutil.Process]:

@@ -60,11 +60,14 @@ class TargetIsNoFile(InputError):
 # --- sources --------------------------------------------------------------------------------------------------------
 
 
+Buffer = mmap.mmap | memoryview | bytes
+
+
 class Mapped(Protocol):
     """A file that was opened and mapped: nobody opens it again."""
 
     @property
-    def buffer(self) -> mmap.mmap | bytes:
+    def buffer(self) -> Buffer:
         """Its bytes."""
 
     def fileno(self) -> int:
@@ -75,7 +78,10 @@ class Mapped(Protocol):
 
 
 class Source:
-    """A file mapped read-only. `buffer` is empty bytes for an empty file, which cannot be mapped."""
+    """A file mapped read-only, or the part of one that `narrow` chose: `size` bytes, `buffer`.
+
+    `buffer` is empty bytes for an empty file, which cannot be mapped.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -100,7 +106,9 @@ class Source:
         if (run := of_run()) is not None:
             self._protect(run)
         self._guarded = Guarded(0, 0)
-        self.buffer: mmap.mmap | bytes = self._map() if self.size else b""
+        self._begin = 0
+        self._map = self._map_whole() if self.size else None
+        self.buffer: Buffer = b"" if self._map is None else self._map
 
     def _protect(self, inputs: Inputs) -> None:
         inputs.add(self._opened_as, str(self.path))
@@ -108,7 +116,7 @@ class Source:
         if real.parts[-3:] == ("member", "snap", "db"):
             inputs.add_data_directory(real.parents[1])
 
-    def _map(self) -> mmap.mmap:
+    def _map_whole(self) -> mmap.mmap:
         try:
             mapped = mmap.mmap(self._fd, self.size, access=mmap.ACCESS_READ)
         except ValueError:
@@ -126,17 +134,27 @@ class Source:
         self._guarded = guard(mapped)
         return mapped
 
+    def narrow(self, begin: int, size: int) -> None:
+        """Take `size` bytes from `begin` of the file for all of it: what an archive holds as it is.
+
+        What the file is, for the target and for changes meanwhile, stays the whole file.
+        """
+        self.buffer = memoryview(self.buffer)[begin : begin + size]
+        self._begin, self.size = self._begin + begin, size
+
     def read(self, offset: int, size: int) -> bytes:
         """Read bytes past the map; fewer where the file ends."""
-        return os.pread(self._fd, size, offset)
+        return os.pread(self._fd, min(size, self.size - offset), self._begin + offset)
 
     def fileno(self) -> int:
         """Return the descriptor."""
         return self._fd
 
     @property
-    def readable_path(self) -> Path:
-        """A path under which this process can open the very file again, whatever has become of its name."""
+    def image(self) -> Path | memoryview:
+        """What a copy is made of: a path to the very file, whatever has become of its name, or the part of it."""
+        if isinstance(self.buffer, memoryview):
+            return self.buffer
         return Path(f"/proc/self/fd/{self._fd}") if sys.platform == "linux" else self.path
 
     def is_same_file(self, other: Path) -> bool:
@@ -154,14 +172,14 @@ class Source:
         the file that was opened is the file that is read.
         """
         now, then = os.fstat(self._fd), self._opened_as
-        same = (now.st_size, now.st_mtime_ns) == (self.size, then.st_mtime_ns)
+        same = (now.st_size, now.st_mtime_ns) == (then.st_size, then.st_mtime_ns)
         if self._guarded.torn or not same or (now.st_ctime_ns != then.st_ctime_ns and now.st_nlink == then.st_nlink):
-            raise source_changed(self.path, f": {self.size} bytes then, {now.st_size} now")
+            raise source_changed(self.path, f": {then.st_size} bytes then, {now.st_size} now")
 
     def release_memory(self) -> None:
         """Let the pages read so far go; they are read again when touched. Keeps memory flat on large files."""
-        if isinstance(self.buffer, mmap.mmap):
-            release_memory(self.buffer)
+        if self._map is not None:
+            release_memory(self._map)
 
     def close(self) -> None:
         """Close the file. Views into `buffer` may outlive this; the map itself goes with the last of them."""

@@ -6,6 +6,7 @@ Nothing here knows a format. A reader gives up to as many bytes as it is asked f
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Protocol
 
 from snaptool.containers.faults import too_big
@@ -20,6 +21,14 @@ class Reader(Protocol):
 
     def read(self, size: int, /) -> bytes:
         """Return up to `size` bytes, at least one; none at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Where something stands, as it is, in an open file: bytes from its start, and how many."""
+
+    begin: int
+    size: int
 
 
 class FileReader:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from snaptool.containers.faults import corrupt, too_big, trailing, truncated
-from snaptool.containers.readers import PIECE, Peekable, Reader
+from snaptool.containers.readers import PIECE, Peekable, Reader, Section
 
 BLOCK = 512
 _LARGEST_HEADER = 1 << 20  # of a long name or a PAX header
@@ -28,7 +28,7 @@ _WITHOUT_DATA = frozenset(b"123456")
 class TarEntry:
     """One entry. `size` in bytes as a file, holes included; `is_file`: regular or sparse; `content` reads it.
 
-    `raw_name` and `header`, 512 bytes, as they are stored.
+    `raw_name` and `header`, 512 bytes, as they are stored. `section`: where the file stands in the archive, as it is.
     """
 
     name: str
@@ -37,6 +37,7 @@ class TarEntry:
     content: Peekable
     raw_name: bytes
     header: bytes
+    section: Section | None
 
 
 @dataclass(slots=True)
@@ -92,11 +93,12 @@ class TarWalk:
             stored -= self._source.position - before
         end = self._source.position + stored
         body: Reader = _Body(self._source, stored, self._place)
+        section = Section(self._source.position, stored) if parts is None else None
         if parts is not None:
             self._check_parts(parts, size, stored)
             body = _Sparse(body, parts, size)
         content = Peekable(body)
-        yield TarEntry(name.decode(errors="backslashreplace"), size, is_file, content, name, header.raw)
+        yield TarEntry(name.decode(errors="backslashreplace"), size, is_file, content, name, header.raw, section)
         self._pass_over(end)
 
     def _pass_over(self, end: int) -> None:

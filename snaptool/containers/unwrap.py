@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic
 
+from snaptool import signals
 from snaptool.containers import archive
 from snaptool.containers.age import OMNI_LAYER, AgeReader, OmniSecrets
 from snaptool.containers.archive import Candidate, Handle, Member
@@ -21,7 +22,7 @@ from snaptool.containers.directories import Located
 from snaptool.containers.faults import ContainerFault, ContainerRefused, inside, snapshot_short, too_big
 from snaptool.containers.gardener import EVENTS, only_deltas, parse_name
 from snaptool.containers.platforms import platform_of
-from snaptool.containers.readers import PIECE, BytesReader, Counted, FileReader, Peekable, Reader
+from snaptool.containers.readers import PIECE, BytesReader, Counted, FileReader, Peekable, Reader, Section
 from snaptool.containers.recognise import HEAD, PACKED, STREAMS, Kind, extent, recognise, refuse_unreadable, unknown
 from snaptool.containers.spool import Spool, folder_for
 from snaptool.containers.streams import open_stream
@@ -71,12 +72,14 @@ DEFAULT = Unpacking()
 class Unwrapped:
     """A snapshot that was taken out of its container.
 
-    `spool` has its bytes, None where the file itself is the database. `layers` from outside in: `gzip`, `zip:NAME`,
-    `tar:NAME`, `age:nacl_v1`. `members`: what else lies in the innermost archive. `place`: the layers for messages.
-    `reopen` opens the innermost archive, where that is a tar; `zip_reader` is it, where that is a zip.
+    `spool` has its bytes, or they stand in the file as they are: in `section` of it, or as all of it. `layers` from
+    outside in: `gzip`, `zip:NAME`, `tar:NAME`, `age:nacl_v1`. `members`: what else lies in the innermost archive.
+    `place`: the layers for messages. `reopen` opens the innermost archive, where that is a tar; `zip_reader` is it,
+    where that is a zip.
     """
 
     spool: Spool | None
+    section: Section | None = None
     size: int = 0
     layers: tuple[str, ...] = ()
     platform: str | None = None
@@ -125,7 +128,8 @@ def unwrap(descriptor: int, name: str, how: Unpacking = DEFAULT) -> Unwrapped:
         opener.close()
         raise
     made.keeps, made.notices = opener.spools, made.notices + opener.notices
-    made.size = made.spool.size if made.spool is not None else os.fstat(descriptor).st_size
+    kept = made.spool or made.section
+    made.size = kept.size if kept is not None else os.fstat(descriptor).st_size
     made.platform = platform_of(name.rsplit("/", 1)[-1], made.layers, made.members)
     return made
 
@@ -268,9 +272,19 @@ class _Opener:
         return spool
 
     def unwrap(
-        self, opens: Opens, name: str, layers: tuple[str, ...], place: str, descriptor: int | None, size: int = -1
+        self,
+        opens: Opens,
+        name: str,
+        layers: tuple[str, ...],
+        place: str,
+        descriptor: int | None,
+        size: int = -1,
+        section: Section | None = None,
     ) -> Unwrapped:
-        """Unwrap one layer. `descriptor`: where it is a file of its own; `size` in bytes where an archive states it."""
+        """Unwrap one layer. `descriptor`: where it is a file of its own; `size` in bytes where an archive states it.
+
+        `section`: where the layer stands in the file as it is.
+        """
         source = opens()
         head = source.peek(HEAD)
         kind = recognise(head, name, _tail(descriptor))
@@ -286,10 +300,10 @@ class _Opener:
             if not layers:
                 self._check_whole(extent(head), os.fstat(descriptor).st_size if descriptor is not None else 0, place)
                 return Unwrapped(spool=None, place=place)
-            return Unwrapped(spool=self.copy(source, place, size), layers=layers, place=place, omni=self._omni)
+            return self._made(self._kept(source, place, size, section), layers=layers, place=place)
         if kind is Kind.KINE and self._how.kine:
-            spool = self.copy(source, place, size) if layers else None
-            return Unwrapped(spool=spool, layers=(*layers, KINE), place=place)
+            kept = self._kept(source, place, size, section) if layers else None
+            return self._made(kept, layers=(*layers, KINE), place=place)
         self._refuse(kind, head, name, place)
         if len(layers) == DEEPEST:
             raise ContainerFault(
@@ -302,7 +316,7 @@ class _Opener:
         if kind is Kind.AGE:
             return self._age(opens, name, layers, place)
         if kind is Kind.TAR:
-            return self._tar(opens, layers, place)
+            return self._tar(opens, layers, place, in_file=descriptor is not None)
         return self._zip(opens, layers, place, descriptor, size)
 
     def _refuse(self, kind: Kind, head: bytes, name: str, place: str) -> None:
@@ -314,29 +328,52 @@ class _Opener:
                 raise only_deltas(place)
             raise unknown(head, place)
 
+    def _made(self, kept: Spool | Section | None, *, layers: tuple[str, ...], place: str) -> Unwrapped:
+        spool, section = (None, kept) if isinstance(kept, Section) else (kept, None)
+        return Unwrapped(spool=spool, section=section, layers=layers, place=place, omni=self._omni)
+
+    def _kept(self, source: Peekable, place: str, declared: int, section: Section | None) -> Spool | Section:
+        """Copy a database, unless it stands in the file as it is: then it is only read, to its end and checksum."""
+        if section is None:
+            return self.copy(source, place, declared)
+        return Section(section.begin, self._read(source, place, declared, lambda _: signals.look()))
+
     def copy(self, source: Peekable, place: str, declared: int) -> Spool:
         """Copy a database into a private file, up to what its metas say."""
+        needed, bound = self._bound(source, place, declared)
+        room = declared if declared >= 0 else bound
+        spool = self._new_spool(0 if needed is None and declared < 0 else room)
+        self._read(source, place, declared, spool.write)
+        return spool
+
+    def _bound(self, source: Peekable, place: str, declared: int) -> tuple[int | None, int]:
+        """Return how many bytes the database says that it has, and how many are taken at most."""
         needed = extent(source.peek(HEAD))
         bound = self._how.max_unpacked if needed is None else needed + _TRAILER + SLACK
         if declared > bound:
             raise too_big(place, declared, bound, by_meta=needed is not None)
-        room = declared if declared >= 0 else bound
-        spool = self._new_spool(0 if needed is None and declared < 0 else room)
+        return needed, bound
+
+    def _read(self, source: Peekable, place: str, declared: int, take: Callable[[bytes], None]) -> int:
+        """Give a database piece by piece to `take`, and return how many bytes it had."""
+        needed, bound = self._bound(source, place, declared)
+        size = 0
         try:
             while data := source.read(PIECE):
-                if spool.size + len(data) > bound:
-                    raise too_big(place, spool.size + len(data), bound, by_meta=needed is not None)
-                spool.write(data)
+                if size + len(data) > bound:
+                    raise too_big(place, size + len(data), bound, by_meta=needed is not None)
+                take(data)
+                size += len(data)
         except ContainerFault as fault:
-            self._go_on(fault, spool)
-        self._check_whole(needed, spool.size, place)
-        return spool
+            self._go_on(fault, size)
+        self._check_whole(needed, size, place)
+        return size
 
-    def _go_on(self, fault: ContainerFault, spool: Spool | None) -> None:
+    def _go_on(self, fault: ContainerFault, size: int) -> None:
         """Keep what was unpacked before a fault, where the caller takes what there is; else raise it."""
-        if not self._how.broken or spool is None or not spool.size or fault.code == "container_too_big":
+        if not self._how.broken or not size or fault.code == "container_too_big":
             raise fault
-        self.notices += (f"{fault}; going on with the {spool.size:,} bytes that were unpacked",)
+        self.notices += (f"{fault}; going on with the {size:,} bytes that were unpacked",)
 
     def _check_whole(self, needed: int | None, size: int, place: str) -> None:
         if needed is not None and size < needed and not self._how.broken:
@@ -358,9 +395,9 @@ class _Opener:
 
     # --- tar ---
 
-    def _tar(self, opens: Opens, layers: tuple[str, ...], place: str) -> Unwrapped:
+    def _tar(self, opens: Opens, layers: tuple[str, ...], place: str, *, in_file: bool) -> Unwrapped:
         found = _Found[int](place, self._how.entry)
-        held: Spool | None = None
+        held: Spool | Section | None = None
         try:
             for number, entry in enumerate(_tar_walk(opens(), place)):
                 if not entry.is_file:
@@ -370,18 +407,19 @@ class _Opener:
                 kind = recognise(head, entry.name)
                 if found.add(Candidate(entry.name, entry.size, kind, number), head):
                     _let_go(held)
-                    held = self.copy(entry.content, inside(place, entry.name), entry.size)
+                    section = entry.section if in_file else None
+                    held = self._kept(entry.content, inside(place, entry.name), entry.size, section)
                 elif found.undecided:
                     _let_go(held)
                     held = None
         except ContainerFault as fault:
-            self._go_on(fault, held)
+            self._go_on(fault, held.size if held is not None else 0)
         chosen = found.chosen()
         within = inside(place, chosen.name)
         layers = (*layers, f"tar:{chosen.name}")
         if chosen.kind is Kind.BOLT:
             assert held is not None
-            made = Unwrapped(spool=held, layers=layers, place=within, omni=self._omni)
+            made = self._made(held, layers=layers, place=within)
         else:
             made = self.unwrap(
                 lambda: _tar_entry(opens, place, chosen.handle), chosen.name, layers, within, None, chosen.size
@@ -393,6 +431,7 @@ class _Opener:
     # --- zip ---
 
     def _zip(self, opens: Opens, layers: tuple[str, ...], place: str, descriptor: int | None, size: int) -> Unwrapped:
+        in_file = descriptor is not None
         if descriptor is None:
             descriptor = self.whole(opens(), size).descriptor
         zipped = ZipFileReader(descriptor, place)
@@ -419,6 +458,7 @@ class _Opener:
             inside(place, chosen.name),
             None,
             chosen.size,
+            zipped.section(chosen.handle) if in_file else None,
         )
         if not made.members:
             made.zip_reader = zipped
@@ -452,8 +492,8 @@ class _Opener:
         return made
 
 
-def _let_go(held: Spool | None) -> None:
-    if held is not None:
+def _let_go(held: Spool | Section | None) -> None:
+    if isinstance(held, Spool):
         held.close()
 
 

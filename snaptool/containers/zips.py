@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snaptool.containers.faults import ContainerFault, corrupt, encrypted, inside, method, truncated
-from snaptool.containers.readers import FileReader, Peekable, Reader
+from snaptool.containers.readers import FileReader, Peekable, Reader, Section
 
 MOST_ENTRIES = 10_000
 END_SIZE = 22
@@ -112,6 +112,15 @@ class ZipFileReader:
         """Return what an entry unpacks to. Faults of its content are raised when it is read."""
         return Peekable(_EntryReader(self._descriptor, entry, inside(self._place, entry.name)))
 
+    def section(self, entry: ZipEntry) -> Section | None:
+        """Say where an entry stands as it is; None for one that is packed. What `open` reads is checked, this is not.
+
+        Raises ContainerFault.
+        """
+        if entry.info.compress_type != zipfile.ZIP_STORED:
+            return None
+        return _section(self._descriptor, entry.info, inside(self._place, entry.name))
+
     def refusal(self, entry: ZipEntry) -> Exception | None:
         """Say why an entry cannot be read at all, None when it can."""
         return _refusal(entry.info, inside(self._place, entry.name))
@@ -131,6 +140,16 @@ def _refusal(info: zipfile.ZipInfo, place: str) -> Exception | None:
             place, f"method {info.compress_type} of zip is not read here", "unpack it with your tool first: 7z x FILE"
         )
     return None
+
+
+def _section(descriptor: int, info: zipfile.ZipInfo, place: str) -> Section:
+    """Find the bytes of an entry behind its own header, whose names may be of other lengths than the directory's."""
+    start = info.header_offset
+    header = os.pread(descriptor, _LOCAL.size, start) if start >= 0 else b""
+    if len(header) < _LOCAL.size or header[:4] != b"PK\x03\x04":
+        raise corrupt(place, 0, "the archive's directory points at something else")
+    *_, name, extra = _LOCAL.unpack(header)
+    return Section(start + _LOCAL.size + name + extra, info.compress_size)
 
 
 class _Seekable(io.RawIOBase):
@@ -190,13 +209,8 @@ class _EntryReader:
         refusal = _refusal(self._info, self._place)
         if refusal is not None:
             raise refusal
-        start = self._info.header_offset
-        header = os.pread(self._descriptor, _LOCAL.size, start) if start >= 0 else b""
-        if len(header) < _LOCAL.size or header[:4] != b"PK\x03\x04":
-            raise corrupt(self._place, 0, "the archive's directory points at something else")
-        *_, name, extra = _LOCAL.unpack(header)
-        begin = start + _LOCAL.size + name + extra
-        packed = FileReader(self._descriptor, begin, begin + self._info.compress_size)
+        at = _section(self._descriptor, self._info, self._place)
+        packed = FileReader(self._descriptor, at.begin, at.begin + at.size)
         if self._info.compress_type == zipfile.ZIP_STORED:
             return packed
         return _Inflater(self._info.compress_type, packed, self._place)

@@ -224,7 +224,7 @@ def _open(copy: Staged, backup: Backup, question: Question, record: Record) -> N
         if record["status"] == "stale" and not question.given:
             record["status"] = "ok"  # under its own keys, which its platform turns over by itself
         boot = question.etcd
-        if boot is not None and boot_check(opened.snapshot, opened.source.readable_path, binaries=boot).differences:
+        if boot is not None and boot_check(opened.snapshot, opened.source.image, binaries=boot).differences:
             record["findings"].append("boot")
             record["status"] = "damaged"
         foreign = opened.prefix_facts

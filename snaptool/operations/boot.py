@@ -62,7 +62,7 @@ def serve_copy(
         snapshot.status()  # etcd is told not to check, so we do: this reads every page, and raises at what is broken
     refuse_to_lose_keys(snapshot, binaries)
     return ScratchEtcd.restore(
-        opened.source.readable_path, binaries=binaries, skip_hash_check=trailer is not Trailer.OK, tcp=tcp
+        opened.source.image, binaries=binaries, skip_hash_check=trailer is not Trailer.OK, tcp=tcp
     )
 
 

@@ -12,7 +12,6 @@ service: wrapped keys were unwrapped before.
 
 from __future__ import annotations
 
-import mmap
 import os
 from array import array
 from collections import deque
@@ -23,7 +22,7 @@ from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
-from snaptool.files import Mapped
+from snaptool.files import Buffer, Mapped
 from snaptool.kube.envelopes import Envelopes
 from snaptool.kube.undecodable import ANY_TYPE, Fault, fault
 from snaptool.operations.judging import NOTHING_DEFINED, Defined, Depth, Undecoded, expected_of, judge
@@ -267,7 +266,7 @@ Way = Opening | NoKeyFits | Undecoded
 class Bench:
     """One thread's workplace: the values that it has at hand, and what they opened to."""
 
-    def __init__(self, chains: _Chains, buffer: mmap.mmap | bytes) -> None:
+    def __init__(self, chains: _Chains, buffer: Buffer) -> None:
         self.chains, self.work = chains, chains.work
         self.values = Values(memoryview(buffer))
         self.sealed = SealedValues()

@@ -16,7 +16,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import compress, repeat
-from mmap import mmap
 
 from snaptool.etcd import Revision
 from snaptool.kube.cutting import order_of_keys
@@ -215,7 +214,7 @@ class _Side:
     def __init__(self, side: DiffSide, progress: Progress, step: str) -> None:
         self._side = side
         snapshot = side.opened.snapshot
-        self.buffer: mmap | bytes = side.opened.source.buffer
+        self._view = snapshot.view
         self.labels = Labels(side.opened.prefix_facts.taken, side.keyring.key_names() if side.keyring else ())
         live = snapshot.live()
         found: dict[str, array[int]] = {name: array("q") for name in _COLUMNS}
@@ -245,7 +244,7 @@ class _Side:
 
     def stored(self, row: int) -> bytes:
         start = self.columns["value_at"][row]
-        return self.buffer[start : start + self.columns["value_size"][row]]
+        return bytes(self._view[start : start + self.columns["value_size"][row]])
 
     def readable(self, row: int) -> bool:
         """Is it plaintext, or did it open?"""
@@ -341,7 +340,7 @@ class _Side:
 
     def key(self, row: int) -> bytes:
         start = self.columns["key_at"][row]
-        return self.buffer[start : start + self.columns["key_size"][row]]
+        return bytes(self._view[start : start + self.columns["key_size"][row]])
 
 
 _OF_RECORDS = ("key_at", "key_size", "value_at", "value_size", "main", "sub")

@@ -403,6 +403,8 @@ def open_source(path: Path | bytes, unpacking: Unpacking = DEFAULT) -> OpenedSou
         found = unwrap(outer.fileno(), str(outer.path), unpacking)
         undo.callback(found.close)
         outer.check_unchanged()
+        if found.section is not None:
+            outer.narrow(found.section.begin, found.section.size)
         source = outer if found.spool is None else _Unpacked(outer, found.spool)
         undo.pop_all()
         return OpenedSource(

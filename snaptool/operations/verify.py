@@ -173,7 +173,7 @@ def verify(
     if boot_with is not None and not broken_tree:
         from snaptool.operations.boot import boot_check  # noqa: PLC0415 - seldom needed, and heavy
 
-        report = boot_check(snapshot, opened.source.path, binaries=boot_with)
+        report = boot_check(snapshot, opened.source.image, binaries=boot_with)
         findings += [_from_boot(difference, report.etcd) for difference in report.differences]
     return Verification(
         path=str(opened.path),

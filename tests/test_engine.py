@@ -65,3 +65,16 @@ def test_version_says_how_the_engine_runs(how: str, tmp_path: Path) -> None:
     version, engine = run.stdout.splitlines()
     assert version.startswith("snaptool ")
     assert engine.startswith("engine: compiled" if compiled else "engine: not compiled; there was no C compiler")
+
+
+def test_without_a_compiler_modules_stay_uncompiled_and_that_is_said() -> None:
+    code = "from tests.support import engine; engine.missing = lambda: [engine.PACKAGE]; engine.compile_missing()"
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"CC": "no-such-compiler"},
+    )
+    assert run.stdout.startswith("no C compiler (no-such-compiler)")

@@ -1,9 +1,16 @@
-"""The engine's modules: on disk none that is older than its source, and each of them as Python runs it, uncompiled."""
+"""The engine's modules: on disk none that is older than its source, and each of them as Python runs it, uncompiled.
+
+Run by `make setup`: compiles what is not, or no more, compiled.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
+import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -31,6 +38,12 @@ def modules(package: Path = PACKAGE) -> Iterator[tuple[Path, Path]]:
             yield source, module
 
 
+def missing(package: Path = PACKAGE) -> list[Path]:
+    """Sources of the engine without a compiled form."""
+    compiled = {source for source, _ in modules(package)}
+    return [path for path in (one.with_suffix(".py") for one in package.rglob("*.pxd")) if path not in compiled]
+
+
 def stale(package: Path = PACKAGE) -> list[Path]:
     """Compiled modules that are older than their source or its declarations."""
     return [
@@ -44,3 +57,21 @@ def remove_stale(package: Path = PACKAGE) -> None:
     """Remove them: their sources run uncompiled then, until `make setup` compiles them again."""
     for module in stale(package):
         module.unlink(missing_ok=True)
+
+
+def compile_missing() -> None:
+    """Compile the engine where it is stale or not compiled, and a compiler is at hand; say so where none is."""
+    remove_stale()
+    if not missing():
+        return
+    compiler = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
+    if shutil.which(compiler.split()[0]) is None:
+        print(f"no C compiler ({compiler}): the engine runs as Python, which takes many times as long")  # noqa: T201
+        return
+    setup = "from setuptools import setup; setup()"
+    build = [sys.executable, "-W", "ignore", "-c", setup, "--quiet", "build_ext", "--inplace"]
+    subprocess.run(build, cwd=PACKAGE.parent, check=True)
+
+
+if __name__ == "__main__":
+    compile_missing()

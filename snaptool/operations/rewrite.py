@@ -39,13 +39,13 @@ from snaptool.operations.crypto import (
 )
 from snaptool.operations.defined import defined_versions
 from snaptool.operations.direct import DirectEngine
-from snaptool.operations.inside import refuse_while_unread, unread_places
+from snaptool.operations.inside import Unread, refuse_while_unread, unread_places
 from snaptool.operations.judging import NOTHING_DEFINED, Depth
 from snaptool.operations.labels import Labels
 from snaptool.operations.leaves import Leaves
 from snaptool.operations.likelier import Cause, likelier_causes, opened_by_header
 from snaptool.operations.older import NO_OLDER, OlderValues, find_older
-from snaptool.operations.opening import OpenedSnapshot
+from snaptool.operations.opening import Digests, OpenedSnapshot
 from snaptool.operations.plan import (
     Deletion,
     Job,
@@ -59,7 +59,7 @@ from snaptool.operations.plan import (
     doomed,
 )
 from snaptool.operations.platform import Step
-from snaptool.operations.sweep import LostValue, Progress, Sweep, no_progress, sweep
+from snaptool.operations.sweep import LostValue, Progress, Sweep, encrypted_values, no_progress, sweep
 from snaptool.operations.verdict import (
     Fates,
     KeyCount,
@@ -259,79 +259,19 @@ def rewrite(
     if target is not None:
         check_target(target, force=force, source=opened.source)
     wrapping = choose_wrapping(target, container, opened.container).updated(request.updates.files, request.updates.keys)
-    snapshot = opened.snapshot
-    writing = Keyring(()) if request.decrypt else request.writing
-    reading = request.reading or Keyring(())
-    labels = Labels(opened.prefixes, reading.key_names() | writing.key_names())
-    # What is asked to go or to stop the run is what `verify` finds: nothing less will do then.
-    depth = Depth.CHEAP if request.undecodable is Undecodable.KEEP else Depth.FULL
-    work = Work(
-        reading,
-        writing,
-        request.randomness,
-        request.rewraps,
-        None if request.reading is None else depth,
-        defined=NOTHING_DEFINED if request.reading is None else defined_versions(opened, reading),
-    )
+    work = _work(opened, request)
     with Workshop(work, opened.source, jobs=request.jobs) as workshop, opened.digests() as digests:
-        leaves = Leaves()
-        swept = sweep(
-            snapshot,
-            labels,
-            workshop if request.reading is not None else None,
-            wanted=partial(_encrypted_before_or_after, workshop),
-            observers=[
-                lambda _: opened.source.check_unchanged(),
-                partial(leaves.take, page_size=snapshot.database.page_size),
-            ],
-            progress=progress,
-        )
+        labels, leaves = Labels(opened.prefixes, work.reading.key_names() | work.writing.key_names()), Leaves()
+        swept = _read(opened, labels, leaves, workshop if request.reading is not None else None, progress)
         if not request.skip_hash_check:
             digests.require_right_trailer()
-        if request.reading is not None:
-            refuse_outside(opened)
         older = NO_OLDER
         if request.reading is not None:
+            refuse_outside(opened)
             wanted = older_wanted((*swept.lost, *swept.undecodable))
-            older = find_older(snapshot, request.reading, wanted, request.earlier, defined=work.defined)
-        _refuse_deleting_ciphertext(snapshot, swept, request)
-        plan = engine.decide(snapshot, swept, labels, workshop, request, older)
-        matter = {value.record for value in (*plan.lost, *plan.undecodable)}
-        going = tuple(value for value in doomed(swept, request) if value.record in matter)
-        unread = unread_places(opened, request.carried, going or swept.lost, reading)
-        if unread:
-            refuse_while_unread(unread, going, more=also_going(snapshot, going), given_up=request.embedded_lost)
-        report = RewriteReport(
-            source=file_report(opened.path, opened.source.size, digests.file_sha256(), snapshot, leaves, swept.live),
-            target=None,
-            dry_run=target is None,
-            engine=engine.name,
-            prefixes=opened.prefixes if request.reading is not None else None,
-            unmatched=() if request.only_lost else unmatched_names(writing.resource_names(), swept.resources),
-            records=plan.counts,
-            values=plan.changes,
-            lost=plan.lost,
-            undecryptable=request.undecryptable,
-            undecodable=plan.undecodable,
-            undecodable_choice=request.undecodable,
-            deletions=plan.deletions,
-            older=older,
-            restored=plan.restored,
-            only_lost=request.only_lost,
-            with_config=any(reading.providers()),
-            causes=likelier_causes(snapshot, swept.lost, opened_by_header(swept), reading, unread),
-            source_by_key=values_by_key(swept),
-            never=never_encrypted(swept),
-            verified=False,
-            seconds=time.monotonic() - started,
-            source_problem=digests.trailer_problem(),
-            platforms=opened.platforms,
-            bootstrap=opened.has_bootstrap,
-            updated=request.updates,
-            carried=_carried(opened),
-        )
-        if report.stopped:
-            return replace(report, also_going=also_going(snapshot, report.unsettled))
+            older = find_older(opened.snapshot, request.reading, wanted, request.earlier, defined=work.defined)
+        _refuse_deleting_ciphertext(opened.snapshot, swept, request)
+        plan = engine.decide(opened.snapshot, swept, labels, workshop, request, older)
         job = Job(
             request=request,
             opened=opened,
@@ -342,6 +282,14 @@ def rewrite(
             progress=progress,
             leaves=leaves,
         )
+        unread = _places_unread(job, work.reading)
+        report = replace(_report(job, work, older, unread, digests), engine=engine.name, dry_run=target is None)
+        if report.stopped:
+            return replace(
+                report,
+                also_going=also_going(opened.snapshot, report.unsettled),
+                seconds=time.monotonic() - started,
+            )
         if target is None:
             engine.rehearse(job)
             return replace(report, seconds=time.monotonic() - started)
@@ -349,15 +297,95 @@ def rewrite(
             # A value may lose its wrapped key and padding; of a page, at most.
             require_room(target, sum(leaves.size) - _MOST_SHRINKING * plan.counts.rewritten)
         with TargetDraft(target, force=force, wrapping=wrapping) as draft:
-            written = engine.write(job, draft)
-            if boot_with is not None:
-                progress("booting", 0, 1)
-                _boot(draft, boot_with)
-            opened.source.check_unchanged()
-            progress("publishing", 0, 1)
-            draft.publish()
-            written = replace(written, packed=draft.packed)
+            written = _write(engine, job, draft, boot_with)
     return replace(report, target=written, verified=True, seconds=time.monotonic() - started)
+
+
+def _work(opened: OpenedSnapshot, request: RewriteRequest) -> Work:
+    """Say what values are read and written with, and how closely they are looked at."""
+    writing = Keyring(()) if request.decrypt else request.writing
+    if request.reading is None:
+        return Work(Keyring(()), writing, request.randomness, request.rewraps, None, defined=NOTHING_DEFINED)
+    # What is asked to go or to stop the run is what `verify` finds: nothing less will do then.
+    depth = Depth.CHEAP if request.undecodable is Undecodable.KEEP else Depth.FULL
+    defined = defined_versions(opened, request.reading)
+    return Work(request.reading, writing, request.randomness, request.rewraps, depth, defined=defined)
+
+
+def _read(
+    opened: OpenedSnapshot, labels: Labels, leaves: Leaves, workshop: Workshop | None, progress: Progress
+) -> Sweep:
+    """Go over all records and open what is encrypted, or will be; without a workshop none is."""
+    return sweep(
+        opened.snapshot,
+        labels,
+        workshop,
+        wanted=encrypted_values if workshop is None else partial(_encrypted_before_or_after, workshop),
+        observers=[
+            lambda _: opened.source.check_unchanged(),
+            partial(leaves.take, page_size=opened.snapshot.database.page_size),
+        ],
+        progress=progress,
+    )
+
+
+def _places_unread(job: Job, reading: Keyring) -> tuple[Unread, ...]:
+    """Find the configurations in the snapshot that could not be read. Raises KeysInside while they may open values."""
+    snapshot, request, plan = job.opened.snapshot, job.request, job.plan
+    matter = {value.record for value in (*plan.lost, *plan.undecodable)}
+    going = tuple(value for value in doomed(job.swept, request) if value.record in matter)
+    unread = unread_places(job.opened, request.carried, going or job.swept.lost, reading)
+    if unread:
+        refuse_while_unread(unread, going, more=also_going(snapshot, going), given_up=request.embedded_lost)
+    return unread
+
+
+def _report(job: Job, work: Work, older: OlderValues, unread: Sequence[Unread], digests: Digests) -> RewriteReport:
+    """Say what is known before anything is written."""
+    opened, request, plan, swept = job.opened, job.request, job.plan, job.swept
+    names = () if request.only_lost else unmatched_names(work.writing.resource_names(), swept.resources)
+    size, digest = opened.source.size, digests.file_sha256()
+    return RewriteReport(
+        source=file_report(opened.path, size, digest, opened.snapshot, job.leaves, swept.live),
+        target=None,
+        dry_run=False,
+        engine="",
+        prefixes=opened.prefixes if request.reading is not None else None,
+        unmatched=names,
+        records=plan.counts,
+        values=plan.changes,
+        lost=plan.lost,
+        undecryptable=request.undecryptable,
+        undecodable=plan.undecodable,
+        undecodable_choice=request.undecodable,
+        deletions=plan.deletions,
+        older=older,
+        restored=plan.restored,
+        only_lost=request.only_lost,
+        with_config=any(work.reading.providers()),
+        causes=likelier_causes(opened.snapshot, swept.lost, opened_by_header(swept), work.reading, unread),
+        source_by_key=values_by_key(swept),
+        never=never_encrypted(swept),
+        verified=False,
+        seconds=0,
+        source_problem=digests.trailer_problem(),
+        platforms=opened.platforms,
+        bootstrap=opened.has_bootstrap,
+        updated=request.updates,
+        carried=_carried(opened),
+    )
+
+
+def _write(engine: Engine, job: Job, draft: TargetDraft, boot_with: EtcdBinaries | None) -> FileReport:
+    """Write the new file, prove it, and give it its name."""
+    written = engine.write(job, draft)
+    if boot_with is not None:
+        job.progress("booting", 0, 1)
+        _boot(draft, boot_with)
+    job.opened.source.check_unchanged()
+    job.progress("publishing", 0, 1)
+    draft.publish()
+    return replace(written, packed=draft.packed)
 
 
 def repair(

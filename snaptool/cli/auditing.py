@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,12 +23,15 @@ from snaptool.fleet import (
     Audit,
     Backup,
     Engine,
+    File,
     Given,
+    Listing,
     LocalEngine,
     Mounted,
     Places,
     Question,
     Record,
+    Same,
     Scheduler,
     ShardResult,
     Store,
@@ -38,13 +42,17 @@ from snaptool.fleet import (
     read_results,
     report,
     shard_of,
+    unseen_record,
 )
+from snaptool.inputs import of_run, remember
 from snaptool.operations.kms_options import KmsOptions, kms_configs
 from snaptool.operations.kms_services import require_direct
 from snaptool.providers.config.held import read_configs
 from snaptool.scratch import find_etcd
+from snaptool.text import counted, printable
 
 _STORE = "snaptool-audit.db"
+_PAGE = b"<!DOCTYPE html>"
 _MOST_V1 = 10_000
 """Calls to a key service that nobody has to confirm."""
 
@@ -86,9 +94,10 @@ class Asked:
     page: options.Page | None
     output: str
     terminal: Terminal
+    same: Same = field(default_factory=Same)
 
-    def finish(self, records: list[Record], kept: int, given: Sequence[Given] = ()) -> int:
-        """Show a report on records; return the exit code."""
+    def finish(self, records: list[Record], kept: int, given: Sequence[Given] = (), *, left_out: int | None = 0) -> int:
+        """Show a report on records; return the exit code. `left_out`: listed, and not looked at."""
         shown = Shown(
             output=self.output,
             fail_on=self.fail_on,
@@ -97,17 +106,25 @@ class Asked:
             show_all=self.show_all,
             page=self.page,
         )
-        mark_same(records)
-        return finish(report(records, all_versions=self.all_versions), shown, kept, given)
+        if self.output != "jsonl":
+            mark_same(records)
+        whole = report(records, all_versions=self.all_versions, left_out=left_out)
+        code = finish(whole, shown, kept, given)
+        if records and not whole.total and self.shard is None and code == exits.DONE:
+            echo(f"snaptool: no backup among {counted(len(records), 'file')}", err=True)
+            return exits.USAGE
+        return code
 
     def print_line(self, record: Record) -> None:
         """Print a record as soon as it is there, where that is wanted."""
         if self.output == "jsonl":
+            self.same.mark(record)
             print_json_line(record)
 
 
 def audit(asked: Asked) -> int:
     """Do what is asked; return the exit code."""
+    _refuse_idle(asked)
     if asked.merge is not None:
         return _merge(asked, asked.merge)
     if asked.report_only:
@@ -117,7 +134,7 @@ def audit(asked: Asked) -> int:
     question = _question(asked)
     if asked.only_list:
         places = _places(asked)
-        code = _print_list(_chosen(asked, _find(asked, places)), asked.output)
+        code = _print_list(_chosen(asked, _find(asked, places).backups), asked.output)
         for folder, why in places.closed:
             asked.terminal.note(f"{folder}: the folder cannot be read: {why}")
         return exits.FAILED if places.closed else code
@@ -128,40 +145,99 @@ def audit(asked: Asked) -> int:
         return _audit(asked, question, engine, kept)
 
 
+def _refuse_idle(asked: Asked) -> None:
+    """Refuse what would be ignored: who gives it expects that something comes of it."""
+    chooses: dict[str, object] = {"--newest": asked.newest, "--since": asked.since, "--larger-than": asked.larger_than}
+    asks: dict[str, object] = {"--check": asked.check, "--recheck": asked.recheck, "--forget-gone": asked.forget_gone}
+    asks |= {"--scheduler": asked.scheduler, "--results": asked.results, "--list": asked.only_list}
+    idle: Mapping[str, object] = {}
+    if asked.merge is not None:
+        others = {"backups": asked.arguments, "--shard": asked.shard, "--report-only": asked.report_only}
+        idle, why = {**others, **chooses, **asks}, "--merge reads the results of all shards, and takes no"
+    elif asked.report_only:
+        idle, why = asks, "--report-only looks at nothing, and takes no"
+    elif asked.only_list:
+        idle, why = {"--html": asked.page}, "--list looks at nothing, and takes no"
+    elif asked.results is not None:
+        idle = {"--html": asked.page, "--recheck": asked.recheck, "--forget-gone": asked.forget_gone}
+        why = "a shard leaves its records and no report, and takes no"
+    if words := [name for name, value in idle.items() if value]:
+        raise click.UsageError(f"{why} {words[0]}")
+
+
 def _merge(asked: Asked, place: str) -> int:
-    if asked.arguments or asked.shard:
-        raise click.UsageError("--merge takes no backups and no --shard: it reads the results of all shards")
     with Store(asked.store or Path(_STORE)) as kept:
+        _protect(asked, ())
         records = []
         for question, record in read_results(place):
             kept.put(record, question)
             records.append(record)
             asked.print_line(record)
-    return asked.finish(records, 0)
+    return asked.finish(records, 0, left_out=None)
 
 
 def _report(asked: Asked) -> int:
+    """Report what is known: of all that the store knows, or of what the arguments find, in the version there now."""
     with Store(asked.store or Path(_STORE), must_exist=True) as kept:
-        records = kept.newest()
-    if asked.arguments:
-        there = {one.url for one in _find(asked, _places(asked))}
-        records = [record for record in records if record["url"] in there]
+        if asked.arguments:
+            places = _places(asked)
+            places.own |= kept.own_files
+            found = _find(asked, places)
+            chosen = _chosen(asked, found.backups)
+            records = [closed_record(folder, why, Question(check="quick")) for folder, why in places.closed]
+            records += [_known(kept, one) or unseen_record(one) for one in chosen]
+            left_out: int | None = len(found.backups) - len(chosen) + found.links
+            _protect(asked, found.backups)
+        else:
+            known = {one["url"]: one for one in kept.newest()}
+            if not known:
+                raise InputError(f"the store {kept.path} knows no backup", hint="run an audit first, or name another")
+            records = [known[one.url] for one in _chosen(asked, [_as_backup(one) for one in known.values()])]
+            left_out = len(known) - len(records) or None
+            _protect(asked, ())
     for record in records:
         asked.print_line(record)
-    return asked.finish(records, len(records))
+    return asked.finish(records, len(records), left_out=left_out)
+
+
+def _known(kept: Store, backup: Backup) -> Record | None:
+    answers = kept.answers(backup.url)
+    return next((one for _, one in reversed(answers) if backup.version in {"", one["version"]}), None)
+
+
+def _as_backup(record: Record) -> Backup:
+    modified = datetime.fromisoformat(record["modified"])
+    file = File(record["url"], record["size"], modified, record["version"])
+    return Backup(url=record["url"], path=record["url"], entry=None, files=(file,))
+
+
+def _protect(asked: Asked, found: Sequence[Backup]) -> None:
+    """Take note of what workers will read, and refuse to write a page over it."""
+    for one in found:
+        for file in one.files if not one.is_remote else ():
+            with contextlib.suppress(OSError):
+                remember(os.stat(file.name), file.name)  # noqa: PTH116 - names are text here, as URLs are
+        data = Path(one.path) / "member"
+        if (run := of_run()) is not None and not one.is_remote and Path(one.files[0].name).parent.parent == data:
+            run.add_data_directory(data)
+    if asked.page is not None:
+        asked.page.check()
 
 
 def _audit(asked: Asked, question: Question, engine: Engine, kept: Store) -> int:
     places = _places(asked)
     places.own |= kept.own_files
     found = _find(asked, places)
+    _protect(asked, found.backups)
     if asked.forget_gone:
-        _forget_gone(asked, places, kept, found)
-    audit = Audit(_chosen(asked, found), question, kept, engine, _recheck(asked.recheck))
+        _forget_gone(asked, places, kept, found.backups)
+    chosen = _chosen(asked, found.backups)
+    audit = Audit(chosen, question, kept, engine, _recheck(asked.recheck, chosen))
     records = _records(asked, audit, places)
+    left_out = len(found.backups) + len(places.closed) - len(records) + found.links
     if audit.kept:
         asked.terminal.note(f"kept {audit.kept:,}: unchanged since they were looked at")
-    code = asked.finish(records, audit.kept, question.given)
+    code = asked.finish(records, audit.kept, question.given, left_out=left_out)
     return _stopped(asked) if audit.stopped else code
 
 
@@ -180,8 +256,9 @@ def _audit_shard(asked: Asked, question: Question, engine: Engine, place: str) -
         return exits.DONE
     places = _places(asked)
     with Store(asked.store) as kept:
-        found = _chosen(asked, _find(asked, places))
-        audit = Audit(found, question, kept, engine, _recheck(asked.recheck))
+        found = _find(asked, places).backups
+        _protect(asked, found)
+        audit = Audit(_chosen(asked, found), question, kept, engine)
         records = _records(asked, audit, places)
     if audit.stopped:
         return _stopped(asked)
@@ -252,16 +329,23 @@ def _forget_gone(asked: Asked, places: Places, kept: Store, found: Sequence[Back
 
 def _places(asked: Asked) -> Places:
     places = Places(all_versions=asked.all_versions)
-    if asked.page is not None and asked.page.target.exists():  # an earlier run's, which is not a backup
-        status = asked.page.target.stat()
-        places.own.add((status.st_dev, status.st_ino))
+    if asked.page is not None:
+        with contextlib.suppress(OSError), asked.page.target.open("rb") as file:
+            if file.read(len(_PAGE)) == _PAGE:  # an earlier run's, which is not a backup
+                status = os.fstat(file.fileno())
+                places.own.add((status.st_dev, status.st_ino))
     return places
 
 
-def _recheck(word: str) -> str:
-    if word in {"", "all", "failed", "damaged"} or "://" in word:
+def _recheck(word: str, found: Sequence[Backup]) -> str:
+    if word in {"", "all", "failed", "damaged"}:
         return word
-    return os.path.abspath(word)  # noqa: PTH100 - as it is named
+    url = word if "://" in word else printable(os.path.abspath(word))  # noqa: PTH100 - as it is named
+    if url not in {one.url for one in found}:
+        raise click.BadParameter(
+            f"{word!r} is none of all, failed and damaged, nor one of these backups", param_hint="--recheck"
+        )
+    return url
 
 
 def _question(asked: Asked) -> Question:
@@ -277,6 +361,7 @@ def _question(asked: Asked) -> Question:
         given=given,
         embedded=asked.embedding.wanted,
         token=asked.embedding.token,
+        saved=tuple(one.digest for one in asked.kms.saved),
         kms=asked.kms if asked.yes_all_v1 else replace(asked.kms, most_v1=_MOST_V1),
         etcd=etcd,
         names=asked.names,
@@ -296,7 +381,7 @@ def _given(paths: Sequence[str], terminal: Terminal) -> tuple[Given, ...]:
     return tuple(given)
 
 
-def _find(asked: Asked, places: Places) -> list[Backup]:
+def _find(asked: Asked, places: Places) -> Listing:
     found: dict[tuple[str, str | None], Backup] = {}  # names that are shown may be alike, paths are not
     links = 0
     for argument in asked.arguments:
@@ -314,10 +399,11 @@ def _find(asked: Asked, places: Places) -> list[Backup]:
             hint="check the path, the URL or the glob; in a shell, put a glob into quotes",
             code="nothing_to_audit",
         )
-    return sorted(found.values(), key=lambda one: one.url)
+    return Listing(tuple(sorted(found.values(), key=lambda one: one.url)), links=links)
 
 
-def _chosen(asked: Asked, found: list[Backup]) -> list[Backup]:
+def _chosen(asked: Asked, all_found: Sequence[Backup]) -> list[Backup]:
+    found = list(all_found)
     if asked.since is not None:
         start = asked.since.replace(tzinfo=UTC)
         found = [one for one in found if (one.time or one.modified) >= start]
@@ -336,6 +422,12 @@ def _chosen(asked: Asked, found: list[Backup]) -> list[Backup]:
             raise click.BadParameter(
                 f"{asked.per!r} is not a regular expression: {error}", param_hint="--per"
             ) from None
+    if all_found and not found:
+        raise InputError(
+            f"none of {backups(len(all_found))} is one that --since and --larger-than let through",
+            hint="look at the newest with --newest 1: are backups still made?",
+            code="nothing_to_audit",
+        )
     if asked.shard is not None:
         index, of = asked.shard
         found = [one for one in found if shard_of(one.url, of) == index]

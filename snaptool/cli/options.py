@@ -477,6 +477,12 @@ class Page:
         check_target(target, force=force)
         self.target, self._force = target, force
 
+    def check(self) -> None:
+        """Check again, now that it is known what the run reads. Raises InputError and OutputError."""
+        from snaptool.files import check_target
+
+        check_target(self.target, force=self._force)
+
     def write(self, text: str) -> None:
         """Write the page, whole or not at all. Raises InputError and OutputError."""
         from snaptool.files import write_private

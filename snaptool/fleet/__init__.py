@@ -1,10 +1,10 @@
 """Many backups: find them, ask the same of each, keep the answers, sum them up. Source: docs/audit.md."""
 
-from snaptool.fleet.audit import Audit, Engine, LocalEngine, mark_same
+from snaptool.fleet.audit import Audit, Engine, LocalEngine, Same, mark_same
 from snaptool.fleet.cluster import Mounted, Scheduler, SchedulerUnreachable
-from snaptool.fleet.looking import EMBEDDED, FORMAT, Given, Question, Record, closed_record
+from snaptool.fleet.looking import EMBEDDED, FORMAT, Given, Question, Record, closed_record, unseen_record
 from snaptool.fleet.names import shard_of
-from snaptool.fleet.places import Backup, Listing, Places, newest_of, read_backup
+from snaptool.fleet.places import Backup, File, Listing, Places, newest_of, read_backup
 from snaptool.fleet.report import FAILING, STATUSES, NeededKey, Report, document, report
 from snaptool.fleet.results import BadResults, ShardResult, ShardsMissing, read_plan, read_results
 from snaptool.fleet.store import NoStore, Store, StoreTooNew
@@ -18,6 +18,7 @@ __all__ = [
     "Backup",
     "BadResults",
     "Engine",
+    "File",
     "Given",
     "Listing",
     "LocalEngine",
@@ -28,6 +29,7 @@ __all__ = [
     "Question",
     "Record",
     "Report",
+    "Same",
     "Scheduler",
     "SchedulerUnreachable",
     "ShardResult",
@@ -43,4 +45,5 @@ __all__ = [
     "read_results",
     "report",
     "shard_of",
+    "unseen_record",
 ]

@@ -105,11 +105,14 @@ class Audit:
         if not backup.version:
             return None  # its store names none: it may be anything now
         asked = Asked(backup.version, self.question.check, FORMAT, self.question.configs)
-        answers = self.store.answers([backup.url])[backup.url]
-        for record in reversed(answers):
-            if is_answered(record, asked):
-                again = self.recheck in {"all", backup.url} or self.recheck == record["status"]
-                return None if again else record
+        answers = self.store.answers(backup.url)
+        for row, record in reversed(answers):
+            if is_answered(record, asked) and self.question.is_answered_by(record):
+                if self.recheck in {"all", backup.url, record["status"]}:
+                    return None
+                if row != answers[-1][0]:
+                    self.store.renew(row)
+                return record
         return None
 
     def _ask(self, todo: Sequence[Backup], progress: Step) -> Iterator[Record]:
@@ -144,12 +147,20 @@ def mark_same(records: Sequence[Record]) -> None:
 
     It is about what is compared, so that it is in no store.
     """
-    first: dict[tuple[str, int, str], str] = {}
+    same = Same()
     for record in sorted(records, key=lambda one: (one["time"] or "", one["url"])):
-        if record["sha256"] is None:
-            continue
-        key = (record["series"], record["size"], record["sha256"])
-        if key in first:
-            record["findings"].append(f"same_as:{first[key]}")
-        else:
-            first[key] = record["url"]
+        same.mark(record)
+
+
+class Same:
+    """Knows the records that came so far."""
+
+    def __init__(self) -> None:
+        self._first: dict[tuple[str, int, str], str] = {}
+
+    def mark(self, record: Record) -> None:
+        """Add the finding `same_as` to a record whose file equals that of one that came before, of its series."""
+        if record["sha256"] is not None:
+            first = self._first.setdefault((record["series"], record["size"], record["sha256"]), record["url"])
+            if first != record["url"]:
+                record["findings"].append(f"same_as:{first}")

@@ -175,7 +175,7 @@ class Scheduler:
             "embedded": question.embedded,
             "names": question.names,
             "configs": list(mounted.configs),
-            "digest": digest_of([one.digest for one in question.given]),
+            "digest": digest_of([*(one.digest for one in question.given), *question.saved]),
             "key_files": list(mounted.key_files),
             "token_file": mounted.token_file,
             "etcd_bin": mounted.etcd_bin,
@@ -269,7 +269,9 @@ def _question(asked: tuple[tuple[str, Any], ...]) -> Question:
         content = read_input(path, _LARGEST, "configuration", secret=b"secret")
         held = read_configs(content, name=path, strict=False)
         given += [Given(config, hashlib.sha256(content).hexdigest(), config.name) for config in held.configs]
-    if digest_of([one.digest for one in given]) != task["digest"]:
+    saved = tuple(read_key_file(read_input(path, _LARGEST, "file of keys").decode()) for path in task["key_files"])
+    digests = tuple(one.digest for one in saved)
+    if digest_of([*(one.digest for one in given), *digests]) != task["digest"]:
         raise OtherConfigurations("this worker has other configurations than the one that asks")
     token = task["token_file"]
     kms = KmsOptions(
@@ -278,7 +280,7 @@ def _question(asked: tuple[tuple[str, Any], ...]) -> Question:
         concurrency=task["concurrency"],
         rate=task["rate"],
         timeout=task["timeout"],
-        saved=tuple(read_key_file(read_input(path, _LARGEST, "file of keys").decode()) for path in task["key_files"]),
+        saved=saved,
         given_up=tuple(GivenUp(*pair) for pair in task["given_up"]),
     )
     etcd_bin = task["etcd_bin"]
@@ -287,6 +289,7 @@ def _question(asked: tuple[tuple[str, Any], ...]) -> Question:
         given=tuple(given),
         embedded=task["embedded"],
         token=None if token is None else read_input(token, _LARGEST, "token", secret=True).decode().strip(),
+        saved=digests,
         kms=kms,
         etcd=find_etcd(None if etcd_bin is None else Path(etcd_bin)) if task["check"] == "boot" else None,
         names=task["names"],

@@ -42,8 +42,8 @@ from snaptool.text import printable
 FORMAT = 1
 """Of records. Another one is another question."""
 
-EMBEDDED = "embedded"
-"""Stands for the digest of a configuration that a backup carries inside."""
+EMBEDDED, TOKEN = "embedded", "token"
+"""Stand for the digest of a configuration that a backup carries inside, and of a token, which is too short for one."""
 
 Record = dict[str, Any]
 
@@ -64,13 +64,14 @@ class Given:
 class Question:
     """What is asked of every backup. `check`: quick, census, keys, sample=N or boot. `token` opens k3s' inside.
 
-    `names`: the first lost objects are named in records.
+    `saved`: digests of files of keys. `names`: the first lost objects are named in records.
     """
 
     check: str
     given: tuple[Given, ...] = ()
     embedded: bool = False
     token: str | None = field(default=None, repr=False)
+    saved: tuple[str, ...] = ()
     kms: KmsOptions = NO_KMS_OPTIONS
     etcd: EtcdBinaries | None = None
     names: bool = False
@@ -80,8 +81,9 @@ class Question:
         """Digests of what is read with, in order."""
         if self.check in {"quick", "census"}:
             return ()
-        given = tuple(dict.fromkeys(one.digest for one in self.given))
-        return (*given, EMBEDDED) if self.embedded else given
+        given = tuple(dict.fromkeys((*(one.digest for one in self.given), *self.saved)))
+        inside = (EMBEDDED, *([TOKEN] if self.token is not None else [])) if self.embedded else ()
+        return (*given, *inside)
 
     @property
     def asks_services(self) -> bool:
@@ -91,8 +93,13 @@ class Question:
     @property
     def digest(self) -> str:
         """The name of the question in the store."""
-        text = f"{FORMAT}\n{self.check}\n" + "\n".join(sorted(self.configs))
+        more = ["names"] if self.names else []
+        text = f"{FORMAT}\n{self.check}\n" + "\n".join(sorted(self.configs) + more)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def is_answered_by(self, record: Record) -> bool:
+        """Does a record that is still true say all that is asked for?"""
+        return not (self.names and record["lost"] and "lost_names" not in record)
 
 
 def blank(backup: Backup, question: Question) -> Record:
@@ -107,7 +114,7 @@ def blank(backup: Backup, question: Question) -> Record:
         "series": backup.series,
         "platform": backup.platform,
         "path": backup.url if backup.path == backup.files[0].name else printable(backup.path),
-        "entry": backup.entry,
+        "entry": None if backup.entry is None else printable(backup.entry),
         "files": [printable(file.name.rpartition("/")[2].partition("?")[0]) for file in backup.files],
         "sha256": None,
         "check": question.check,
@@ -142,6 +149,14 @@ def closed_record(folder: str, why: str, question: Question) -> Record:
     return record
 
 
+def unseen_record(backup: Backup) -> Record:
+    """Return the record of a backup that no audit has looked at in its version: it is in no store either."""
+    record = blank(backup, Question(check="quick"))
+    hint = "run the command again without --report-only"
+    fail(record, "failed", "not_looked_at", f"{backup.url}: nothing is known of what is there now", hint)
+    return record
+
+
 def look(backup: Backup, question: Question, folder: Path | None = None) -> Record:
     """Look at one backup. `folder`: where what is downloaded goes, and is removed again; None: a new one."""
     began = time.monotonic()
@@ -164,7 +179,8 @@ def look(backup: Backup, question: Question, folder: Path | None = None) -> Reco
 def fail(record: Record, status: str, kind: str, message: str, hint: str) -> None:
     """Let a record say that nothing good is known."""
     record["status"] = status
-    record["error"] = {"kind": kind, "message": message, "hint": hint or None}
+    # As JSON a name that is no UTF-8 would be no text for others who read it.
+    record["error"] = {"kind": kind, "message": printable(message), "hint": printable(hint) or None}
 
 
 def status_of(error: SnaptoolError) -> str:

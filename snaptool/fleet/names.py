@@ -12,10 +12,12 @@ from datetime import UTC, datetime
 from snaptool.errors import InputError
 
 _TIME = re.compile(
-    r"(?<!\d)(20\d\d)-?(\d\d)-?(\d\d)(?:[T_ .-]?(\d\d)[:.-]?(\d\d)[:.-]?(\d\d)(?:Z|[+-]00:?00)?(?:-\d{6})?)?(?!\d)"
+    r"(?<!\d)(20\d\d)-?(\d\d)-?(\d\d)"
+    r"(?:[T_ .-]?([01]\d|2[0-3])(?:[:.-]?([0-5]\d)(?:[:.-]?([0-5]\d))?)?(?:Z|[+-]00:?00)?(?:-\d{6})?)?(?!\d)"
     r"|(?<!\d)(1\d{9})(?:\d{3})?(?!\d)"
 )
-"""A date with or without a time of day, as kOps counts them on too; or seconds or milliseconds since 1970."""
+"""A date with or without a time of day, to the hour, minute or second, as kOps counts them on too; or seconds or
+milliseconds since 1970."""
 
 
 def glob_pattern(glob: str) -> re.Pattern[str]:
@@ -53,7 +55,7 @@ def time_in(path: str) -> datetime | None:
             try:
                 if match[7]:
                     return datetime.fromtimestamp(int(match[7]), UTC)
-                return datetime(*numbers, tzinfo=UTC)  # type: ignore[arg-type,misc]  # three numbers or six
+                return datetime(*numbers, tzinfo=UTC)  # type: ignore[arg-type,misc]  # three numbers to six
             except ValueError:
                 continue
     return None

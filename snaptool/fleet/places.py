@@ -152,7 +152,7 @@ def version_of(versions: Sequence[str]) -> str:
 class Listing:
     """What was found. `parts`: files that belong to a backup and are not part of its content, with its url.
 
-    `links`: symbolic links that were not followed.
+    `links`: symbolic links that were not followed, and lead to what is not in the folder itself.
     """
 
     backups: tuple[Backup, ...]
@@ -188,7 +188,7 @@ class Places:
                     f"cannot read {argument}: {error.strerror}", hint="check the path", code="cannot_read"
                 ) from error
             if path.is_dir():
-                return listing_of(self._walk(path), self._links)
+                return self._listing(self._walk(path))
             if not path.is_file():
                 raise InputError(
                     f"{argument} is not a regular file",
@@ -202,7 +202,11 @@ class Places:
         root = Path((folder[0] or folder[1]) or ".")
         pattern = glob_pattern(os.path.abspath(argument))  # noqa: PTH100 - as above
         found = [one for one in self._walk(root) if pattern.fullmatch(one.name)] if root.is_dir() else []
-        return listing_of(with_neighbours(found), self._links)
+        return self._listing(with_neighbours(found))
+
+    def _listing(self, found: Iterable[File]) -> Listing:
+        files = list(found)  # only then all links are known
+        return listing_of(files, self._links)
 
     def covers(self, argument: str, url: str) -> bool:
         """Would `find` list something of that name for this argument, if it were there?"""
@@ -232,6 +236,7 @@ class Places:
 
     def _walk(self, folder: Path) -> Iterator[File]:
         waiting = [os.path.abspath(folder)]  # noqa: PTH100 - as above
+        root = os.path.realpath(folder).rstrip("/") + "/"
         while waiting:
             here = waiting.pop()
             try:
@@ -242,7 +247,7 @@ class Places:
                 continue
             for one in entries:
                 if one.is_symlink():
-                    self._links += 1
+                    self._links += not f"{os.path.realpath(one.path)}/".startswith(root)
                 elif one.is_dir():
                     waiting.append(one.path)
                 elif one.is_file():

@@ -52,7 +52,8 @@ class NeededKey:
 class Report:
     """An audit as a whole. `counts` by status; `undecodable`: how many hold values that no API server decodes.
 
-    `all_versions`: objects that were replaced or deleted were listed, too.
+    `all_versions`: objects that were replaced or deleted were listed, too. `left_out`: how many were listed and not
+    looked at, None where nothing was listed.
     """
 
     records: tuple[Record, ...]
@@ -60,6 +61,7 @@ class Report:
     undecodable: int
     keys: tuple[NeededKey, ...]
     all_versions: bool = False
+    left_out: int | None = 0
 
     @property
     def total(self) -> int:
@@ -75,27 +77,33 @@ class Report:
         """Say how far the table of keys can be trusted, in one sentence."""
         unseen = sum(self.counts.get(word, 0) for word in ("failed", "damaged"))
         shallow = sum(
-            record["check"].startswith(_BELOW_KEYS) or record["status"] == "ok (not opened)" for record in self.records
+            (record["check"].startswith(_BELOW_KEYS) or record["status"] == "ok (not opened)")
+            and record["status"] not in {"not_a_snapshot", "failed", "damaged"}
+            for record in self.records
         )
         living = "the living cluster and copies elsewhere: not looked at"
         if not self.all_versions and any("://" in record["url"] for record in self.records):
             living = "the living cluster, versions that were replaced, and copies elsewhere: not looked at"
-        if unseen or shallow:
-            parts = [f"{unseen:,} could not be read whole"] if unseen else []
+        of, word = self.total + (self.left_out or 0), "listed"
+        if self.left_out is None:
+            living, word = f"backups that are not in the store, {living}", "known"
+        if unseen or shallow or self.left_out:
+            parts = [f"{counted(self.left_out, 'was', 'were')} left out"] if self.left_out else []
+            parts += [f"{unseen:,} could not be read whole"] if unseen else []
             parts += [f"{counted(shallow, 'was', 'were')} not opened value by value"] if shallow else []
             return (
-                f"Of {counted(self.total, 'listed backup')}, {' and '.join(parts)}; {living}. "
+                f"Of {counted(of, f'{word} backup')}, {' and '.join(parts)}; {living}. "
                 "So the table does not say that a key may be destroyed"
             )
-        all_of_them = "All" if self.total > 1 else "The"
+        all_of_them = "All" if of > 1 else "The"
         return (
-            f"{all_of_them} {counted(self.total, 'listed backup was', 'listed backups were')} read whole; "
+            f"{all_of_them} {counted(of, f'{word} backup was', f'{word} backups were')} read whole; "
             f"{living}. A key that is not in the table is needed by none of these backups"
         )
 
 
-def report(records: Sequence[Record], *, all_versions: bool = False) -> Report:
-    """Sum up the records of an audit."""
+def report(records: Sequence[Record], *, all_versions: bool = False, left_out: int | None = 0) -> Report:
+    """Sum up the records of an audit; `left_out` as in a report."""
     needed: dict[tuple[str | None, str | None, str], list[tuple[Record, int]]] = {}
     for record in records:
         for one in record["keys_needed"]:
@@ -107,6 +115,7 @@ def report(records: Sequence[Record], *, all_versions: bool = False) -> Report:
         counts=dict(Counter(record["status"] for record in records)),
         undecodable=sum(bool(record["undecodable"]) for record in records),
         all_versions=all_versions,
+        left_out=left_out,
         keys=tuple(
             sorted(keys, key=lambda one: (one.config is None, one.oldest or "", one.config or "", one.key_name or ""))
         ),
@@ -133,6 +142,7 @@ def document(result: Report, *, kept: int) -> dict[str, Any]:
         "counts": result.counts,
         "undecodable": result.undecodable,
         "kept": kept,
+        "left_out": result.left_out,
         "keys": [
             {
                 "config": key.config,

@@ -150,6 +150,7 @@ def is_record(found: Any) -> bool:
         all(_is_like(found[name], str) for name in _MAY_BE_NONE & _TEXTS if found[name] is not None)
         and _all_have(found["keys_needed"], _KEY_NEEDED)
         and _all_have(found["census"], _CENSUS)
+        and all(_all_have(row["opened_by"], _OPENED_BY) for row in found["census"])
         and _all_have([] if found["error"] is None else [found["error"]], _ERROR)
         and all(_is_like(one, str) for name in _LISTS for one in found[name])
         and all(_is_time(found[name]) for name in ("modified", "checked_at", "time") if found[name] is not None)
@@ -168,7 +169,9 @@ _CENSUS = {
     "old": int,
     "lost": (int, None),
     "stale": (int, None),
+    "opened_by": list,
 }
+_OPENED_BY = {"config": str, "key_name": str, "values": int}
 _ERROR = {"kind": str, "message": str, "hint": (str, None)}
 
 

@@ -1,6 +1,7 @@
 """The store of results: one row for each backup, version and question, written by the asking process alone.
 
-Work may be done twice, answers cannot be. Source: docs/audit.md, "The store".
+Work may be done twice, answers cannot be. Which answer is the newest is said by the order of rows, not by clocks, which
+jump. Source: docs/audit.md, "The store".
 """
 
 from __future__ import annotations
@@ -9,28 +10,34 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
+from urllib.parse import quote
 
+from snaptool import signals
 from snaptool.errors import InputError, OutputError
 from snaptool.fleet.looking import FORMAT, Record
-from snaptool.inputs import of_run
+from snaptool.inputs import of_run, remember
 
-_SCHEMA_VERSION = 1
-_SCHEMA = """
+_SCHEMA_VERSION = 2
+"""2 since a census has the configuration, and the newest answer is the last row: both are made of the records."""
+
+_RESULT = """
 create table result (
   url text not null, version text not null, question text not null, status text not null, checked_at text not null,
   size integer not null, sha256 text, record text not null, primary key (url, version, question)
 );
+"""
+_DERIVED = """
 create table census (
   url text not null, version text not null, question text not null, resource text not null, provider text not null,
-  key_name text, live integer not null, old integer not null, lost integer, stale integer
+  key_name text, config text, live integer not null, old integer not null, lost integer, stale integer
 );
 create index census_of on census (url, version, question);
 create view newest as
-  select * from (select *, row_number() over (partition by url order by checked_at desc, rowid desc) as place
+  select * from (select *, row_number() over (partition by url order by result.rowid desc) as place
                  from result) where place = 1;
 create view keys_needed as
   select json_extract(key.value, '$.file') as config, json_extract(key.value, '$.key_name') as key_name,
@@ -38,6 +45,10 @@ create view keys_needed as
          max(json_extract(newest.record, '$.time')) as newest
   from newest, json_each(newest.record, '$.keys_needed') as key group by 1, 2;
 """
+_OUTDATED = "drop view keys_needed; drop view newest; drop table census;"
+_SIDES = ("-wal", "-shm", "-journal")
+_PATIENCE = 60
+"""Seconds, tries of one each, for which another run may hold the file."""
 
 
 class NoStore(OutputError):
@@ -71,7 +82,8 @@ def is_answered(known: Record, asked: Asked) -> bool:
         return True
     if not set(known["opened_by"]) <= given:
         return False
-    return not (known["lost"] and given - had)
+    closed = known["lost"] or "embedded_closed" in known.get("findings", ())
+    return not (closed and given - had)
 
 
 class Store:
@@ -85,9 +97,12 @@ class Store:
             )
         with self._errors():
             self._make()
-            self._database = sqlite3.connect(path or ":memory:", isolation_level=None)
+            self._database = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=1)
             try:
                 self._prepare()
+                for end in ("", *_SIDES) if path is not None else ():
+                    with suppress(OSError):
+                        remember(Path(f"{path}{end}").stat(), f"{path}{end}")
             except BaseException:
                 self._database.close()
                 raise
@@ -95,29 +110,79 @@ class Store:
     def _make(self) -> None:
         if self.path is None:
             return
-        if self.path.exists():
+        # SQLite takes files of these names for parts of a database, and would remove them. A store's own are younger.
+        beside = [f"{self.path}{end}" for end in _SIDES if os.path.lexists(f"{self.path}{end}")]
+        if beside and not os.path.lexists(self.path):
+            raise NoStore(
+                f"{beside[0]} is there, and belongs to no store", hint="name another file with --store, or move it"
+            )
+        try:
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
             if not self.path.is_file():
-                raise NoStore(f"{self.path} is not a regular file", hint="name another file with --store")
+                raise NoStore(f"{self.path} is not a regular file", hint="name another file with --store") from None
             if (known := of_run()) is not None:
                 known.refuse(self.path)
-        else:
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            self._look(self.path)
 
-    def _prepare(self) -> None:
-        version = self._database.execute("pragma user_version").fetchone()[0]
+    def _look(self, path: Path) -> None:
+        """Refuse what is another program's without opening it as a database, which could change it."""
+        where = f"file:{quote(os.fsencode(path.absolute()))}?mode=ro&immutable=1"
+        with closing(sqlite3.connect(where, uri=True)) as database:
+            self._refuse_other(database)
+
+    def _refuse_other(self, database: sqlite3.Connection) -> int:
+        """Return the version of the file's format, 0 for a new one. Raises NoStore, StoreTooNew."""
+        version: int = database.execute("pragma user_version").fetchone()[0]
         if version > _SCHEMA_VERSION:
             raise StoreTooNew(
                 f"{self.path} was written by a newer snaptool (its format is {version}, this one knows "
                 f"{_SCHEMA_VERSION})",
                 hint="use that version, or another --store",
             )
-        tables = {name for (name,) in self._database.execute("select name from sqlite_master")}
-        if tables if version == 0 else "result" not in tables:
+        tables = {name for (name,) in database.execute("select name from sqlite_master")}
+        if tables if version == 0 else not {"result", "census"} <= tables:
             raise NoStore(f"{self.path} is an SQLite file of something else", hint="name another --store")
-        self._database.execute("pragma journal_mode=wal")
+        return version
+
+    def _prepare(self) -> None:
+        self._refuse_other(self._database)
+        self._patiently("pragma journal_mode=wal")
         self._database.execute("pragma synchronous=full")
-        if version == 0:
-            self._database.executescript(f"begin;{_SCHEMA}pragma user_version={_SCHEMA_VERSION};commit;")
+        with self._changing():
+            version = self._refuse_other(self._database)  # another run may have made it meanwhile
+            if version < _SCHEMA_VERSION:
+                made = {0: _RESULT, 1: _OUTDATED}[version] + _DERIVED
+                for statement in filter(str.strip, made.split(";")):
+                    self._database.execute(statement)
+                for row in self._database.execute("select url, version, question, record from result").fetchall():
+                    self._put_census(tuple(row[:3]), json.loads(row[3]))
+                self._database.execute(f"pragma user_version={_SCHEMA_VERSION}")
+
+    def _patiently(self, statement: str) -> None:
+        """Do what has to wait where another run is at it; SQLite waits a second, in which no signal is heard."""
+        for _ in range(_PATIENCE):
+            try:
+                self._database.execute(statement)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF not in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+                    raise
+                signals.sleep(0.1)
+            else:
+                return
+        self._database.execute(statement)
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Do all of a block, or nothing."""
+        self._patiently("begin immediate")
+        try:
+            yield
+            self._database.execute("commit")
+        except BaseException:
+            if self._database.in_transaction:
+                self._database.execute("rollback")
+            raise
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -136,7 +201,7 @@ class Store:
     def own_files(self) -> set[tuple[int, int]]:
         """Device and inode of its files, which are not backups."""
         found: set[tuple[int, int]] = set()
-        for end in ("", "-wal", "-shm") if self.path is not None else ():
+        for end in ("", *_SIDES) if self.path is not None else ():
             try:
                 status = Path(f"{self.path}{end}").stat()
             except OSError:
@@ -144,16 +209,18 @@ class Store:
             found.add((status.st_dev, status.st_ino))
         return found
 
-    def answers(self, urls: Iterable[str]) -> dict[str, list[Record]]:
-        """Return what is known of some backups, the newest answer of each last."""
-        found: dict[str, list[Record]] = {}
+    def answers(self, url: str) -> list[tuple[int, Record]]:
+        """Return what is known of a backup, each with its row, the newest last."""
         with self._errors():
-            for url in urls:
-                rows = self._database.execute(
-                    "select record from result where url = ? order by checked_at, rowid", (url,)
-                ).fetchall()
-                found[url] = [json.loads(row[0]) for row in rows]
-        return found
+            rows = self._database.execute("select rowid, record from result where url = ? order by 1", (url,))
+            return [(row, json.loads(record)) for row, record in rows]
+
+    def renew(self, row: int) -> None:
+        """Let an answer be the newest of its backup again: there was another one between."""
+        with self._errors():
+            self._database.execute(
+                "update result set rowid = (select max(rowid) + 1 from result) where rowid = ?", (row,)
+            )
 
     def newest(self) -> list[Record]:
         """Return the newest answer of every backup, by name."""
@@ -181,42 +248,23 @@ class Store:
     def put(self, record: Record, question: str, *, again: bool = False) -> None:
         """Keep an answer; one that is there stays, unless it is `failed` or was asked for `again`."""
         key = (record["url"], record["version"], question)
-        with self._errors():
-            self._database.execute("begin immediate")
-            try:
-                self._put(record, key, again=again)
-            except BaseException:
-                self._database.execute("rollback")
-                raise
-            self._database.execute("commit")
+        same = "url = ? and version = ? and question = ?"
+        with self._errors(), self._changing():
+            known = self._database.execute(f"select status from result where {same}", key).fetchone()  # noqa: S608
+            if known is not None and known[0] != "failed" and not again:
+                return
+            for table in ("result", "census"):
+                self._database.execute(f"delete from {table} where {same}", key)  # noqa: S608 - one of two words
+            row = (*key, record["status"], record["checked_at"], record["size"], record["sha256"], json.dumps(record))
+            self._database.execute("insert into result values (?, ?, ?, ?, ?, ?, ?, ?)", row)
+            self._put_census(key, record)
 
-    def _put(self, record: Record, key: tuple[str, str, str], *, again: bool) -> None:
-        row = (*key, record["status"], record["checked_at"], record["size"], record["sha256"], json.dumps(record))
-        changed = self._database.execute(
-            "insert into result values (?, ?, ?, ?, ?, ?, ?, ?) on conflict do update set status = excluded.status, "
-            "checked_at = excluded.checked_at, size = excluded.size, sha256 = excluded.sha256, "
-            "record = excluded.record where result.status = 'failed' or ?",
-            (*row, again),
-        ).rowcount
-        if not changed:
-            return
-        self._database.execute("delete from census where url = ? and version = ? and question = ?", key)
-        self._database.executemany(
-            "insert into census values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                (
-                    *key,
-                    one["resource"],
-                    one["provider"],
-                    one["key_name"],
-                    one["live"],
-                    one["old"],
-                    one["lost"],
-                    one["stale"],
-                )
-                for one in record["census"]
-            ],
-        )
+    def _put_census(self, key: tuple[str, ...], record: Record) -> None:
+        names = ("resource", "provider", "key_name", "config", "live", "old", "lost", "stale")
+        rows = [
+            (*key, *({**one, "config": _opened_with(one, record)}[name] for name in names)) for one in record["census"]
+        ]
+        self._database.executemany("insert into census values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def close(self) -> None:
         """Close the file."""
@@ -227,6 +275,13 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _opened_with(row: dict[str, Any], record: Record) -> str | None:
+    """Return the digest of the configuration that opens the values of a row of a census; of several, with spaces."""
+    opened = {(one["config"], one["key_name"], row["provider"]) for one in row.get("opened_by", ())}
+    keys = (one for one in record["keys_needed"] if (one["file"], one["key_name"], one["provider"]) in opened)
+    return " ".join(dict.fromkeys(one["config"] for one in keys)) or None
 
 
 __all__ = ["FORMAT", "Asked", "NoStore", "Store", "StoreTooNew", "is_answered"]

@@ -87,8 +87,8 @@ def _tail(text: str, width: float) -> str:
 
 def _read_with(records: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     files = {one["config"]: one["file"] for record in records for one in record["keys_needed"] if one["config"]}
-    digests = sorted({digest for record in records for digest in record["configs"]} - {"embedded"})
-    return [(files.get(digest, "a configuration that opened nothing"), digest) for digest in digests]
+    digests = sorted({digest for record in records for digest in record["configs"]} - {"embedded", "token"})
+    return [(files.get(digest, "a configuration, or saved keys, without a value"), digest) for digest in digests]
 
 
 def _page(template: str, **values: Any) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,10 +35,14 @@ class BadKeyFile(InputError):
 
 @dataclass(frozen=True, slots=True)
 class SavedKeys:
-    """Keys that were saved while there was a service: by SHA-256 of what was wrapped, and lists to try, by provider."""
+    """Keys that were saved while there was a service: by SHA-256 of what was wrapped, and lists to try, by provider.
+
+    `digest`: SHA-256 of the file that they were read from, in hex.
+    """
 
     by_digest: Mapping[bytes, bytes] = field(default_factory=dict, repr=False)
     to_try: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict, repr=False)
+    digest: str = ""
 
     def candidates(self, source: WrappedSource) -> Sequence[bytes]:
         """Return the saved key of `source`, or its provider's that have a possible length. Raises UnwrapFailed."""
@@ -67,7 +72,7 @@ def read_key_file(text: str) -> SavedKeys:
         to_try[provider] = tuple(
             _key_at(value, f"candidates[{provider!r}][{index}]") for index, value in enumerate(values)
         )
-    return SavedKeys(by_digest, to_try)
+    return SavedKeys(by_digest, to_try, hashlib.sha256(text.encode()).hexdigest())
 
 
 def write_key_file(keys: Iterable[tuple[WrappedSource, bytes]]) -> str:

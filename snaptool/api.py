@@ -16,14 +16,13 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from snaptool.arguments import require_bool, require_count, texts, word_of, wrong_type
 from snaptool.embedded.found import Recovered, find_embedded
 from snaptool.embedded.k3s import passphrases
-from snaptool.embedded.update import Updates
 from snaptool.errors import InputError
 from snaptool.inputs import read_input, remembering_inputs
 from snaptool.kube.kinds.reader import decode_object
@@ -33,11 +32,11 @@ from snaptool.operations import export as exporting
 from snaptool.operations import rewrite as rewriting
 from snaptool.operations import verify as verifying
 from snaptool.operations.asked import Types
-from snaptool.operations.coverage import joined, one_of
-from snaptool.operations.earlier import earlier_backups
-from snaptool.operations.embedding import carried_files, plan_embedded, read_inside
+from snaptool.operations.choices import Choices, configurations, keys_for, request_of
+from snaptool.operations.coverage import joined
+from snaptool.operations.embedding import carried_files, read_inside
 from snaptool.operations.findings import Severity
-from snaptool.operations.keys import asking_keyring, keyring_for_reading, keys_for_rewriting
+from snaptool.operations.keys import asking_keyring, keyring_for_reading
 from snaptool.operations.kms_options import NO_KMS_OPTIONS, KmsOptions
 from snaptool.operations.listing import ListedRecord, listing
 from snaptool.operations.next_steps import next_steps
@@ -277,7 +276,7 @@ def embedded_configs(
     other functions. Raises InputError when it carries nothing, EmbeddedClosed when all of it stays closed, TokenFormat
     and TokenProblem for a token that does not fit.
     """
-    _require_token(token)
+    _token(token)
     given = _configs(config, "config", note)
     with _opened(snapshot, (), note, "snapshot", kine=True) as opened:
         found = find_embedded(opened.places, token=token, configs=given, files=carried_files(opened))
@@ -286,11 +285,14 @@ def embedded_configs(
         return read_inside(opened, found, given)
 
 
-def _require_token(token: object) -> None:
-    if token is not None:
-        if not isinstance(token, str):
-            raise wrong_type("token", token, "a str")
-        passphrases(token)
+def _token(token: object) -> str | None:
+    """Return a token of k3s or RKE2 that was passed. Raises WrongType, and InputError for what is none."""
+    if token is None:
+        return None
+    if not isinstance(token, str):
+        raise wrong_type("token", token, "a str")
+    passphrases(token)
+    return token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -481,6 +483,7 @@ def rewrite(
     """
     place = None if target is None else _target(target, "target")
     require_bool(force=force, skip_hash_check=skip_hash_check, update_embedded=update_embedded)
+    write = partial(rewriting.rewrite, container=container, force=force, progress=progress)
     if request is not None:
         if not isinstance(request, RewriteRequest):
             raise wrong_type("request", request, "a RewriteRequest; configurations are given as config and new_config")
@@ -489,86 +492,46 @@ def rewrite(
                 "request says everything about values: leave config, new_config and decrypt out", code="wrong_usage"
             )
         with _opened(source, prefixes, note, "source") as opened:
-            report = rewriting.rewrite(opened, place, request, container=container, force=force, progress=progress)
-            return _with_next(report, place)
+            return _with_next(write(opened, place, request), place)
     require_bool(decrypt=decrypt, allow_plaintext=allow_plaintext, compact=compact, rewrap=rewrap)
     require_bool(keep_embedded=keep_embedded, embedded_lost=embedded_lost)
     require_count(jobs=jobs)
-    lost, broken = (
-        word_of(Undecryptable, undecryptable, "undecryptable"),
-        word_of(Undecodable, undecodable, "undecodable"),
+    choices = Choices(
+        config=config is not None,
+        new_config=new_config is not None,
+        older_from=bool(older_from),
+        decrypt=decrypt,
+        undecryptable=word_of(Undecryptable, undecryptable, "undecryptable"),
+        undecodable=word_of(Undecodable, undecodable, "undecodable"),
+        allow_plaintext=allow_plaintext,
+        compact=compact,
+        rewrap=rewrap,
+        update_embedded=update_embedded,
+        keep_embedded=keep_embedded,
+        embedded_lost=embedded_lost,
+        token=_token(token),
+        container=container,
+        skip_hash_check=skip_hash_check,
+        jobs=jobs,
+        kms=kms,
     )
-    _require_token(token)
-    only_lost = not decrypt and new_config is None
-    if decrypt and new_config is not None:
-        raise InputError("one of new_config and decrypt is needed, not both", code="wrong_usage")
-    if only_lost and not (lost.deletes or broken is Undecodable.DELETE):
-        raise InputError(
-            "one of new_config and decrypt is needed, or undecryptable='older' to drop only what is lost",
-            code="wrong_usage",
-        )
-    if older_from and lost is not Undecryptable.OLDER:
-        raise InputError("older_from goes with undecryptable='older'", code="wrong_usage")
-    if lost.deletes and config is None:
-        raise InputError(
-            f"undecryptable='{lost}' needs config: without keys all that is encrypted would go", code="wrong_usage"
-        )
-    old = _configs(config, "config", note)
-    each = _configs(new_config, "new_config", note, strict=True)
+    if (problem := choices.contradiction(_parameter)) is not None:
+        raise InputError(problem, code="wrong_usage")
+    old, each = _configs(config, "config", note), _configs(new_config, "new_config", note, strict=True)
     written = joined(each)
-    with _opened(source, prefixes, note, "source") as opened:
-        updates = Updates()
-        carried = find_embedded(opened.places, token=token, configs=old, files=carried_files(opened))
-        if not only_lost:
-            updates = plan_embedded(
-                opened,
-                carried,
-                written,
-                target=place,
-                container=container,
-                update=update_embedded,
-                keep=keep_embedded,
-                token=token,
-                entropy=os.urandom,
-            )
-        for sentence in updates.notes:
+    with _opened(source, prefixes, note, "source") as opened, ExitStack() as backups:
+        carried = find_embedded(opened.places, token=choices.token, configs=old, files=carried_files(opened))
+        configs = configurations(choices, opened, place, old, written, carried)
+        for sentence in configs.updates.notes:
             note(sentence)
-        new = one_of(old) if only_lost and lost is Undecryptable.OLDER else (written,) if written is not None else ()
-        with (
-            keys_for_rewriting(
-                opened,
-                old,
-                new,
-                kms,
-                undecryptable=lost,
-                allow_plaintext=allow_plaintext,
-                skip_hash_check=skip_hash_check,
-                rewrap=rewrap,
-                progress=progress,
-            ) as keys,
-            ExitStack() as backups,
-        ):
+        with keys_for(choices, opened, configs, progress=progress) as keys:
             older = [backups.enter_context(_opened(one, (), note, "older_from")) for one in older_from]
-            reading = keys.reading.keyring
-            made = RewriteRequest(
-                reading=reading,
-                writing=keys.writing,
-                rewraps=keys.rewraps,
-                decrypt=decrypt,
-                undecryptable=lost,
-                undecodable=broken,
-                allow_plaintext=allow_plaintext,
-                only_lost=only_lost,
-                earlier=earlier_backups(opened, reading, older, old, kms, skip_hash_check=skip_hash_check),
-                carried=carried,
-                embedded_lost=embedded_lost,
-                compact=compact,
-                skip_hash_check=skip_hash_check,
-                updates=updates,
-                jobs=1 if kms.v1_dek_per_object else jobs,
-            )
-            report = rewriting.rewrite(opened, place, made, container=container, force=force, progress=progress)
-    return _with_next(report, place, [] if written is None else each)
+            report = write(opened, place, request_of(choices, opened, configs, keys, older))
+    return _with_next(report, place, each)
+
+
+def _parameter(name: str, value: str) -> str:
+    return f"{name}='{value}'" if value else name
 
 
 def _with_next(

@@ -22,14 +22,11 @@ from snaptool.errors import InputError, OutputError, SnaptoolError
 from snaptool.text import quoted
 
 if TYPE_CHECKING:
-    from snaptool.embedded.found import Recovered
-    from snaptool.embedded.update import Updates
     from snaptool.files import Draft, Source
+    from snaptool.operations.choices import Choices
     from snaptool.operations.kms_options import KmsOptions
-    from snaptool.operations.opening import OpenedSnapshot
     from snaptool.operations.platform import Step
     from snaptool.operations.rewrite import RewriteReport
-    from snaptool.providers.config.model import EncryptionConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,24 +63,35 @@ class RewriteOptions:
     output: str
 
     @property
-    def only_lost(self) -> bool:
-        """Is nothing but what is lost to change?"""
-        return not (self.decrypt or self.new_configs)
-
-    @property
-    def plaintext_allowed(self) -> bool:
-        """May values become plaintext that were not?"""
-        return self.allow_plaintext or self.allow_uncovered
-
-    @property
     def by_etcd(self) -> bool:
         """Is the other engine asked for?"""
         return self.engine_name == "etcd"
 
     @property
-    def takes_older(self) -> bool:
-        """May older revisions take the place of lost values?"""
-        return self.undecryptable == "older"
+    def choices(self) -> Choices:
+        """What was said, as the library has it."""
+        from snaptool.operations.choices import Choices
+        from snaptool.operations.plan import Undecodable, Undecryptable
+
+        return Choices(
+            config=bool(self.configs) or self.embedding.wanted,
+            new_config=bool(self.new_configs),
+            older_from=bool(self.older_from),
+            decrypt=self.decrypt,
+            undecryptable=Undecryptable(self.undecryptable),
+            undecodable=Undecodable(self.undecodable),
+            allow_plaintext=self.allow_plaintext or self.allow_uncovered,
+            compact=self.compact,
+            rewrap=self.rewrap,
+            update_embedded=self.update_embedded,
+            keep_embedded=self.keep_embedded,
+            embedded_lost=self.embedded_lost,
+            token=self.embedding.token,
+            container=options.container(self.container),
+            skip_hash_check=self.skip_hash_check,
+            jobs=self.jobs,
+            kms=self.kms,
+        )
 
 
 @click.command("rewrite", cls=Command)
@@ -181,50 +189,39 @@ def rewrite_command(*, terminal: Terminal, **said: Any) -> int:
     restore takes, unless its name or --container asks for something around it.
     """
     asked = RewriteOptions(**said)
-    _refuse_contradictions(asked)
-    result, steps = _rewrite(asked, terminal)
+    choices = asked.choices
+    _refuse_contradictions(asked, choices)
+    result, steps = _rewrite(asked, choices, terminal)
     writing = ("--decrypt",) if asked.decrypt else tuple(f"--new-config {quoted(one)}" for one in asked.new_configs)
     reading = reading_words(asked.configs, asked.prefixes, embedded=asked.embedding.wanted)
     again = Again(reading, writing, str(asked.target))
     return finish(result, steps, asked.output, terminal, again=again)
 
 
-def _refuse_contradictions(said: RewriteOptions) -> None:
+def _refuse_contradictions(said: RewriteOptions, choices: Choices) -> None:
     """Refuse options that do not go together, before anything is read. Raises UsageError."""
-    deletes = said.undecryptable in {"older", "delete"}
-    if said.decrypt and said.new_configs:
-        raise click.UsageError("exactly one of --new-config FILE and --decrypt can be given")
-    if said.only_lost and not (deletes or said.undecodable == "delete"):
-        raise click.UsageError(
-            "--new-config FILE or --decrypt is required; to drop only what is lost (`snaptool list SOURCE --lost` "
-            "shows it): --undecryptable older, or delete"
-        )
-    if said.rewrap and not said.new_configs:
-        raise click.UsageError("--rewrap wraps keys with the plugin of --new-config; without it none is wrapped")
-    if said.older_from and not said.takes_older:
-        raise click.UsageError("--older-from goes with --undecryptable older")
-    if said.by_etcd and (said.only_lost or said.takes_older):
+    if (problem := choices.contradiction(_option)) is not None:
+        raise click.UsageError(problem)
+    if said.by_etcd and (choices.only_lost or choices.takes_older):
         raise click.UsageError("--engine etcd keeps no history: use the direct engine to drop only what is lost")
+    if said.by_etcd and said.update_embedded:
+        raise click.UsageError("--update-embedded goes with the direct engine")
     if said.boot_check and said.dry_run:
         raise click.UsageError("--boot-check boots the new file, and --dry-run makes none")
-    if said.update_embedded and (said.keep_embedded or said.by_etcd or said.only_lost):
-        raise click.UsageError("--update-embedded goes with the direct engine and a change of keys, not with others")
-    if deletes and not (said.configs or said.embedding.wanted):
-        raise click.UsageError(
-            f"--undecryptable {said.undecryptable} needs --config: without keys all that is encrypted would go"
-        )
     options.refuse_stdin_twice([*said.configs, *said.new_configs])
 
 
-def _rewrite(said: RewriteOptions, terminal: Terminal) -> tuple[RewriteReport, tuple[Step, ...]]:
+def _option(name: str, value: str) -> str:
+    return f"--{name.replace('_', '-')} {value}".rstrip()
+
+
+def _rewrite(said: RewriteOptions, choices: Choices, terminal: Terminal) -> tuple[RewriteReport, tuple[Step, ...]]:
     """Read the configurations, open what is read, write. Returns what was done, and what to do next."""
     from snaptool.operations.boot import replayed
-    from snaptool.operations.coverage import joined, one_of
-    from snaptool.operations.earlier import earlier_backups
+    from snaptool.operations.choices import configurations, keys_for, request_of
+    from snaptool.operations.coverage import joined
     from snaptool.operations.engine import EtcdEngine
-    from snaptool.operations.keys import keys_for_rewriting
     from snaptool.operations.next_steps import next_steps
-    from snaptool.operations.plan import RewriteRequest, Undecodable, Undecryptable
     from snaptool.operations.rewrite import DIRECT, rewrite
     from snaptool.scratch import find_etcd
     from snaptool.stores.publish import check_target
@@ -242,57 +239,26 @@ def _rewrite(said: RewriteOptions, terminal: Terminal) -> tuple[RewriteReport, t
             check_target(said.target, force=said.force, source=found.source)
         old = said.embedding.read_with(found, loaded, terminal)
         carried = said.embedding.find(found, loaded)
-        updates = _updates(said, found, carried, written)
-        for note in updates.notes:
+        configs = configurations(choices, found, said.target, old, written, carried)
+        for note in configs.updates.notes:
             terminal.note(note)
-        # Older revisions that come back are sealed under the first key that there is for them.
-        new = one_of(old) if said.only_lost and said.takes_older else () if written is None else (written,)
         with (
             replayed(found, by_etcd, progress=progress) as opened,
             _begin_report(said.report, opened.source, said.target, force=said.force) as draft,
-            keys_for_rewriting(
-                opened,
-                old,
-                new,
-                said.kms,
-                undecryptable=Undecryptable(said.undecryptable),
-                # The other engine looks at live values alone, and judges by itself.
-                allow_plaintext=said.plaintext_allowed or said.by_etcd,
-                skip_hash_check=said.skip_hash_check,
-                rewrap=said.rewrap,
-                progress=progress,
-            ) as keys,
+            keys_for(choices, opened, configs, judges_later=said.by_etcd, progress=progress) as keys,
             ExitStack() as backups,
         ):
             for notice in opened.notices:
                 terminal.note(notice)
             options.note_key_problems(terminal, keys.reading)
             older = [backups.enter_context(options.open_snapshot(path, "older-from")) for path in said.older_from]
-            reading = keys.reading.keyring
-            request = RewriteRequest(
-                reading=reading,
-                writing=keys.writing,
-                rewraps=keys.rewraps,
-                decrypt=said.decrypt,
-                undecryptable=Undecryptable(said.undecryptable),
-                undecodable=Undecodable(said.undecodable),
-                allow_plaintext=said.plaintext_allowed,
-                only_lost=said.only_lost,
-                earlier=earlier_backups(opened, reading, older, old, said.kms, skip_hash_check=said.skip_hash_check),
-                carried=carried,
-                embedded_lost=said.embedded_lost,
-                compact=said.compact,
-                skip_hash_check=said.skip_hash_check,
-                updates=updates,
-                jobs=1 if said.kms.v1_dek_per_object else said.jobs,
-            )
             result = rewrite(
                 opened,
                 None if said.dry_run else said.target,
-                request,
+                request_of(choices, opened, configs, keys, older),
                 engine=DIRECT if by_etcd is None else EtcdEngine(by_etcd),
                 boot_with=etcd if said.boot_check else None,
-                container=options.container(said.container),
+                container=choices.container,
                 force=said.force,
                 progress=progress,
             )
@@ -300,28 +266,6 @@ def _rewrite(said: RewriteOptions, terminal: Terminal) -> tuple[RewriteReport, t
             if draft is not None:
                 _publish_report(draft, result, steps)
     return result, steps
-
-
-def _updates(
-    said: RewriteOptions, found: OpenedSnapshot, carried: Recovered, written: EncryptionConfig | None
-) -> Updates:
-    """Plan what becomes of the configuration inside the snapshot: nothing, where nothing but lost values change."""
-    from snaptool.embedded.update import Updates
-    from snaptool.operations.embedding import plan_embedded
-
-    if said.only_lost:
-        return Updates()
-    return plan_embedded(
-        found,
-        carried,
-        written,
-        target=said.target,
-        container=options.container(said.container),
-        update=said.update_embedded,
-        keep=said.keep_embedded,
-        token=said.embedding.token,
-        entropy=os.urandom,
-    )
 
 
 @click.command("repair", cls=Command)

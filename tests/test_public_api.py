@@ -180,7 +180,7 @@ def test_what_order_could_mix_up_goes_by_keyword() -> None:
 
 def test_rewrite_without_saying_how_or_with_both_is_refused(tmp_path: Path) -> None:
     for words in ({}, {"new_config": NEW, "decrypt": True}):
-        with pytest.raises(snaptool.InputError, match="new_config (or|and) decrypt"):
+        with pytest.raises(snaptool.InputError, match=r"new_config (or|and) decrypt"):
             snaptool.rewrite(SOURCE, tmp_path / "new.db", config=OLD, **words)  # type: ignore[arg-type]
 
 

@@ -87,6 +87,8 @@ class Report:
         of, word = self.total + (self.left_out or 0), "listed"
         if self.left_out is None:
             living, word = f"backups that are not in the store, {living}", "known"
+        if not of:
+            return f"No backup was looked at; {living}. So the table says nothing of any key"
         if unseen or shallow or self.left_out:
             parts = [f"{counted(self.left_out, 'was', 'were')} left out"] if self.left_out else []
             parts += [f"{unseen:,} could not be read whole"] if unseen else []

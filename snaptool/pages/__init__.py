@@ -34,7 +34,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_fit,
     )
-    environment.filters |= {"n": _number, "size": _size, "short": _short, "tail": _tail}
+    environment.filters |= {"n": _number, "size": _size, "short": _short, "middle": _middle}
     environment.filters |= {"path": _path, "when": _when, "within": _within}
     script = (Path(__file__).parent / "templates" / "page.js").read_text()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -80,9 +80,11 @@ def _short(text: str, width: float) -> str:
     return text if len(text) <= most else text[: max(most - 1, 1)] + "…"
 
 
-def _tail(text: str, width: float) -> str:
-    most = max(int(width / 8.5), 1)
-    return text if len(text) <= most else "…" + text[-(most - 1) :]
+def _middle(text: str, width: float) -> str:
+    """Cut out of the middle what does not fit: names of series differ at both ends."""
+    most = max(int(width / 8), 3)
+    end = (most - 1) * 2 // 3
+    return text if len(text) <= most else f"{text[: most - 1 - end]}…{text[-end:]}"
 
 
 def _read_with(records: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:

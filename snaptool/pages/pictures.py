@@ -110,7 +110,10 @@ _MOST_ROWS = 60
 
 
 def calendar(records: Sequence[dict[str, Any]], order: Sequence[str]) -> Calendar:
-    """Lay out records by series and day; a cell has the worst status of its backups (`order`) and their number."""
+    """Lay out records by series and day; a cell has the worst status of its backups (`order`) and their number.
+
+    Where there are too many series, the worst are shown.
+    """
     days = [_day(record) for record in records]
     if not days:
         return Calendar((), (), 0)
@@ -124,9 +127,9 @@ def calendar(records: Sequence[dict[str, Any]], order: Sequence[str]) -> Calenda
         worst, count = cells.get(column, (record["status"], 0))
         cells[column] = min(worst, record["status"], key=order.index), count + 1
     common = common_folder(list(rows))
-    shown = sorted(rows.items())
-    named = tuple((name[len(common) :], cells) for name, cells in shown[:_MOST_ROWS])
-    return Calendar(tuple(f"{one:%Y-%m-%d}" for one in columns), named, max(0, len(shown) - _MOST_ROWS))
+    worst_rows = sorted(rows, key=lambda name: (min(order.index(status) for status, _ in rows[name].values()), name))
+    named = tuple((name[len(common) :], rows[name]) for name in sorted(worst_rows[:_MOST_ROWS]))
+    return Calendar(tuple(f"{one:%Y-%m-%d}" for one in columns), named, max(0, len(rows) - _MOST_ROWS))
 
 
 def _day(record: dict[str, Any]) -> date:

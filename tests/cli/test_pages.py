@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from snaptool import pages
-from snaptool.fleet import STATUSES
+from snaptool.fleet import STATUSES, document, report
 from snaptool.pages import audit_page, diff_page, inspect_page, verify_page
 from tests.support.cli import SAMPLES, Snaptool
 
@@ -130,13 +130,52 @@ def test_an_audit_shows_every_backup_and_a_page_is_no_backup(snaptool: Snaptool)
     assert (again.json["kept"], again.json["backups"], len(again.json["records"])) == (4, 4, 4)
 
 
-def foreign(value: Any, keep: frozenset[str], name: str = "") -> Any:
+def test_a_page_of_nothing_says_so(snaptool: Snaptool) -> None:
+    """An etcd without one key, and an audit that found no backup."""
+    source = snaptool.sample("audit/20-audit-empty/bucket/etcd-snapshot-server1-1772352000", "empty.db")
+    page = snaptool.folder / "page.html"
+    cases: list[tuple[list[str | Path], list[str]]] = [
+        (["inspect", source], ["no values", "none: no values are stored"]),
+        (["diff", source, source], ["no keys"]),
+        (["verify", source], ["none"]),
+    ]
+    for words, says in cases:
+        snaptool(*words, "--html", page, makes=[page])
+        words_of_page = {word.strip() for word in checked(page).words}
+        assert words_of_page >= set(says), words
+        page.unlink()
+    nothing: dict[str, Any] = {**document(report([]), kept=0), "records": []}
+    tags = checked(audit_page(nothing, STATUSES, []))
+    assert "svg" not in {tag for tag, _ in tags.found}, "no picture of nothing"
+    assert "the table says nothing of any key" in "".join(tags.words)
+
+
+def test_of_too_many_series_the_calendar_shows_the_worst(snaptool: Snaptool) -> None:
+    source, store = snaptool.sample("aescbc-cluster.db"), snaptool.folder / "store.db"
+    (one,) = snaptool("audit", source, "--store", store, "-o", "json", makes=[store]).json["records"]
+    records = []
+    for number in range(5_000):
+        series, day = divmod(number, 25)
+        status = "damaged" if series == 199 and day == 7 else "ok"
+        url = f"/backups/c{series:03}/etcd-2026-03-{day + 1:02}.db"
+        time, of = f"2026-03-{day + 1:02}T00:00:00Z", f"/backups/c{series:03}/etcd-*.db"
+        records.append({**one, "url": url, "series": of, "time": time, "status": status})
+    text = audit_page({**document(report(records), kept=0), "records": records}, STATUSES, [])
+    tags = checked(text)
+    words = "".join(tags.words)
+    assert "c199/etcd-*.db, 2026-03-08: 1, damaged" in words
+    assert "140 more series, none of them worse" in words
+    assert words.count("c000/etcd-2026-03-01.db") == 1, "every backup has its row"
+    assert len(text) < 5_000 * 1_000, "a thousand bytes for each backup, pictures included"
+
+
+def foreign(value: Any, keep: frozenset[str], name: str = "", *, text: str = HOSTILE) -> Any:
     """Put markup and escape sequences into every text that comes from a snapshot, a configuration or a file system."""
     if isinstance(value, dict):
-        return {key: foreign(one, keep, key) for key, one in value.items()}
+        return {key: foreign(one, keep, key, text=text) for key, one in value.items()}
     if isinstance(value, list):
-        return [foreign(one, keep, name) for one in value]
-    return HOSTILE if isinstance(value, str) and name not in keep else value
+        return [foreign(one, keep, name, text=text) for one in value]
+    return text if isinstance(value, str) and name not in keep else value
 
 
 def page_of(command: str, document: dict[str, Any]) -> str:

@@ -74,6 +74,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def printed(command: str, made: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """What a command prints of the sample with lost keys."""
+    words = [command, str(made / "lost-key.db"), "-o", "json"]
+    words += [str(SAMPLES / "aescbc-cluster.db")] if command == "diff" else []
+    words += ["--store", str(folder / "s.db"), "-c", str(SAMPLES / "lost-key.yaml")] if command == "audit" else []
+    run(words)
+    document: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return document
+
+
 def calm(page: Browser, path: Path) -> None:
     """Nothing was said, and nothing but the page itself was asked for."""
     assert page.said == []
@@ -148,18 +158,24 @@ def test_a_page_says_the_same_without_scripts(page: Browser, made: Path, command
     assert page.value(words) == with_script
 
 
+@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_names_without_an_end_stay_in_the_window(
+    page: Browser, made: Path, command: str, width: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "long.html"
+    path.write_text(page_of(command, foreign(printed(command, made, tmp_path, capsys), KEEP, text="x" * 900)))
+    page.open(path, width=width)
+    calm(page, path)
+    assert page.value("document.documentElement.scrollWidth") == width
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_markup_in_names_does_nothing(
     page: Browser, made: Path, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lost = str(made / "lost-key.db")
-    words = [command, lost, "-o", "json"]
-    words += [str(SAMPLES / "aescbc-cluster.db")] if command == "diff" else []
-    words += ["--store", str(tmp_path / "s.db"), "-c", str(SAMPLES / "lost-key.yaml")] if command == "audit" else []
-    run(words)
-    document: dict[str, Any] = json.loads(capsys.readouterr().out)
     path = tmp_path / "hostile.html"
-    path.write_text(page_of(command, foreign(document, KEEP)))
+    path.write_text(page_of(command, foreign(printed(command, made, tmp_path, capsys), KEEP)))
     page.open(path, width=1280)
     calm(page, path)
     assert page.value("document.querySelectorAll('img, iframe, script:not(:last-child)').length") == 0

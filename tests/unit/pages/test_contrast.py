@@ -53,3 +53,24 @@ def test_the_focus_and_the_edge_of_a_field_show(mode: str) -> None:
     found = colours(mode)
     assert contrast(found["link"], found["paper"]) >= 3
     assert contrast(found["soft"], found["paper"]) >= 3
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_every_area_of_a_picture_has_an_edge_that_shows(mode: str) -> None:
+    """An area may be as light as the paper, or lie beside one of its own colour: its edge tells them apart."""
+    (edge,) = re.findall(r"svg \.edge \{ stroke: var\(--(\w+)\)", CSS)
+    found = colours(mode)
+    for beside in ("paper", *FILLS):
+        assert contrast(found[edge], found[beside]) >= 3, (mode, beside)
+    templates = Path(pages.__file__).parent / "templates"
+    rects = [one for path in templates.glob("*.html") for one in re.findall(r"<rect [^>]*>", path.read_text())]
+    assert len(rects) == 5
+    assert all(re.search(r'class="(edge|heat|free)', one) for one in rects), "an area without an edge"
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_the_edge_of_a_part_with_few_values_shows(mode: str) -> None:
+    css = re.findall(r"--heat: (\d+), (\d+), (\d+);", CSS)[mode == "dark"]
+    heat = "#" + "".join(f"{int(part):02x}" for part in css)
+    assert "svg .heat { stroke: rgb(var(--heat))" in CSS
+    assert contrast(heat, colours(mode)["paper"]) >= 3

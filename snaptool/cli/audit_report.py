@@ -129,7 +129,14 @@ _VERIFIABLE = {"failed", "damaged", "undecryptable", "plaintext", "stale"}
 
 def _why(record: Record) -> str:
     if record["error"]:
-        return f": {record['error']['message'].removeprefix(record['url']).removeprefix(': ')}"
-    parts = [f"{record[word]:,} {word}" for word in ("lost", "undecodable", "plaintext", "stale") if record[word]]
+        why = f": {record['error']['message'].removeprefix(record['url']).removeprefix(': ')}"
+        if "salvaged" in record["findings"]:
+            why += f"; of what can be saved: {', '.join(_counts(record)) or 'nothing lost'}"
+        return why
+    parts = _counts(record)
     parts += [one for one in record["findings"] if one.startswith(("same_as:", "checksum_"))]
     return f": {', '.join(parts)}" if parts else ""
+
+
+def _counts(record: Record) -> list[str]:
+    return [f"{record[word]:,} {word}" for word in ("lost", "undecodable", "plaintext", "stale") if record[word]]

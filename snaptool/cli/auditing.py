@@ -42,6 +42,8 @@ from snaptool.fleet import (
     read_results,
     report,
     shard_of,
+    times_inside,
+    undated,
     unseen_record,
 )
 from snaptool.inputs import of_run, remember
@@ -88,6 +90,7 @@ class Asked:
     kms: KmsOptions
     yes_all_v1: bool
     names: bool
+    salvage: bool
     show_all: bool
     only_list: bool
     report_only: bool
@@ -183,7 +186,7 @@ def _report(asked: Asked) -> int:
             places = _places(asked)
             places.own |= kept.own_files
             found = _find(asked, places)
-            chosen = _chosen(asked, found.backups)
+            chosen = _chosen(asked, found.backups, kept)
             records = [closed_record(folder, why, Question(check="quick")) for folder, why in places.closed]
             records += [_known(kept, one) or unseen_record(one) for one in chosen]
             left_out: int | None = len(found.backups) - len(chosen) + found.links
@@ -192,7 +195,7 @@ def _report(asked: Asked) -> int:
             known = {one["url"]: one for one in kept.newest()}
             if not known:
                 raise InputError(f"the store {kept.path} knows no backup", hint="run an audit first, or name another")
-            records = [known[one.url] for one in _chosen(asked, [_as_backup(one) for one in known.values()])]
+            records = [known[one.url] for one in _chosen(asked, [_as_backup(one) for one in known.values()], kept)]
             left_out = len(known) - len(records) or None
             _protect(asked, ())
     for record in records:
@@ -231,7 +234,7 @@ def _audit(asked: Asked, question: Question, engine: Engine, kept: Store) -> int
     _protect(asked, found.backups)
     if asked.forget_gone:
         _forget_gone(asked, places, kept, found.backups)
-    chosen = _chosen(asked, found.backups)
+    chosen = _chosen(asked, found.backups, kept)
     audit = Audit(chosen, question, kept, engine, _recheck(asked.recheck, chosen))
     records = _records(asked, audit, places)
     left_out = len(found.backups) + len(places.closed) - len(records) + found.links
@@ -258,7 +261,7 @@ def _audit_shard(asked: Asked, question: Question, engine: Engine, place: str) -
     with Store(asked.store) as kept:
         found = _find(asked, places).backups
         _protect(asked, found)
-        audit = Audit(_chosen(asked, found), question, kept, engine)
+        audit = Audit(_chosen(asked, found, kept), question, kept, engine)
         records = _records(asked, audit, places)
     if audit.stopped:
         return _stopped(asked)
@@ -365,6 +368,7 @@ def _question(asked: Asked) -> Question:
         kms=asked.kms if asked.yes_all_v1 else replace(asked.kms, most_v1=_MOST_V1),
         etcd=etcd,
         names=asked.names,
+        salvage=asked.salvage,
     )
 
 
@@ -402,7 +406,7 @@ def _find(asked: Asked, places: Places) -> Listing:
     return Listing(tuple(sorted(found.values(), key=lambda one: one.url)), links=links)
 
 
-def _chosen(asked: Asked, all_found: Sequence[Backup]) -> list[Backup]:
+def _chosen(asked: Asked, all_found: Sequence[Backup], kept: Store | None = None) -> list[Backup]:
     found = list(all_found)
     if asked.since is not None:
         start = asked.since.replace(tzinfo=UTC)
@@ -410,14 +414,8 @@ def _chosen(asked: Asked, all_found: Sequence[Backup]) -> list[Backup]:
     if asked.larger_than is not None:
         found = [one for one in found if one.size > asked.larger_than]
     if asked.newest is not None:
-        undated = sum(one.time is None for one in found)
-        if undated:
-            asked.terminal.note(
-                f"{backups(undated)} without a time in the name: --newest goes by the date of the file there, "
-                "which copying may change"
-            )
         try:
-            found = newest_of(found, asked.newest, asked.per)
+            found = newest_of(found, asked.newest, asked.per, _times(asked, found, asked.newest, kept))
         except re.error as error:
             raise click.BadParameter(
                 f"{asked.per!r} is not a regular expression: {error}", param_hint="--per"
@@ -432,6 +430,27 @@ def _chosen(asked: Asked, all_found: Sequence[Backup]) -> list[Backup]:
         index, of = asked.shard
         found = [one for one in found if shard_of(one.url, of) == index]
     return found
+
+
+def _times(asked: Asked, found: Sequence[Backup], newest: int, kept: Store | None) -> dict[str, datetime]:
+    """Return when those were made that do not say so in their names, where that decides what is looked at."""
+    waiting = undated(found, newest, asked.per)
+    known: dict[str, datetime] = {}
+    for one in waiting:
+        record = None if kept is None else _known(kept, one)
+        if record is not None and record["time"]:
+            known[one.url] = datetime.fromisoformat(record["time"])
+    waiting = [one for one in waiting if one.url not in known]
+    if waiting and not asked.report_only:
+        asked.terminal.note(f"{backups(len(waiting))} without a time in the name: looking inside")
+        known |= times_inside(waiting, jobs=asked.jobs, timeout=asked.timeout, folder=asked.work_dir)
+        waiting = [one for one in waiting if one.url not in known]
+    if waiting:
+        asked.terminal.note(
+            f"{backups(len(waiting))} without a time in the name or inside: --newest goes by the date of the file "
+            "there, which copying may change"
+        )
+    return known
 
 
 def _print_list(found: Sequence[Backup], output: str) -> int:

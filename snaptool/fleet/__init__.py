@@ -2,6 +2,7 @@
 
 from snaptool.fleet.audit import Audit, Engine, LocalEngine, Same, mark_same
 from snaptool.fleet.cluster import Mounted, Scheduler, SchedulerUnreachable
+from snaptool.fleet.dating import times_inside, undated
 from snaptool.fleet.looking import EMBEDDED, FORMAT, Given, Question, Record, closed_record, unseen_record
 from snaptool.fleet.names import shard_of
 from snaptool.fleet.places import Backup, File, Listing, Places, newest_of, read_backup
@@ -45,5 +46,7 @@ __all__ = [
     "read_results",
     "report",
     "shard_of",
+    "times_inside",
+    "undated",
     "unseen_record",
 ]

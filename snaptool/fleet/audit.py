@@ -49,7 +49,7 @@ class LocalEngine:
     def answers(self, backups: Sequence[Backup], question: Question) -> Generator[Answer, None, None]:
         """Start workers; yield answers as they come."""
         downloads = question.check != "quick"
-        needs = [one.size if one.is_remote and downloads else 0 for one in backups]
+        needs = [one.size * (one.is_remote + question.salvage) if downloads else 0 for one in backups]
         room = Room(folder_for(None) if self.folder is None else self.folder, needs)
 
         sizes = [one.size for one in backups]

@@ -174,6 +174,7 @@ class Scheduler:
             "check": question.check,
             "embedded": question.embedded,
             "names": question.names,
+            "salvage": question.salvage,
             "configs": list(mounted.configs),
             "digest": digest_of([*(one.digest for one in question.given), *question.saved]),
             "key_files": list(mounted.key_files),
@@ -293,6 +294,7 @@ def _question(asked: tuple[tuple[str, Any], ...]) -> Question:
         kms=kms,
         etcd=find_etcd(None if etcd_bin is None else Path(etcd_bin)) if task["check"] == "boot" else None,
         names=task["names"],
+        salvage=task["salvage"],
     )
 
 

@@ -6,6 +6,7 @@ Source: docs/audit.md, "Levels" and "What is said of a backup".
 from __future__ import annotations
 
 import hashlib
+import tempfile
 import time
 import zlib
 from collections import Counter, defaultdict
@@ -30,8 +31,10 @@ from snaptool.operations.keys import keyring_for_reading
 from snaptool.operations.kms_options import NO_KMS_OPTIONS, KmsOptions, kms_configs
 from snaptool.operations.labels import Labels
 from snaptool.operations.opening import OpenedSnapshot, open_snapshot
+from snaptool.operations.salvage import salvage
 from snaptool.operations.survey import CensusRow, Survey, survey
 from snaptool.operations.sweep import encrypted_values
+from snaptool.operations.times import newest_time
 from snaptool.providers.config.model import EncryptionConfig
 from snaptool.providers.kms_envelope import Api, decode_envelope
 from snaptool.providers.kms_unwrapping import Unwrapping
@@ -64,7 +67,8 @@ class Given:
 class Question:
     """What is asked of every backup. `check`: quick, census, keys, sample=N or boot. `token` opens k3s' inside.
 
-    `saved`: digests of files of keys. `names`: the first lost objects are named in records.
+    `saved`: digests of files of keys. `names`: the first lost objects are named in records. `salvage`: what can be
+    carved from damaged backups is counted.
     """
 
     check: str
@@ -75,6 +79,7 @@ class Question:
     kms: KmsOptions = NO_KMS_OPTIONS
     etcd: EtcdBinaries | None = None
     names: bool = False
+    salvage: bool = False
 
     @property
     def configs(self) -> tuple[str, ...]:
@@ -93,13 +98,14 @@ class Question:
     @property
     def digest(self) -> str:
         """The name of the question in the store."""
-        more = ["names"] if self.names else []
+        more = ["names"] * self.names + ["salvage"] * self.salvage
         text = f"{FORMAT}\n{self.check}\n" + "\n".join(sorted(self.configs) + more)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def is_answered_by(self, record: Record) -> bool:
         """Does a record that is still true say all that is asked for?"""
-        return not (self.names and record["lost"] and "lost_names" not in record)
+        unnamed = self.names and record["lost"] and "lost_names" not in record
+        return not unnamed and not (self.salvage and record["status"] == "damaged" and "salvaged" not in record)
 
 
 def blank(backup: Backup, question: Question) -> Record:
@@ -205,20 +211,57 @@ def _whole(backup: Backup, question: Question, record: Record, folder: Path | No
     with staged(backup, folder) as copy:
         record["version"], record["sha256"] = copy.version, copy.sha256
         record["findings"] += ["checksum_ok" if right else "checksum_differs" for right in copy.stated]
+        unpacking = DEFAULT if backup.entry is None else Unpacking(entry=backup.entry)
         try:
-            _open(copy, backup, question, record)
+            _open(copy.path, unpacking, backup, question, record)
         except SnaptoolError as error:
             error.args = (copy.named(str(error)),)
             error.hint = copy.named(error.hint)
-            raise
+            if not question.salvage or status_of(error) != "damaged":
+                raise
+            fail(record, "damaged", error.code, str(error), error.hint)
         finally:
             if record["error"]:
                 record["error"]["message"] = copy.named(record["error"]["message"])
+        if question.salvage and record["status"] == "damaged":
+            _salvage(copy, unpacking, backup, question, record, folder)
 
 
-def _open(copy: Staged, backup: Backup, question: Question, record: Record) -> None:
-    unpacking = DEFAULT if backup.entry is None else Unpacking(entry=backup.entry)
-    with open_snapshot(copy.path, unpacking) as opened:
+_OF_CONTENT = (
+    "census",
+    "opened_by",
+    "keys_needed",
+    "lost",
+    "lost_by_reason",
+    "undecodable",
+    "plaintext",
+    "stale",
+    "kms",
+)
+
+
+def _salvage(
+    copy: Staged, unpacking: Unpacking, backup: Backup, question: Question, record: Record, folder: Path | None
+) -> None:
+    """Count what can be saved of a damaged backup, from a copy that is gone afterwards. It stays damaged."""
+    if folder is not None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="snaptool-saved-", dir=folder) as place:
+        target = Path(place) / "saved.db"
+        try:
+            saved = salvage(copy.path, target, unpacking=unpacking)
+        except FormatError:
+            record["salvaged"] = {"records": 0, "carved": 0, "missing": 0}
+            return
+        found = blank(backup, question)
+        _open(target, DEFAULT, backup, question, found)
+    record |= {name: found[name] for name in (*_OF_CONTENT, "lost_names") if name in found}
+    record["salvaged"] = {"records": saved.records, "carved": saved.carved, "missing": len(saved.missing)}
+    record["findings"].append("salvaged")
+
+
+def _open(path: Path, unpacking: Unpacking, backup: Backup, question: Question, record: Record) -> None:
+    with open_snapshot(path, unpacking) as opened:
         record["platform"] = backup.platform or next(iter(opened.platforms), None)
         digests: list[str] = []
         names: list[str] = []
@@ -239,6 +282,9 @@ def _open(copy: Staged, backup: Backup, question: Question, record: Record) -> N
         _fill(record, result, digests, names, names_lost=question.names)
         if record["status"] == "stale" and not question.given:
             record["status"] = "ok"  # under its own keys, which its platform turns over by itself
+        if record["time"] is None and record["status"] != "damaged":
+            inside = newest_time(opened.snapshot)
+            record["time"] = None if inside is None else _text(inside)
         boot = question.etcd
         if boot is not None and boot_check(opened.snapshot, opened.source.image, binaries=boot).differences:
             record["findings"].append("boot")

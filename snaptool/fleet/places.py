@@ -397,17 +397,27 @@ def _metadata(files: Mapping[str, File]) -> Taken:
     return [], parts
 
 
-def newest_of(backups: Sequence[Backup], count: int, per: str) -> list[Backup]:
-    """Keep the newest `count` of each series; `per`: series, prefix (the folder), or a pattern that finds its name."""
-    groups: dict[str, list[Backup]] = {}
-    for one in backups:
-        groups.setdefault(_group(one, per), []).append(one)
+def newest_of(backups: Sequence[Backup], count: int, per: str, inside: Mapping[str, datetime]) -> list[Backup]:
+    """Keep the newest `count` of each group, by the time in the name, else `inside` (by url), else of the file."""
     kept = [
         one
-        for several in groups.values()
-        for one in sorted(several, key=lambda one: (one.time or one.modified, one.url))[-count:]
+        for several in grouped(backups, per).values()
+        for one in sorted(several, key=lambda one: (one.time or inside.get(one.url, one.modified), one.url))[-count:]
     ]
     return sorted(kept, key=lambda one: one.url)
+
+
+def grouped(backups: Sequence[Backup], per: str) -> dict[str, list[Backup]]:
+    """Sort backups into groups; `per`: series, prefix (the folder), or a pattern that finds the name of a group.
+
+    A file that states the checksum of another takes no place of a backup.
+    """
+    groups: dict[str, list[Backup]] = {}
+    sums = {name for one in backups for name in one.sums}
+    for one in backups:
+        if one.path not in sums:
+            groups.setdefault(_group(one, per), []).append(one)
+    return groups
 
 
 def _group(backup: Backup, per: str) -> str:

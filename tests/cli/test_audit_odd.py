@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 
+from snaptool.etcd import KeyValue, Revision, encode_key_value, encode_revision_key
 from snaptool.fleet import FORMAT, Audit, Places, Question, Store
 from snaptool.fleet.store import Asked, is_answered
 from tests.support.cli import GOLDEN, SAMPLES, Ran, Snaptool
+from tests.support.history import make_snapshot
 
 AESCBC = SAMPLES / "aescbc.yaml"
 CONTAINERS = GOLDEN / "containers"
@@ -370,6 +372,69 @@ def test_saved_keys_that_come_later_are_looked_with_like_a_configuration() -> No
     given = Question(check="keys", saved=("A", "saved")).configs
     assert not is_answered(known, Asked("1", "keys", FORMAT, given))
     assert is_answered(known, Asked("1", "keys", FORMAT, Question(check="keys", saved=("A",)).configs))
+
+
+# -- which is the newest
+
+
+def test_the_newest_is_the_one_with_the_newest_objects_and_not_the_newest_copy(snaptool: Snaptool) -> None:
+    """Copies lose dates; what nodes write every ten seconds says when a backup was made."""
+    place = snaptool.folder / "copies"
+    place.mkdir()
+    for number, name in enumerate(("b", "c", "a")):
+        history(place / f"{name}.db", f"2026-03-0{number + 1}T10:00:00.000000Z")
+        os.utime(place / f"{name}.db", (1_800_000_000 - number, 1_800_000_000 - number))
+    shutil.copy2(AESCBC, place / "readme.txt")
+    (place / "a.db.sha256").write_text("0" * 64)
+    words: tuple[str | Path, ...] = (place, "--newest", "1", "--per", "prefix", "-o", "json")
+    listed = snaptool("audit", *words, "--list")
+    assert [Path(one["url"]).name for one in listed.json["backups"]] == ["a.db"]
+    assert "4 backups without a time in the name: looking inside" in listed.stderr
+    ran = audit(snaptool, *words, first=True)
+    assert [one["time"] for one in ran.json["records"]] == ["2026-03-03T10:00:00Z"]
+    assert "3 backups without a time" in audit(snaptool, *words).stderr, "what is known is not opened again"
+    quiet = snaptool("audit", place, "--newest", "1", "--list", "-o", "json")
+    assert (len(quiet.json["backups"]), quiet.stderr) == (4, ""), "each is its own series: no time decides"
+
+
+def history(path: Path, time: str) -> None:
+    """A snapshot with two Leases, of which the first was renewed last."""
+    records = []
+    for number, renewed in enumerate((time, "2020-01-01T00:00:00.000000Z"), 2):
+        lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": {"renewTime": renewed}}
+        key, value = b"/registry/leases/kube-node-lease/n%d" % number, json.dumps(lease).encode()
+        stored = KeyValue(key=key, create_revision=number, mod_revision=number, version=1, value=value)
+        records.append((encode_revision_key(Revision(number, 0)), encode_key_value(stored)))
+    path.write_bytes(make_snapshot(records))
+
+
+# -- what is damaged
+
+
+def test_salvage_counts_what_is_left_of_damaged_backups(snaptool: Snaptool) -> None:
+    place = snaptool.folder / "broken"
+    place.mkdir()
+    whole = LOST.read_bytes()
+    (place / "cut.db").write_bytes(whole[:30_000])
+    (place / "trailer.db").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    (place / "nothing.db").write_bytes(whole[:8192] + bytes(40_000))
+    shutil.copy2(LOST, place / "whole.db")
+    words: tuple[str | Path, ...] = (place, "--config", SAMPLES / "lost-key.yaml", "-o", "json")
+    plain = {Path(one["url"]).name: one for one in audit(snaptool, *words, first=True).json["records"]}
+    assert not plain["cut.db"]["census"], "what cannot be read is not counted unasked"
+    ran = audit(snaptool, *words, "--salvage")
+    found = {Path(one["url"]).name: one for one in ran.json["records"]}
+    assert ran.json["kept"] == 1, "what is whole is not looked at again"
+    assert [found[name]["status"] for name in sorted(found)] == ["damaged", "damaged", "damaged", "undecryptable"]
+    assert found["nothing.db"]["salvaged"]["records"] == 0
+    assert 0 < found["cut.db"]["salvaged"]["records"] < found["trailer.db"]["salvaged"]["records"]
+    assert found["cut.db"]["keys_needed"]
+    assert (found["trailer.db"]["census"], found["trailer.db"]["lost"]) == (found["whole.db"]["census"], 3)
+    assert audit(snaptool, *words, "--salvage").json["kept"] == 4
+    assert audit(snaptool, *words).json["kept"] == 4, "who asks for less has it"
+    text = audit(snaptool, *words[:-2], "--salvage").stdout
+    assert "of what can be saved: 3 lost" in text
+    assert "could not be read whole" in text
 
 
 # -- names

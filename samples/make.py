@@ -61,7 +61,7 @@ class Key:
 
 
 class Cluster:
-    """Writes objects as an API server does. `writer`: what secrets are written under; None: in clear."""
+    """Writes objects as an API server does. `writer`: what secrets are written under; None: plaintext."""
 
     def __init__(self, client: EtcdClient, writer: Key | None) -> None:
         self.client = client
@@ -309,7 +309,7 @@ README = """\
 # Samples
 
 Small real snapshots, each named by what it shows, and the EncryptionConfiguration files that go with them.
-`make samples` makes everything here anew, this page included; `samples/make.py` is how.
+`make samples` writes everything here again, this page included; `samples/make.py` is how.
 
 **The keys in the configuration files are for tests only.** They are published, so they protect nothing. Names,
 passwords, tokens and certificates in the snapshots are invented.

@@ -168,7 +168,7 @@ class Source:
         """Raise SourceChanged if the file is no longer what it was when it was opened.
 
         Size, modification time, and the time that a file system keeps for itself (ctime), which nobody can put back.
-        The latter also tells that a name was given or taken away; where the number of names says so, that is all right:
+        The latter also changes when a name is given or taken away; where the number of names shows that, all is well:
         the file that was opened is the file that is read.
         """
         now, then = os.fstat(self._fd), self._opened_as
@@ -234,7 +234,7 @@ class Draft:
     def _open(self) -> int:
         folder = self.target.parent
         if hasattr(os, "O_TMPFILE"):
-            # Many file systems have no unnamed files, and say so in many ways; a named one tells what is wrong.
+            # Many file systems have no unnamed files, and say so in many ways; a named one shows what is wrong.
             with contextlib.suppress(OSError):
                 return _private(os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600), self.target)
         self._temporary = _sibling(folder)

@@ -1,4 +1,4 @@
-"""How a run ends when it is told to: a flag that is looked at, the names that may not stay, the point of no return.
+"""How a run ends by a signal: a flag that is looked at, the names that may not stay, the point of no return.
 
 A handler leaves a flag and raises nothing: an exception that may come out of any line leaves a doubt about every line.
 The run looks at the flag once per piece of work (`look`: at progress, at every block that is written, in every wait),

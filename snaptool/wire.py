@@ -4,7 +4,7 @@ Knows tags, varints and lengths; knows no schema and no message. It accepts and 
 runtime does (docs/formats/kms.md, "Parsing messages"), because kube-apiserver and etcd are what the
 results must agree with: varints of at most ten bytes whose tenth is at most 1, field numbers 1 to 2^29-1, wire types 6
 and 7 refused, groups balanced. Every field carries its span, so that a caller can keep unknown fields byte for byte.
-A message cut between two fields cannot be told from a whole one: that is the format's, not a check that is missing.
+A message cut between two fields looks like a whole one: that is the format's, not a check that is missing.
 """
 
 from __future__ import annotations

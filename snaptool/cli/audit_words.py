@@ -20,7 +20,7 @@ class Level(click.ParamType):  # type: ignore[type-arg]  # generic in newer vers
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Read a level of looking. Raises BadParameter."""
         if not re.fullmatch(r"quick|census|keys|boot|sample=[1-9][0-9]{0,8}", str(value)):
-            self.fail(f"{value!r} is none of {LEVELS}", param, ctx)
+            self.fail(f"{value!r} is not one of {LEVELS}", param, ctx)
         return str(value)
 
 
@@ -59,5 +59,5 @@ class FailOn(click.ParamType):  # type: ignore[type-arg]  # as above
         known = {"damaged", "empty", "undecryptable", "plaintext", "undecodable", "stale", "not_a_snapshot", "none"}
         for word in words:
             if word not in known:
-                self.fail(f"{word!r} is none of {', '.join(sorted(known))}", param, ctx)
+                self.fail(f"{word!r} is not one of {', '.join(sorted(known))}", param, ctx)
         return words

@@ -346,7 +346,7 @@ def _recheck(word: str, found: Sequence[Backup]) -> str:
     url = word if "://" in word else printable(os.path.abspath(word))  # noqa: PTH100 - as it is named
     if url not in {one.url for one in found}:
         raise click.BadParameter(
-            f"{word!r} is none of all, failed and damaged, nor one of these backups", param_hint="--recheck"
+            f"{word!r} is not all, failed or damaged, nor one of these backups", param_hint="--recheck"
         )
     return url
 

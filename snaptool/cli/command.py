@@ -111,7 +111,7 @@ def help_command(ctx: click.Context, words: tuple[str, ...]) -> None:
 def misplaced(cli: click.Group, arguments: Sequence[str], path: str) -> str:
     """Say what was meant by a `path` that is not there: a file of a similar name beside it, or another argument.
 
-    `get secret smtp backup.db`: the snapshot comes first. "" where neither is so, or cannot be told.
+    `get secret smtp backup.db`: the snapshot comes first. "" where neither is so, or that is not known.
     """
     if os.access(path, os.F_OK):
         return ""

@@ -88,7 +88,7 @@ def _check_document(check: ServiceCheck) -> dict[str, Any]:
 
 
 def _error_document(error: KmsError) -> dict[str, Any]:
-    """Return an error as every failure is told, and why the service did not deliver."""
+    """Return an error as every failure is reported, and why the service did not deliver."""
     return {
         "code": error.code,
         "problem": str(error),

@@ -97,7 +97,7 @@ def list_command(
     """List keys: namespace, name, revision, and what each value is stored under.
 
     TYPE is what kubectl takes: secrets, cm, deploy.apps, PLURAL.GROUP for a custom resource; a KEY-PREFIX begins with
-    a slash. With --config each value is opened too, to tell whether it is lost or stale; exit code 3 when one is lost.
+    a slash. With --config each value is opened too, to see whether it is lost or stale; exit code 3 when one is lost.
     """
     from snaptool.operations.asked import Types
     from snaptool.operations.keys import keyring_for_reading

@@ -174,7 +174,7 @@ def claim_stdin() -> None:
     context = click.get_current_context(silent=True)
     kept = {} if context is None else context.meta
     if kept.get("snaptool.stdin"):
-        raise InputError("stdin can be read once only", hint="put the other thing into a file", code="wrong_usage")
+        raise InputError("stdin can be read only once", hint="put the other input into a file", code="wrong_usage")
     kept["snaptool.stdin"] = True
 
 
@@ -438,7 +438,7 @@ class _Sse(click.ParamType):  # type: ignore[type-arg]  # generic in newer versi
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Read it. Raises BadParameter."""
         if not re.fullmatch(r"AES256|aws:kms(?::\S+)?", str(value)):
-            self.fail(f"{value!r} is none of AES256, aws:kms and aws:kms:KEY", param, ctx)
+            self.fail(f"{value!r} is not AES256, aws:kms or aws:kms:KEY", param, ctx)
         return str(value)
 
 
@@ -542,7 +542,7 @@ def refuse_stdin_twice(paths: Sequence[str]) -> None:
     """Refuse a second `-` among all the configurations of a command: it would be read as an empty file."""
     if list(paths).count("-") > 1:
         raise InputError(
-            "stdin can be read once only", hint="put the second configuration into a file", code="wrong_usage"
+            "only one configuration can be read from stdin", hint="put the second one into a file", code="wrong_usage"
         )
 
 

@@ -60,7 +60,7 @@ class Progress:
             from tqdm import tqdm
 
             self.close()
-            # tqdm's monitor is a thread that nobody needs: steps are told often.
+            # tqdm's monitor is a thread that nobody needs: steps are reported often.
             tqdm.monitor_interval = 0
             self._step = step
             self._bar = tqdm(total=total, desc=step, unit=self._unit, unit_scale=True, leave=False, file=sys.stderr)

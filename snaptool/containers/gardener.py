@@ -98,7 +98,7 @@ def only_deltas(place: str) -> ContainerRefused:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One change that etcd told a watcher. Numbers that are not stated are 0; a deletion has key and revision alone."""
+    """One change that etcd sent to a watcher. Numbers not stated are 0; a deletion has key and revision alone."""
 
     revision: int
     key: bytes

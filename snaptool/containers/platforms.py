@@ -15,7 +15,7 @@ _K3S_NAME = re.compile(r"(?:etcd-snapshot|on-demand)-.+-[0-9]{9,11}(?:\.zip)?")
 def platform_of(name: str, layers: Sequence[str], members: Sequence[Member]) -> str | None:
     """Name the platform of a file called `name`. Source: docs/formats/containers.md, "Platforms".
 
-    `k3s` stands for RKE2 too, which runs the same code: only the database tells them apart.
+    `k3s` stands for RKE2 too, which runs the same code: only the database shows which of the two it is.
     """
     inner = layers[-1].partition(":")[2] if layers else ""
     names = {member.name.removeprefix("./") for member in members}

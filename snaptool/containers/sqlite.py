@@ -120,7 +120,7 @@ class SqliteFile:
             kind, count = page[start], int.from_bytes(page[start + 3 : start + 5], "big")
             pointers = start + (12 if kind == _INTERIOR else 8)
             if pointers + 2 * count > self._usable or kind not in {_INTERIOR, _LEAF}:
-                raise self._damaged(number, f"page {number:,} is none of a table")
+                raise self._damaged(number, f"page {number:,} is not a page of a table")
             places = struct.unpack_from(f">{count}H", page, pointers)
             if kind == _INTERIOR:
                 if len(stack) >= _DEEPEST:

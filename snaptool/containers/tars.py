@@ -2,7 +2,7 @@
 
 The standard library's reader takes a damaged header for the end of the archive, reads headers of any size into memory,
 and does not see what follows the end. This one reads an archive of any size in the memory of one header. Links,
-devices and the like are told from files; nothing is ever followed or created.
+devices and the like are not taken for files; nothing is ever followed or created.
 
 Source: POSIX.1-2017, pax, "ustar Interchange Format" and "pax Extended Header"; GNU tar manual, "Sparse Formats".
 """

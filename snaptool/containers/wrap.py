@@ -173,7 +173,7 @@ def _folder(target: Path, source: Unwrapped | None) -> Wrapping:
         platform = None
     if platform not in _FOLDERS:
         raise ContainerRefused(
-            f"target {target} is to be a directory, and the source is none of OpenShift, kOps, Gardener or kubespray",
+            f"target {target} is to be a directory, and the source is not from OpenShift, kOps, Gardener or kubespray",
             hint="name a file: a plain snapshot",
             code="container_target",
         )

@@ -115,7 +115,7 @@ def _k3s(record: SeenRecord, token: str | None) -> Embedded:
         try:
             (config,) = read_configs(bootstrap.config, name=f"{place} of the snapshot").configs
         except (BadConfig, ValueError):
-            code, reason = "bootstrap_format", "the configuration in it is none that a server would take"
+            code, reason = "bootstrap_format", "no server would take the configuration in it"
         if not bootstrap.state_fits:
             reason = reason or "its state is that of another configuration"
     return Embedded(

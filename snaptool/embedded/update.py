@@ -134,7 +134,7 @@ def update_state(content: bytes, config: EncryptionConfig, place: str) -> bytes:
         made = json.dumps(state, indent=2, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, TypeError, RecursionError):
         raise InputError(
-            f"{place} is no state of RKE, in which a configuration could be replaced",
+            f"{place} is not a state of RKE, in which a configuration could be replaced",
             hint="leave it as it is with --keep-embedded, and set the new configuration in cluster.yml",
             code="embedded_unsupported",
         ) from None

@@ -52,7 +52,7 @@ class UnsafeEdit(InputError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edits:
-    """What to do to the records of a snapshot when it is written anew.
+    """What to do to the records of a snapshot when it is rewritten.
 
     For bucket `key`, by record number: `drop` (ascending) are left out, `replace` gives others a new stored key and
     value, which keep their place in the order; `append` comes behind the last record. `buckets` has, for other
@@ -128,7 +128,9 @@ class Editor:
         """Give one record of a key another value; all else in the record stays."""
         record = next((one for one in self.history(key) if one.number == number), None)
         if record is None or record.tombstone:
-            raise UnsafeEdit(key, f"record {number} is no value of it", hint="take the numbers from its history")
+            raise UnsafeEdit(
+                key, f"record {number} is not one of this key's values", hint="take the numbers from its history"
+            )
         self._values[number] = replace_value(self._value(record), value)
 
     def remove_key(self, key: bytes, *, keep_name: bool = True) -> Sequence[StoredRecord]:
@@ -178,14 +180,16 @@ class Editor:
         places = [place for place, record in enumerate(self.history(key)) if record.number in wanted]
         if len(places) < len(wanted):
             unknown = wanted - {record.number for record in self.history(key)}
-            raise UnsafeEdit(key, f"record {min(unknown)} is none of its", hint="take the numbers from its history")
+            raise UnsafeEdit(
+                key, f"record {min(unknown)} is not one of this key's", hint="take the numbers from its history"
+            )
         return places
 
     def _keep_from(self, key: bytes, place: int) -> None:
         self._kept_from[key] = max(place, self._kept_from.get(key, 0))
 
     def delete_key(self, key: bytes) -> None:
-        """Delete a key as a client does: a tombstone at a new revision. Its history stays; watchers are told."""
+        """Delete a key as a client does: a tombstone at a new revision. Its history stays; watchers see it."""
         if self.history(key)[-1].tombstone:
             raise UnsafeEdit(key, "it is deleted already", hint="leave it, or remove its records")
         if key not in self._deleted:

@@ -1,4 +1,4 @@
-"""What can be wrong with a record of bucket `key`, and who is told of it."""
+"""What can be wrong with a record of bucket `key`, and who gets to know."""
 
 from __future__ import annotations
 

@@ -312,12 +312,12 @@ def decode_member(key: bytes, stored: bytes) -> Member:
     try:
         content = json.loads(stored)
     except (ValueError, RecursionError) as error:
-        raise BadRecord("members", key, "its value is no JSON") from error
+        raise BadRecord("members", key, "its value is not JSON") from error
     if not isinstance(content, dict):
-        raise BadRecord("members", key, "its value is no JSON object")
+        raise BadRecord("members", key, "its value is not a JSON object")
     member_id = content.get("id", 0)
     if not isinstance(member_id, int) or not 0 <= member_id < 1 << 64:
-        raise BadRecord("members", key, "its id is no number of 64 bits")
+        raise BadRecord("members", key, "its id is not a 64-bit number")
     if key != encode_member_id(member_id):
         raise BadRecord("members", key, f"the member inside has the id {member_id:x}")
     name = content.get("name", "")
@@ -389,7 +389,7 @@ def decode_counter(bucket: str, key: bytes, stored: bytes) -> int:
 def decode_text(bucket: str, key: bytes, stored: bytes) -> str:
     """Decode a short printable text, as versions are stored. Raises BadRecord."""
     if not all(0x20 <= byte < 0x7F for byte in stored):
-        raise BadRecord(bucket, key, "it is no printable text")
+        raise BadRecord(bucket, key, "it is not printable text")
     return stored.decode("ascii")
 
 

@@ -36,7 +36,7 @@ class _Change(Protocol):
 
 
 class DeltaGap(FormatError):
-    """Changes are missing between a snapshot and those at hand. `revision`: the first one that is."""
+    """Changes are missing between a snapshot and those that are there. `revision`: the first one that is."""
 
     code = "delta_gap"
 

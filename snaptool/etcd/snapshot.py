@@ -248,7 +248,7 @@ class Snapshot:
         try:
             return decode_revision_key(stored)[0].main
         except BadRevision as error:
-            raise BadRecord("meta", name, f"it is no revision: {error.problem}") from error
+            raise BadRecord("meta", name, f"it is not a revision: {error.problem}") from error
 
     @property
     def last_revision(self) -> Revision | None:
@@ -367,7 +367,7 @@ class Snapshot:
             try:
                 alarm = decode_alarm(key)
             except BadRecord:
-                continue  # told above
+                continue  # reported above
             yield Finding(
                 FindingCode.ALARM,
                 f"bucket alarm, member {alarm.member_id:x}",
@@ -379,7 +379,7 @@ class Snapshot:
                 FindingCode.AUTH_ENABLED,
                 "bucket auth",
                 "authentication is on, and stays on in a restored cluster",
-                "keep the credentials of an etcd user at hand; Kubernetes normally uses certificates alone",
+                "have the credentials of an etcd user ready; Kubernetes normally uses certificates alone",
             )
 
     # --- records ---
@@ -387,7 +387,7 @@ class Snapshot:
     def chunks(self, report: Report = refuse, walk: Walk | None = None) -> Iterator[Records]:
         """Yield all records of bucket `key` in order, some at a time: one object, filled again and again.
 
-        Raises CorruptPage, and what `report` raises: BadRevision and BadRecord, unless told otherwise. A pass that
+        Raises CorruptPage, and what `report` raises: BadRevision and BadRecord, by default. A pass that
         goes to the end also finds the live records, so that `live` then costs no further pass.
         """
         bucket = self.bucket(b"key")

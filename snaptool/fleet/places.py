@@ -314,7 +314,7 @@ def _shown(name: str) -> str:
 
 
 def _resources_of(name: str) -> str:
-    """Return what OpenShift writes beside a snapshot; "" for what is none of its snapshots."""
+    """Return what OpenShift writes beside a snapshot; "" for what is not one of its snapshots."""
     folder, slash, base = name.rpartition("/")
     match = _PAIR.fullmatch(base)
     return f"{folder}{slash}{_RESOURCES.format(match[1])}" if match else ""

@@ -132,7 +132,9 @@ def _judge(head: bytes, size: int | None, low_bits: int = 0) -> Quick:
             return Quick("damaged", "bad_meta", "neither of its two metas can be used")
         if head.startswith(_PACKED) or head[257:262] == b"ustar":
             return Quick(*_NOT_LOOKED_INTO)
-        return Quick("not_a_snapshot", "container_unknown", "its first bytes are none of a bolt file or a container")
+        return Quick(
+            "not_a_snapshot", "container_unknown", "its first bytes are not those of a bolt file or a container"
+        )
     need = meta.page_size * meta.high_water_mark
     if size is not None:
         have = size - _TRAILER if size % 512 == _TRAILER else size

@@ -29,7 +29,7 @@ _LONGEST_NAME = 60  # in characters of up to four bytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Staged:
-    """A backup at hand. `path`: what to open; `sha256` in hex, None where it is several files.
+    """A backup that can be opened. `path`: what to open; `sha256` in hex, None where it is several files.
 
     `stated`: for each file beside it that states a checksum, is it right? `original`: what users call `path`.
     """
@@ -47,7 +47,7 @@ class Staged:
 
 @contextmanager
 def staged(backup: Backup, folder: Path | None) -> Iterator[Staged]:
-    """Have a backup at hand within the block. `folder`: where what is downloaded goes; None: a new one.
+    """Make a backup ready to be opened, within the block. `folder`: where what is downloaded goes; None: a new one.
 
     Raises SourceChanged where it is replaced meanwhile, OSError for files, StoreError and NoRoom for downloads.
     """

@@ -30,7 +30,7 @@ Exists = Callable[[bytes], bool]
 """Is there a live object under this etcd key that is not lost as well?"""
 
 Content = Mapping[str, Any]
-"""An older revision of the object that opens, as a tree: it tells what the object was."""
+"""An older revision of the object that opens, as a tree: it shows what the object was."""
 
 _Sentence = Callable[[ResourceKey, Match[str], Exists | None], str]
 

@@ -1,7 +1,7 @@
 """Registry keys: which resource, namespace and name an etcd key of Kubernetes stands for, and the way back.
 
 kube-apiserver stores an object under ``PREFIX/PATH/NAMESPACE/NAME``, or ``PREFIX/PATH/NAME`` when it is cluster-scoped.
-PATH belongs to the resource and is one of three things, told apart by the first segment alone:
+PATH belongs to the resource and is one of three things, recognised by the first segment alone:
 
 * it has a dot: two segments, the API group and the plural (custom resources, CRDs, APIServices);
 * it opens one of the few paths of more than one segment (``services/specs``, OpenShift's ``oauth/clients``);

@@ -1,6 +1,6 @@
 """Plain values: is this a Kubernetes object, and which one.
 
-A stored object comes in one of four encodings, told apart by its first bytes (docs/formats/encryption.md, "What is
+A stored object comes in one of four encodings, recognised by its first bytes (docs/formats/encryption.md, "What is
 encrypted"): the protobuf envelope of built-in types (``k8s`` NUL, then a `runtime.Unknown`: who it is, then the object
 as raw bytes), JSON (custom resources), CBOR with its self-description tag, and YAML. The envelope names the type;
 namespace and name stand in the object's metadata, which is field 1 of every built-in type's message.

@@ -5,7 +5,7 @@ servers may share an etcd, each with a prefix of its own, and so may programs th
 and call their keys alike. So a name says nothing: a prefix is taken on evidence. Evidence for a resource under it are
 values that are an object of that very kind and group, or that begin with an encryption header, which nothing but API
 servers writes. A namespace, or two resources, are enough; one alone is enough under a usual name, or where no other
-prefix has more. What has less is not taken, and told: `outside`.
+prefix has more. What has less is not taken, and is reported: `outside`.
 
 The same key can be read in several ways: `/a/b.c/secrets/n` is a Secret under `/a/b.c`, or a custom resource of group
 `b.c` under `/a`, and a namespace may be called like a resource. Objects say which it is. Where there are only headers,

@@ -187,7 +187,7 @@ class Rewraps:
         return bool(self.by_writer)
 
     def rewrap(self, stored: bytes, writer: tuple[Kind, str]) -> bytes | None:
-        """Return `stored` under its new wrapping; None if it is to be sealed anew."""
+        """Return `stored` under its new wrapping; None if it is to be re-encrypted."""
         for rewrapping in self.by_writer.get(writer, ()):
             prefix = rewrapping.api.prefix + rewrapping.old_provider.encode() + b":"
             if stored.startswith(prefix):
@@ -201,7 +201,7 @@ class Rewraps:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What there is to do: whose keys read, whose keys write, what is only wrapped anew.
+    """What there is to do: whose keys read, whose keys write, what is only rewrapped.
 
     `depth`: how closely to look at what values open to; None: not at all. `digests`: plaintexts are to be compared.
     `defined`: the versions that custom resources are defined in.
@@ -345,7 +345,7 @@ class Bench:
         return judge(chain, resource, (stored, key), found, self.work.depth, self.work.defined)
 
     def reseal(self, resource: GroupResource | None, stored: bytes, key: bytes, entropy: Entropy) -> bytes:
-        """Return the new stored value of one that is known to open: its key wrapped anew where that is all."""
+        """Return the new stored value of one that is known to open: its key rewrapped where that is all."""
         writer, rewraps = self.chains.writing(resource), self.work.rewraps
         anew = rewraps.rewrap(stored, writer.writer) if rewraps else None
         if anew is not None:
@@ -414,7 +414,7 @@ def judge_value(
 
 
 def reseal_batch(bench: Bench, batch: Batch) -> SealedValues:
-    """Seal every value of `batch` with the writing keys, or wrap its key anew; all of them are known to open.
+    """Seal every value of `batch` with the writing keys, or rewrap its key; all of them are known to open.
 
     What comes back is good until the bench is given another batch.
     """
@@ -486,7 +486,7 @@ class Workshop:
         return outcome_of(way), None if isinstance(way, NoKeyFits) else plaintext
 
     def reseal(self, resource: GroupResource | None, stored: bytes, key: bytes, revision: tuple[int, int]) -> bytes:
-        """Seal one value anew that is known to open, here; `revision` (main, sub) chooses the random bytes."""
+        """Re-encrypt one value that is known to open, here; `revision` (main, sub) chooses the random bytes."""
         return self._bench.reseal(resource, stored, key, self._bench.work.randomness.for_value(*revision))
 
     def seal(self, resource: GroupResource | None, plaintext: bytes, key: bytes, revision: tuple[int, int]) -> bytes:

@@ -220,7 +220,7 @@ class _Side:
         found: dict[str, array[int]] = {name: array("q") for name in _COLUMNS}
         walk, pages = snapshot.database.new_walk(), snapshot.database.high_water_mark
         for records in snapshot.chunks(walk=walk):
-            side.opened.tend(records)
+            side.opened.between_chunks(records)
             progress(step, walk.pages_seen(), pages)
             self.labels.add(records)
             alive = live[records.first_record : records.first_record + len(records)]

@@ -239,7 +239,7 @@ class _Source:
             yield chunk
             leaves, records, turn = leaves + chunk.leaves.leaves, records + len(chunk), turn + 1
             if turn % _LET_GO == 0:
-                self.job.opened.tend(chunk)
+                self.job.opened.between_chunks(chunk)
 
     def actions(self, records: Records) -> memoryview:
         """Return what becomes of each record of a chunk."""

@@ -34,7 +34,7 @@ def earlier_backups(
 ) -> tuple[Earlier, ...]:
     """Get the keys of earlier backups from the same configurations, and prove that they are of one cluster.
 
-    `keyring` opens the values of `source`. Raises AnotherCluster, WrongTrailer unless told to `skip_hash_check`, the
+    `keyring` opens the values of `source`. Raises AnotherCluster, WrongTrailer unless `skip_hash_check`, the
     other FormatErrors, and as `keyring_for_reading`.
     """
     earlier = []

@@ -1,7 +1,7 @@
 """The other engine: a rewrite through a real etcd, as a client of a scratch copy.
 
 Theory of operation. A copy of the source whose leases last for years is restored and booted. Every live value, as etcd
-serves it at one revision, goes the way that the direct engine would send it (`rewrite.way`): it stays, is sealed anew,
+serves it at one revision, goes the way that the direct engine would send it (`rewrite.way`): it stays, is re-encrypted,
 or its key is deleted; each change is an ordinary new revision. Then etcd itself compacts, defragments and streams its
 snapshot. That stream, with the recorded TTLs in place again, becomes the new file, and is compared with the source key
 by key, by the direct reader and with the new configuration alone.

@@ -165,7 +165,7 @@ def check_plugins(
 ) -> tuple[ServiceCheck, ...]:
     """Ask each configured plugin how it is. `sample`: a snapshot, one value of which each plugin unwraps the key of.
 
-    Raises WrongTrailer, unless told to `skip_hash_check`.
+    Raises WrongTrailer, unless `skip_hash_check`.
     """
     kms = kms_configs(configs)
     require_direct(options, kms)
@@ -421,7 +421,7 @@ def exported_keys(
     """Unwrap every wrapped key of a snapshot and return the text of a file that holds them, for `KmsOptions.saved`.
 
     Only keys that opened a value are in it. Raises KmsError for those that are neither proved nor given up, and
-    WrongTrailer, unless told to `skip_hash_check`.
+    WrongTrailer, unless `skip_hash_check`.
     """
     kms = kms_configs(configs)
     _require_names(options.given_up, kms)

@@ -33,7 +33,7 @@ def plan_calls(
 ) -> tuple[CallPlan, ...]:
     """Count what reading with `old` and writing with `new` will ask of each service, without asking anything.
 
-    Raises WrongTrailer, unless told to `skip_hash_check`, and NoSuchProvider.
+    Raises WrongTrailer, unless `skip_hash_check`, and NoSuchProvider.
     """
     require_direct(options, kms_configs(old), kms_configs(new))
     collected = collect(opened, kms_configs(old), progress, skip_hash_check=skip_hash_check)

@@ -206,7 +206,7 @@ def listing(
         names = keyring.key_names() if keyring else ()
         collected = _Collected(snapshot, Labels(opened.prefixes, names), workshop, revision)
         # An old value that is lost stops a rewrite as well, so that they are counted even where they are not shown.
-        collected.run(selection, opened.tend, progress, every=all_revisions or lost)
+        collected.run(selection, opened.between_chunks, progress, every=all_revisions or lost)
         if not skip_hash_check:
             digests.require_right_trailer()
     return collected.listing(selection, lost=lost, all_revisions=all_revisions)
@@ -244,8 +244,8 @@ class _Collected:
         self._plain_outcome: list[int] = []  # by number of a resource
         self._expected: list[ExpectedType | None] = []  # the same
 
-    def run(self, selection: Selection, tend: Callable[[Records], None], progress: Progress, *, every: bool) -> None:
-        batches = self._batches(selection, tend, progress, every=every)
+    def run(self, selection: Selection, between: Callable[[Records], None], progress: Progress, *, every: bool) -> None:
+        batches = self._batches(selection, between, progress, every=every)
         if self._workshop is None:
             for _ in batches:
                 pass
@@ -265,13 +265,13 @@ class _Collected:
         return self._outcomes.setdefault(outcome, len(self._outcomes))
 
     def _batches(
-        self, selection: Selection, tend: Callable[[Records], None], progress: Progress, *, every: bool
+        self, selection: Selection, between: Callable[[Records], None], progress: Progress, *, every: bool
     ) -> Iterator[Batch]:
         snapshot, labels, workshop = self._snapshot, self._labels, self._workshop
         doubts = None if workshop is None or workshop.depth is None else Doubts(workshop.depth)
         walk, pages = snapshot.database.new_walk(), snapshot.database.high_water_mark
         for records in snapshot.chunks(walk=walk):
-            tend(records)
+            between(records)
             progress("reading", walk.pages_seen(), pages)
             encrypted = labels.add(records)
             self._learn_resources()

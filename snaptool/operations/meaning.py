@@ -1,7 +1,7 @@
 """What the loss of whole objects means for the cluster, asked with what the snapshot still says about them.
 
 `kube.consequence` has the rules. Here are its two sources: which neighbours are there and stay, and the content of an
-older revision, which tells what a Secret was where its name only suggests it.
+older revision, which shows what a Secret was where its name only suggests it.
 """
 
 from __future__ import annotations

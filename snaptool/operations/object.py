@@ -428,7 +428,7 @@ _DIGEST_KEY_SIZE = 32
 
 @dataclass(frozen=True, slots=True)
 class _Telling:
-    """What tells of the values of a key. `digest_key`: fresh for each history, so that nobody can guess by its digests.
+    """What describes the values of a key. `digest_key`: fresh for each history, so that digests help nobody to guess.
 
     `resource`: None where values need not be objects.
     """

@@ -109,7 +109,7 @@ class OpenedSnapshot:
             scout = self.new_scout()
             cut = Cut(self.snapshot, scout.likely())
             for records in self.snapshot.chunks(lambda _: None):
-                self.tend(records)
+                self.between_chunks(records)
                 scout.add(records, *cut.add(records))
             self.found_by(scout)
         return self._scouts[0]
@@ -172,7 +172,7 @@ class OpenedSnapshot:
         """The file without its trailer."""
         return memoryview(self.source.buffer)[: self.snapshot.database.size]
 
-    def tend(self, _chunk: object) -> None:
+    def between_chunks(self, _chunk: object) -> None:
         """Between chunks: notice a source that changes under our hands, and let memory go."""
         self.source.check_unchanged()
         self.source.release_memory()

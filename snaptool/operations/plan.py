@@ -93,7 +93,7 @@ class RewriteRequest:
     """What to do with the values of a snapshot.
 
     `reading` opens (None: values are not looked at, every record is copied), `writing` seals; `decrypt` writes
-    everything in clear (`writing` is then not looked at). `rewraps`: KMS values that keep their keys and bodies, under
+    plaintext (`writing` is then not looked at). `rewraps`: KMS values that keep their keys and bodies, under
     another wrapping. `only_lost`: what opens keeps every byte, and `writing` seals older revisions that come back.
     `earlier`: backups that older revisions may come from. `carried`: what the snapshot carries inside, as far as it
     opened; None where nobody tried. `embedded_lost`: the operator's word that the rest of it never will.

@@ -1,7 +1,7 @@
 """Which platform a snapshot is from, and how that platform takes one back.
 
-Platforms are told by keys that they alone make, and by the container. What to do next is computed from the file that
-was written: its name, what is around it, and what is known of the platform. Source: docs/formats/containers.md,
+Platforms are recognised by keys that they alone make, and by the container. What to do next is computed from the file
+that was written: its name, what is around it, and what is known of the platform. Source: docs/formats/containers.md,
 "Platforms".
 """
 
@@ -41,7 +41,7 @@ _SIGNS: dict[bytes, str] = {
 
 
 class PlatformFinder:
-    """Looks for the keys by which platforms are told, in whatever pass sees all records."""
+    """Looks for the keys by which platforms are recognised, in whatever pass sees all records."""
 
     heads = tuple(_SIGNS)
 

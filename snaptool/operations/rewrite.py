@@ -4,7 +4,7 @@ Re-encrypting, stripping, dropping what no key opens, compacting and plain repac
 record that is made between two passes:
 
 1. *read*: a sweep of the source opens every encrypted value (`sweep`); nothing has been written yet.
-2. *decide*: every record is copied, sealed anew or dropped (`plan`); deletions obey etcd's editing rules.
+2. *decide*: every record is copied, re-encrypted or dropped (`plan`); deletions obey etcd's editing rules.
 3. *write*: the engine writes into an unnamed file: from file to file (`direct`), or through a real etcd (`engine`).
 4. *read back*: the engine reads the new file with the new keys only, and compares it with the source.
 5. *publish*: the SHA-256 of what was read back is appended (`written`), and the file gets its name.
@@ -204,7 +204,7 @@ class MayBeCiphertext(VerificationFailed):
 
 
 class Engine(Protocol):
-    """How a snapshot is written anew, once it is known what opens and what does not."""
+    """How a snapshot is rewritten, once it is known what opens and what does not."""
 
     @property
     def name(self) -> str:

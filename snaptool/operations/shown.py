@@ -108,7 +108,7 @@ def values_of(
         skip_hash_check = True  # once is enough
         for number, row in enumerate(rows):
             if number % _LET_GO == _LET_GO - 1:
-                opened.tend(None)
+                opened.between_chunks(None)
             yield value_at(row.key, row.revision, rows.stored(row), live=row.live)
 
 

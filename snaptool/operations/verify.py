@@ -155,7 +155,7 @@ def verify(
                     labels,
                     workshop,
                     wanted=nothing if keyring is None else encrypted_values,
-                    observers=[opened.tend],
+                    observers=[opened.between_chunks],
                     progress=progress,
                     step="opening",
                 )
@@ -202,7 +202,7 @@ def _not_opened(opened: OpenedSnapshot, swept: Sweep) -> Iterator[Finding]:
             severity=SEVERITIES["not_opened"],
             places=(),
             problem=f"{counted(total, 'encrypted value was', 'encrypted values were')} not opened: no configuration "
-            "was given, so whether the keys at hand open them is not known",
+            "was given, so it is not known which keys open them",
             remedy=f"give the EncryptionConfiguration of the cluster {where_configurations_are(opened)}",
             count=total,
         )
@@ -349,7 +349,7 @@ def _undecodable(swept: Sweep, *, live_only: bool) -> Iterator[Finding]:
             keys = ""
             if fault is Fault.UNDEFINED_VERSION:
                 keys = (
-                    "add the version to the definition again (served: false will do) and store each object anew; else "
+                    "add the version to the definition again (served: false will do) and store each object again; else "
                 )
             if fault is Fault.NO_OBJECT:
                 keys = "if it is ciphertext that lost its header, a --config with its key opens it; else "

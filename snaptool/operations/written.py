@@ -101,8 +101,8 @@ def append_trailer(
 
 
 def is_stale(outcome: Outcome, *, rewrapped: bool) -> bool:
-    """Is a value that was sealed anew under another key than the first one of the new configuration?"""
-    # A body that is only wrapped anew may be of a form that servers of today no longer write.
+    """Is a value that was re-encrypted under another key than the first one of the new configuration?"""
+    # A body whose key is only rewrapped may be of a form that servers of today no longer write.
     return outcome.position[1:] > (0, 0) if rewrapped else outcome.stale
 
 

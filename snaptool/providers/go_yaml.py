@@ -40,7 +40,7 @@ class NotGoYaml(Exception):
 
 
 class Map(Protocol):
-    """What a mapping becomes; `put` is told of keys that come again."""
+    """What a mapping becomes; `put` is called for keys that come again."""
 
     def put(self, key: str, value: Any) -> None:
         """Set a key."""

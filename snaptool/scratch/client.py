@@ -251,7 +251,7 @@ class EtcdClient:
             raise Drift(f"lease {lease:x} ran out on the scratch copy", hint="run the command again")
 
     def events(self, start: int, last: int) -> Iterator[WatchEvent]:
-        """What a watcher of all keys from revision `start` on is told, up to and including revision `last`."""
+        """What a watcher of all keys from revision `start` on receives, up to and including revision `last`."""
         create = etcdrpc.WatchCreateRequest(key=_EVERYTHING, range_end=_EVERYTHING, start_revision=start)
         requests: SimpleQueue[object] = SimpleQueue()  # kept open: the watch lives as long as its stream of requests
         requests.put(etcdrpc.WatchRequest(create_request=create))

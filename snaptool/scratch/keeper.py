@@ -1,7 +1,7 @@
 """The keeper: a process that owns a scratch directory and the one etcd program that runs in it.
 
 Run as a script by `snaptool.scratch.server`, never imported by it: standard library only, one thread only. It makes a
-private directory, starts the programs it is told to start, one at a time, and ends when its standard input ends. Then
+private directory, starts the programs it is asked to start, one at a time, and ends when its standard input ends. Then
 it stops the program and removes the directory. Its input is a pipe that only the parent holds, so this happens however
 the parent ends, SIGKILL included; and the program has asked the kernel to die with the keeper (PR_SET_PDEATHSIG), so
 nothing survives if the keeper is killed either: the parent then removes the directory.

@@ -91,7 +91,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchEvent:
-    """What a watcher is told: a put, or (`deleted`) the end of a key."""
+    """What a watcher receives: a put, or (`deleted`) the end of a key."""
 
     key: bytes
     value: bytes = field(repr=False)

@@ -6,8 +6,8 @@ snapshot, etcd's data, its log and its sockets. etcd listens on unix sockets ins
 user can reach what may be plaintext, and no port can be taken; only `tcp=True` adds a port on 127.0.0.1, for people
 and their tools. The keeper stops etcd and removes the directory when this process closes it or ends in any way.
 
-etcd 3.4 restores with `etcdctl`, 3.5 with either, from 3.6 on only `etcdutl` does; 3.4 does not log as JSON unless
-told. Everything else used here is the same from 3.4 to 3.7. Source: etcd's `--help` of each version, and
+etcd 3.4 restores with `etcdctl`, 3.5 with either, from 3.6 on only `etcdutl` does; 3.4 logs as JSON only on
+request. Everything else used here is the same from 3.4 to 3.7. Source: etcd's `--help` of each version, and
 docs/formats/etcd.md, "Buckets".
 
 Must not know: what a record is, what Kubernetes is, the client library (that is `snaptool.scratch.client`).

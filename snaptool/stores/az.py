@@ -203,7 +203,7 @@ def _service(location: BlobAt, shown: str) -> Any:
             service = BlobServiceClient.from_connection_string(connection, **_SETTINGS)
         except ValueError:
             raise InputError(
-                "AZURE_STORAGE_CONNECTION_STRING is no connection string",
+                "AZURE_STORAGE_CONNECTION_STRING is not a connection string",
                 hint="`az storage account show-connection-string` prints one",
             ) from None
         if location.account in {None, service.account_name}:

@@ -122,7 +122,7 @@ def place_of(text: str | os.PathLike[str]) -> Path:
 
 
 def encrypted(path: Path, sse: str, sse_key: bytes) -> Path:
-    """Return a place with what S3 is told of its encryption; what is not S3's stays as it is."""
+    """Return a place with the encryption that S3 is asked for; a place of another store stays as it is."""
     location = getattr(path, "location", None)
     if isinstance(location, ObjectAt) and location.kind == "s3":
         assert isinstance(path, RemotePath)

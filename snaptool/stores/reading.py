@@ -40,7 +40,7 @@ def read_small(path: Path, most: int, what: str) -> bytes:
     seen = open_store(path).look()
     if seen is not None and seen.size > most:
         raise InputTooLarge(
-            f"{path} has more than {most >> 20} MiB, so it is no {what}", hint="check the URL", beginning=b""
+            f"{path} has more than {most >> 20} MiB, more than a {what} has", hint="check the URL", beginning=b""
         )
     fetched = fetch(path, folder_for(None))
     try:

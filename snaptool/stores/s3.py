@@ -172,7 +172,7 @@ class S3Store:
             self._fail(error)
 
     def _encryption(self) -> dict[str, Any]:
-        """Return what S3 is told of the encryption of an object that is created."""
+        """Return the parameters for the encryption of an object that is created."""
         if not (isinstance(self._location, EncryptedAt) and self._location.sse):
             return self._own
         service, _, key = self._location.sse.partition("aws:kms:")

@@ -188,7 +188,7 @@ class SftpStore:
     def _seen(self, found: Any) -> Seen:
         if found.type != asyncssh.FILEXFER_TYPE_REGULAR:
             raise StoreRefused(
-                f"{self._shown}: this is no regular file", hint="name the snapshot itself", place=self._shown
+                f"{self._shown}: this is not a regular file", hint="name the snapshot itself", place=self._shown
             )
         modified = datetime.fromtimestamp(found.mtime or 0, UTC)
         return Seen(int(found.size or 0), f"{found.size}-{found.mtime}-{found.mtime_ns or 0}", "", modified)

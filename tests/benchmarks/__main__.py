@@ -53,7 +53,7 @@ class Bench:
             (folder / f"{name}.yaml").write_text(text)
 
     def source(self, name: str, mix: Mix) -> Path:
-        """Make a snapshot: always anew, as the generator may have changed."""
+        """Make a snapshot, each time, as the generator may have changed."""
         path = self.folder / f"{name}.db"
         write_snapshot(path, mix)
         return path

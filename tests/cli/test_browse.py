@@ -323,7 +323,7 @@ def test_digests_of_a_history_say_nothing_of_a_guessed_content(snaptool: Snaptoo
     first, second = ([one["digest"] for one in snaptool(*arguments).json["revisions"]] for _ in range(2))
     assert [one is None for one in first] == [False, True, False]
     assert first[0] != first[2]
-    assert set(first) & set(second) == {None}, "keyed anew in each run"
+    assert set(first) & set(second) == {None}, "with another key in each run"
 
 
 # --- diff -----------------------------------------------------------------------------------------------------------

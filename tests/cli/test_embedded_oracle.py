@@ -35,7 +35,7 @@ Ask = Callable[[str, bytes], dict[str, Any]]
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("go") is None:
-        pytest.skip("Go is not at hand, in which the judge of bootstrap data is written")
+        pytest.skip("Go is not installed, in which the judge of bootstrap data is written")
     target = tmp_path_factory.mktemp("judge") / "bootstrap"
     subprocess.run(["go", "build", "-o", target, SOURCE], check=True, capture_output=True)
     return target

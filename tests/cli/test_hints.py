@@ -192,7 +192,7 @@ def spelled_out(found: str) -> list[str]:
 
 
 def without(options: Words, name: str) -> Words:
-    """The options but those of a name, which is given anew."""
+    """The options but those of a name, which is given again."""
     places = [place for place, word in enumerate(options) if word == name]
     left_out = {index for place in places for index in (place, place + 1)}
     return [word for place, word in enumerate(options) if place not in left_out]

@@ -84,7 +84,7 @@ def sealed(snaptool: Snaptool, key: bytes, plaintext: bytes, secret_text: str, n
 
 @pytest.fixture
 def history(snaptool: Snaptool) -> Path:
-    """`back` has an older revision that opens; `gone` has none; `past` lost only its first one; `again` lives anew."""
+    """`back` has an older revision that opens; `gone` has none; `past` lost its first; `again` was created twice."""
     store = Store()
 
     def put(name: str, text: str, *, lost: bool) -> None:

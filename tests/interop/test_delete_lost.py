@@ -1,4 +1,4 @@
-"""Deleting what is lost, alone and joined with a compaction, on every etcd at hand."""
+"""Deleting what is lost, alone and joined with a compaction, on every etcd that is installed."""
 
 from __future__ import annotations
 

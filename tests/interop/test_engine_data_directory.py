@@ -221,7 +221,7 @@ def test_a_member_of_three_becomes_the_only_one(every_etcd: EtcdBinaries, tmp_pa
     with member(every_etcd, tmp_path, names[0], names), member(every_etcd, tmp_path, names[1], names):
         client = connected(tmp_path)
         written = write(client)
-        # It tells of the next entry that the entries before it are committed, and writes that into its WAL.
+        # It learns with the next entry that the entries before it are committed, and writes that into its WAL.
         client.put(b"/registry/secrets/shop/last", b"k8s\0")
         time.sleep(0.3)
         client.close()

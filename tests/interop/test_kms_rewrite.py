@@ -502,7 +502,7 @@ def test_rewrap_changes_the_kek_and_no_data(
     assert list(opened_by(target, text, only_other).values()) == [plaintext for _, _, plaintext in values]
 
 
-def test_rewrap_of_v1_keeps_bodies_and_seals_anew_what_was_not_under_kms(
+def test_rewrap_of_v1_keeps_bodies_and_reencrypts_what_was_not_under_kms(
     snaptool: Snaptool, plugin: RunningPlugin, other: RunningPlugin, tmp_path: Path
 ) -> None:
     wrapped = sealed(Form.V1_CBC, 2, name="a") + sealed(Form.V1_GCM, 2, 2, name="a:b") + sealed(Form.V2_SEED, 2, 4)
@@ -515,7 +515,7 @@ def test_rewrap_of_v1_keeps_bodies_and_seals_anew_what_was_not_under_kms(
     other.forget()
     ran = snaptool("rewrite", source, target, "--config", old, "--new-config", new, "--rewrap", makes=[target])
     assert ran.code == 0, ran.text
-    assert other.methods().count("Encrypt") == 3  # two wrapped keys, one key for what is sealed anew
+    assert other.methods().count("Encrypt") == 3  # two wrapped keys, one key for what is re-encrypted
     after = list(stored_values(target).values())
     for (_, before, _), now in zip(wrapped[:4], after, strict=False):
         name = b"a:b:" if before.startswith(b"k8s:enc:kms:v1:a:b:") else b"a:"

@@ -99,7 +99,7 @@ def test_vectors(vector: dict[str, Any], table: tuple[Table, str], judge: Judge)
     """Compared with the server first, then we with it. A current server writes seeds: source type 0 cannot be set."""
     stand_in, socket = table
     stand_in.set(vector["kms"])
-    # A name of its own makes the server load it anew, without keys that it still has from another vector.
+    # A name of its own makes the server load it again, without keys that it still has from another vector.
     config = f"# {vector['name']}\n" + re.sub(r'unix://[^"]+', f"unix://{socket}", vector["config"])
     key, stored = vector["etcd_key"].encode(), bytes.fromhex(vector["stored_hex"])
     resource = vector["resource"]

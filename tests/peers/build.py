@@ -6,8 +6,8 @@ are built in a module of their own that requires the pinned one, because `go ins
 directives, as etcd's and Kubernetes' are. Debian's packages are taken from Debian, with lists and a cache of our own,
 so that the machine's are not touched, and unpacked without being installed.
 
-Where Go, or apt, is not at hand the set is skipped, which is said here and again by each test that wants it. What is
-at hand and fails is a failure, here and in those tests. Sources: `go help build`, apt.conf(5), dpkg-deb(1).
+Where Go, or apt, is not installed the set is skipped, which is said here and again by each test that wants it. What is
+installed and fails is a failure, here and in those tests. Sources: `go help build`, apt.conf(5), dpkg-deb(1).
 """
 
 from __future__ import annotations

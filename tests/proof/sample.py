@@ -1,4 +1,4 @@
-"""Make samples/kube-apiserver anew: `python -m tests.proof.sample`, after `make peers apiserver`.
+"""Make samples/kube-apiserver again: `python -m tests.proof.sample`, after `make peers apiserver`.
 
 What a real kube-apiserver stored, and what it served for it over its API: snaptool has to show the same objects without
 either. Names of objects and keys are the same in every run; uids, times and nonces are the server's.

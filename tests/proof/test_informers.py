@@ -1,4 +1,4 @@
-"""A cluster comes back from a rewritten snapshot. Clients that watched before must notice, and read everything anew."""
+"""A cluster comes back from a rewritten snapshot. Clients that watched before must notice, and read all of it again."""
 
 from __future__ import annotations
 

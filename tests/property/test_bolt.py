@@ -120,7 +120,7 @@ def test_carrying_leaves_over_changes_no_record(pairs: dict[bytes, bytes], chunk
     assert dict(model_contents(sink.getvalue(), 1024)[b"key"]) == pairs
     assert list(check(sink.getvalue())) == []
     if all(whole):
-        # Leaves are filled from the left, so carrying all of them over and writing them anew is the same.
+        # Leaves are filled from the left, so carrying all of them over and writing them again is the same.
         assert sink.getvalue() == data
 
 

@@ -60,7 +60,7 @@ def remove_stale(package: Path = PACKAGE) -> None:
 
 
 def compile_missing() -> None:
-    """Compile the engine where it is stale or not compiled, and a compiler is at hand; say so where none is."""
+    """Compile the engine where it is stale or not compiled, and a compiler is installed; say so where none is."""
     remove_stale()
     if not missing():
         return

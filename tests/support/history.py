@@ -55,7 +55,7 @@ def make_snapshot(
 
 
 def rewritten(snapshot: Snapshot, edits: Edits) -> bytes:
-    """The snapshot with edits applied, written anew record by record."""
+    """The snapshot with edits applied, rewritten record by record."""
     sink = io.BytesIO()
     writer = DatabaseWriter(sink, page_size=snapshot.database.page_size, txid=snapshot.database.meta.txid)
     for name in sorted({*BUCKETS, *snapshot.database.buckets()}):

@@ -108,7 +108,7 @@ def place(kind: Kind, namespace: str, name: str, *, create: bool = False, owned:
         folder = WEBHOOKS if rank >= _LATE and kind.built_in else CLUSTER
     shown = kind.kind if kind.built_in else str(kind)
     stem = _bounded(f"{rank:02}-{_encoded(shown).lower()}.", name)
-    # `kubectl create -f` goes into no folders unless it is told to: those two have none.
+    # `kubectl create -f` goes into no folders by itself: those two have none.
     below = "" if owned or create or not namespace else _bounded("", namespace)
     return Place(folder, below, stem)
 

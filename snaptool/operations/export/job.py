@@ -292,7 +292,7 @@ class _Job:
             order = _in_apply_order(chosen)
             for done, index in enumerate(order):
                 if done % _TEND == 0:
-                    self._opened.tend(None)
+                    self._opened.between_chunks(None)
                     self._progress("writing", done, len(order))
                 self._write_one(chosen.rows[index], made, chosen, reader, sink, report)
             sink.finish()

@@ -94,7 +94,7 @@ class Rows:
     def __iter__(self) -> Iterator[Row]:
         for index in range(len(self)):
             if index % _LET_GO == _LET_GO - 1:
-                self.opened.tend(None)
+                self.opened.between_chunks(None)
             yield self[index]
 
     def in_order_of_keys(self, indexes: Sequence[int]) -> Iterator[int]:
@@ -122,7 +122,7 @@ def collect_rows(
     rows, labels = Rows(opened, prefixes), Labels(prefixes)
     walk, pages = snapshot.database.new_walk(), snapshot.database.high_water_mark
     for records in snapshot.chunks(walk=walk):
-        opened.tend(records)
+        opened.between_chunks(records)
         progress("reading", walk.pages_seen(), pages)
         labels.add(records)
         alive = live[records.first_record : records.first_record + len(records)]

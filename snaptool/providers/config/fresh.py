@@ -33,10 +33,10 @@ def new_config(
     """Write a configuration that seals `resources` with one fresh key and still reads what `keep` reads.
 
     `kind`: aescbc, aesgcm, secretbox, or identity (no key). Without `key_name`: key1, or the first after it that is
-    free. The old providers of each resource, be they its own or
-    those of a wildcard, follow the new one; plaintext is read last. Resources that only `keep` names keep their
-    entries. Raises BadConfig when the result would be refused, KeyNameTaken when its name does not tell the fresh key
-    from an old one: with aescbc, API servers would read one old value in 256 as garbage, without an error.
+    free. The old providers of each resource, its own or those of a wildcard, follow the new one; plaintext is read
+    last. Resources that only `keep` names keep their entries. Raises BadConfig when the result would be refused,
+    KeyNameTaken when the fresh key has the name of an old one: with aescbc, API servers would read one old value in 256
+    as garbage, without an error.
     """
     old: dict[str, list[ProviderConfig]] = {}
     for entry in keep.entries if keep else ():

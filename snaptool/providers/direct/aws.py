@@ -193,7 +193,7 @@ _GENERAL: Final = {
 
 
 def _only_objects(response_dict: dict[str, Any], **_: Any) -> None:
-    """Take what is no JSON object out of an answer: boto3 would fail on it, and its status be lost."""
+    """Empty an answer that is not a JSON object: boto3 would fail on it, and its status would be lost."""
     try:
         fits = isinstance(json.loads(response_dict["body"]), dict)
     except ValueError:

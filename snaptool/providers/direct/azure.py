@@ -260,7 +260,7 @@ def _block(stored: bytes) -> bytes:
         return stored
     raise Refusal(
         Category.BAD_CIPHERTEXT,
-        f"a wrapped key of {len(stored)} bytes is none of this service's",
+        f"a wrapped key of {len(stored)} bytes is not one of this service's",
         "the values may have been written by another plugin",
     )
 

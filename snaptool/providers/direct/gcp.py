@@ -85,7 +85,7 @@ class GoogleKms(DirectService):
         if found is None:
             raise Refusal(
                 Category.KEY_UNKNOWN,
-                "the key id of these values is no name of a key",
+                "the key id of these values is not the name of a key",
                 "they were written by the plugin of another service",
             )
         return found[1]

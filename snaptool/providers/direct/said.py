@@ -133,11 +133,11 @@ def parse_direct(text: str) -> DirectKms:
         raise BadDirect(f"a key service is {_FORM}, and NAME or KIND is missing", hint=f"KIND is {_listed(KINDS)}")
     if kind not in KINDS:
         shown = repr(kind) if re.fullmatch("[a-z-]{1,20}", kind) else "what is given"
-        raise BadDirect(f"KMS provider {name!r}: {shown} is no kind of key service", hint=f"it is {_listed(KINDS)}")
+        raise BadDirect(f"KMS provider {name!r}: {shown} is not a kind of key service", hint=f"it is {_listed(KINDS)}")
     known = KINDS[kind]
     if (where and not known.fits(where)) or (known.needs_where and not where):
         raise BadDirect(
-            f"KMS provider {name!r}: {kind} " + ("is given what is no key" if where else "needs a key"),
+            f"KMS provider {name!r}: {kind} " + ("is given something else than a key" if where else "needs a key"),
             hint=f"write {name}={kind}:{known.form}",
         )
     options = tuple(parse_qsl(query, keep_blank_values=True)) if marked else ()

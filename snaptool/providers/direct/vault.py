@@ -63,7 +63,7 @@ class VaultKms(DirectService):
         parts = urlsplit(address)
         if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname or "")):
             raise BadDirect(
-                f"KMS provider {self.provider!r}: VAULT_ADDR is no https:// URL, and would show keys to everybody",
+                f"KMS provider {self.provider!r}: VAULT_ADDR is not an https:// URL, and would show keys to everybody",
                 hint="plain http is for a server on this machine alone",
             )
         return hvac.Client(
@@ -216,7 +216,7 @@ class VaultKms(DirectService):
     def _ciphertext(self, body: dict[str, Any]) -> str:
         text = self._call("encrypt", body).get("ciphertext")
         if not isinstance(text, str) or _TEXT.match(text) is None:
-            raise Refusal(Category.BAD_ANSWER, "the answer to encrypt is no text of the transit engine")
+            raise Refusal(Category.BAD_ANSWER, "the answer to encrypt is not a ciphertext of the transit engine")
         return text
 
     def _stored(self, text: str) -> bytes:
@@ -333,7 +333,7 @@ def _of_trousseau(text: str) -> str:
 def _foreign() -> Refusal:
     return Refusal(
         Category.BAD_CIPHERTEXT,
-        "the wrapped key is no text of the transit engine, in the form of this plugin",
+        "the wrapped key is not a ciphertext of the transit engine, in the form of this plugin",
         "the values may have been written by another plugin: look at plugin=",
     )
 

@@ -1,4 +1,4 @@
-"""The walk in loops finds what the plain model finds, compiled and uncompiled, and tells what is wrong where it is."""
+"""The walk in loops finds what the plain model finds, compiled and uncompiled, and reports faults where they are."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def test_nothing_lost_edits_nothing() -> None:
 
 def test_lost_records_of_another_key_are_refused() -> None:
     snapshot = Snapshot(store().snapshot())
-    with pytest.raises(UnsafeEdit, match="record 2 is none of its"):
+    with pytest.raises(UnsafeEdit, match="record 2 is not one of this key's"):
         delete_lost(snapshot, {b"/a": [0, *numbers(snapshot, b"/b", 4)]})
 
 

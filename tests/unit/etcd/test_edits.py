@@ -251,11 +251,11 @@ def test_forgetting_a_key_with_its_name_leaves_no_trace_of_it() -> None:
 def test_records_that_are_not_of_the_key_are_refused() -> None:
     snapshot, _ = history()
     editor = Editor(snapshot, [b"/k"])
-    with pytest.raises(UnsafeEdit, match="record 6 is none of its"):
+    with pytest.raises(UnsafeEdit, match="record 6 is not one of this key's"):
         editor.drop_records(b"/k", [6])
-    with pytest.raises(UnsafeEdit, match="record 6 is no value of it"):
+    with pytest.raises(UnsafeEdit, match="record 6 is not one of this key's values"):
         editor.replace_value(b"/k", 6, b"")
-    with pytest.raises(UnsafeEdit, match="record 2 is no value of it"):
+    with pytest.raises(UnsafeEdit, match="record 2 is not one of this key's values"):
         editor.replace_value(b"/k", 2, b"")
     with pytest.raises(InputError, match="no record of key /other was collected"):
         editor.remove_key(b"/other")

@@ -227,5 +227,5 @@ def test_counters_and_texts_are_checked() -> None:
     with pytest.raises(BadRecord, match="7 bytes instead of 8"):
         r.decode_counter("meta", b"term", bytes(7))
     assert r.decode_text("meta", b"storageVersion", b"3.6.0") == "3.6.0"
-    with pytest.raises(BadRecord, match="no printable text"):
+    with pytest.raises(BadRecord, match="not printable text"):
         r.decode_text("meta", b"storageVersion", b"3.6\n")

@@ -74,7 +74,7 @@ def test_a_name_that_no_token_controller_makes_is_no_token(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["web", "web-tls", "web-cert"])
-def test_a_neighbouring_certificate_means_that_cert_manager_issues_anew(name: str) -> None:
+def test_a_neighbouring_certificate_means_that_cert_manager_issues_another(name: str) -> None:
     assert "cert-manager Certificate web" in said(f"secrets/shop/{name}", CLUSTER)
     assert "cert-manager Certificate" not in said(f"secrets/other/{name}", CLUSTER)
 

@@ -30,7 +30,7 @@ BIG = 3 << 20
 
 
 def changes(seed: int, *, damaged: bool) -> list[tuple[bytes, bytes | None]]:
-    """Values in clear and under two keys of one name, and whatever can be wrong with them."""
+    """Values in plaintext and under two keys of one name, and whatever can be wrong with them."""
     rng = random.Random(seed)
     listed: list[tuple[bytes, bytes | None]] = []
     for number in range(1500):

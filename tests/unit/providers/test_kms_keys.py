@@ -303,7 +303,7 @@ def test_rewrapping_to_another_api_is_refused() -> None:
         rewrap_sources(store.collect(Api.V1), UnwrappedKeys(), local_keks(Api.V2), store.fetch)
 
 
-def test_keys_of_an_impossible_length_are_not_wrapped_anew() -> None:
+def test_keys_of_an_impossible_length_are_not_rewrapped() -> None:
     store = Store()
     keks = local_keks(Api.V2)
     store.seal_by(keks, 1, 1)

@@ -101,13 +101,14 @@ def inspect_command(
         print_json(document(result, names, carried.places) | _failure(refused))
     else:
         _print(result, names, verbose=terminal.verbose)
-        reading = reading_words(configs, prefixes, embedded=embedding.wanted)
+        reading = reading_words(configs, prefixes, embedded=embedding.wanted, kms=kms)
         print_older(result.older, str(snapshot), result.prefixes, reading)
         for line in embedded_lines(carried.places):
             echo(line)
         if read_with:
             verdict = result.summary
-            print_verdict(verdict, after_finding(verdict, result.causes, str(snapshot), reading))
+            following = after_finding(verdict, result.causes, str(snapshot), reading, outage=outage)
+            print_verdict(verdict, following)
     if refused is not None:
         raise refused
     if outage is not None:

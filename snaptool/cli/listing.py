@@ -155,10 +155,11 @@ def list_command(
         if rows.lost_before:
             terminal.note(f"older revisions are lost too: {rows.lost_before:,}; --all-revisions lists them")
         if judged is not None and (rows.lost or rows.past) and output in {"text", "wide"}:
-            reading = reading_words(configs, prefixes, embedded=embedding.wanted)
+            reading = reading_words(configs, prefixes, embedded=embedding.wanted, kms=kms)
             print_older(judged.older, str(snapshot), rows.prefixes, reading)
-            following = after_finding(judged.verdict, judged.causes, str(snapshot), reading)
-            if not rows.selection.is_everything and not any(cause.inside for cause in judged.causes):
+            following = after_finding(judged.verdict, judged.causes, str(snapshot), reading, outage=keys.outage)
+            inside = any(cause.inside for cause in judged.causes)
+            if not (rows.selection.is_everything or inside or keys.outage is not None):
                 # What drops lost values drops all of them, and not those alone that were asked for.
                 command = ("snaptool list", quoted(snapshot), "--lost", *reading)
                 following = Following("what stands here is what was asked for; all that is lost:", command)

@@ -193,7 +193,7 @@ def rewrite_command(*, terminal: Terminal, **said: Any) -> int:
     _refuse_contradictions(asked, choices)
     result, steps = _rewrite(asked, choices, terminal)
     writing = ("--decrypt",) if asked.decrypt else tuple(f"--new-config {quoted(one)}" for one in asked.new_configs)
-    reading = reading_words(asked.configs, asked.prefixes, embedded=asked.embedding.wanted)
+    reading = reading_words(asked.configs, asked.prefixes, embedded=asked.embedding.wanted, kms=asked.kms)
     again = Again(reading, writing, str(asked.target))
     return finish(result, steps, asked.output, terminal, again=again)
 

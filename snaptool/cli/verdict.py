@@ -12,9 +12,11 @@ from snaptool.cli.render import echo, print_command, print_sentence
 from snaptool.text import counted, quoted
 
 if TYPE_CHECKING:
+    from snaptool.operations.kms_options import KmsOptions
     from snaptool.operations.likelier import Cause
     from snaptool.operations.older import OlderValues
     from snaptool.operations.verdict import Verdict
+    from snaptool.providers.kms_service import KmsError
 
 SHOWN = 20
 
@@ -99,10 +101,15 @@ def get_command(
     return ("snaptool get", quoted(source), *map(shlex.quote, words), *namespace, f"--revision {revision}", *reading)
 
 
-def reading_words(configs: Sequence[str], prefixes: Sequence[str] = (), *, embedded: bool = False) -> tuple[str, ...]:
+def reading_words(
+    configs: Sequence[str], prefixes: Sequence[str] = (), *, embedded: bool = False, kms: KmsOptions | None = None
+) -> tuple[str, ...]:
     """Return the options by which a command reads, as they are to be typed again."""
     words = [f"--config {quoted(config)}" for config in configs]
     words += ["--embedded-config"] if embedded else []
+    if kms is not None:
+        words += [f"--kms-endpoint {quoted(f'{name}={url}')}" for name, url in kms.endpoints.items()]
+        words += [f"--kms-direct {quoted(direct.words)}" for direct in kms.direct.values()]
     return (*words, *(f"--etcd-prefix {quoted(prefix)}" for prefix in prefixes))
 
 
@@ -119,10 +126,19 @@ def after_finding(
     *,
     target: str = "",
     writing: Sequence[str] = (),
+    outage: KmsError | None = None,
 ) -> Following:
-    """Say what to do about what is lost, when nothing was changed: nothing where nothing is."""
+    """Say what to do about what is lost, when nothing was changed: nothing where nothing is.
+
+    `outage`: what a key service failed with, before which nothing counts as lost for good.
+    """
     if not (verdict.objects_lost or verdict.histories_cut) or not reading:
         return NOTHING
+    if outage is not None:
+        return Following(
+            f"nothing of it is lost for good while the key service of {outage.provider!r} may still answer; do what is "
+            "said of it above, then run this command again."
+        )
     if any(cause.inside for cause in causes):
         options = next((cause.options for cause in causes if cause.options), ())
         ways = [option for option in options if option not in reading]

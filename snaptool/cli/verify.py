@@ -138,11 +138,12 @@ def verify_command(
             f"{result.path}: {counted(result.records, 'record')}, {_opened(result, with_config=bool(read_with))}, "
             f"{count_findings(result.findings)}"
         )
-        reading = reading_words(configs, prefixes, embedded=embedding.wanted)
+        reading = reading_words(configs, prefixes, embedded=embedding.wanted, kms=kms)
         if read_with and result.records:
             print_older(result.older, str(snapshot), result.prefixes, reading)
             # What drops lost values drops old ones too, whether they were looked at or not.
-            print_verdict(verdict, after_finding(result.losses, result.causes, str(snapshot), reading))
+            following = after_finding(result.losses, result.causes, str(snapshot), reading, outage=keys.outage)
+            print_verdict(verdict, following)
     if result.damaged:
         return exits.DAMAGED
     if keys.outage is not None:

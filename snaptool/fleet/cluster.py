@@ -9,7 +9,6 @@ attempt; one that kills three workers is `failed`. Source: docs/audit.md, "Dask"
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import logging
 import secrets
 import time
@@ -26,6 +25,7 @@ from snaptool.fleet.looking import FORMAT, Given, Question, look
 from snaptool.fleet.places import Backup, read_backup
 from snaptool.fleet.workers import ATTEMPTS, Answer
 from snaptool.inputs import read_input
+from snaptool.loopback import is_loopback
 from snaptool.operations.kms_options import KmsOptions
 from snaptool.providers.config.held import read_configs
 from snaptool.providers.direct import parse_direct
@@ -90,7 +90,7 @@ class Scheduler:
             host, port = None, None
         if parts.scheme not in {"tls", "tcp"} or not host or not port:
             raise InputError(f"{self.address} is not tls://HOST:PORT", hint="name the scheduler as `dask worker` does")
-        if parts.scheme == "tcp" and not _is_loopback(host):
+        if parts.scheme == "tcp" and not is_loopback(host):
             raise InputError(
                 f"{self.address}: who reaches a scheduler runs code in its workers, and those read the keys",
                 hint="use tls:// with certificates; tcp:// is for this machine alone",
@@ -301,10 +301,3 @@ def _question(asked: tuple[tuple[str, Any], ...]) -> Question:
 def digest_of(digests: Sequence[str]) -> str:
     """Return one digest for several, in order."""
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

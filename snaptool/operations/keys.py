@@ -106,7 +106,8 @@ class KeyProblem:
     @property
     def remedy(self) -> str:
         """What to do about values of this provider."""
-        return f"enable the keys in the KMS again, or {give_up_hint(self.failures)}"
+        hints = dict.fromkeys(failed.hint for failed in self.failures if failed.hint)
+        return "; ".join([*hints] or ["enable the keys in the KMS again"]) + f"; {give_up_hint(self.failures)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,12 @@ def likelier_causes(
         if cause is not None:
             explained.add(header)
             causes.append(cause)
-    left = {header: values for header, values in groups.items() if header not in explained}
+    # Why a key service did not unwrap, it says itself, and what to do is said with it.
+    left = {
+        header: values
+        for header, values in groups.items()
+        if header not in explained and Reason.KMS_UNWRAP_FAILED not in values[0].outcome.reasons
+    }
     return (*causes, *(_all_fail(left, opened, keyring) if opened is not None else ()))
 
 

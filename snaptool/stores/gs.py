@@ -20,6 +20,7 @@ from snaptool.stores.store import (
     Seen,
     StoreRefused,
     StoreUnreachable,
+    exactly,
     first_line,
 )
 from snaptool.stores.sums import PART, Sums
@@ -60,10 +61,15 @@ class GsStore:
     def look(self) -> Seen | None:
         """Return size, generation and checksum of the object, or of the generation that the URL names."""
         generation = None if self._location.version is None else int(self._location.version)
-        with self._said():
-            found = self._bucket.get_blob(self._location.name, generation=generation, timeout=_TIMEOUT, retry=_RETRY)
-        if found is None:
+        found = self._bucket.blob(self._location.name, generation=generation)
+        try:
+            found.reload(timeout=_TIMEOUT, retry=_RETRY)
+        except answers.NotFound as error:
+            if "bucket does not exist" in str(error):
+                self._fail(error)
             return None
+        except Exception as error:  # noqa: BLE001 - as in `read`
+            self._fail(error)
         return Seen(int(found.size), str(found.generation), f"CRC32C:{found.crc32c}", found.updated)
 
     def below(self, *, all_versions: bool) -> Iterator[Entry]:
@@ -83,9 +89,12 @@ class GsStore:
         try:
             for start in range(offset, seen.size, self._range):
                 end = min(start + self._range, seen.size)
-                yield blob.download_as_bytes(
+                data = blob.download_as_bytes(
                     start=start, end=end - 1, raw_download=True, checksum=None, timeout=_TIMEOUT, retry=None
                 )
+                yield from exactly(data, end - start, self._shown)
+        except (BrokenOff, StoreRefused):
+            raise
         except (answers.NotFound, answers.PreconditionFailed, answers.RequestRangeNotSatisfiable) as error:
             raise Replaced from error
         except (*_TRANSIENT, answers.ServerError, answers.TooManyRequests, DataCorruption, OSError) as error:

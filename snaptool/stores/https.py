@@ -5,7 +5,6 @@ A link is often signed for one method, so that HEAD would be refused: what is th
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import re
 import urllib.error
@@ -16,6 +15,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import IO, Any
 
+from snaptool.loopback import is_here
 from snaptool.stores.location import BadUrl, LinkAt, parse_url
 from snaptool.stores.store import BrokenOff, Replaced, Seen, StoreRefused, StoreUnreachable
 from snaptool.stores.sums import Sums
@@ -43,7 +43,8 @@ class HttpsStore:
 
     def __init__(self, location: LinkAt, shown: str) -> None:
         self._url, self._shown = location.url, shown
-        self._opener = urllib.request.build_opener(_OnlySafe)
+        direct = (urllib.request.ProxyHandler({}),) if is_here(self._url) else ()
+        self._opener = urllib.request.build_opener(_OnlySafe, *direct)
         self._answered = ""
         """The ETag that an upload was answered with."""
 
@@ -99,6 +100,8 @@ class HttpsStore:
                 etag = answer.headers.get("ETag", "")
                 if seen.version and etag and etag != seen.version:
                     raise Replaced
+                if not seen.version and _time(answer.headers.get("Last-Modified", "")) != seen.modified:
+                    raise Replaced
                 skip = offset
                 if answer.status == 206:
                     range_ = answer.headers.get("Content-Range", "")
@@ -113,7 +116,7 @@ class HttpsStore:
             with error:
                 if error.code in _CHANGED:
                     raise Replaced from None
-                if error.code >= 500:
+                if error.code >= 500 or error.code == 429:
                     raise BrokenOff(f"HTTP {error.code}") from None
                 raise self._refused(error) from None
         except StoreUnreachable as error:
@@ -143,18 +146,8 @@ class HttpsStore:
                 raise self._refused(error) from None
 
     def kept(self, sums: Sums) -> bool | None:
-        """Compare the answer's ETag, where it is an MD5; else read back, where the link allows that."""
-        if self._answered == sums.md5:
-            return True
-        back = Sums()
-        with contextlib.suppress(StoreRefused, StoreUnreachable, BrokenOff, Replaced):
-            seen = self.look()
-            if seen is None:
-                return False
-            for data in self.read(seen, 0) if seen.size else ():
-                back.add(data)
-            return back.sha256 == sums.sha256
-        return None
+        """Compare the answer's ETag, where it is an MD5."""
+        return True if self._answered == sums.md5 else None
 
     def _refused(self, error: urllib.error.HTTPError) -> StoreRefused | StoreUnreachable:
         if error.code >= 500 or error.code == 429:

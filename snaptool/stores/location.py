@@ -6,7 +6,6 @@ the schemes is a path. Source: docs/clouds.md.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit
 
 from snaptool.containers.spool import folder_for
 from snaptool.errors import InputError
+from snaptool.loopback import is_private
 
 
 class BadUrl(InputError):
@@ -78,6 +78,8 @@ Location = ObjectAt | BlobAt | LinkAt | FileAt
 
 _BLOB_HOST = ".blob.core.windows.net"
 _LAKE = re.compile(r"([^@/]+)@([^./]+)\.dfs\.core\.windows\.net/(.+)", re.DOTALL)
+_SCHEMES = frozenset({"s3", "gs", "az", "abfs", "http", "https", "sftp"})
+_SIGNED = re.compile(r"[?&#](?:sig|[^?&#=]*signature|[^?&#=]*token)=", re.IGNORECASE)
 _SFTP = re.compile(r"(?:([^@/:]+)@)?([^@/:]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?/(.+)", re.DOTALL)
 
 
@@ -110,7 +112,7 @@ def place_of(text: str | os.PathLike[str]) -> Path:
     if isinstance(location, LinkAt):
         parts = urlsplit(location.url)
         query = "?…" if parts.query else ""
-        shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        shown = f"{parts.scheme}://{parts.netloc}{parts.path}"
         remote = RemotePath(shown)
         remote.shown = shown + query
     else:
@@ -139,10 +141,11 @@ def location_of(path: Path) -> Location:
 
 
 def parse_url(text: str) -> Location | None:
-    """Read a URL; None for what is a path. Raises BadUrl."""
+    """Read a URL; None for what is a path. Raises BadUrl, which shows no signature and no password."""
     scheme, marked, rest = text.partition("://")
-    if not marked:
+    if not marked or scheme.lower() not in _SCHEMES:
         return None
+    _require_plain(scheme, rest)
     if scheme in {"s3", "gs"}:
         return _object("s3" if scheme == "s3" else "gs", rest, text)
     if scheme == "az":
@@ -151,9 +154,29 @@ def parse_url(text: str) -> Location | None:
         return _lake(rest, text)
     if scheme in {"http", "https"}:
         return _link(text)
-    if scheme == "sftp":
-        return _file(rest, text)
-    return None
+    return _file(rest, text)
+
+
+def _require_plain(scheme: str, rest: str) -> None:
+    """Refuse what would be looked up as something else than is meant, or be shown although it is a secret."""
+    if scheme != scheme.lower():
+        raise BadUrl(f"{scheme}:// is not written so", hint=f"write {scheme.lower()}://…")
+    try:
+        rest.encode()
+    except UnicodeEncodeError:
+        raise BadUrl(f"a name of {scheme}:// has bytes that are no UTF-8", hint="names in stores are UTF-8") from None
+    if scheme in {"http", "https"}:
+        return
+    if _SIGNED.search(rest) is not None:
+        raise BadUrl(
+            f"{scheme}://{rest[: rest.index('?')] if '?' in rest else '…'} with a signature is a signed link",
+            hint="write it as the https:// URL that it is; without the signature, credentials of the environment serve",
+        )
+    if scheme in {"s3", "gs", "az"} and "@" in rest.partition("/")[0]:
+        raise BadUrl(
+            f"{scheme}://…@{rest.partition('/')[0].rpartition('@')[2]}: a bucket has no @ in its name",
+            hint="credentials come from the environment, never from a URL",
+        )
 
 
 def _object(kind: Literal["s3", "gs"], rest: str, text: str) -> ObjectAt:
@@ -188,7 +211,9 @@ def _lake(rest: str, text: str) -> BlobAt:
 
 
 def _link(text: str) -> LinkAt:
-    shown = text.partition("?")[0]
+    scheme, _, rest = re.split("[?#]", text, maxsplit=1)[0].partition("://")
+    authority, slash, path = rest.partition("/")
+    shown = f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
     try:
         parts = urlsplit(text)
         host, _ = parts.hostname, parts.port
@@ -196,18 +221,16 @@ def _link(text: str) -> LinkAt:
         host = None
     if not host:
         raise BadUrl(f"{shown} is not a URL", hint="a URL is https://HOST/PATH")
-    if parts.scheme == "http" and not _is_loopback(host):
+    if "@" in parts.netloc:
+        raise BadUrl(
+            f"{shown}: user and password in a URL are shown to everybody who sees the command",
+            hint="leave USER:PASSWORD@ out, and use a signed link",
+        )
+    if not is_private(text):
         raise BadUrl(f"{shown}: http shows a snapshot to everybody on the way", hint="use https")
     if any(ord(sign) <= 32 or ord(sign) > 126 for sign in text):
         raise BadUrl(f"{shown} has signs that no URL has", hint="percent-encode spaces and letters beyond ASCII")
     return LinkAt(text)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _file(rest: str, text: str) -> FileAt:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from snaptool import files, signals
-from snaptool.errors import OutputError, StoreError
+from snaptool.errors import OutputError, SnaptoolError, StoreError
 from snaptool.files import Draft, Source, TargetExists
 from snaptool.inputs import TargetIsRead, notice
 from snaptool.stores.location import BlobAt, FileAt, LinkAt, Location, ObjectAt, RemotePath, location_of
-from snaptool.stores.store import Replaced, Seen, Store, UploadDiffers, open_store
-from snaptool.stores.sums import sums_of
+from snaptool.stores.reading import read_back
+from snaptool.stores.store import MayReplace, Replaced, Seen, Store, UploadDiffers, open_store
+from snaptool.stores.sums import Sums, sums_of
 
 
 def check_target(target: Path, *, force: bool, source: Source | None = None) -> None:
@@ -84,28 +85,51 @@ class StoreDraft(Draft):
         sums = sums_of(content)
         store = open_store(self.target)
         seen = self._seen
+        if isinstance(store, MayReplace) and not self._force:
+            with signals.interruptible():
+                store.require_conditions()
+        refused = _changed if seen is not None else _exists
         try:
             with signals.interruptible():
                 # The store judges the condition. One that ignores it does at least not replace what is there by now.
                 _require_unchanged(store.look(), seen)
-                store.create(content, sums, seen)
         except Replaced as error:
-            raise _changed(self.target) if seen is not None else _exists(self.target) from error
-        except (KeyboardInterrupt, StoreError) as error:
-            # It may have come between the last answer and us: what is there is said, whoever wrote it.
-            ours = _holds(store, seen, self.target) and store.kept(sums)
+            raise refused(self.target) from error
+        try:
+            with signals.interruptible():
+                store.create(content, sums, seen)
+        except (KeyboardInterrupt, Replaced, StoreError) as error:
+            # It may have come between the last answer and us, and a client that tries again meets its own object: what
+            # is there is looked at.
+            ours = _holds(store, seen, self.target) and self._is_kept(store, sums)
             if ours:
                 self._written()
-            if not ours or isinstance(error, KeyboardInterrupt):
+            if isinstance(error, KeyboardInterrupt) or (not ours and not isinstance(error, Replaced)):
                 raise
+            if not ours:
+                raise refused(self.target) from error
+            return
         self._written()
-        if not store.kept(sums):
+        try:
+            kept = self._is_kept(store, sums)
+        except (SnaptoolError, OSError) as error:
             raise UploadDiffers(
-                f"{self.target} is there, and what the store keeps cannot be shown to be what was sent: somebody else "
-                "may have replaced it, where the store keeps no conditions",
-                hint="compare it with the source before it is used; it was not deleted",
+                f"{self.target} was written, and it cannot be compared with what was sent: {error}",
+                hint=f"compare its SHA-256 before it is used: {sums.sha256}",
+                place=str(self.target),
+            ) from error
+        if not kept:
+            raise UploadDiffers(
+                f"{self.target} is there, and what the store keeps is not what was sent: somebody else has replaced "
+                "it, or something on the way altered it",
+                hint=f"what was sent has the SHA-256 {sums.sha256}; nothing was deleted",
                 place=str(self.target),
             )
+
+    def _is_kept(self, store: Store, sums: Sums) -> bool:
+        """Is what was sent there? By what the store states, else by reading it back. Raises as `read_back`."""
+        kept = store.kept(sums)
+        return read_back(self.target, sums) if kept is None else kept
 
     def _written(self) -> None:
         signals.written(self.target)

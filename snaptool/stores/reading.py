@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -108,25 +109,42 @@ def _nothing_comes(path: Path, done: int, of: int, why: str) -> StoreUnreachable
 
 
 def _fill(spool: Spool, store: Store, seen: Seen, path: Path) -> Sums:
-    sums, failures = Sums(), 0
-    while spool.size < seen.size:
-        before, why = spool.size, "the connection ended"
+    sums = Sums()
+    for data in _blocks(store, seen, path):
+        spool.write(data)
+        sums.add(data)
+    if sums.fits(seen.checksum) is False:
+        raise DownloadDiffers(str(path))
+    return sums
+
+
+def read_back(path: Path, sums: Sums) -> bool:
+    """Is what is there now, all of it, what these are the sums of? Raises SourceChanged, StoreError, InputError."""
+    store = open_store(path)
+    seen = store.look()
+    if seen is None or seen.size != sums.size:
+        return False
+    return Sums(_blocks(store, seen, path)).sha256 == sums.sha256
+
+
+def _blocks(store: Store, seen: Seen, path: Path) -> Iterator[bytes]:
+    """Yield one version from its start to its end, going on where a connection broke off."""
+    done = failures = 0
+    while done < seen.size:
+        before, why = done, "the connection ended"
         try:
             for data in store.read(seen, before):
                 signals.look()
-                if spool.size + len(data) > seen.size:
+                if done + len(data) > seen.size:
                     raise source_changed(path, f": it has more than {seen.size:,} bytes now")
-                spool.write(data)
-                sums.add(data)
+                done += len(data)
+                yield data
         except BrokenOff as error:
             why = str(error)
         except Replaced as error:
             raise source_changed(path, ": another version is there now") from error
-        failures = 0 if spool.size > before else failures + 1
+        failures = 0 if done > before else failures + 1
         if failures == _MOST_FAILURES:
-            raise _nothing_comes(path, spool.size, seen.size, why)
-        if spool.size < seen.size:
+            raise _nothing_comes(path, done, seen.size, why)
+        if done < seen.size:
             signals.sleep(_PAUSE * 2**failures if failures else 0)
-    if sums.fits(seen.checksum) is False:
-        raise DownloadDiffers(str(path))
-    return sums

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from snaptool.errors import InputError
+from snaptool.loopback import is_here, is_private
 from snaptool.stores.listing import Entry
 from snaptool.stores.location import EncryptedAt, ObjectAt
 from snaptool.stores.store import (
@@ -19,6 +22,8 @@ from snaptool.stores.store import (
     Seen,
     StoreRefused,
     StoreUnreachable,
+    first_line,
+    other_range,
 )
 from snaptool.stores.sums import PART, Sums
 
@@ -63,6 +68,7 @@ _UNTRUSTED = {
     "TokenRefreshRequired",
 }
 _ELSEWHERE = {"301", "PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
+_SLOWER = {"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "RequestLimitExceeded"}
 _CONDITION = {"412", "PreconditionFailed", "ConditionalRequestConflict"}
 
 
@@ -86,12 +92,22 @@ class S3Store:
             retries={"mode": "standard", "max_attempts": 3},
             s3={"addressing_style": "path"} if own else None,
         )
+        # boto3 alone among Amazon's SDKs does not read AWS_REGION.
+        region = os.environ.get("AWS_REGION") or None
         try:
-            # boto3 alone among Amazon's SDKs does not read AWS_REGION.
-            region = os.environ.get("AWS_REGION") or None
-            return boto3.session.Session().client("s3", region_name=region, config=config)
+            session = boto3.session.Session()
+            client = session.client("s3", region_name=region, config=config)
+            if is_here(client.meta.endpoint_url) and getproxies():
+                client = session.client("s3", region_name=region, config=config.merge(Config(proxies={})))
         except (BotoCoreError, ValueError) as error:
             self._fail(error)
+        if not is_private(client.meta.endpoint_url):
+            raise InputError(
+                f"{self._shown}: the endpoint of S3 is no https:// URL: http shows a snapshot to everybody on the way",
+                hint="set AWS_ENDPOINT_URL_S3 to an https:// URL; plain http is for a server on this machine alone",
+                code="bad_url",
+            )
+        return client
 
     def look(self) -> Seen | None:
         """Return size, ETag and checksum of the object, or of the version that the URL names."""
@@ -99,13 +115,24 @@ class S3Store:
         try:
             found = self._client.head_object(**self._where, **version, ChecksumMode="ENABLED")
         except ClientError as error:
-            if _code(error) in {"404", "NoSuchKey", "NotFound"}:
+            said = self._reason(error, version)
+            if _code(said) in {"404", "NoSuchKey", "NotFound"}:
                 return None
-            self._fail(error)
+            self._fail(said)
         except BotoCoreError as error:
             self._fail(error)
         modified = found.get("LastModified")
         return Seen(int(found["ContentLength"]), str(found["ETag"]), _stated(found), modified)
+
+    def _reason(self, error: ClientError, version: dict[str, str]) -> ClientError:
+        """Ask for the first byte: an answer to HEAD is a number without a reason."""
+        try:
+            self._client.get_object(**self._where, **version, Range="bytes=0-0")["Body"].close()
+        except ClientError as said:
+            return said
+        except BotoCoreError:
+            pass
+        return error
 
     def below(self, *, all_versions: bool) -> Iterator[Entry]:
         """Yield all objects whose names begin with that of the location, by name."""
@@ -130,10 +157,14 @@ class S3Store:
             answer = self._client.get_object(
                 **self._where, **version, IfMatch=seen.version, Range=f"bytes={offset}-{seen.size - 1}"
             )
+            if offset and not str(answer.get("ContentRange", "")).startswith(f"bytes {offset}-"):
+                raise other_range(self._shown)
             yield from answer["Body"].iter_chunks(_BLOCK)
         except ClientError as error:
             if _code(error) in _CONDITION | {"404", "NoSuchKey", "InvalidRange"}:
                 raise Replaced from error
+            if _status(error) >= 500 or _code(error) in _SLOWER:
+                raise BrokenOff(_said(error)) from error
             self._fail(error)
         except FlexibleChecksumError as error:  # boto3 compares by itself where a range is the whole
             raise DownloadDiffers(self._shown) from error
@@ -171,6 +202,41 @@ class S3Store:
         except (BotoCoreError, OSError) as error:
             self._fail(error)
 
+    def require_conditions(self) -> None:
+        """Ask a store of the user's own for a write that must fail: one to what is not there, as if it were.
+
+        Where the store knows conditions nothing is written; where it ignores them, an empty object under a name that
+        nobody has, which is removed. Not asked of Amazon, nor twice.
+        """
+        endpoint = self._client.meta.endpoint_url
+        where = (endpoint, self._location.bucket)
+        if where in _conditional or _is_of_amazon(endpoint):
+            return
+        name = f"{self._location.name}.{secrets.token_hex(8)}.probe"
+        try:
+            never = f'"{"0" * 32}"'
+            self._client.put_object(
+                Bucket=self._location.bucket, Key=name, Body=b"", IfMatch=never, **self._encryption()
+            )
+        except ClientError as error:
+            if _status(error) == 501:
+                self._refused(error)
+            _conditional.add(where)  # or it says something else, which writing meets again
+        except BotoCoreError as error:
+            self._fail(error)
+        else:
+            left = ""
+            try:
+                self._client.delete_object(Bucket=self._location.bucket, Key=name)
+            except (BotoCoreError, ClientError):
+                left = f"; an empty object is left: {name}"
+            raise StoreRefused(
+                f"{self._shown}: this store ignores conditions on writes, so that something could be replaced{left}",
+                hint="write to a local file, and copy that with the store's own tool; or --force, where nothing else "
+                "writes there",
+                place=self._shown,
+            )
+
     def _encryption(self) -> dict[str, Any]:
         """Return the parameters for the encryption of an object that is created."""
         if not (isinstance(self._location, EncryptedAt) and self._location.sse):
@@ -190,18 +256,11 @@ class S3Store:
         self._fail(error)
 
     def kept(self, sums: Sums) -> bool | None:
-        """Compare the store's checksum with ours; where it has none, read the object back."""
+        """Compare the store's size with ours, and its checksum where it has one."""
         seen = self.look()
         if seen is None or seen.size != sums.size:
             return False
-        if seen.checksum.startswith("SHA256:"):
-            return seen.checksum == f"SHA256:{sums.uploaded}"
-        back = Sums()
-        with contextlib.suppress(BrokenOff, Replaced, DownloadDiffers):
-            for data in self.read(seen, 0) if seen.size else ():
-                back.add(data)
-            return back.sha256 == sums.sha256
-        return None
+        return seen.checksum == f"SHA256:{sums.uploaded}" if seen.checksum.startswith("SHA256:") else None
 
     def _fail(self, error: Exception) -> NoReturn:
         """Raise the named error for what boto3 raised. Messages of the service are cut; nothing sent is in them."""
@@ -223,13 +282,18 @@ class S3Store:
                 raise InputError(
                     f"{place}: there is no such bucket", hint="check the spelling of the URL", code="no_such_object"
                 ) from error
-            if _status(error) >= 500 or code in {"SlowDown", "RequestTimeout"}:
+            if _status(error) >= 500 or code in _SLOWER:
                 raise StoreUnreachable(
                     f"{place}: the store is not well: {_said(error)}", hint="try again later", place=place
                 ) from error
-            hint = "reading needs s3:GetObject, writing s3:PutObject, for this bucket and name"
-            if _status(error) == 400:  # an answer to HEAD says no more
-                hint = "the region may be another: set AWS_REGION to that of the bucket"
+            hint = (
+                "reading needs s3:GetObject, writing s3:PutObject too, for this bucket and name; without s3:ListBucket "
+                "a name that is not there is answered like this"
+            )
+            if code == "RequestTimeTooSkewed":
+                hint = "set the clock of this machine"
+            elif _status(error) == 400:
+                hint = "look at the name of the bucket and at AWS_REGION, which is to be that of the bucket"
             raise StoreRefused(f"{place}: the store refused: {_said(error)}", hint=hint, place=place) from error
         if isinstance(error, (HTTPClientError, OSError)) or "Connect" in type(error).__name__:
             raise StoreUnreachable(
@@ -238,6 +302,16 @@ class S3Store:
                 place=place,
             ) from error
         raise StoreRefused(f"{place}: {_said(error)}", hint="check the configuration of AWS", place=place) from error
+
+
+_conditional: set[tuple[str, str]] = set()
+"""Endpoints and buckets that were asked whether they keep conditions, and do."""
+
+
+def _is_of_amazon(endpoint: str) -> bool:
+    """Is it Amazon's own, whose conditions are known?"""
+    host = urlsplit(endpoint).hostname or ""
+    return host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
 
 
 _clients: dict[tuple[object, ...], Any] = {}
@@ -274,4 +348,5 @@ def _said(error: Exception) -> str:
     if isinstance(error, ClientError):
         stated = error.response.get("Error", {})
         return f"{stated.get('Code', '')} {stated.get('Message', '')}".strip()[:_LONGEST]
-    return (str(error).splitlines() or [type(error).__name__])[0][:_LONGEST]
+    # What a program that hands out credentials says may have some in it.
+    return type(error).__name__ if isinstance(error, CredentialRetrievalError) else first_line(error)

@@ -157,15 +157,9 @@ class SftpStore:
             raise Replaced
         self._do(self._sftp.posix_rename(beside, self._location.path))
 
-    def kept(self, sums: Sums) -> bool | None:
-        """Read the file back."""
-        try:
-            with self._connected():
-                return self._sums(self._location.path).sha256 == sums.sha256
-        except (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath):
-            return False
-        except (asyncssh.Error, OSError):
-            return None
+    def kept(self, sums: Sums) -> bool | None:  # noqa: ARG002 - of a Store
+        """Say nothing: a host states no checksums."""
+        return None
 
     def _sums(self, path: str) -> Sums:
         back = Sums()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from snaptool.errors import InputError, OutputError, StoreError
 from snaptool.stores.location import BlobAt, LinkAt, Location, ObjectAt, location_of
@@ -83,7 +84,15 @@ class Store(Protocol):
         """Create it whole from a file, where nothing is, or in place of that version. Raises Replaced, StoreError."""
 
     def kept(self, sums: Sums) -> bool | None:
-        """Is what the store keeps what was sent? None: the store does not say."""
+        """Is what the store keeps what was sent, by what it states? None: it states nothing; it can be read back."""
+
+
+@runtime_checkable
+class MayReplace(Protocol):
+    """A store of which it is not known that it keeps conditions on writes."""
+
+    def require_conditions(self) -> None:
+        """Find out, without writing what is to be written. Raises StoreRefused where it keeps none."""
 
 
 def open_store(path: Path) -> Store:
@@ -115,7 +124,26 @@ def store_at(location: Location, shown: str) -> Store:
     return SftpStore(location, shown)
 
 
+def exactly(data: bytes, wanted: int, shown: str) -> Iterator[bytes]:
+    """Yield the answer to a range of so many bytes. Raises BrokenOff behind one that is short, StoreRefused."""
+    if len(data) > wanted:
+        raise other_range(shown)
+    yield data
+    if len(data) < wanted:
+        raise BrokenOff("the answer is shorter than it was to be")
+
+
+def other_range(shown: str) -> StoreRefused:
+    """Make the error for a server that sends something else than the range that was asked for."""
+    return StoreRefused(
+        f"{shown}: the server does not send the part that is asked for",
+        hint="a proxy may be between here and the store; download it with the store's own tool, and name the file",
+        place=shown,
+    )
+
+
 def first_line(error: Exception) -> str:
-    """Return the beginning of an error's message: some of them go on over lines."""
-    lines = str(error).splitlines()
-    return lines[0][:300] if lines and lines[0] else type(error).__name__
+    """Return the beginning of an error's message, on one line, without passwords and signatures of URLs in it."""
+    line = " ".join(str(error).split()) or type(error).__name__
+    line = re.sub(r"//[^/@\s]*@", "//", line)
+    return re.sub(r"(://[^\s?\"']*)\?[^\s\"']*", r"\1?…", line)[:300]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shlex
 import subprocess
 import sys
 from collections import Counter
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from snaptool.providers.direct import parse_direct
 from tests.clouds.between import Between, Reply
 from tests.clouds.conftest import TOKEN
 from tests.clouds.doubles import GOOGLE_KEY, CloudKms, KeyVault, private_key_of, read_jwk
@@ -289,6 +291,64 @@ def test_a19_plugin_and_service_for_one_name_are_refused(snaptool: Snaptool) -> 
     assert (ran.code, "--kms-endpoint" in ran.stderr) == (2, True)
     ran = snaptool("kms", "check", "--config", kms, "--kms-direct", "prod=aws", "--kms-direct", "prod=gcp")
     assert (ran.code, "twice" in ran.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("answer", [403, 503, None], ids=["may not", "sealed", "nobody there"])
+def test_what_a_key_service_refuses_is_not_lost_and_no_advice_deletes_it(
+    snaptool: Snaptool, cloud: Callable[[str], Cloud], monkeypatch: pytest.MonkeyPatch, answer: int | None
+) -> None:
+    """Another configuration would not help, and a key that was not given now is not gone: the service is mended."""
+    made = cloud("vault plain")
+    direct = ("--kms-direct", f"prod={made.said}")
+    kms = kms_config(snaptool, "v2")
+    source = rewritten(
+        snaptool,
+        SAMPLES / "aescbc-cluster.db",
+        "kms.db",
+        "--config",
+        snaptool.sample("aescbc.yaml"),
+        "--new-config",
+        kms,
+        *direct,
+    )
+    if answer is None:
+        monkeypatch.setenv("VAULT_ADDR", "http://127.0.0.1:9")
+    for command in (("inspect", source), ("verify", source), ("list", source, "secrets", "--lost")):
+        made.between.replies.clear()
+        made.between.replies.extend([Reply.of(answer or 0, {"errors": ["no"]})] * 40)
+        ran = snaptool(*command, "--config", kms, *direct)
+        assert ran.code == 5, ran.text
+        assert "configuration is likelier" not in ran.text
+        assert "nothing of it is lost for good" in ran.stdout
+        assert "snaptool rewrite" not in ran.stdout
+        assert "enable the keys" not in ran.text
+    made.between.replies.clear()
+
+
+def test_advice_asks_the_same_key_service_again(snaptool: Snaptool, cloud: Callable[[str], Cloud]) -> None:
+    """What is printed to be typed next opens what this command opened."""
+    made = cloud("vault plain")
+    said = f"prod={made.said}"
+    kms = kms_config(snaptool, "v2")
+    mixed = snaptool.write("mixed.yaml", kms.read_text())
+    source = snaptool.sample("lost-key.db")
+    known = snaptool.sample("lost-key.yaml")
+    target = rewritten(
+        *(snaptool, source, "new.db", "--config", known, "--new-config", kms, "--kms-direct", said),
+        *("--undecryptable", "keep"),
+    )
+    ran = snaptool("inspect", target, "--config", mixed, "--kms-direct", said)
+    assert ran.code == 3, ran.text
+    assert f"--kms-direct {shlex.quote(said)}" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["prod=aws", "a:b=aws:alias/x?context.a=b%20c%26&region=eu-west-1", "p=vault:a/b/c?plugin=kleidi", "p=aws:k?pin="],
+)
+def test_what_is_said_is_read_again_as_the_same(said: str) -> None:
+    direct = parse_direct(said)
+    assert parse_direct(direct.words) == direct
 
 
 _BLOCKED = """

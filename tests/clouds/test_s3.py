@@ -145,7 +145,7 @@ def test_what_is_not_there_says_so(snaptool: Snaptool, bucket: str, monkeypatch:
     assert "no valid credentials" in ran.stderr
 
 
-_UPLOADER = """
+UPLOADER = """
 import sys
 from pathlib import Path
 from snaptool import signals
@@ -163,10 +163,16 @@ with StoreDraft(place_of(sys.argv[1]), force=False) as draft:
 
 
 class Relay:
-    """Passes connections on: holds all of them back once so many bytes went to the server; alters what comes back."""
+    """Passes connections on: holds all of them back once so many bytes went to the server; alters what comes back.
 
-    def __init__(self, port: int, hold_after: int = 1 << 40, alter: tuple[bytes, bytes] = (b"", b"")) -> None:
-        self._to, self._left, self._alter = port, hold_after, alter
+    `hold_back`: the same, of bytes that come back.
+    """
+
+    def __init__(
+        self, port: int, hold_after: int = 1 << 40, alter: tuple[bytes, bytes] = (b"", b""), hold_back: int = 1 << 40
+    ) -> None:
+        self._to, self._alter = port, alter
+        self._left = {True: hold_after, False: hold_back}
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self.held, self.go_on = threading.Event(), threading.Event()
@@ -174,6 +180,10 @@ class Relay:
         self.port: int = self._listener.getsockname()[1]
         self._threads.append(threading.Thread(target=self._accept, daemon=True))
         self._threads[0].start()
+
+    def alter(self, this: bytes, to: bytes) -> None:
+        """Alter what comes back; both are of one length."""
+        self._alter = this, to
 
     def _accept(self) -> None:
         while True:
@@ -195,8 +205,8 @@ class Relay:
     def _pass(self, source: socket.socket, sink: socket.socket, *, counted: bool) -> None:
         try:
             while data := source.recv(1 << 16):
-                self._left -= len(data) if counted else 0
-                if self._left < 0 and not self.go_on.is_set():
+                self._left[counted] -= len(data)
+                if min(self._left.values()) < 0 and not self.go_on.is_set():
                     self.held.set()
                     self.go_on.wait()
                 sink.sendall(data if counted else data.replace(*self._alter))
@@ -243,7 +253,7 @@ def test_b9_a_signal_in_the_middle_of_an_upload_leaves_nothing(
     s3: Any, bucket: str, relay: Relay, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{relay.port}")
-    process = subprocess.Popen([sys.executable, "-c", _UPLOADER, f"s3://{bucket}/x"], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", UPLOADER, f"s3://{bucket}/x"], stdout=subprocess.PIPE, text=True)
     try:
         assert relay.held.wait(120)
         assert pending(s3, bucket), "an upload in the middle"
@@ -328,21 +338,123 @@ class Unconditional(Between):
         return super().answer(replace(asked, headers=headers))
 
 
+def names(s3: Any, bucket: str) -> list[str]:
+    return [one["Key"] for one in s3.list_objects_v2(Bucket=bucket).get("Contents", [])]
+
+
 @pytest.mark.parametrize("says_so", [False, True])
-def test_b12_a_store_without_conditions_replaces_nothing_that_can_be_seen(
+def test_b12_a_store_without_conditions_is_found_out_before_anything_is_sent(
     snaptool: Snaptool, s3: Any, bucket: str, moto_port: int, monkeypatch: pytest.MonkeyPatch, *, says_so: bool
 ) -> None:
     s3.upload_file(str(SAMPLE), bucket, "a.db")
     with Unconditional(moto_port) as between:
         monkeypatch.setenv("AWS_ENDPOINT_URL", between.url)
-        with StoreDraft(place_of(f"s3://{bucket}/x"), force=False) as draft:
+        between.says_so = says_so
+        ran = snaptool("repair", f"s3://{bucket}/a.db", f"s3://{bucket}/n.db")
+        assert ran.code == 5, ran.text
+        assert ("conditional writes" if says_so else "ignores conditions") in ran.stderr
+        assert [one for one in between.asked if one.method in {"PUT", "POST"} and len(one.content) > 100] == []
+        assert names(s3, bucket) == ["a.db"]
+        ran = snaptool("repair", f"s3://{bucket}/a.db", f"s3://{bucket}/n.db", "--force")
+        assert ran.code == (5 if says_so else 0), ran.text
+        with StoreDraft(place_of(f"s3://{bucket}/x"), force=True) as draft:
             draft.write(b"ours")
             s3.put_object(Bucket=bucket, Key="x", Body=b"theirs")
             with pytest.raises(TargetExists):
                 draft.publish()
-        between.says_so = says_so
-        ran = snaptool("repair", f"s3://{bucket}/a.db", f"s3://{bucket}/n.db")
     assert content(s3, bucket, "x") == b"theirs"
-    assert ran.code == (5 if says_so else 0), ran.text
-    assert ("conditional writes" in ran.stderr) == says_so
-    assert ("n.db" in [one["Key"] for one in s3.list_objects_v2(Bucket=bucket)["Contents"]]) != says_so
+
+
+def test_b12_what_the_question_leaves_where_nothing_may_be_deleted_is_named(
+    snaptool: Snaptool, s3: Any, bucket: str, moto_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Keeping(Unconditional):
+        def answer(self, asked: Asked) -> Reply:
+            denied = b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>"
+            return Reply(403, denied) if asked.method == "DELETE" else super().answer(asked)
+
+    s3.upload_file(str(SAMPLE), bucket, "a.db")
+    with Keeping(moto_port) as between:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", between.url)
+        ran = snaptool("repair", f"s3://{bucket}/a.db", f"s3://{bucket}/n.db")
+    (left,) = [name for name in names(s3, bucket) if name != "a.db"]
+    assert (ran.code, left in ran.stderr) == (5, True), ran.text
+
+
+@pytest.mark.parametrize("size", [1000, (16 << 20) + 1])
+def test_b12_a_store_that_keeps_conditions_is_asked_once_and_keeps_nothing_of_it(
+    s3: Any, bucket: str, moto_port: int, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    with Between(moto_port) as between:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", between.url)
+        for name in "xyz":
+            with StoreDraft(place_of(f"s3://{bucket}/{name}"), force=False) as draft:
+                draft.write(bytes(size))
+                draft.publish()
+    assert names(s3, bucket) == ["x", "y", "z"]
+    assert sum("If-Match" in one.headers for one in between.asked if one.method == "PUT") == 1
+
+
+def test_an_answer_to_head_is_asked_about_for_its_reason(
+    snaptool: Snaptool, s3: Any, bucket: str, moto_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HEAD has no body, and its number fits many reasons: what to do next depends on which it is."""
+    s3.upload_file(str(SAMPLE), bucket, "a.db")
+    reasons = {
+        ("ExpiredToken", 400): "aws sso login",
+        ("InvalidAccessKeyId", 403): "aws sso login",
+        ("SignatureDoesNotMatch", 403): "aws sso login",
+        ("AccessDenied", 403): "s3:ListBucket",
+        ("RequestTimeTooSkewed", 403): "clock",
+        ("AuthorizationHeaderMalformed", 400): "AWS_REGION",
+        ("NoSuchBucket", 404): "no such bucket",
+    }
+
+    class Refusing(Between):
+        reason = ("", 0)
+
+        def answer(self, asked: Asked) -> Reply:
+            code, status = self.reason
+            body = f"<Error><Code>{code}</Code><Message>said</Message></Error>".encode()
+            return Reply(status, body if asked.method != "HEAD" else b"", (("Content-Type", "application/xml"),))
+
+    with Refusing(moto_port) as between:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", between.url)
+        for reason, words in reasons.items():
+            between.reason = reason
+            for ran in (
+                snaptool("inspect", f"s3://{bucket}/a.db"),
+                snaptool("repair", snaptool.sample("aescbc-cluster.db"), f"s3://{bucket}/b.db"),
+            ):
+                assert ran.code in {2, 5}, ran.text
+                assert words in ran.stderr, (reason, ran.text)
+
+
+@pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
+def test_plain_http_goes_to_this_machine_alone_and_by_no_proxy(
+    snaptool: Snaptool, s3: Any, bucket: str, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    s3.upload_file(str(SAMPLE), bucket, "a.db")
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://user:sesame@127.0.0.1:9")
+    ran = snaptool("inspect", f"s3://{bucket}/a.db")
+    assert ran.code == 0, ran.text
+    monkeypatch.setenv(variable, "http://user:sesame@192.0.2.1:9000")
+    ran = snaptool("inspect", f"s3://{bucket}/a.db")
+    assert (ran.code, "everybody" in ran.stderr, "sesame" in ran.text) == (2, True, False), ran.text
+
+
+def test_no_password_of_an_endpoint_or_a_proxy_is_shown(
+    snaptool: Snaptool, aws: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert aws
+    for name, value in (
+        ("AWS_ENDPOINT_URL", "http://user:sesame@127.0.0.1:9"),
+        ("https_proxy", "http://user:sesame@127.0.0.1:9"),
+    ):
+        with monkeypatch.context() as inner:
+            inner.delenv("AWS_ENDPOINT_URL")
+            inner.setenv(name, value)
+            ran = snaptool("inspect", "s3://bucket/a.db")
+            assert ran.code in {2, 5}, ran.text
+            assert "sesame" not in ran.text

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 from snaptool.errors import InputError
 from snaptool.providers.kms_envelope import Api
@@ -46,6 +46,13 @@ class DirectKms:
     def writes(self) -> bool:
         """Does it name the key to write with?"""
         return bool(self.where)
+
+    @property
+    def words(self) -> str:
+        """What `parse_direct` reads again as this."""
+        options = "&".join(f"{quote(name, safe='.')}={quote(value, safe='/:.')}" for name, value in self.options)
+        where = f":{self.where}" if self.where else ""
+        return f"{self.name}={self.kind}{where}" + (f"?{options}" if options else "")
 
     def require_api(self, api: Api) -> None:
         """Refuse a form that plugins of this API do not have. Raises BadDirect."""

@@ -1,0 +1,215 @@
+"""Servers, proxies and lines that answer what was not asked for: what comes is the object, or a named error."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from snaptool.errors import SnaptoolError
+from snaptool.stores.location import place_of
+from snaptool.stores.publish import StoreDraft
+from snaptool.stores.reading import fetch, read_part
+from snaptool.stores.store import StoreUnreachable, UploadDiffers, open_store
+from tests.clouds.between import Asked, Between, Reply
+from tests.clouds.stores import Place
+from tests.clouds.test_signals import environment, port_of
+from tests.support.cli import SAMPLES, Snaptool
+
+SAMPLE = SAMPLES / "aescbc-cluster.db"
+by_http = pytest.mark.parametrize("place", ["s3", "gs", "az"], indirect=True)
+everywhere = pytest.mark.parametrize("place", ["s3", "gs", "az", "sftp"], indirect=True)
+
+
+@pytest.fixture
+def snaptool(tmp_path: Path) -> Snaptool:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return Snaptool(folder)
+
+
+def led_to(port: int, place: Place, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Lead the clients of a place to another port; returns its URL there."""
+    for name, value in environment(port_of(place), port).items():
+        monkeypatch.setenv(name, value)
+    return place.url
+
+
+class Answering(Between):
+    """Answers what is asked for by range in its own way. `how`: `fewer`, `more`, `whole`, or as it should."""
+
+    how = ""
+    whole = b""
+
+    def answer(self, asked: Asked) -> Reply:
+        reply = super().answer(asked)
+        if asked.method != "GET" or reply.status != 206 or not self.how:
+            return reply
+        headers = {name.lower(): value for name, value in reply.headers}
+        if self.how == "fewer":
+            half = reply.content[: max(1, len(reply.content) // 2)]
+            return replace(reply, content=half, headers=kept(reply, "content-md5"))
+        if self.how == "more":
+            return replace(reply, content=reply.content + b"more", headers=kept(reply, "content-md5"))
+        if self.how == "whole" and not headers.get("content-range", "").startswith("bytes 0-0/"):
+            return replace(reply, status=200, content=self.whole, headers=kept(reply, "content-range", "content-md5"))
+        return reply
+
+
+def kept(reply: Reply, *without: str) -> tuple[tuple[str, str], ...]:
+    return tuple(one for one in reply.headers if one[0].lower() not in without and "checksum" not in one[0].lower())
+
+
+@by_http
+@pytest.mark.parametrize("how", ["fewer", "more", "whole"])
+def test_bytes_that_were_not_asked_for_are_never_taken_for_those_that_were(
+    place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: str
+) -> None:
+    content = os.urandom(9 << 20)
+    place.put("x", content)
+    with Answering(port_of(place)) as between:
+        between.whole = content
+        path = place_of(f"{led_to(between.port, place, monkeypatch)}/x")
+        seen = open_store(path).look()
+        assert seen is not None
+        between.how = how
+        refusal = contextlib.nullcontext() if how == "fewer" else contextlib.suppress(SnaptoolError)
+        with refusal:  # what is short goes on
+            found = fetch(path, tmp_path)
+            assert Path(found.spool.readable_path).read_bytes() == content
+            found.spool.close()
+        for start, end in ((0, 1000), (5000, 6000), (len(content) - 10, len(content))):
+            try:
+                part = read_part(path, seen, start, end)
+            except SnaptoolError:
+                continue
+            assert part == content[start:end]
+
+
+@by_http
+def test_what_is_stored_is_read_whatever_is_said_of_its_encoding(place: Place, snaptool: Snaptool) -> None:
+    """Tools that upload `x.db.gz` may say that it is gzip-encoded: clients then unpack it on the way, unasked."""
+    packed = gzip.compress(SAMPLE.read_bytes())
+    kind = place.url.partition(":")[0]
+    bucket = place.url.rpartition("/")[2]
+    if kind == "s3":
+        import boto3
+
+        client = boto3.client("s3", region_name="eu-central-1")
+        client.put_object(Bucket=bucket, Key="a.db.gz", Body=packed, ContentEncoding="gzip")
+    elif kind == "gs":
+        from google.cloud import storage
+
+        blob = storage.Client().bucket(bucket).blob("a.db.gz")
+        blob.content_encoding = "gzip"
+        blob.upload_from_string(packed)
+    else:
+        from azure.storage.blob import BlobServiceClient, ContentSettings
+
+        service = BlobServiceClient.from_connection_string(os.environ["AZURE_STORAGE_CONNECTION_STRING"])
+        settings = ContentSettings(content_encoding="gzip")
+        service.get_blob_client(bucket, "a.db.gz").upload_blob(packed, content_settings=settings)
+    ran = snaptool("inspect", place.at("a.db.gz"), "-o", "json")
+    assert ran.code == 0, ran.text
+    assert ran.json["file"]["size"] == SAMPLE.stat().st_size
+
+
+@by_http
+def test_a_store_that_is_not_well_for_a_moment_is_asked_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    content = os.urandom(6 << 20)
+    place.put("x", content)
+
+    class Tired(Between):
+        count = 0
+
+        def answer(self, asked: Asked) -> Reply:
+            if asked.method == "GET" and "Range" in str(asked.headers):
+                self.count += 1
+                if self.count % 4:
+                    error = b"<Error><Code>SlowDown</Code><Message>Reduce your request rate</Message></Error>"
+                    return Reply(503, error, (("Content-Type", "application/xml"),))
+            return super().answer(asked)
+
+    with Tired(port_of(place)) as between:
+        path = place_of(f"{led_to(between.port, place, monkeypatch)}/x")
+        found = fetch(path, tmp_path)
+    assert Path(found.spool.readable_path).read_bytes() == content
+    found.spool.close()
+
+
+@everywhere
+def test_what_is_written_and_cannot_be_compared_is_no_success_and_says_so(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network ends between the last byte of the upload and the comparison."""
+    path = place_of(place.at("x"))
+    kind = type(open_store(path))
+    create, look = kind.create, kind.look
+
+    def and_then(self: Any, *arguments: Any) -> None:
+        create(self, *arguments)
+        monkeypatch.setattr(kind, "look", gone)
+
+    def gone(_: Any) -> None:
+        raise StoreUnreachable("the network is gone")
+
+    monkeypatch.setattr(kind, "create", and_then)
+    with StoreDraft(path, force=False) as draft:
+        draft.write(b"ours")
+        with pytest.raises(UploadDiffers, match="was written, and it cannot be compared") as caught:
+            draft.publish()
+    monkeypatch.setattr(kind, "look", look)
+    assert "SHA-256" in caught.value.hint
+    assert place.get("x") == b"ours"
+
+
+@pytest.mark.parametrize("place", ["s3"], indirect=True)
+@pytest.mark.parametrize("size", [1000, (16 << 20) + 1])
+def test_an_answer_that_was_lost_is_found_although_the_client_tried_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """A second try meets what the first has made, and the store says that the name is taken: it is ours."""
+
+    class Losing(Between):
+        lost = 0
+
+        def answer(self, asked: Asked) -> Reply:
+            reply = super().answer(asked)
+            last = asked.method == "PUT" if size < (16 << 20) else asked.method == "POST" and "uploadId" in asked.path
+            if last and "If-None-Match" in asked.headers and not self.lost:
+                self.lost += 1
+                return Reply(500, b"<Error><Code>InternalError</Code></Error>", (("Content-Type", "application/xml"),))
+            return reply
+
+    with Losing(port_of(place)) as between:
+        path = place_of(f"{led_to(between.port, place, monkeypatch)}/x")
+        with StoreDraft(path, force=False) as draft:
+            draft.write(bytes(size))
+            draft.publish()
+            assert draft.published
+        assert between.lost
+    assert place.get("x") == bytes(size)
+
+
+def test_without_an_etag_the_time_says_that_a_file_was_replaced(no_proxies: None, tmp_path: Path) -> None:
+    del no_proxies
+    times = iter(["Wed, 01 Jul 2026 10:00:00 GMT"] * 2 + ["Wed, 01 Jul 2026 10:00:01 GMT"] * 9)
+    content = os.urandom(1000)
+
+    class Web(Between):
+        def answer(self, asked: Asked) -> Reply:
+            first, _, last = asked.headers["Range"].removeprefix("bytes=").partition("-")
+            part = content[int(first) : int(last) + 1 if last else None]
+            shown = f"bytes {first}-{int(first) + len(part) - 1}/{len(content)}"
+            sent = part if last else part[:400]
+            return Reply(206, sent, (("Content-Range", shown), ("Last-Modified", next(times))))
+
+    with Web() as web, pytest.raises(SnaptoolError, match="changed while it was read"):
+        fetch(place_of(f"{web.url}/x.db"), tmp_path)

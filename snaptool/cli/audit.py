@@ -89,7 +89,7 @@ _PEM = click.Path(path_type=Path, dir_okay=False, exists=True)
 @options.etcd_option
 @options.kms_lost_option
 @options.kms_options
-@click.option("--yes-all-v1", is_flag=True, help="Ask a KMS v1 plugin for more than 10,000 keys: one call each.")
+@click.option("--yes-all-v1", is_flag=True, help="Make more than 10,000 calls for keys of KMS v1.")
 @click.option("--names", is_flag=True, help="Name the first lost objects in records.")
 @click.option("--salvage", is_flag=True, help="Count what can be saved of damaged backups, too: in a copy of each.")
 @click.option("--all", "show_all", is_flag=True, help="Show every backup.")

@@ -14,7 +14,7 @@ import pickle
 import selectors
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
@@ -26,9 +26,11 @@ from snaptool.operations.keys import TooManyV1Keys, key_services
 from snaptool.operations.kms_options import KmsOptions
 from snaptool.providers.config.model import KmsConfig
 from snaptool.providers.kms_envelope import Api, WrappedSource
-from snaptool.providers.kms_service import Category, KmsService, KmsUnreachable, ServiceStatus
+from snaptool.providers.kms_service import AsksForMany, Category, KmsError, KmsService, KmsUnreachable, ServiceStatus
 
 _LARGEST_MESSAGE = 1 << 18
+_LARGEST_QUESTION = 1 << 16
+"""Bytes of wrapped keys in one message: what a socket takes at a time is bounded."""
 _CALLS = 8
 """In flight, unless the user says another number."""
 
@@ -36,7 +38,7 @@ Ask = Callable[[KmsConfig], KmsService]
 
 
 class Desk:
-    """The process. `seats`: how many workers there are at a time; `most_v1`: keys of KMS v1 that may be asked for."""
+    """The process. `seats`: how many workers there are at a time; `most_v1`: calls for KMS v1 that may be made."""
 
     def __init__(self, seats: int, options: KmsOptions, most_v1: int | None = None) -> None:
         self._options, self._most_v1 = options, most_v1
@@ -70,7 +72,8 @@ class Desk:
     def at(self, seat: int) -> Ask:
         """Return what makes the services that a worker on that seat asks: in the worker."""
         line = _Line(self._workers[seat])
-        return lambda config: _AtDesk(line, config)
+        many = self._options.keys_a_call
+        return lambda config: (_AtDesk if many(config) == 1 else _ManyAtDesk)(line, config)
 
     def _serve(self) -> None:
         signals.in_worker()
@@ -109,7 +112,11 @@ class _Answering:
         number, config, source, again = pickle.loads(message)  # noqa: S301 - from a process of ours
         answer: Any
         try:
-            answer = self._asked(config, source, again=again)
+            if isinstance(source, tuple):
+                self._prepare(config, source)
+                answer = None
+            else:
+                answer = self._asked(config, source, again=again)
         except SnaptoolError as error:
             answer = error
         with contextlib.suppress(OSError):  # who asked is gone
@@ -136,6 +143,28 @@ class _Answering:
                 raise
         return known.result()
 
+    def _prepare(self, config: KmsConfig, sources: tuple[WrappedSource, ...]) -> None:
+        """Ask in one call for those that nobody asked for yet; what fails is said to who asks for it alone."""
+        with self._lock:
+            unknown = [one for one in sources if (config, one.cache_key) not in self._known]
+            if not unknown:
+                return
+            self._count(config, unknown[0], None)
+            futures: list[Future[Any]] = [Future() for _ in unknown]
+            self._known |= {(config, one.cache_key): future for one, future in zip(unknown, futures, strict=True)}
+        service: KmsService | None = None
+        for source, future in zip(unknown, futures, strict=True):
+            try:
+                if service is None:
+                    service = self.service_of(config)
+                    if isinstance(service, AsksForMany):
+                        service.prepare(unknown)
+                future.set_result(service.unwrap(source))
+            except BaseException as error:  # noqa: BLE001 - somebody may wait for each
+                with self._lock:
+                    self._known.pop((config, source.cache_key), None)
+                future.set_exception(error)
+
     def _count(self, config: KmsConfig, source: WrappedSource | None, known: object) -> None:
         if source is None or known is not None or config.api_version != Api.V1:
             return
@@ -154,8 +183,11 @@ class _Line:
         self._last = 0
         self._reading = False
 
-    def ask(self, config: KmsConfig, source: WrappedSource | None, *, again: bool) -> Any:
-        """Ask, and wait for the answer. Raises it where it is an error, KmsUnreachable where nobody is there."""
+    def ask(self, config: KmsConfig, source: WrappedSource | tuple[WrappedSource, ...] | None, *, again: bool) -> Any:
+        """Ask for a key, for many ahead, or for the status, and wait for the answer.
+
+        Raises it where it is an error, KmsUnreachable where nobody is there.
+        """
         with self._changed:
             self._last += 1
             number = os.getpid(), self._last
@@ -231,6 +263,31 @@ class _AtDesk:
     def close(self) -> None:
         """Doubt what was answered so far."""
         self._again = True
+
+
+class _ManyAtDesk(_AtDesk):
+    """A key service that is asked for many keys in one call: an AsksForMany."""
+
+    BATCH = 1000
+
+    def prepare(self, sources: Sequence[WrappedSource]) -> None:
+        """Ask ahead: `unwrap` then finds the keys known. Raises what ends the run."""
+        if self._again:
+            return
+        some: list[WrappedSource] = []
+        size = 0
+        for one in sources:
+            some.append(one)
+            size += len(one.source) + len(one.key_id) + 200
+            if size >= _LARGEST_QUESTION:
+                self._prepare(some)
+                some, size = [], 0
+        self._prepare(some)
+
+    def _prepare(self, sources: Sequence[WrappedSource]) -> None:
+        if sources:
+            with contextlib.suppress(KmsError):  # unwrap says so
+                self._line.ask(self._config, tuple(sources), again=False)
 
 
 def _received(seat: socket.socket) -> bytes:

@@ -82,7 +82,7 @@ class TooManyV1Keys(InputError):
 
     def __init__(self, provider: str, most: int) -> None:
         super().__init__(
-            f"KMS v1 provider {provider!r} wrapped a key for every value, more than {most:,} in all: one call each",
+            f"KMS v1 provider {provider!r} wrapped a key for every value: more than {most:,} calls in all",
             hint="use --check sample=20, or --yes-all-v1 to make all these calls",
         )
         self._parts = provider, most
@@ -257,7 +257,8 @@ def _unwrap(
             providers |= {config: _reader(config, UnwrappedKeys()) for config in same}
             keys_of[name] = UnwrappedKeys()
             continue
-        if options.most_v1 is not None and sources.api is Api.V1 and len(sources) > options.most_v1:
+        calls = -(-len(sources) // min(options.keys_a_call(config) for config in same))
+        if options.most_v1 is not None and sources.api is Api.V1 and calls > options.most_v1:
             raise TooManyV1Keys(name[1], options.most_v1)
         found = unwrap_sources(
             sources,

@@ -24,7 +24,7 @@ class KmsOptions:
     `concurrency`: calls in flight for each provider; `rate`: calls a second; `timeout`: seconds for one call, by
     default the configured ones but 10 at least. `saved`: keys from files, looked at before a plugin is asked.
     `given_up`: the operator's words that keys are gone for good. `ask`: another way to the services. `most_v1`: more
-    wrapped keys of KMS v1 in one snapshot are not asked for, but refused.
+    calls for wrapped keys of KMS v1 in one snapshot are not made, but refused.
     """
 
     endpoints: Mapping[str, str] = field(default_factory=dict)
@@ -43,6 +43,11 @@ class KmsOptions:
         """Return these options without key services for providers that `configs` does not have."""
         names = {config.name for config in kms_configs(configs)}
         return replace(self, direct={name: one for name, one in self.direct.items() if name in names}, new_direct={})
+
+    def keys_a_call(self, config: KmsConfig) -> int:
+        """Return for how many wrapped keys its service is asked at a time."""
+        direct = self.direct_for(config)
+        return 1 if direct is None or self.saved else direct.keys_a_call
 
     def direct_for(self, config: KmsConfig, *, new: bool = False) -> DirectKms | None:
         """Return the key service that stands in for a plugin. `new`: for the provider of a new configuration."""

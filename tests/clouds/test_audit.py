@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from snaptool.fleet import Places, Question
+from snaptool.fleet import Places, Question, ShardResult
 from snaptool.fleet.looking import look
 from tests.support.cli import GOLDEN, SAMPLES, Ran, Snaptool
 
@@ -270,3 +270,36 @@ def test_five_thousand_objects_are_listed_by_pages_and_looked_at_by_one_read_eac
     assert ran.json["counts"] == {"ok": 4_992, "damaged": 8}
     again = audit(snaptool, f"s3://{bucket}/prod/", "--check", "quick")
     assert again.json["kept"] == 5_000
+
+
+def test_case_9_of_two_that_do_the_same_shard_in_a_bucket_one_wins_and_both_are_done(
+    snaptool: Snaptool, s3: Any, bucket: str
+) -> None:
+    """Two processes, each of which found nothing there before it began."""
+    import subprocess
+    import sys
+
+    for number in range(4):
+        s3.put_object(Bucket=bucket, Key=f"in/n{number}.db", Body=CLUSTER)
+    words = [sys.executable, "-m", "snaptool", "audit", f"s3://{bucket}/in", "--shard", "0/1", "--jobs", "1"]
+    words += ["--results", f"s3://{bucket}/results", "-o", "jsonl", "--work-dir", str(snaptool.folder / "work")]
+    both = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [one.communicate(timeout=240) for one in both]
+    assert [one.returncode for one in both] == [0, 0], said
+    (left,) = s3.list_objects_v2(Bucket=bucket, Prefix="results/")["Contents"]
+    lines = s3.get_object(Bucket=bucket, Key=left["Key"])["Body"].read().splitlines()
+    assert sorted(json.loads(line)["url"] for line in lines) == [f"s3://{bucket}/in/n{n}.db" for n in range(4)]
+
+
+def test_case_9_a_result_that_came_meanwhile_stays(s3: Any, bucket: str) -> None:
+    """Both looked before either had written: the second neither fails nor replaces."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    shard = ShardResult(f"s3://{bucket}/results", "0" * 64, 0, 1)
+    records = [[{"url": f"s3://{bucket}/{who}.db"}] for who in "ab"]
+    assert not shard.is_there()
+    with ThreadPoolExecutor(2) as pool:
+        wrote = list(pool.map(shard.publish, records))
+    assert sorted(wrote) == [False, True]
+    body = s3.get_object(Bucket=bucket, Key=f"results/{'0' * 64}/00000-of-00001.jsonl")["Body"].read()
+    assert json.loads(body) == records[wrote.index(True)][0]

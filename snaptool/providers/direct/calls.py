@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from snaptool.providers.direct.said import DirectKms
+from snaptool.providers.direct.said import KINDS, DirectKms
 from snaptool.providers.kms_sources import CONCURRENCY, CallPlan, batch_size
 
-BATCH: Final = 1000
+BATCH: Final = KINDS["vault"].keys_a_call
 """Keys that the transit engine is asked for in one call."""
 _AZURE_PER_SECOND: Final = 400
 """Of one vault, RSA-2048 in software: 4,000 in 10 seconds."""

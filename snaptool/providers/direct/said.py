@@ -43,6 +43,11 @@ class DirectKms:
         return KINDS[self.kind].service
 
     @property
+    def keys_a_call(self) -> int:
+        """How many keys it can be asked for in one call."""
+        return KINDS[self.kind].keys_a_call
+
+    @property
     def writes(self) -> bool:
         """Does it name the key to write with?"""
         return bool(self.where)
@@ -74,7 +79,10 @@ class DirectKms:
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """A kind: how a key is written, which texts are one, which options it takes, and how often."""
+    """A kind: how a key is written, which texts are one, which options it takes, and how often.
+
+    `keys_a_call`: for how many it can be asked at a time.
+    """
 
     service: str
     extra: str
@@ -84,6 +92,7 @@ class _Kind:
     options: frozenset[str] = frozenset()
     repeated: frozenset[str] = frozenset()
     plugins: tuple[str, ...] = ()
+    keys_a_call: int = 1
 
 
 _GOOGLE_KEY: Final = re.compile(r"projects/[^/:?#]+/locations/[^/:?#]+/keyRings/[^/:?#]+/cryptoKeys/[^/:?#]+")
@@ -125,6 +134,7 @@ KINDS: Final = {
         needs_where=True,
         options=frozenset({"plugin"}) | _IDENTITY,
         plugins=("plain", "kleidi", "trousseau", "oracle", "openbao"),
+        keys_a_call=1000,
     ),
 }
 _ONLY: Final = {"kleidi": Api.V2, "openbao": Api.V2, "openshift": Api.V2, "trousseau": Api.V1, "oracle": Api.V1}

@@ -22,6 +22,7 @@ import secrets
 import stat
 import sys
 import threading
+from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -31,7 +32,8 @@ from snaptool.errors import FormatError, InputError, OutputError
 from snaptool.inputs import Inputs, TargetIsRead, advice, notice, of_run, why
 from snaptool.lost_pages import Guarded, guard
 
-_BLOCKS_IN_FLIGHT = 4
+_BLOCKS = 6  # of those that go round: one is filled, the others are on their way to the file
+_BLOCK_BYTES = 2 << 20
 _SYNC_BYTES = 64 << 20
 _COPY_BYTES = 4 << 20
 
@@ -219,7 +221,12 @@ class Draft:
         self._temporary: Path | None = None
         self._fd = self._open()
         self._failure: OSError | None = None
-        self._blocks: queue.Queue[tuple[int, memoryview] | None] = queue.Queue(_BLOCKS_IN_FLIGHT)
+        self._blocks: queue.Queue[tuple[int, memoryview, int, bool] | None] = queue.Queue(_BLOCKS)
+        self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
+        self._made = 0
+        self._to_hash: queue.SimpleQueue[tuple[memoryview, int, bool] | None] | None = None
+        self._hashing: threading.Thread | None = None
+        self._hash = sha256()
         self._drain: threading.Thread | None = None
         self._reached = 0
         self._moved = threading.Condition()
@@ -251,6 +258,26 @@ class Draft:
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Write at the position and move it. `data` must not change afterwards. Raises OutputError on a full disk."""
+        block = memoryview(data).cast("B")
+        self._put(block, block.nbytes, again=False)
+
+    def exchange(self, block: memoryview, used: int, size: int) -> memoryview:
+        """Write the beginning of a block, as `write` does; return one of `size` bytes at least, for the same use.
+
+        What is in it is anything: blocks go round. For a `size` of 0 the block has none.
+        """
+        if used:
+            self._put(block, used, again=len(block) == _BLOCK_BYTES)
+        elif len(block) == _BLOCK_BYTES:
+            self._free.put(block)
+        if not 0 < size <= _BLOCK_BYTES:
+            return memoryview(bytearray(size))
+        if self._made < _BLOCKS and self._free.empty():
+            self._made += 1
+            return memoryview(bytearray(_BLOCK_BYTES))
+        return self._free.get()
+
+    def _put(self, block: memoryview, used: int, *, again: bool) -> None:
         if self._failure is not None:
             raise _output_error("write", self.target, self._failure) from self._failure
         signals.look()
@@ -258,9 +285,8 @@ class Draft:
             drain = threading.Thread(target=self._write_blocks, name="snaptool-writer", daemon=True)
             drain.start()  # the system may have none to give
             self._drain = drain
-        block = memoryview(data).cast("B")
-        self._blocks.put((self._position, block))
-        self._position += block.nbytes
+        self._blocks.put((self._position, block, used, again))
+        self._position += used
         self.size = max(self.size, self._position)
 
     def seek(self, offset: int) -> None:
@@ -269,8 +295,9 @@ class Draft:
 
     def _write_blocks(self) -> None:
         while (item := self._blocks.get()) is not None:
-            offset, block = item
-            self._unsynced += len(block)
+            offset, whole, used, again = item
+            self._unsynced += used
+            block = whole[:used]
             while block and self._failure is None:
                 try:
                     count = os.pwrite(self._fd, block, offset)
@@ -278,6 +305,10 @@ class Draft:
                     self._failure = error
                 else:
                     offset, block = offset + count, block[count:]
+            if self._to_hash is not None:
+                self._to_hash.put((whole, used, again))
+            elif again:
+                self._free.put(whole)
             if self._failure is None:
                 with self._moved:
                     self._reached = max(self._reached, offset)
@@ -285,12 +316,41 @@ class Draft:
             if self._unsynced >= _SYNC_BYTES:
                 self._start_syncing()
 
+    def hash_blocks(self) -> None:
+        """Compute the SHA-256 of all that is written from now on up to the next `flush`, in that order.
+
+        Of the very blocks: what changes on its way to the disk makes it wrong, where a hash of what is read back would
+        be right for that.
+        """
+        self._to_hash = queue.SimpleQueue()
+        self._hashing = threading.Thread(target=self._hash_blocks, name="snaptool-sha256-target", daemon=True)
+        self._hashing.start()
+
+    def _hash_blocks(self) -> None:
+        assert self._to_hash is not None
+        while (item := self._to_hash.get()) is not None:
+            block, used, again = item
+            self._hash.update(block[:used])
+            if again:
+                self._free.put(block)
+
+    def digests_of_blocks(self) -> tuple[bytes, str]:
+        """Return what `hash_blocks` found, and in hex the hash of all that with this behind it."""
+        self.flush()
+        trailer, whole = self._hash.digest(), self._hash.copy()
+        whole.update(trailer)
+        return trailer, whole.hexdigest()
+
     def flush(self) -> None:
         """Wait until everything written so far has reached the operating system."""
         if self._drain is not None:
             self._blocks.put(None)
             signals.join(self._drain)
             self._drain = None
+        if self._hashing is not None and self._to_hash is not None:
+            self._to_hash.put(None)
+            signals.join(self._hashing)
+            self._hashing = self._to_hash = None
         if self._failure is not None:
             raise _output_error("write", self.target, self._failure) from self._failure
 
@@ -299,6 +359,10 @@ class Draft:
             self._blocks.put(None)
             self._drain.join()
             self._drain = None
+        if self._hashing is not None and self._to_hash is not None:
+            self._to_hash.put(None)
+            self._hashing.join()
+            self._hashing = self._to_hash = None
 
     def wait_written(self, size: int, *, seconds: float) -> int:
         """Wait until the file has that many bytes, `seconds` at most, or a nudge; return how many it has."""
@@ -469,7 +533,7 @@ class Draft:
         """Close, and leave nothing behind unless `publish` has succeeded."""
         if self._drain is not None:
             self._failure = self._failure or OSError(errno.ECANCELED, "given up")
-            self._stop_writing()
+        self._stop_writing()
         self._stop_syncing()
         if self._fd >= 0:
             os.close(self._fd)

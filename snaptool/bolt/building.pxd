@@ -1,6 +1,7 @@
 ctypedef const unsigned char[::1] Bytes
 ctypedef unsigned char[::1] Marks
 ctypedef long long[::1] Numbers
+ctypedef const unsigned int[::1] Sums
 ctypedef object View
 ctypedef object Take
 ctypedef object Views

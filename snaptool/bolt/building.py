@@ -27,9 +27,10 @@ if not cython.compiled:
     Bytes = memoryview
     Marks = memoryview
     Numbers = memoryview
+    Sums = memoryview  # of 32 bits
     View = memoryview
     Views = tuple[memoryview, ...]
-    Take = Callable[[memoryview, int], memoryview]
+    Take = Callable[[memoryview, int, int], memoryview]
 
 BRANCH = cython.declare(cython.longlong, 1)
 LEAF = cython.declare(cython.longlong, 2)
@@ -38,8 +39,6 @@ ELEMENT = cython.declare(cython.longlong, 16)
 MOST_ELEMENTS = cython.declare(cython.longlong, 65534)  # writers of bolt panic at 0xFFFF
 MOST_VALUE = cython.declare(cython.longlong, (1 << 31) - 2)
 VALUE_FIELD = cython.declare(cython.longlong, 0x2A)  # tag of KeyValue.value: field 5, bytes
-
-BLOCK_SIZE = 2 << 20  # measured: 1-2 MB stay in the cache
 
 
 def _numbers(count: int) -> memoryview:
@@ -51,8 +50,8 @@ def _numbers(count: int) -> memoryview:
 class Builder:
     """Makes pages of one file. `next_page`: the id of the next one.
 
-    `take` is given every full block and how much of it is used, and returns the next one; it is asked for more room
-    than a block has where a page needs that, by a block of no bytes and the size.
+    `take` is given every full block, how much of it is used, and the size that is needed next; it returns a block of
+    that size at least, whatever may be in it.
     """
 
     page_size: cython.longlong
@@ -115,15 +114,12 @@ class Builder:
     def need(self, size: cython.longlong) -> cython.int:
         """Have room for a page of that size behind those that are there."""
         if self.used + size > len(self.block):
-            self.hand_over()
-            if size > len(self.block):
-                self.block_view = memoryview(bytearray(size))
-                self.block = self.block_view
+            self.hand_over(size)
         return 0
 
-    def hand_over(self) -> None:
-        """Give away the pages that are finished."""
-        self.block_view = self.take(self.block_view, self.used)
+    def hand_over(self, size: int = 0) -> None:
+        """Give away the pages that are finished, and get room for as many bytes, if any."""
+        self.block_view = self.take(self.block_view, self.used, size)
         self.block = self.block_view
         self.used = 0
 
@@ -193,6 +189,67 @@ class Builder:
             self.note_page(file, key, key_size)
             self.used += size
             self.next_page += span[leaf]
+
+    # --- sizes alone ---
+
+    def measure_carried(self, leaves: Chunk) -> None:
+        """Make ids and branches as if leaves that were skimmed were carried over, all that have records."""
+        span: Numbers = leaves.leaf_span
+        key_size: Numbers = leaves.key_size
+        count: cython.longlong = leaves.leaves
+        leaf: cython.longlong
+        for leaf in range(count):
+            if key_size[leaf]:
+                self.note_room(key_size[leaf])
+                self.next_page += span[leaf]
+
+    def measure(self, span: Sums, records: Sums, tidy: Bytes, touched: Bytes, key_size: Bytes, size: Sums) -> None:
+        """Make ids and branches as if leaves were carried over that are tidy, none of their records touched.
+
+        By leaf: pages, number of records, and 1 where it is tidy. By record: 0 where nothing touches it, and bytes of
+        its new key, and of its new key and value, 0 where it goes: the records of all other leaves are packed.
+        """
+        count: cython.longlong = 0
+        used: cython.longlong = HEADER
+        first: cython.longlong = 0
+        start: cython.longlong = 0
+        end: cython.longlong
+        row: cython.longlong
+        leaf: cython.Py_ssize_t
+        is_carried: cython.bint
+        for leaf in range(len(span)):
+            end = start + records[leaf]
+            is_carried = tidy[leaf] != 0
+            for row in range(start, end):
+                is_carried = is_carried and touched[row] == 0
+            if is_carried:
+                self.measure_leaf(count, used, first)
+                count, used = 0, HEADER
+                self.note_room(key_size[start])
+                self.next_page += span[leaf]
+            for row in range(end if is_carried else start, end):
+                if size[row] == 0:
+                    continue
+                if count and (used + ELEMENT + size[row] > self.page_size or count == MOST_ELEMENTS):
+                    self.measure_leaf(count, used, first)
+                    count, used = 0, HEADER
+                if count == 0:
+                    first = key_size[row]
+                count += 1
+                used += ELEMENT + size[row]
+            start = end
+        self.measure_leaf(count, used, first)
+
+    @cython.cfunc
+    @cython.exceptval(-1, check=False)
+    def measure_leaf(self, count: cython.longlong, used: cython.longlong, first: cython.longlong) -> cython.int:
+        """Note a page of so many records and bytes, the first of which has a key of that size."""
+        if count:
+            self.note_room(first)
+            self.next_page += self.pages_for(used - HEADER)
+        return 0
+
+    # --- records ---
 
     def put(self, key: bytes, value: bytes) -> None:
         """Add one record."""
@@ -345,12 +402,20 @@ class Builder:
     def note_page(self, data: Bytes, at: cython.longlong, size: cython.longlong) -> cython.int:
         """Note the page that comes next, with its first key."""
         start: cython.longlong = self.key_ends[self.pages]
+        self.note_room(size)
+        self.keys[start : start + size] = data[at : at + size]
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1, check=False)
+    def note_room(self, size: cython.longlong) -> cython.int:
+        """Note the page that comes next, with room for its first key."""
+        start: cython.longlong = self.key_ends[self.pages]
         if self.pages + 1 == len(self.key_ends):
             self.ids, self.key_ends = more_numbers(self.ids), more_numbers(self.key_ends)
         if start + size > len(self.keys):
             self.keys_view = grown(self.keys_view, start + size)
             self.keys = self.keys_view
-        self.keys[start : start + size] = data[at : at + size]
         self.ids[self.pages] = self.next_page
         self.pages += 1
         self.key_ends[self.pages] = start + size

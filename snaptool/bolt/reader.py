@@ -73,6 +73,12 @@ class Bucket:
         else:
             walk.begin_inline(*self.image)
 
+    def new_walk(self) -> Walk:
+        """Return a walk at the start of the bucket. Raises CorruptPage."""
+        walk = self._database.new_walk()
+        self.begin(walk)
+        return walk
+
     def leaves(self, walk: Walk | None = None, chunk: Chunk | None = None) -> Iterator[Chunk]:
         """Yield the leaves in order, some at a time: `chunk`, filled again and again. Raises CorruptPage.
 

@@ -331,6 +331,12 @@ class Walk:
         self.limit_at[depth] = limit_at
         self.limit_size[depth] = limit_size
         if self.skimming and flags == LEAF:
+            # Of its records the first alone is looked at.
+            element: cython.longlong = base + HEADER
+            if count and self.fits(element, base, size, True, page) and lower_at >= 0:
+                element_key: cython.longlong = element + u32(self.data, element + 4)
+                if self.compare(lower_at, lower_size, element_key, u32(self.data, element + 8)):
+                    self.is_exact = False
             return 0
         return self.check_elements(base, size, flags == LEAF, lower_at, lower_size)
 
@@ -537,7 +543,7 @@ class Walk:
         return too_small
 
     def skim(self, chunk: Chunk) -> bool:
-        """Put the next leaves into `chunk`, each with one record: its first, whose bytes nobody has checked.
+        """Put the next leaves into `chunk`, each with one record: its first, whose value nobody has checked.
 
         `leaf_start` is then the number of the leaf in the chunk. A leaf without records has a first key of size 0.
         """

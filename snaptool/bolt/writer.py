@@ -12,12 +12,12 @@ Source: docs/formats/bolt.md, "Writing", a recipe verified on etcd 3.4 to 3.7; b
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Protocol
 
-from snaptool.bolt.building import BLOCK_SIZE, Builder
+from snaptool.bolt.building import Builder
 from snaptool.bolt.layout import (
     BUCKET_FLAG,
     MAX_KEY_SIZE,
@@ -49,6 +49,12 @@ class Sink(Protocol):
         """Move the position."""
 
 
+Exchange = Callable[[memoryview, int, int], memoryview]
+"""Writes the beginning of a block to a sink, and returns one of a size at least: see `Builder`."""
+
+BLOCK_SIZE = 2 << 20  # measured: 1-2 MB stay in the cache
+
+
 class BadOrder(SnaptoolError):
     """Keys or buckets were not given in ascending order, or are beyond bolt's limits: a mistake of the caller."""
 
@@ -65,22 +71,35 @@ def first_pages(meta: Meta) -> bytes:
 
 
 class DatabaseWriter:
-    """Writes buckets, in ascending name order, to `sink`. `page_size` in bytes; `txid`: that of the source, or 0."""
+    """Writes buckets, in ascending name order, to `sink`. `page_size` in bytes; `txid`: that of the source, or 0.
 
-    def __init__(self, sink: Sink, *, page_size: int = 4096, txid: int = 0) -> None:
+    `exchange`: how blocks get there, where they are to be used again. `forecast`: the meta that is expected in the end;
+    where it is right, all is written in order, and the position is never moved.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        *,
+        page_size: int = 4096,
+        txid: int = 0,
+        exchange: Exchange | None = None,
+        forecast: Meta | None = None,
+    ) -> None:
         self.page_size = page_size
         self._sink = sink
+        self._forecast = forecast
         # Page 0 holds the meta with the even id, as if a transaction had written it there.
         self._txid = min(max(txid + txid % 2, 2), _LAST_TXID)
         self._buckets: list[tuple[bytes, bytes]] = []
-        self.builder = Builder(page_size, _FIRST_DATA_PAGE, self._take)
-        self.builder.put_pages(bytes(_FIRST_DATA_PAGE * page_size))  # `finish` writes them
+        self.builder = Builder(page_size, _FIRST_DATA_PAGE, exchange or self._exchange)
+        # `finish` writes them where they are not known.
+        self.builder.put_pages(bytes(_FIRST_DATA_PAGE * page_size) if forecast is None else first_pages(forecast))
 
-    def _take(self, block: memoryview, used: int) -> memoryview:
-        """Write a full block, and give the next one."""
+    def _exchange(self, block: memoryview, used: int, size: int) -> memoryview:
         if used:
             self._sink.write(block[:used])
-        return memoryview(bytearray(BLOCK_SIZE))
+        return memoryview(bytearray(max(BLOCK_SIZE, size) if size else 0))
 
     @contextmanager
     def bucket(self, name: bytes, sequence: int = 0) -> Iterator[BucketWriter]:
@@ -106,8 +125,9 @@ class DatabaseWriter:
             txid=TxId(self._txid),
         )
         self.builder.hand_over()
-        self._sink.seek(0)
-        self._sink.write(first_pages(meta))
+        if meta != self._forecast:
+            self._sink.seek(0)
+            self._sink.write(first_pages(meta))
         return meta
 
 
@@ -158,6 +178,14 @@ class BucketWriter:
         if keys[0] <= self._last:
             raise BadOrder(f"record {keys[0][:40].hex()} is not above {self._last[:40].hex()}")
         self._last = keys[1]
+
+    def measure_carried(self, leaves: Chunk) -> None:
+        """Allot pages to leaves as `carry` would: see `Builder.measure_carried`. Nothing is written."""
+        self._builder.measure_carried(leaves)
+
+    def measure(self, *columns: memoryview) -> None:
+        """Allot pages to records as `carry` and `put_rows` would: see `Builder.measure`. Nothing is written."""
+        self._builder.measure(*columns)
 
     def end_leaves(self) -> int:
         """Make the last leaf, of a bucket that is not small; return the id of the page behind it."""

@@ -2,3 +2,4 @@ ctypedef const unsigned char[::1] Bytes
 ctypedef unsigned char[::1] Marks
 ctypedef long long[::1] Numbers
 ctypedef const unsigned int[::1] Sums
+ctypedef unsigned int[::1] Counts

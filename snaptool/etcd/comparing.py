@@ -28,6 +28,7 @@ if not cython.compiled:
     Bytes = memoryview
     Marks = memoryview
     Numbers = memoryview
+    Counts = memoryview  # of 32 bits, to write to
     Sums = memoryview
 
 HEADER = cython.declare(cython.longlong, 16)
@@ -82,9 +83,14 @@ def are_zeros(file: Bytes, start: cython.longlong, end: cython.longlong) -> cyth
 
 
 def sums_of_leaves(
-    leaves: Chunk, file: memoryview, tidy: Marks, crc32c: Callable[[memoryview, int], int]
-) -> tuple[list[int], list[int]]:
-    """Return CRC-32C and size in bytes of the records of each leaf; those of a `tidy` one stand back to back."""
+    leaves: Chunk,
+    file: memoryview,
+    tidy: Marks,
+    crc32c: Callable[[memoryview, int], int],
+    crcs: Counts,
+    sizes: Numbers,
+) -> None:
+    """Set CRC-32C and size in bytes of the records of each leaf; those of a `tidy` one stand back to back."""
     start: Numbers = leaves.leaf_start
     key_at: Numbers = leaves.key_at
     value_at: Numbers = leaves.value_at
@@ -95,8 +101,6 @@ def sums_of_leaves(
     begin: cython.longlong
     end: cython.longlong
     size: cython.longlong
-    crcs: list[int] = []
-    sizes: list[int] = []
     for leaf in range(count):
         row = start[leaf]
         crc, size = 0, 0
@@ -106,9 +110,98 @@ def sums_of_leaves(
             end = value_at[row] + value_size[row]
             crc, size = crc32c(file[begin:end], crc), size + end - begin
             row += 1
-        crcs.append(crc)
-        sizes.append(size)
-    return crcs, sizes
+        crcs[leaf], sizes[leaf] = crc, size
+
+
+def describe_leaves(leaves: Chunk, file: Bytes, span: Counts, records: Counts, main: Numbers) -> None:
+    """Set, for each leaf, its pages, how many records it has, and the main revision of the first.
+
+    That is -1 where it has none, or one without a revision.
+    """
+    spans: Numbers = leaves.leaf_span
+    start: Numbers = leaves.leaf_start
+    key_at: Numbers = leaves.key_at
+    key_size: Numbers = leaves.key_size
+    count: cython.longlong = leaves.leaves
+    leaf: cython.longlong
+    row: cython.longlong
+    with cython.nogil:
+        for leaf in range(count):
+            span[leaf] = cython.cast(cython.uint, spans[leaf])
+            records[leaf] = cython.cast(cython.uint, start[leaf + 1] - start[leaf])
+            main[leaf] = -1
+            for row in range(start[leaf + 1] - 1, start[leaf] - 1, -1):
+                main[leaf] = revision_of(file, key_at[row], key_size[row])
+                if main[leaf] < 0:
+                    break
+
+
+def sizes_of_records(leaves: Chunk, key_sizes: Marks, sizes: Counts) -> None:
+    """Set, for each record of a chunk, the bytes of its key, which is a revision, and of key and value together."""
+    key_size: Numbers = leaves.key_size
+    value_size: Numbers = leaves.value_size
+    count: cython.longlong = leaves.records
+    row: cython.longlong
+    with cython.nogil:
+        for row in range(count):
+            key_sizes[row] = cython.cast(cython.uchar, key_size[row] & 255)
+            sizes[row] = cython.cast(cython.uint, key_size[row] + value_size[row])
+
+
+def resize(
+    sizes: Counts, records: Numbers, before: Sums, plain: Sums, action: Bytes, resource: Sums, growth: Numbers
+) -> None:
+    """Set the sizes of records to what they will be: those of action 1 sealed again, those of action 3 gone, so 0.
+
+    `records`: numbers of those that were opened, with sizes of value and plaintext; `growth`: by resource, what sealing
+    adds to a plaintext, and the blocks that it fills up before, of 1 byte where it fills up none.
+    """
+    index: cython.Py_ssize_t
+    record: cython.longlong
+    size: cython.longlong
+    block: cython.longlong
+    with cython.nogil:
+        for index in range(len(records)):
+            record = records[index]
+            if action[record] == 1:
+                block = growth[2 * cython.cast(cython.longlong, resource[record]) + 1]
+                size = plain[index] + growth[2 * cython.cast(cython.longlong, resource[record])]
+                if block > 1:
+                    size += block - plain[index] % block
+                sizes[record] = cython.cast(cython.uint, sizes[record] - field_size(before[index]) + field_size(size))
+        for index in range(len(sizes)):
+            if action[index] == 3:
+                sizes[index] = 0
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(-1, check=False)
+def field_size(size: cython.longlong) -> cython.longlong:
+    """Measure field 5 of a KeyValue, tag and length included; an empty one is left out."""
+    if size == 0:
+        return 0
+    number: cython.longlong = size
+    total: cython.longlong = size + 2
+    while number > 127:
+        number >>= 7
+        total += 1
+    return total
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(-2, check=False)
+def revision_of(file: Bytes, at: cython.longlong, size: cython.longlong) -> cython.longlong:
+    """Return the main revision in a stored key: eight bytes, most significant first; -1 where it has none."""
+    main: cython.longlong = 0
+    offset: cython.longlong
+    if size not in (17, 18) or file[at] > 127:
+        return -1
+    for offset in range(8):
+        main = main << 8 | file[at + offset]
+    return main
 
 
 # --- checksums joined -----------------------------------------------------------------------------------------------
@@ -140,16 +233,45 @@ def powers_of_x() -> memoryview:
 
 
 POWERS = powers_of_x()
+QUICK = cython.declare(cython.Py_ssize_t, 24)
+
+
+def products() -> memoryview:
+    """Return the products of the first powers and each byte in each of its four places: 1024 numbers for each."""
+    found = array("I", bytes(4 * 1024 * QUICK))
+    for digit in range(QUICK):
+        for place in range(4):
+            base = 1024 * digit + 256 * place
+            for byte in range(1, 256):
+                lowest = byte & -byte
+                found[base + byte] = (
+                    found[base + lowest] ^ found[base + byte - lowest]
+                    if byte > lowest
+                    else times(POWERS[digit], byte << 8 * place)
+                )
+    return memoryview(found)
+
+
+PRODUCTS = products()
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def moved(crc: cython.uint, size: cython.longlong, powers: Sums) -> cython.uint:
+def moved(crc: cython.uint, size: cython.longlong, powers: Sums, products: Sums) -> cython.uint:
     """Move a CRC past so many bytes. The idea is that of zlib's crc32_combine."""
     digit: cython.Py_ssize_t = 0
+    base: cython.Py_ssize_t
     while size > 0 and crc:
-        if size & 1:
+        if size & 1 and digit < QUICK:
+            base = 1024 * digit
+            crc = (
+                products[base + (crc & 255)]
+                ^ products[base + 256 + (crc >> 8 & 255)]
+                ^ products[base + 512 + (crc >> 16 & 255)]
+                ^ products[base + 768 + (crc >> 24)]
+            )
+        elif size & 1:
             crc = times(crc, powers[digit])
         size >>= 1
         digit += 1
@@ -159,22 +281,22 @@ def moved(crc: cython.uint, size: cython.longlong, powers: Sums) -> cython.uint:
 def join_sums(crc: int, crcs: Sums, sizes: Numbers) -> int:
     """Continue a CRC-32C with texts of which only CRC and size in bytes are known."""
     powers: Sums = POWERS
+    products: Sums = PRODUCTS
     joined: cython.uint = crc
     index: cython.Py_ssize_t
     with cython.nogil:
         for index in range(len(crcs)):
-            joined = moved(joined, sizes[index], powers) ^ crcs[index]
+            joined = moved(joined, sizes[index], powers, products) ^ crcs[index]
     return joined
 
 
 @cython.final
 @cython.cclass
 class HistoryHash:
-    """HashKV over the records of bucket `key`, which are given a chunk at a time, in order.
+    """HashKV over the records of bucket `key`, which are given in order: leaf by leaf, or by the sums of leaves.
 
     Left out are records newer than the revision `at`; at or below `compacted` those that are not among the `live` ones
     of `at`, unless there are none; and, if it `skips_tombstones`, tombstones at `compacted`.
-    `sums`: CRC-32C and size of every leaf, array("I") and array("q"), where they are known.
     Source: etcd server/storage/mvcc/hash.go (v3.7.1); docs/formats/etcd.md, "HashKV".
     """
 
@@ -186,9 +308,7 @@ class HistoryHash:
     at: cython.longlong
     compacted: cython.longlong
     skips_tombstones: cython.bint
-    is_known: cython.bint
-    crcs: Sums
-    sizes: Numbers
+    number: cython.longlong
     crc: cython.uint
 
     def __init__(
@@ -197,7 +317,6 @@ class HistoryHash:
         crc32c: Callable[[bytes | memoryview, int], int],
         live: bytearray,
         revisions: tuple[int, int],
-        sums: tuple[array[int], array[int]] | None,
         *,
         skips_tombstones: bool,
     ) -> None:
@@ -207,14 +326,44 @@ class HistoryHash:
         self.any_live = 1 in live
         self.at, self.compacted = revisions
         self.skips_tombstones = skips_tombstones
-        self.is_known = sums is not None
-        crcs, sizes = (array("I"), array("q")) if sums is None else sums
-        self.crcs, self.sizes = memoryview(crcs), memoryview(sizes)
+        self.number = 0
         self.crc = crc32c(b"key", 0)
 
     def value(self) -> int:
         """Return the hash of what was given so far."""
         return self.crc
+
+    def join(self, leaf: int, records: Sums, main: Numbers, crcs: Sums, sizes: Numbers) -> int:
+        """Take leaves, from one on, by their sums, as long as all records of each count; return the one after these.
+
+        `records`, `main`: see `describe_leaves`.
+        """
+        powers: Sums = POWERS
+        products: Sums = PRODUCTS
+        at: cython.Py_ssize_t = leaf
+        with cython.nogil:
+            while at < len(records) and self.all_count(records[at], main, at):
+                self.crc = moved(self.crc, sizes[at], powers, products) ^ crcs[at]
+                self.number += records[at]
+                at += 1
+        return at
+
+    @cython.cfunc
+    @cython.nogil
+    @cython.exceptval(-1, check=False)
+    def all_count(self, count: cython.longlong, main: Numbers, leaf: cython.Py_ssize_t) -> cython.int:
+        """Is it known that all records of a leaf are part of the hash? They are no newer than the leaf behind it."""
+        row: cython.longlong
+        if leaf + 1 == len(main) or main[leaf] < 0 or not 0 <= main[leaf + 1] <= self.at:
+            return count == 0
+        if main[leaf] > self.compacted:
+            return 1
+        if main[leaf + 1] >= self.compacted:
+            return 0
+        for row in range(self.number, self.number + count):
+            if self.any_live and not self.live[row]:
+                return 0
+        return 1
 
     def add(self, leaves: Chunk) -> None:
         """Take the next leaves."""
@@ -223,30 +372,22 @@ class HistoryHash:
         key_size: Numbers = leaves.key_size
         value_at: Numbers = leaves.value_at
         value_size: Numbers = leaves.value_size
-        powers: Sums = POWERS
-        number: cython.longlong = leaves.first_record
-        known: cython.longlong = leaves.first_leaf
         count: cython.longlong = leaves.leaves
         leaf: cython.longlong
         row: cython.longlong
         begin: cython.longlong
         end: cython.longlong
         for leaf in range(count):
-            row = start[leaf]
-            while self.is_known and row < start[leaf + 1] and self.counts(number + row, key_at[row], key_size[row]):
-                row += 1
-            if self.is_known and row == start[leaf + 1]:
-                self.crc = moved(self.crc, self.sizes[known + leaf], powers) ^ self.crcs[known + leaf]
-                continue
             begin = end = 0
             for row in range(start[leaf], start[leaf + 1]):
-                if not self.counts(number + row, key_at[row], key_size[row]):
+                if not self.counts(self.number + row, key_at[row], key_size[row]):
                     continue
                 if key_at[row] != end:
                     self.take(begin, end)
                     begin = key_at[row]
                 end = value_at[row] + value_size[row]
             self.take(begin, end)
+        self.number += start[count]
 
     @cython.cfunc
     def take(self, begin: cython.longlong, end: cython.longlong) -> cython.void:
@@ -259,11 +400,7 @@ class HistoryHash:
     @cython.exceptval(-1, check=False)
     def counts(self, number: cython.longlong, at: cython.longlong, size: cython.longlong) -> cython.int:
         """Is a record, given by number and stored key, part of the hash? One without a revision is at revision 0."""
-        main: cython.longlong = 0
-        offset: cython.longlong
-        if size in (17, 18) and self.data[at] < 128:
-            for offset in range(8):
-                main = main << 8 | self.data[at + offset]
+        main: cython.longlong = max(revision_of(self.data, at, size), 0)
         if main > self.at:
             return 0
         if main > self.compacted:
@@ -276,21 +413,50 @@ class HistoryHash:
 # --- the records of two files ----------------------------------------------------------------------------------------
 
 
-def is_tidy_branch(file: Bytes, page: int, page_size: int) -> bool:
-    """Does a branch hold its elements, the keys that they name one behind the other, and zeros?
+def mark_leaves(leaves: Chunk, is_leaf: Marks) -> None:
+    """Mark all pages of the leaves of a chunk."""
+    page: Numbers = leaves.leaf_page
+    span: Numbers = leaves.leaf_span
+    count: cython.longlong = leaves.leaves
+    leaf: cython.longlong
+    number: cython.longlong
+    with cython.nogil:
+        for leaf in range(count):
+            for number in range(page[leaf], page[leaf] + span[leaf]):
+                is_leaf[number] = 1
+
+
+def are_tidy_branches(file: Bytes, first: int, page_size: int, is_leaf: Marks) -> bool:
+    """Do all pages from `first` on that are no leaves hold a branch: elements, keys one behind the other, and zeros?
 
     Raises IndexError for one that says that it goes on behind the file's end.
     """
-    base: cython.longlong = page * page_size
+    page: cython.longlong = first
+    size: cython.longlong = page_size
+    while page < len(is_leaf):
+        if is_leaf[page]:
+            page += 1
+        elif is_tidy_branch(file, page * size, size):
+            page += u32(file, page * size + 12) + 1
+        else:
+            return False
+    return True
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(-1, check=False)
+def is_tidy_branch(file: Bytes, base: cython.longlong, page_size: cython.longlong) -> cython.int:
+    """Does a branch hold its elements, the keys that they name one behind the other, and zeros?"""
     count: cython.longlong = file[base + 10] | file[base + 11] << 8
     element: cython.longlong = base + HEADER
     end: cython.longlong = element + ELEMENT * count
     for _ in range(count):
         if element + u32(file, element) != end:
-            return False
+            return 0
         end += u32(file, element + 4)
         element += ELEMENT
-    return are_zeros(file, end, base + (u32(file, base + 12) + 1) * page_size) == 1
+    return are_zeros(file, end, base + (u32(file, base + 12) + 1) * page_size)
 
 
 @cython.cfunc

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection
+from copy import copy
 from hashlib import blake2b
 
 from snaptool.bolt import Chunk, numbers
@@ -91,6 +92,17 @@ class Records:
 
     def __len__(self) -> int:
         return self.leaves.records
+
+    def kept(self) -> Records:
+        """Return a copy of what is in it now, which stays good."""
+        kept, leaves, most = copy(self), copy(self.leaves), max(self.leaves.leaves, self.leaves.records) + 1
+        for one in (kept, leaves):
+            for name, column in vars(one).items():
+                if name != "view" and isinstance(column, memoryview):
+                    room = memoryview(bytearray(column[:most]))
+                    setattr(one, name, room if column.itemsize == 1 else room.cast("q"))
+        kept.leaves = leaves
+        return kept
 
     @property
     def first_record(self) -> int:

@@ -50,7 +50,7 @@ from snaptool.etcd.records import (
 from snaptool.text import counted
 
 if TYPE_CHECKING:
-    from array import array
+    from snaptool.etcd.leaves import Leaves
 
 BUCKETS = (
     b"alarm",
@@ -441,7 +441,7 @@ class Snapshot:
         """Collect all records of some user keys, oldest first: one pass. Keys without records are left out."""
         wanted = set(keys)
         found: dict[bytes, list[StoredRecord]] = {}
-        for records in self.chunks():
+        for records in self.chunks() if wanted else ():
             for row in rows_among(records, wanted):
                 found.setdefault(records.user_key(row), []).append(_stored(records, row))
         return found
@@ -486,11 +486,11 @@ class Snapshot:
 
     # --- checksums ---
 
-    def status_hash(self, sums: tuple[array[int], array[int]] | None = None) -> int:
-        """Compute the hash of `snapshot status`. `sums`: as in `hashkv`."""
+    def status_hash(self, known: Leaves | None = None) -> int:
+        """Compute the hash of `snapshot status`. `known`: as in `hashkv`."""
         status = StatusHash(self)
-        if sums is not None:
-            status.join(sums)
+        if known is not None:
+            status.join(known)
         else:
             for leaves in status.leaves():
                 status.add(leaves)
@@ -515,15 +515,15 @@ class Snapshot:
         at: int = 0,
         generation: ServerGeneration = CURRENT_SERVERS,
         *,
-        sums: tuple[array[int], array[int]] | None = None,
+        known: Leaves | None = None,
         live: bytearray | None = None,
     ) -> HashKV:
         """Compute HashKV as a freshly booted server would. `at`: a revision, 0 for the current one.
 
         It is computed from what is in the file: a running server may answer for the compacted revision itself with a
-        number that it stored while compacting. `sums`: CRC-32C and size in bytes of the records of every leaf of bucket
-        `key`, array("I") and array("q"); `live`: the records that are live at that revision. Where they are known, they
-        spare passes. Raises RevisionCompacted, RevisionInFuture, and as `chunks`.
+        number that it stored while compacting. `known`: the leaves of bucket `key`; `live`: the records that are live
+        at that revision. Where they are known, they spare passes. Raises RevisionCompacted, RevisionInFuture, and as
+        `chunks`.
         """
         current, compacted = self.revision_on(generation), self._compacted_on(generation)
         if at > current:
@@ -534,19 +534,13 @@ class Snapshot:
 
         at = at or current
         live = self.live(None if at == current else at) if live is None else live
-        bucket, history = (
-            self.bucket(b"key"),
-            HistoryHash(
-                self.view,
-                crc32c_function(),
-                live,
-                (at, compacted),
-                sums,
-                skips_tombstones=generation.keeps_tombstones,
-            ),
-        )
-        for leaves in bucket.leaves() if bucket else ():
-            history.add(leaves)
+        bucket, skips = self.bucket(b"key"), generation.keeps_tombstones
+        history = HistoryHash(self.view, crc32c_function(), live, (at, compacted), skips_tombstones=skips)
+        if known is not None and all(known.page[:1]):  # the leaf of an inline bucket has no page
+            known.hash(history, self.database)
+        else:
+            for leaves in bucket.leaves() if bucket else ():
+                history.add(leaves)
         return HashKV(history.value(), at, compacted)
 
 
@@ -595,12 +589,9 @@ class StatusHash:
         """Take the next leaves."""
         self._crc = checksum(self._snapshot.view, leaves, self._crc, self._crc32c)
 
-    def join(self, sums: tuple[array[int], array[int]]) -> None:
+    def join(self, known: Leaves) -> None:
         """Take all leaves by CRC-32C and size."""
-        from snaptool.etcd.comparing import join_sums  # noqa: PLC0415 - for those who have sums
-
-        crcs, sizes = sums
-        self._crc = join_sums(self._crc, memoryview(crcs), memoryview(sizes))
+        self._crc = known.joined(self._crc)
 
     def finish(self) -> int:
         """Take the buckets behind `key`; return the hash."""

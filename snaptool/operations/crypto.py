@@ -119,11 +119,13 @@ class Batch:
 class OpenedBatch:
     """One `outcome` index into `outcomes` per value, and `DIGEST_SIZE` bytes of `digests` (see `plaintext_digest`).
 
-    `named_keys`: the etcd keys of the values that are lost or undecodable, by row.
+    `sizes`: of the plaintexts, -1 where there is none. `named_keys`: the etcd keys of the values that are lost or
+    undecodable, by row.
     """
 
     outcomes: tuple[Outcome, ...]
     outcome: array[int]
+    sizes: array[int]
     digests: bytes
     named_keys: dict[int, bytes]
 
@@ -378,7 +380,9 @@ def open_batch(bench: Bench, batch: Batch) -> OpenedBatch:
                 for row, one in zip(rows, way, strict=True)
             ]
         )
-    return OpenedBatch(tuple(known), outcome, digests, named_keys)
+    plain_size = bench.values.places()[-1]
+    sizes = array("q", [plain_size[row] for row in rows])
+    return OpenedBatch(tuple(known), outcome, sizes, digests, named_keys)
 
 
 def outcome_of(way: Opening | NoKeyFits | Undecoded) -> Outcome:
@@ -467,6 +471,10 @@ class Workshop:
     def writer(self, resource: GroupResource | None) -> tuple[Kind, str]:
         """Return provider and key name that a value of `resource` is sealed with."""
         return self._chains.writing(resource).writer
+
+    def growth(self, resource: GroupResource | None) -> tuple[int, int] | None:
+        """Return what sealing adds to a value of `resource`: see `Chain.growth`; None too where keys are rewrapped."""
+        return None if self._bench.work.rewraps else self._chains.writing(resource).growth
 
     def is_writer(self, resource: GroupResource | None, outcome: Outcome) -> bool:
         """Was a value that opened so sealed with the very key that `resource` is sealed with?"""

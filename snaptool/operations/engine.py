@@ -25,6 +25,7 @@ from typing import ClassVar
 
 from snaptool.errors import InputError, ScratchError
 from snaptool.etcd import NO_EDITS, Snapshot, Trailer, server_generation
+from snaptool.etcd.leaves import Leaves
 from snaptool.files import Draft
 from snaptool.operations.boot import (
     LiveKeys,
@@ -37,7 +38,6 @@ from snaptool.operations.boot import (
 )
 from snaptool.operations.crypto import Work, Workshop
 from snaptool.operations.labels import Labels, header_of, resource_of_value
-from snaptool.operations.leaves import Leaves
 from snaptool.operations.older import OlderValues
 from snaptool.operations.plan import (
     COPY,
@@ -246,7 +246,7 @@ def _read_back(draft: Draft, job: Job, done: Rewritten) -> FileReport:
         if written.leases() != job.opened.snapshot.leases():
             raise ReadBackFailed("the written file has other leases than the source")
         _compare(job, written, workshop, done)
-        require_nothing_else(written)
+        require_nothing_else(written, leaves)
         return append_trailer(draft, digest(), written, leaves)
 
 

@@ -18,9 +18,11 @@ from snaptool.embedded.found import Recovered
 from snaptool.embedded.update import Updates
 from snaptool.errors import VerificationFailed
 from snaptool.etcd import (
+    NO_EDITS,
     Edits,
     Snapshot,
 )
+from snaptool.etcd.leaves import Leaves
 from snaptool.kube.keys import parse_key
 from snaptool.operations.crypto import (
     Outcome,
@@ -31,11 +33,10 @@ from snaptool.operations.crypto import (
     plaintext_digest,
 )
 from snaptool.operations.labels import Header, Labels, Resource
-from snaptool.operations.leaves import Leaves
 from snaptool.operations.meaning import meanings
 from snaptool.operations.older import NO_OLDER, Earlier, OlderValues
 from snaptool.operations.opening import OpenedSnapshot
-from snaptool.operations.sweep import NOTHING_TRIED, LostValue, Progress, Sweep
+from snaptool.operations.sweep import NOTHING_SWEPT, NOTHING_TRIED, LostValue, Passing, Progress, Sweep
 from snaptool.providers.keyring import Keyring
 from snaptool.providers.provider import Kind
 
@@ -115,6 +116,12 @@ class RewriteRequest:
     randomness: Randomness = field(default_factory=SystemRandomness)
     rewraps: Rewraps = field(default_factory=Rewraps)
     updates: Updates = field(default_factory=Updates)
+
+    @property
+    def only_copies(self) -> bool:
+        """Does every record stay as it is, whatever is found?"""
+        keeps = self.undecodable is Undecodable.KEEP and not self.undecryptable.deletes
+        return self.reading is None and keeps and not (self.compact or self.updates.values)
 
     def __post_init__(self) -> None:
         # A word that is no member compares unequal to all of them, and would act as the one that nobody tests for.
@@ -218,9 +225,9 @@ class Way:
 
 def ways_of(swept: Sweep, workshop: Workshop, *, only_lost: bool) -> tuple[list[Way], array[int]]:
     """Return the ways that values go, and for every record the number of its way."""
-    known: dict[tuple[int, int, int], int] = {}
-    labels = zip(swept.resource, swept.header, swept.outcome, strict=True)
-    numbers = array("I", (known.setdefault(label, len(known)) for label in labels))
+    labels = swept.resource, swept.header, swept.outcome
+    known = {label: number for number, label in enumerate(dict.fromkeys(zip(*labels, strict=True)))}
+    numbers = array("I", map(known.__getitem__, zip(*labels, strict=True)))
     ways = [
         way(
             swept.resources[resource],
@@ -406,7 +413,11 @@ def restorations(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """Everything that is known between the passes. `leaves`: those of the source's bucket `key`."""
+    """Everything that is known between the passes. `leaves`: those of the source's bucket `key`.
+
+    `passing`: the first pass, where it is not done yet and every record is to be copied as it goes by; until then
+    nothing else is known.
+    """
 
     request: RewriteRequest
     opened: OpenedSnapshot
@@ -416,3 +427,28 @@ class Job:
     labels: Labels
     progress: Progress
     leaves: Leaves
+    passing: Passing | None = None
+
+
+def copy_of(
+    passing: Passing,
+    request: RewriteRequest,
+    opened: OpenedSnapshot,
+    workshop: Workshop,
+    labels: Labels,
+    progress: Progress,
+    leaves: Leaves,
+) -> Job:
+    """Make the job of copying every record, as it goes by in a pass: an action of none is COPY for all."""
+    nothing = RecordCounts(total=0, copied=0, rewritten=0, deleted=0)
+    return Job(
+        request=request,
+        opened=opened,
+        swept=NOTHING_SWEPT,
+        plan=Plan(action=bytearray(), edits=NO_EDITS, counts=nothing, changes=(), deletions=(), lost=()),
+        workshop=workshop,
+        labels=labels,
+        progress=progress,
+        leaves=leaves,
+        passing=passing,
+    )

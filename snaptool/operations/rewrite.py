@@ -3,11 +3,12 @@
 Re-encrypting, stripping, dropping what no key opens, compacting and plain repacking differ only in the decision per
 record that is made between two passes:
 
-1. *read*: a sweep of the source opens every encrypted value (`sweep`); nothing has been written yet.
+1. *read*: a sweep of the source opens every encrypted value (`sweep`); nothing has been written yet, but where every
+   record stays as it is, whatever is found: then it is copied as it goes by.
 2. *decide*: every record is copied, re-encrypted or dropped (`plan`); deletions obey etcd's editing rules.
 3. *write*: the engine writes into an unnamed file: from file to file (`direct`), or through a real etcd (`engine`).
 4. *read back*: the engine reads the new file with the new keys only, and compares it with the source.
-5. *publish*: the SHA-256 of what was read back is appended (`written`), and the file gets its name.
+5. *publish*: the SHA-256 of what was written is appended (`written`), and the file gets its name.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +31,7 @@ from snaptool.etcd import (
     Snapshot,
     decode_key_value,
 )
+from snaptool.etcd.leaves import Leaves
 from snaptool.files import Draft, require_room
 from snaptool.kube.undecodable import may_be_ciphertext
 from snaptool.operations.boot import boot_check
@@ -40,9 +43,8 @@ from snaptool.operations.crypto import (
 from snaptool.operations.defined import defined_versions
 from snaptool.operations.direct import DirectEngine
 from snaptool.operations.inside import Unread, refuse_while_unread, unread_places
-from snaptool.operations.judging import NOTHING_DEFINED, Depth
+from snaptool.operations.judging import NOTHING_DEFINED, Defined, Depth
 from snaptool.operations.labels import Labels
-from snaptool.operations.leaves import Leaves
 from snaptool.operations.likelier import Cause, likelier_causes, opened_by_header
 from snaptool.operations.older import NO_OLDER, OlderValues, find_older
 from snaptool.operations.opening import Digests, OpenedSnapshot
@@ -56,10 +58,12 @@ from snaptool.operations.plan import (
     Undecodable,
     Undecryptable,
     ValueChange,
+    copy_of,
     doomed,
 )
 from snaptool.operations.platform import Step
-from snaptool.operations.sweep import LostValue, Progress, Sweep, encrypted_values, no_progress, sweep
+from snaptool.operations.scout import Scout
+from snaptool.operations.sweep import LostValue, Passing, Progress, Sweep, encrypted_values, no_progress, sweep
 from snaptool.operations.verdict import (
     Fates,
     KeyCount,
@@ -259,10 +263,12 @@ def rewrite(
     if target is not None:
         check_target(target, force=force, source=opened.source)
     wrapping = choose_wrapping(target, container, opened.container).updated(request.updates.files, request.updates.keys)
-    work = _work(opened, request)
-    with Workshop(work, opened.source, jobs=request.jobs) as workshop, opened.digests() as digests:
-        labels, leaves = Labels(opened.prefixes, work.reading.key_names() | work.writing.key_names()), Leaves()
-        swept = _read(opened, labels, leaves, workshop if request.reading is not None else None, progress)
+    with ExitStack() as stack, opened.digests() as digests:
+        draft = None
+        if target is not None and request.only_copies and engine is DIRECT:
+            draft = stack.enter_context(TargetDraft(target, force=force, wrapping=wrapping))
+        read = _read(opened, request, stack, draft, progress)
+        work, labels, leaves, swept, workshop = read.work, read.labels, read.leaves, read.swept, read.workshop
         if not request.skip_hash_check:
             digests.require_right_trailer()
         older = NO_OLDER
@@ -293,40 +299,94 @@ def rewrite(
         if target is None:
             engine.rehearse(job)
             return replace(report, seconds=time.monotonic() - started)
-        if not plan.counts.deleted:
-            # A value may lose its wrapped key and padding; of a page, at most.
-            require_room(target, sum(leaves.size) - _MOST_SHRINKING * plan.counts.rewritten)
-        with TargetDraft(target, force=force, wrapping=wrapping) as draft:
-            written = _write(engine, job, draft, boot_with)
+        if draft is None or read.written is None:
+            if not plan.counts.deleted:
+                # A value may lose its wrapped key and padding; of a page, at most.
+                require_room(target, sum(leaves.size) - _MOST_SHRINKING * plan.counts.rewritten)
+            draft = stack.enter_context(TargetDraft(target, force=force, wrapping=wrapping))
+        written = _publish(read.written or engine.write(job, draft), job, draft, boot_with)
     return replace(report, target=written, verified=True, seconds=time.monotonic() - started)
 
 
-def _work(opened: OpenedSnapshot, request: RewriteRequest) -> Work:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Read:
+    """What the pass over the source found, and with what. `written`: the report on the copy made meanwhile, if any."""
+
+    work: Work
+    workshop: Workshop
+    labels: Labels
+    leaves: Leaves
+    swept: Sweep
+    written: FileReport | None = None
+
+
+def _read(
+    opened: OpenedSnapshot, request: RewriteRequest, stack: ExitStack, draft: Draft | None, progress: Progress
+) -> _Read:
+    """Go over all records and open what is encrypted, or will be; with a `draft`, copy them there on the way.
+
+    What keys are called depends on the prefixes, and what custom resources have to be on their definitions; nobody
+    knows either before the end. The prefixes are guessed from the first records. Where the guess is wrong, or there
+    are definitions of what the snapshot holds, another pass is needed, as in `survey`.
+    """
+    first = None
+    if not opened.is_scouted:
+        scout = opened.new_scout()
+        work = _work(request, NOTHING_DEFINED)
+        first = _pass(opened, request, work, stack, progress, Labels(scout.likely(), _names(work)), scout, draft)
+        opened.found_by(scout)
+    work = _work(request, NOTHING_DEFINED if request.reading is None else defined_versions(opened, request.reading))
+    if first is not None and {*first.labels.prefixes} == {*opened.prefixes}:
+        custom = {one.group_resource for one in first.swept.resources} & set(work.defined)
+        if not custom:
+            return first
+    again = Labels(opened.prefixes, _names(work))
+    if first is None:
+        return _pass(opened, request, work, stack, progress, again, None, draft)
+    return replace(_pass(opened, request, work, stack, progress, again, None, None), written=first.written)
+
+
+def _work(request: RewriteRequest, defined: Defined) -> Work:
     """Say what values are read and written with, and how closely they are looked at."""
     writing = Keyring(()) if request.decrypt else request.writing
     if request.reading is None:
         return Work(Keyring(()), writing, request.randomness, request.rewraps, None, defined=NOTHING_DEFINED)
     # What is asked to go or to stop the run is what `verify` finds: nothing less will do then.
     depth = Depth.CHEAP if request.undecodable is Undecodable.KEEP else Depth.FULL
-    defined = defined_versions(opened, request.reading)
     return Work(request.reading, writing, request.randomness, request.rewraps, depth, defined=defined)
 
 
-def _read(
-    opened: OpenedSnapshot, labels: Labels, leaves: Leaves, workshop: Workshop | None, progress: Progress
-) -> Sweep:
-    """Go over all records and open what is encrypted, or will be; without a workshop none is."""
-    return sweep(
-        opened.snapshot,
-        labels,
-        workshop,
-        wanted=encrypted_values if workshop is None else partial(_encrypted_before_or_after, workshop),
-        observers=[
-            lambda _: opened.source.check_unchanged(),
-            partial(leaves.take, page_size=opened.snapshot.database.page_size),
-        ],
-        progress=progress,
-    )
+def _names(work: Work) -> frozenset[tuple[Kind, str]]:
+    return work.reading.key_names() | work.writing.key_names()
+
+
+def _pass(
+    opened: OpenedSnapshot,
+    request: RewriteRequest,
+    work: Work,
+    stack: ExitStack,
+    progress: Progress,
+    labels: Labels,
+    scout: Scout | None,
+    draft: Draft | None,
+) -> _Read:
+    workshop, leaves = stack.enter_context(Workshop(work, opened.source, jobs=request.jobs)), Leaves()
+
+    def look(records: Records) -> None:
+        opened.source.check_unchanged()
+        leaves.take(records, opened.snapshot.database.page_size)
+        if scout is not None:
+            scout.add(records, labels.paths, labels.path_of())
+
+    if draft is not None:
+        passing = Passing(opened.snapshot, labels, None, [look], progress)
+        written = DIRECT.write(copy_of(passing, request, opened, workshop, labels, progress, leaves), draft)
+        swept = passing.result()
+        return _Read(work=work, workshop=workshop, labels=labels, leaves=leaves, swept=swept, written=written)
+    opening = None if request.reading is None else workshop
+    wanted = encrypted_values if opening is None else partial(_encrypted_before_or_after, workshop)
+    swept = sweep(opened.snapshot, labels, opening, wanted=wanted, observers=[look], progress=progress)
+    return _Read(work=work, workshop=workshop, labels=labels, leaves=leaves, swept=swept)
 
 
 def _places_unread(job: Job, reading: Keyring) -> tuple[Unread, ...]:
@@ -376,9 +436,8 @@ def _report(job: Job, work: Work, older: OlderValues, unread: Sequence[Unread], 
     )
 
 
-def _write(engine: Engine, job: Job, draft: TargetDraft, boot_with: EtcdBinaries | None) -> FileReport:
-    """Write the new file, prove it, and give it its name."""
-    written = engine.write(job, draft)
+def _publish(written: FileReport, job: Job, draft: TargetDraft, boot_with: EtcdBinaries | None) -> FileReport:
+    """Boot the new file, where that is asked for, and give it its name."""
     if boot_with is not None:
         job.progress("booting", 0, 1)
         _boot(draft, boot_with)

@@ -95,7 +95,8 @@ class Sweep:
 
     `resource`, `header`, `outcome`: indices into `resources`, `headers`, `outcomes`. `outcomes[0]` stands for records
     that were not opened. `tombstone`, `live`: a byte each, 0 or 1. `repeated`: records with several value fields.
-    `opened`: the records that were opened, ascending. `value_bytes`: bytes of stored values by resource and header.
+    `opened`: the records that were opened, ascending; `stored_sizes`, `plain_sizes`: of their values and plaintexts, 0
+    where there is none. `value_bytes`: bytes of stored values by resource and header.
     """
 
     resources: tuple[Resource, ...]
@@ -108,6 +109,8 @@ class Sweep:
     live: bytearray
     repeated: array[int]
     opened: array[int]
+    stored_sizes: array[int]
+    plain_sizes: array[int]
     value_bytes: Mapping[tuple[int, int], int]
     lost: tuple[LostValue, ...]
     undecodable: tuple[LostValue, ...] = ()
@@ -117,6 +120,25 @@ class Sweep:
         """How many values there are of each resource, header, outcome and age: 1 for current values, 0 for old ones."""
         labels = memoryview(self.resource), memoryview(self.header), memoryview(self.outcome)
         return Counter(count_labels(*labels, memoryview(self.live), memoryview(self.tombstone)))
+
+
+NOTHING_SWEPT = Sweep(
+    resources=(),
+    headers=(),
+    outcomes=(NOTHING_TRIED,),
+    resource=array("I"),
+    header=array("H"),
+    outcome=array("H"),
+    tombstone=bytearray(),
+    live=bytearray(),
+    repeated=array("q"),
+    opened=array("q"),
+    stored_sizes=array("I"),
+    plain_sizes=array("I"),
+    value_bytes={},
+    lost=(),
+)
+"""What is known before a pass."""
 
 
 def sweep(
@@ -135,34 +157,63 @@ def sweep(
     `workshop` opens the values that `wanted` picks, and plain ones that it has to judge; without one nothing is
     opened. `observers` see the records of every chunk as it goes by. `walk`: one that has other trees behind it.
     """
-    notes = _Notes(labels, workshop)
-    doubts = None if workshop is None or workshop.depth is None else Doubts(workshop.depth)
-    walk = walk or snapshot.database.new_walk()
-    pages = snapshot.database.high_water_mark
+    going = Passing(snapshot, labels, workshop, observers, progress, step, walk)
+    if workshop is None:
+        for _ in going:
+            pass
+        return going.result()
+    doubts = None if workshop.depth is None else Doubts(workshop.depth)
 
     def batches() -> Iterator[Batch]:
-        for records in snapshot.chunks(walk=walk):
-            encrypted = notes.take(records)
-            for observe in observers:
-                observe(records)
-            progress(step, walk.pages_seen(), pages)
-            if workshop is None:
-                continue
-            rows = [row for row in wanted(records, labels, encrypted) if not records.flags[row] & TOMBSTONE]
+        for records in going:
+            rows = [row for row in wanted(records, labels, going.encrypted) if not records.flags[row] & TOMBSTONE]
             if doubts is not None:
-                doubted = doubts.rows(records, labels, notes.expected())
+                doubted = doubts.rows(records, labels, going.notes.expected())
                 rows = sorted({*rows, *doubted}) if doubted else rows
             if rows:
                 yield batch_of(records, rows, labels)
-        progress(step, pages, pages)
 
-    if workshop is None:
-        for _ in batches():
-            pass
-    else:
-        for batch, answer in workshop.opened(batches()):
-            notes.take_answer(batch, answer)
-    return notes.finish(snapshot.live())
+    for batch, answer in workshop.opened(batches()):
+        going.notes.take_answer(batch, answer)
+    return going.result()
+
+
+class Passing:
+    """A sweep as it goes: the records, chunk by chunk, for whoever has to do with them meanwhile; see `sweep`.
+
+    `encrypted`: the rows of the encrypted values of the last chunk.
+    """
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        labels: Labels,
+        workshop: Workshop | None,
+        observers: Sequence[Callable[[Records], None]],
+        progress: Progress,
+        step: str = "reading",
+        walk: Walk | None = None,
+    ) -> None:
+        self.notes = _Notes(labels, workshop)
+        self.encrypted: list[int] = []
+        self._snapshot = snapshot
+        self._observers = observers
+        self._progress, self._step = progress, step
+        self._walk = walk or snapshot.database.new_walk()
+
+    def __iter__(self) -> Iterator[Records]:
+        pages = self._snapshot.database.high_water_mark
+        for records in self._snapshot.chunks(walk=self._walk):
+            self.encrypted = self.notes.take(records)
+            for observe in self._observers:
+                observe(records)
+            self._progress(self._step, self._walk.pages_seen(), pages)
+            yield records
+        self._progress(self._step, pages, pages)
+
+    def result(self) -> Sweep:
+        """Return what was found, once all went by."""
+        return self.notes.finish(self._snapshot.live())
 
 
 def batch_of(records: Records, rows: list[int], labels: Labels) -> Batch:
@@ -199,6 +250,7 @@ class _Notes:
         self._resource, self._header, self._outcome = array("I"), array("H"), array("H")
         self._tombstone = bytearray()
         self._repeated, self._opened = array("q"), array("q")
+        self._stored_sizes, self._plain_sizes = array("I"), array("I")
         self._outcomes = {NOTHING_TRIED: NOT_OPENED}
         self._plain_outcome = array("q")
         self._refused: set[int] = set()
@@ -257,6 +309,8 @@ class _Notes:
         numbers = [self._number_of(outcome) for outcome in answer.outcomes]
         named = [bool(outcome.why) for outcome in answer.outcomes]
         self._opened.extend(batch.record)
+        self._stored_sizes.extend(iter(batch.value_len))
+        self._plain_sizes.extend(max(size, 0) for size in answer.sizes)
         for row, (record, place) in enumerate(zip(batch.record, answer.outcome, strict=True)):
             self._outcome[record] = numbers[place]
             if named[place]:
@@ -292,6 +346,8 @@ class _Notes:
             live=live,
             repeated=self._repeated,
             opened=self._opened,
+            stored_sizes=self._stored_sizes,
+            plain_sizes=self._plain_sizes,
             value_bytes=self._labels.value_bytes(),
             lost=tuple(value for value in named if not value.outcome.opened),
             undecodable=tuple(value for value in named if value.outcome.opened),

@@ -15,13 +15,14 @@ from snaptool.bolt import Chunk, Walk, first_pages
 from snaptool.bolt.layout import BUCKET_FLAG, BUCKET_HEADER_SIZE, ELEMENT_SIZE, HEADER_SIZE, PageFlag
 from snaptool.errors import VerificationFailed
 from snaptool.etcd import Snapshot
-from snaptool.etcd.comparing import is_tidy_branch, mark_tidy
+from snaptool.etcd.comparing import are_tidy_branches, mark_leaves, mark_tidy
+from snaptool.etcd.leaves import Leaves
 from snaptool.files import Draft
 from snaptool.operations.crypto import Outcome
-from snaptool.operations.leaves import Leaves
 
 _HASH_BLOCK = 2 << 20
-_LET_GO = 32  # chunks after which what was read may leave the memory
+_NO_RECORD = "a page of the written file has bytes that belong to no record"
+_MANY = 8192  # leaves at a time, of which the first bytes alone are looked at
 
 
 class ReadBackFailed(VerificationFailed):
@@ -57,14 +58,13 @@ def file_report(
     path: Path, size: int, sha256: str, snapshot: Snapshot, leaves: Leaves, live: bytearray | None = None
 ) -> FileReport:
     """Report on a file. `leaves`: of its bucket `key`; `live`: which of its records are live, if that is known."""
-    sums = leaves.sums()
     return FileReport(
         path=str(path),
         size=size,
         sha256=sha256,
         revision=snapshot.current_revision,
-        hash=snapshot.status_hash(sums),
-        hashkv=snapshot.hashkv(sums=sums, live=live).hash,
+        hash=snapshot.status_hash(leaves),
+        hashkv=snapshot.hashkv(known=leaves, live=live).hash,
     )
 
 
@@ -106,12 +106,12 @@ def is_stale(outcome: Outcome, *, rewrapped: bool) -> bool:
     return outcome.position[1:] > (0, 0) if rewrapped else outcome.stale
 
 
-def require_nothing_else(written: Snapshot, compared: Leaves | None = None) -> None:
+def require_nothing_else(written: Snapshot, compared: Leaves, *, in_line: bool = False) -> None:
     """Raise ReadBackFailed unless every byte of the file belongs to what was written, and so to what was compared.
 
     Nothing is searched for: any text can come about by chance. The first pages are those that were written; every other
     page is a leaf of a bucket, which holds records and zeros, or a branch, which holds the first keys of its children
-    and zeros. `compared`: the leaves of bucket `key`, where they were compared before all was written.
+    and zeros. `compared`: the leaves of bucket `key`; `in_line`: as they stand in the file, whatever leads to them.
     """
     database = written.database
     if database.size != database.high_water_mark * database.page_size:
@@ -119,49 +119,47 @@ def require_nothing_else(written: Snapshot, compared: Leaves | None = None) -> N
     first = first_pages(database.meta)
     if written.view[: len(first)] != first:
         raise ReadBackFailed("the metas and the freelist of the written file are not those that were written")
+    if 0 in compared.tidy and all(compared.page[:1]):  # what lies in an inline bucket is the business of its holder
+        raise ReadBackFailed(_NO_RECORD)
     walk, is_leaf = database.new_walk(), bytearray(database.high_water_mark)
     walk.begin(database.meta.root, BUCKET_FLAG)
     _mark_leaves(written, walk, is_leaf)
     for name, bucket in database.buckets().items():
-        if bucket.root:
-            bucket.begin(walk)
-            pages = _mark_leaves(written, walk, is_leaf, are_compared=name == b"key" and compared is not None)
-            if name == b"key" and compared is not None and pages != compared.page:
-                raise ReadBackFailed("the branches of the written file lead to other leaves than were written")
+        if not bucket.root:
+            continue
+        bucket.begin(walk)
+        if name != b"key":
+            _mark_leaves(written, walk, is_leaf)
+        elif _mark_compared(walk, is_leaf) != compared.page and in_line:
+            raise ReadBackFailed("the branches of the written file lead to other leaves than were written")
     if not walk.found_by_first_keys():
         raise ReadBackFailed("a branch of the written file has another key than the page that it leads to")
     for name, value in database.root_bucket().items():
         if not database.buckets()[name].root and not _is_packed(value[BUCKET_HEADER_SIZE:]):
             raise ReadBackFailed("a small bucket of the written file has bytes that belong to no record")
-    reached, page = walk.reached_pages(), len(first) // database.page_size
-    if reached.count(1) != database.high_water_mark - page:
+    first_page = len(first) // database.page_size
+    if walk.reached_pages().count(1) != database.high_water_mark - first_page:
         raise ReadBackFailed("the written file has free pages")
-    while page < database.high_water_mark:
-        if is_leaf[page]:
-            page += 1
-            continue
-        if not is_tidy_branch(written.view, page, database.page_size):
-            raise ReadBackFailed("a branch of the written file has bytes that belong to no key")
-        page += int.from_bytes(written.view[page * database.page_size + 12 :][:4], "little") + 1
+    if not are_tidy_branches(written.view, first_page, database.page_size, memoryview(is_leaf)):
+        raise ReadBackFailed("a branch of the written file has bytes that belong to no key")
 
 
-def _mark_leaves(written: Snapshot, walk: Walk, is_leaf: bytearray, *, are_compared: bool = False) -> array[int]:
-    """Mark all pages of the leaves of the tree that a walk begins, and return the ids of the leaves.
-
-    Raises ReadBackFailed for one that holds anything but its records; those that were compared are known not to.
-    """
-    chunk, size, turn = Chunk(), written.database.page_size, 0
-    pages = array("q")
+def _mark_leaves(written: Snapshot, walk: Walk, is_leaf: bytearray) -> None:
+    """Mark all pages of the leaves of the tree that a walk begins. Raises ReadBackFailed for one that is not tidy."""
+    chunk = Chunk()
     while walk.fill(chunk):
         tidy = memoryview(bytearray(chunk.leaves))
-        if not are_compared and mark_tidy(written.view, chunk, size, tidy) < chunk.leaves:
-            raise ReadBackFailed("a page of the written file has bytes that belong to no record")
-        pages.extend(chunk.leaf_page[: chunk.leaves])
-        for page, span in zip(chunk.leaf_page[: chunk.leaves], chunk.leaf_span, strict=False):
-            is_leaf[page : page + span] = b"\1" * span
-        turn += 1
-        if turn % _LET_GO == 0:
-            written.database.let_go()
+        if mark_tidy(written.view, chunk, written.database.page_size, tidy) < chunk.leaves:
+            raise ReadBackFailed(_NO_RECORD)
+        mark_leaves(chunk, memoryview(is_leaf))
+
+
+def _mark_compared(walk: Walk, is_leaf: bytearray) -> array[int]:
+    """Mark the same for a tree whose leaves were compared: they begin as their branches say; return their ids."""
+    chunk, pages = Chunk(_MANY), array("q")
+    while walk.skim(chunk):
+        pages.frombytes(chunk.leaf_page[: chunk.leaves].cast("B"))
+        mark_leaves(chunk, memoryview(is_leaf))
     return pages
 
 

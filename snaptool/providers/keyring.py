@@ -277,6 +277,13 @@ class Chain:
         """Return the stored value that kube-apiserver would write. `context`: the whole etcd key."""
         return self._first.prefix + self._first.seal(plaintext, context, entropy)
 
+    @property
+    def growth(self) -> tuple[int, int] | None:
+        """What sealing adds: see `LocalProvider.growth`; None where only the provider of a KMS knows."""
+        if isinstance(self._first, Identity):
+            return 0, 1
+        return self._first.growth if isinstance(self._first, LocalProvider) else None
+
     def seal_many(self, values: Values, rows: memoryview, entropy: Entropies, sealed: Sealed) -> None:
         """Seal values that are open, each as `seal` does. `entropy`: one source, or one for each of `rows`."""
         if isinstance(self._first, LocalProvider):

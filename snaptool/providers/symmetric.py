@@ -41,7 +41,8 @@ RESERVED_PREFIX = b"k8s:enc:"
 CBC_IV_SIZE = BLOCK_SIZE = 16
 GCM_NONCE_SIZE = 12
 SECRETBOX_NONCE_SIZE = 24
-SECRETBOX_OVERHEAD = SECRETBOX_NONCE_SIZE + 16
+TAG_SIZE = 16  # of both that authenticate
+SECRETBOX_OVERHEAD = SECRETBOX_NONCE_SIZE + TAG_SIZE
 _PREFIXES = {kind: RESERVED_PREFIX + kind.encode() + b":v1:" for kind in (Kind.AESCBC, Kind.AESGCM, Kind.SECRETBOX)}
 
 
@@ -155,6 +156,12 @@ class LocalProvider:
         key = self.keys[0]
         nonce = entropy(_NONCE_SIZES[self.kind])
         return key.marker + nonce + _WRITERS[self.kind](key.secret, plaintext, context, nonce)
+
+    @property
+    def growth(self) -> tuple[int, int]:
+        """Bytes that stand around a plaintext once it is sealed, and the block that it is filled up to before."""
+        header = len(self.prefix) + len(self.keys[0].marker) + _NONCE_SIZES[self.kind]
+        return (header, BLOCK_SIZE) if self.kind is Kind.AESCBC else (header + TAG_SIZE, 1)
 
     def seal_many(self, values: Values, rows: memoryview, entropy: Entropies, sealed: Sealed) -> None:
         """Seal open values to whole stored ones, prefix included, each as `seal` would make it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import struct
 import tempfile
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,24 @@ from hypothesis import strategies as st
 
 from snaptool import wire
 from snaptool.bolt import Chunk, check
-from snaptool.etcd import KeyValue, Revision, decode_key_value, encode_key_value, encode_revision_key, replace_value
-from snaptool.operations import direct
+from snaptool.etcd import (
+    KeyValue,
+    Revision,
+    Snapshot,
+    decode_key_value,
+    encode_key_value,
+    encode_revision_key,
+    replace_value,
+    snapshot,
+)
+from snaptool.files import Draft
+from snaptool.operations import direct, reading_back
 from snaptool.operations.crypto import SeededRandomness
 from snaptool.operations.opening import open_snapshot
 from snaptool.operations.plan import RewriteRequest, Undecryptable
-from snaptool.operations.rewrite import rewrite
-from snaptool.providers.keyring import GroupResource
+from snaptool.operations.rewrite import RewriteReport, rewrite
+from snaptool.operations.written import FileReport
+from snaptool.providers.keyring import GroupResource, Keyring
 from tests.support.bolt import branch, database_of, leaf, model_contents, rooted, with_trailer
 from tests.unit.operations.builders import OBJECT, keyring, seal_cbc
 
@@ -90,29 +102,62 @@ def source_of(rng: random.Random, records: list[Record]) -> bytes:
     return with_trailer(database_of(leaf(2, [(b"key", rooted(top, 5)), (b"meta", meta)], flags=1), *pages))
 
 
+def in_both_orders(source: Path, request: RewriteRequest, patch: pytest.MonkeyPatch) -> tuple[RewriteReport, bytes]:
+    """Rewrite twice: planned and read back behind the writer, and one thing after the other. The bytes are the same.
+
+    What was planned from sizes comes true, and the trailer is that of the bytes, whichever they were taken from.
+    """
+    original, files = direct._read_back, []
+
+    def read_back(draft: Draft, writer: direct._Writer, follower: reading_back.Follower | None = None) -> FileReport:
+        written = Snapshot(draft.read(0, draft.size)).bucket(b"key")
+        is_inline, tidy = written is None or not written.root, writer.job.leaves.tidy
+        if writer._forecast is not None and not is_inline and (writer.job.passing is None or 0 not in tidy):
+            assert writer.is_as_forecast
+        assert follower is None or direct.FOLLOWED_FROM == 0
+        return original(draft, writer, follower)
+
+    with patch.context() as more:
+        more.setattr(direct, "_read_back", read_back)
+        for followed_from in (0, 1 << 40):
+            more.setattr(direct, "FOLLOWED_FROM", followed_from)
+            target = source.with_name("new.db")
+            with open_snapshot(source) as opened:
+                report = rewrite(opened, target, request)
+            files.append(target.read_bytes())
+            target.unlink()
+    assert files[0] == files[1]
+    assert files[0][-32:] == sha256(files[0][:-32]).digest()
+    return report, files[0]
+
+
 def check_rewrite(seed: int) -> None:
     rng = random.Random(seed)
     records, plaintexts, lost = random_records(rng, rng.choice((0, 1, 2, 30, 80)))
     undecryptable = rng.choice((Undecryptable.KEEP, Undecryptable.DELETE))
     decrypt = rng.random() < 0.2
-    chunk = rng.choice((1, 3, 50_000))
+    of_source, of_target = (rng.choice((1, 3, 50_000)) for _ in range(2))
+    writing = rng.choice((WRITING, keyring("aescbc", ("new", NEW)), keyring("aesgcm", ("new", NEW))))
+    request = RewriteRequest(
+        reading=READING,
+        writing=writing,
+        decrypt=decrypt,
+        undecryptable=undecryptable,
+        randomness=SeededRandomness(b"leaves"),
+    )
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(direct, "Chunk", lambda: Chunk(chunk))
-        patch.setattr(direct, "FOLLOWED_FROM", rng.choice((0, 1 << 40)))
-        patch.setattr(direct, "_WINDOW", rng.choice((1024, 8 << 20)))
-        source, target = Path(folder) / "source.db", Path(folder) / "new.db"
+        patch.setattr(reading_back, "Chunk", lambda: Chunk(of_target))
+        patch.setattr(snapshot, "Chunk", lambda: Chunk(of_source))
+        patch.setattr(reading_back, "_WINDOW", rng.choice((1024, 8 << 20)))
+        source = Path(folder) / "source.db"
         source.write_bytes(source_of(rng, records))
         assert [*model_contents(source.read_bytes(), 1024)[b"key"]] == records
-        request = RewriteRequest(
-            reading=READING,
-            writing=WRITING,
-            decrypt=decrypt,
-            undecryptable=undecryptable,
-            randomness=SeededRandomness(b"leaves"),
-        )
-        with open_snapshot(source) as opened:
-            report = rewrite(opened, target, request)
-        written = target.read_bytes()
+        report, written = in_both_orders(source, request, patch)
+        copied, copy = in_both_orders(source, RewriteRequest(reading=None, writing=Keyring(())), patch)
+    assert copied.verified
+    assert list(check(copy)) == []
+    assert [*model_contents(copy, 1024)[b"key"]] == records
+    assert b"GARB" not in copy
     assert report.verified
     assert list(check(written)) == []
     found = model_contents(written, 1024)[b"key"]
@@ -124,7 +169,7 @@ def check_rewrite(seed: int) -> None:
         assert decode_key_value(stored).version == 0
     assert [key for key, _ in found] == [key for key, _ in records if key not in gone]
     before = dict(records)
-    chain = WRITING.chain_for(GroupResource("secrets", ""))
+    chain = writing.chain_for(GroupResource("secrets", ""))
     for key, stored in found:
         if key not in plaintexts:
             assert stored == before[key]
@@ -133,9 +178,10 @@ def check_rewrite(seed: int) -> None:
         assert stored == replace_value(before[key], other.value)
         value = other.value if decrypt else chain.unseal(other.value, one.key).plaintext
         assert value == plaintexts[key]
-        assert other.value.startswith(b"k8s:enc:secretbox:v1:new:") != decrypt
+        assert (b":v1:new:" in other.value[:32]) != decrypt
     assert b"GARB" not in written
-    assert written.count(b"k8s:enc:aescbc") == len(lost - gone)
+    assert written.count(b":v1:old:") == 0
+    assert written.count(b":v1:lost:") == len(lost - gone)
 
 
 @settings(max_examples=40, deadline=None)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import random
-from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -27,6 +26,7 @@ from snaptool.etcd import (
     encode_key_value,
     encode_revision_key,
 )
+from snaptool.etcd.leaves import Leaves
 from tests.support.bolt import make_database, with_trailer
 
 Record = tuple[bytes, bytes]
@@ -323,13 +323,19 @@ def model_hashkv(records: Sequence[Record], booted: Booted, at: int, generation:
     return crc
 
 
-def sums_of(snapshot: Snapshot) -> tuple[array[int], array[int]]:
-    """CRC-32C and size of each leaf of bucket `key`."""
-    crcs, sizes, bucket = array("I"), array("q"), snapshot.bucket(b"key")
+def leaves_of(snapshot: Snapshot) -> Leaves:
+    """What is known of the leaves of bucket `key`, found a record at a time."""
+    known, bucket = Leaves(), snapshot.bucket(b"key")
     for leaves in bucket.leaves(None, Chunk(1)) if bucket else ():
         for leaf in range(leaves.leaves):
             rows = range(leaves.leaf_start[leaf], leaves.leaf_start[leaf + 1])
-            content = b"".join(leaves.key(snapshot.view, row) + leaves.value(snapshot.view, row) for row in rows)
-            crcs.append(plain_crc32c(content))
-            sizes.append(len(content))
-    return crcs, sizes
+            records = [(leaves.key(snapshot.view, row), leaves.value(snapshot.view, row)) for row in rows]
+            content = b"".join(key + value for key, value in records)
+            known.page.append(leaves.leaf_page[leaf])
+            known.span.append(leaves.leaf_span[leaf])
+            known.records.append(len(records))
+            known.main.append(int.from_bytes(records[0][0][:8], "big") if records else -1)
+            known.crc.append(plain_crc32c(content))
+            known.size.append(len(content))
+            known.tidy.append(1)
+    return known

@@ -33,7 +33,7 @@ from snaptool.etcd import (
 )
 from snaptool.etcd.records import encode_alarm, encode_lease, encode_lease_key
 from tests.support.bolt import GOLDEN, TINY, contents, damaged, make_database, tiny, vectors, with_trailer
-from tests.support.history import Record, Store, make_snapshot, plain_crc32c, rewritten, sums_of
+from tests.support.history import Record, Store, leaves_of, make_snapshot, plain_crc32c, rewritten
 
 SERVERS = {
     "tiny-3.4.db": server_generation(3, 4, 23),
@@ -217,9 +217,9 @@ def test_status_after_a_pass_and_in_pieces_is_the_same(name: str) -> None:
     for _ in snapshot.chunks():
         pass
     assert snapshot.status() == whole
-    sums = sums_of(snapshot)
-    assert snapshot.status_hash(sums) == whole.hash
-    assert snapshot.hashkv(sums=sums) == golden(name).hashkv()
+    known = leaves_of(snapshot)
+    assert snapshot.status_hash(known) == whole.hash
+    assert snapshot.hashkv(known=known) == golden(name).hashkv()
 
 
 @pytest.mark.parametrize("name", TINY)

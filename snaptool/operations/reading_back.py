@@ -1,0 +1,384 @@
+"""Reading back: the records of a written file, each held against the source's. While it is written, or afterwards.
+
+Every record is compared with the source's, whole, or around its value, and the values by what both open to, the new one
+with the new keys.
+"""
+
+from __future__ import annotations
+
+import threading
+from array import array
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import compress
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Self
+
+from crc32c import crc32c
+
+from snaptool import signals
+from snaptool.bolt import Chunk, Walk
+from snaptool.etcd import (
+    RecordReader,
+    Records,
+    Snapshot,
+    decode_key_value,
+    refuse,
+    replace_value,
+)
+from snaptool.etcd.comparing import same_records
+from snaptool.etcd.leaves import Leaves
+from snaptool.files import Draft, Mapped
+from snaptool.operations.crypto import (
+    Batch,
+    Work,
+    Workshop,
+    open_value,
+    outcome_of,
+    plaintext_digest,
+)
+from snaptool.operations.judging import Depth
+from snaptool.operations.plan import (
+    DROP,
+    REBUILD,
+    REPLACE,
+    SEALED,
+    Job,
+)
+from snaptool.operations.written import (
+    ReadBackFailed,
+    is_stale,
+)
+from snaptool.providers.keyring import Keyring
+from snaptool.providers.values import same_plaintexts, words
+from snaptool.text import printable
+
+_LET_GO = 32
+"""Chunks after which what was read may leave the memory."""
+
+_WINDOW = 8 << 20
+"""Bytes that are mapped together behind the writer: as many as begin to be brought to the disk together."""
+
+_LEAD = 64 << 20
+"""Bytes that the writer may be ahead of who reads back: more than a window and all blocks."""
+
+
+class Source:
+    """The records of the source, what becomes of each, and their values as batches for the workshop."""
+
+    def __init__(self, job: Job) -> None:
+        self.view = job.opened.snapshot.view
+        self._action = memoryview(job.plan.action)
+        self._all_stay = memoryview(bytearray(0))
+        self._is_copy = job.passing is not None
+        self._resource = memoryview(job.swept.resource)
+        self._resources = tuple(known.group_resource for known in job.swept.resources)
+
+    def actions(self, records: Records) -> memoryview:
+        """Return what becomes of each record of a chunk."""
+        if self._is_copy:
+            if len(self._all_stay) < len(records):
+                self._all_stay = memoryview(bytearray(2 * len(records)))
+            return self._all_stay[: len(records)]
+        return self._action[records.first_record : records.first_record + len(records)]
+
+    def batch(self, records: Records, rows: Sequence[int]) -> Batch:
+        """Name the values in some rows of a chunk. Nothing is copied."""
+        here = slice(records.first_record, records.first_record + len(records))
+        return self.batch_like(records, rows, self._resource[here])
+
+    def batch_like(self, records: Records, rows: Sequence[int], resource: memoryview) -> Batch:
+        """Name values in another file. `resource`: by row, the number that it has in the source."""
+        return Batch(
+            resources=self._resources,
+            resource=resource,
+            record=(),
+            key_pos=records.key_at,
+            key_len=records.key_size,
+            value_pos=records.value_at,
+            value_len=records.value_size,
+            main=records.main,
+            sub=records.sub,
+            rows=_numbers(rows),
+        )
+
+
+class Comparison:
+    """The pass over the records of the written file: each is what the plan makes of one of the source.
+
+    `chunks`: the records of the source, each good until the next is taken. `leaves`: those of the written file so far.
+    """
+
+    def __init__(self, job: Job, chunks: Iterator[Records]) -> None:
+        self.job = job
+        self.leaves = Leaves()
+        request = job.request
+        keys = Keyring(()) if request.decrypt else request.writing
+        # What keeps every byte opens with what it opened with before.
+        reading = keys if not request.only_lost or request.reading is None else request.reading
+        self._work = Work(reading, keys, request.randomness)
+        self._old_bench, self._new_bench = job.workshop.bench(), job.workshop.bench()
+        self._depth = None if job.workshop.depth is None else Depth.CHEAP
+        self._watched = _watched(job)
+        self._source = Source(job)
+        self._chunks = chunks
+        self._old: Records | None = None
+        self._actions = memoryview(b"")
+        self._row = 0
+        self._added = deque(job.plan.edits.append)
+
+    def look_at(self, file: Mapped) -> None:
+        """Take records of that map from now on."""
+        self._new_bench = Workshop(self._work, file, jobs=1).bench()
+
+    def take(self, new: Records) -> None:
+        """Compare the records of a chunk with those that should be there. Raises ReadBackFailed."""
+        self.leaves.add(new.leaves, new.view, self.job.opened.snapshot.database.page_size)
+        row = 0
+        while row < len(new):
+            old = self._next()
+            if old is None:
+                self._require_pair(new, row, self._added.popleft() if self._added else None)
+                row += 1
+            elif self._actions[self._row] == REPLACE:
+                self._require_pair(new, row, self.job.plan.edits.replace[old.first_record + self._row])
+                self._row, row = self._row + 1, row + 1
+            else:
+                count = self._compare(old, self._row, new, row)
+                self._row, row = self._row + count, row + count
+
+    def _next(self) -> Records | None:
+        """Return the chunk of the source with the next record that has to be there; None when there is none left."""
+        while True:
+            while self._old is not None and self._row < len(self._old):
+                if self._actions[self._row] != DROP:
+                    return self._old
+                self._row += 1
+            self._old, self._row = next(self._chunks, None), 0
+            if self._old is None:
+                return None
+            self._actions = self._source.actions(self._old)
+
+    @staticmethod
+    def _require_pair(new: Records, row: int, expected: tuple[bytes, bytes] | None) -> None:
+        if (new.stored_key(row), new.stored_value(row)) != expected:
+            raise ReadBackFailed(f"record {new.first_record + row} of the written file is not the one that was added")
+
+    def _compare(self, old: Records, x: int, new: Records, y: int) -> int:
+        """Compare records from row `x` of the source and row `y` of the written file on; return how many."""
+        count, actions = min(len(old) - x, len(new) - y), self._actions
+        if actions[x] == REBUILD:
+            stored = replace_value(old.stored_value(x), new.value(y))
+            count = int((old.stored_key(x), stored) == (new.stored_key(y), new.stored_value(y)))
+        else:
+            count = same_records(old.view, old, x, new.view, new, y, actions, count)
+        if not count:
+            raise ReadBackFailed("bytes that the request does not change are not the same in the written file")
+        rows = [row for row in range(x, x + count) if self._watched[old.first_record + row]] if self._watched else []
+        if rows:
+            self._compare_values(old, rows, new, [row - x + y for row in rows])
+        return count
+
+    def _compare_values(self, old: Records, rows: list[int], new: Records, others: list[int]) -> None:
+        """Open values of both files and compare. Raises ReadBackFailed for one that does not open to the same."""
+        before, after, resource = self._old_bench, self._new_bench, words(len(new))
+        for row, other in zip(rows, others, strict=True):
+            resource[other] = self.job.swept.resource[old.first_record + row]
+        before.open_all(self._source.batch(old, rows), self._depth)
+        ways = after.open_all(self._source.batch_like(new, others, resource), None)
+        same = same_plaintexts(before.values, _numbers(rows), after.values, _numbers(others))
+        outcomes = {number: outcome_of(ways[number]) for number in {after.way[other] for other in others}}
+        for row, other in zip(rows, others, strict=True):
+            outcome = outcomes[after.way[other]]
+            # What equals the source's plaintext is right, whatever it looks like.
+            if not outcome.opened and not outcome.doubtful:
+                where = f"{printable(new.user_key(other))}, record {new.first_record + other}"
+                raise ReadBackFailed(f"{where}, does not open: {', '.join(outcome.reasons)}")
+            is_sealed = self._actions[row] in SEALED
+            if is_sealed and is_stale(outcome, rewrapped=bool(self.job.request.rewraps)):
+                raise ReadBackFailed(
+                    "a value was written under another key than the first one of the new configuration"
+                )
+        if same < len(rows):
+            raise ReadBackFailed(
+                f"record {new.first_record + others[same]} of the written file opens to another plaintext than in the "
+                "source"
+            )
+
+    def finish(self) -> Leaves:
+        """Require that nothing is missing; return the leaves. Raises ReadBackFailed."""
+        if self._next() is not None or self._added:
+            found = sum(self.leaves.records)
+            raise ReadBackFailed(f"more records were written than the {found} that were read back")
+        return self.leaves
+
+    def require_restored(self, written: Snapshot) -> None:
+        """Open what came back from older revisions with the keys that write. Raises ReadBackFailed."""
+        for one in self.job.plan.restored:
+            dropped = self.job.plan.action[: one.record].count(DROP)
+            record = written.record(one.record - dropped)
+            stored = decode_key_value(written.stored_value(record)).value
+            chain = self._work.writing.chain_for(one.resource.group_resource)
+            outcome, plaintext = open_value(chain, stored, one.key)
+            same = record.key == one.key and record.revision.main == one.revision
+            if not same or plaintext is None or plaintext_digest(plaintext) != one.digest or outcome.stale:
+                raise ReadBackFailed(f"{printable(one.key)} does not open to its older revision {one.from_revision}")
+
+
+_IS_SEALED = bytes(action in SEALED for action in range(256))
+
+
+def _watched(job: Job) -> bytearray:
+    """Mark the records whose value has to open to the same in both files. Raises ReadBackFailed for a sealed one.
+
+    Plain values that stay are compared byte by byte, like all else that is not sealed; lost ones open in neither.
+    """
+    swept, action = job.swept, job.plan.action
+    watched = bytearray(len(action))
+    for record in swept.opened:
+        watched[record] = (swept.header[record] != 0 and action[record] < DROP) or action[record] in SEALED
+    if not all(compress(watched, action.translate(_IS_SEALED))):
+        raise ReadBackFailed("values were sealed of which the source's plaintext is not known")
+    for value in swept.lost:
+        watched[value.record] = 0
+    return watched if 1 in watched else bytearray()
+
+
+class Follower:
+    """Reads the records of bucket `key` back while they are written: a thread, a window behind the writer.
+
+    It is given the records of the source as they are written. The leaves of a new tree stand one behind the other, so
+    that they need no branch to be found. What leads to them is looked at when all is there, and has to lead to just
+    these leaves, in this order.
+    `keeps_sums`: the hash of the file is that of what is read in the end, which has to be what was compared.
+    """
+
+    def __init__(self, job: Job, draft: Draft, *, keeps_sums: bool) -> None:
+        self._handed_over: SimpleQueue[Records | None] = SimpleQueue()
+        self.comparison = Comparison(job, iter(self._handed_over.get, None))
+        self.is_done = False
+        self.keeps_sums = keeps_sums
+        self._windows: list[tuple[int, int, int]] = []
+        self._job, self._draft = job, draft
+        self._page_size = job.opened.snapshot.database.page_size
+        self._first = self._page = 0
+        self._end = -1
+        self._stopped = False
+        self._read = threading.Condition()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="snaptool-read-back", daemon=True)
+
+    def begin(self, page: int) -> None:
+        """Begin with the leaf at a page, which is written next."""
+        self._first = self._page = page
+        self._thread.start()
+
+    def hand_over(self, records: Records) -> None:
+        """Give it records of the source that are written next, when it is near enough. Raises what it has found."""
+        with self._read:
+            while self._failure is None and self._draft.size - self._page * self._page_size > _LEAD:
+                self._read.wait(0.1)
+                signals.look()
+        self.check()
+        self._handed_over.put(records)
+
+    def end(self, page: int | None) -> None:
+        """Say where the leaves end, before anything is written behind them. None: there are none, but one inline."""
+        self._handed_over.put(None)
+        self._end, self._stopped = (self._first, True) if page is None else (page, self._stopped)
+        self._draft.nudge()
+
+    def check(self) -> None:
+        """Raise what the thread has found, if anything."""
+        if self._failure is not None:
+            raise self._failure
+
+    def _run(self) -> None:
+        try:
+            chunk, size = Chunk(), self._page_size
+            while not self._stopped and self._page != self._end:
+                # In this order: what is written once the end is known may be something else.
+                written = self._draft.wait_written(self._page * size + _WINDOW, seconds=0.2) // size
+                end = self._end
+                until = written if end < 0 else min(written, end)
+                if until > self._page and ((until - self._page) * size >= _WINDOW or until == end):
+                    self._compare(self._page, until, chunk)
+                    with self._read:
+                        self._page = until
+                        self._read.notify_all()
+            self.is_done = not self._stopped
+        except BaseException as error:  # noqa: BLE001 - raised again by who waits for it
+            with self._read:
+                self._failure = error
+                self._read.notify_all()
+
+    def _compare(self, page: int, until: int, chunk: Chunk) -> None:
+        """Compare the leaves from one page to another."""
+        file = self._draft.map_written(until * self._page_size)
+        view = memoryview(file.buffer)
+        walk = Walk(view, self._page_size, until)
+        walk.begin_line(page, until)
+        self.comparison.look_at(file)
+        for records in _records(self._job, view, walk, chunk):
+            if self._stopped:
+                return
+            self.comparison.take(records)
+        if self.keeps_sums:
+            self._windows.append((page, until, crc32c(view[page * self._page_size : until * self._page_size])))
+
+    def require_unchanged(self, written: Snapshot) -> None:
+        """Raise ReadBackFailed where the file is no longer what it was when it was compared."""
+        for page, until, crc in self._windows:
+            if crc32c(written.view[page * self._page_size : until * self._page_size]) != crc:
+                raise ReadBackFailed("the written file changed after it was compared")
+            written.database.let_go()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if self._thread.ident is None:
+            return
+        if kind is None:
+            self._draft.flush()
+            while self._thread.is_alive():
+                self._thread.join(0.1)
+                self._job.progress("verifying", len(self.comparison.leaves), max(self._end - self._first, 1))
+            self.check()
+        self._stopped = True
+        self._handed_over.put(None)
+        self._draft.nudge()
+        self._thread.join()
+
+
+def _records(job: Job, view: memoryview, walk: Walk, chunk: Chunk) -> Iterator[Records]:
+    """Yield the records that a walk goes over, some at a time: one object, filled again and again."""
+    records, reader = Records(view, chunk), RecordReader(view)
+    # What is compared byte by byte needs no reading.
+    is_read = job.request.reading is not None or any(job.plan.action)
+    while walk.fill(chunk):
+        records.make_room()
+        if is_read:
+            reader.read(records, refuse)
+        yield records
+
+
+def _numbers(listed: Sequence[int]) -> memoryview:
+    return memoryview(array("q", listed))
+
+
+def compare_records(job: Job, written: Snapshot, comparison: Comparison) -> None:
+    """Compare all records, once everything is written."""
+    bucket = written.bucket(b"key")
+    if bucket is None:
+        raise ReadBackFailed("the written file has other buckets than the source")
+    edits = job.plan.edits
+    total = job.opened.snapshot.record_count - len(edits.drop) + len(edits.append)
+    chunk, walk = Chunk(), written.database.new_walk()
+    bucket.begin(walk)
+    for turn, records in enumerate(_records(job, written.view, walk, chunk), 1):
+        comparison.take(records)
+        if turn % _LET_GO == 0:
+            written.database.let_go()
+        job.progress("verifying", records.first_record + len(records), total)

@@ -23,7 +23,6 @@ import contextlib
 import os
 import resource
 import select
-import shutil
 import signal
 import threading
 import time
@@ -203,7 +202,10 @@ def end(number: int) -> None:
     for name in list(_state.unwanted):
         with contextlib.suppress(OSError):
             Path(name).unlink()
-        shutil.rmtree(name, ignore_errors=True)  # where it is a directory
+        if Path(name).is_dir():
+            from shutil import rmtree  # noqa: PLC0415 - who made a directory has imported it
+
+            rmtree(name, ignore_errors=True)
     if _state.say is not None:
         with contextlib.suppress(Exception):
             _state.say(tuple(_state.written))

@@ -15,6 +15,11 @@ HEAVY = (
     *("importlib.metadata", "jinja2", "logging", "multiprocessing", "nacl", "numpy", "subprocess", "tarfile"),
     *("snaptool.bolt.writer", "snaptool.etcd.salvage", "snaptool.scratch", "snaptool.operations.keys"),
     *("snaptool.providers.kms", "snaptool.containers.tars", "snaptool.kube.kinds.printing"),
+    *("tempfile", "yaml", "zipfile"),
+    *("snaptool.containers.age", "snaptool.containers.directories", "snaptool.containers.gardener"),
+    *("snaptool.containers.streams", "snaptool.containers.zips", "snaptool.embedded.found", "snaptool.embedded.k3s"),
+    *("snaptool.kube.kinds", "snaptool.operations.embedding", "snaptool.operations.inside"),
+    *("snaptool.operations.likelier", "snaptool.providers.config.held", "snaptool.stores.location"),
 )
 RUN = """
 import sys

@@ -111,6 +111,7 @@ def main() -> None:
             code = _after_output_failed(code)
             with contextlib.suppress(OSError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    gc.freeze()  # the interpreter would look for cycles in all of it once more, only to end
     sys.exit(code)
 
 

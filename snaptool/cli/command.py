@@ -12,7 +12,6 @@ import itertools
 import os
 import shlex
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +69,14 @@ def _heading(name: str) -> str:
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     """Say which commands a word may have meant; "" where none is like it."""
-    meant = [_MEANT[word]] if _MEANT.get(word) in known else get_close_matches(word.lower(), known, n=2, cutoff=_CLOSE)
+    meant = [_MEANT[word]] if _MEANT.get(word) in known else _similar(word.lower(), known, _CLOSE)
     return f"did you mean {' or '.join(f'`{name}`' for name in meant)}?" if meant else ""
+
+
+def _similar(word: str, known: Sequence[str], cutoff: float) -> list[str]:
+    from difflib import get_close_matches
+
+    return get_close_matches(word, known, n=2, cutoff=cutoff)
 
 
 class NoSuchCommand(click.UsageError):
@@ -153,7 +158,7 @@ def _similar_files(path: str) -> list[str]:
         for entry in itertools.islice(entries, _MOST_BESIDE):
             with contextlib.suppress(OSError):  # a link in a circle
                 beside += [entry.name] * entry.is_file()
-    similar = get_close_matches(missing.name, beside, n=2, cutoff=_CLOSE_FILE)
+    similar = _similar(missing.name, beside, _CLOSE_FILE)
     return [str(missing.with_name(name)) for name in similar]
 
 

@@ -33,14 +33,23 @@ class Embedding:
     def find(self, opened: OpenedSnapshot, configs: Sequence[EncryptionConfig] = ()) -> Recovered:
         """Find and open what the snapshot carries, once. Raises TokenFormat and TokenProblem."""
         from snaptool.embedded.found import find_embedded
-        from snaptool.operations.embedding import carried_files, static_resources
 
         if id(opened) not in self._found:
-            files = carried_files(opened)
-            if self._static_resources is not None:
-                files.append(static_resources(self._static_resources))
+            files = []
+            if opened.container is not None or self._static_resources is not None:
+                from snaptool.operations.embedding import carried_files, static_resources
+
+                files = carried_files(opened)
+                if self._static_resources is not None:
+                    files.append(static_resources(self._static_resources))
             self._found[id(opened)] = find_embedded(opened.places, token=self.token, configs=configs, files=files)
         return self._found[id(opened)]
+
+    def places(self, opened: OpenedSnapshot, configs: Sequence[EncryptionConfig] = ()) -> tuple[Embedded, ...]:
+        """Return what the snapshot carries, opened where that can be. Raises as `find`."""
+        if self.token is None and opened.container is None and not opened.places.live():
+            return ()  # as most do, and then nothing is loaded that reads it
+        return self.find(opened, configs).places
 
     def read_with(
         self, opened: OpenedSnapshot, configs: Sequence[EncryptionConfig], terminal: Terminal
@@ -49,10 +58,10 @@ class Embedding:
 
         Raises InputError when it carries nothing, EmbeddedClosed when all of it stays closed.
         """
-        from snaptool.operations.embedding import read_inside
-
         if not self.wanted:
             return tuple(configs)
+        from snaptool.operations.embedding import read_inside
+
         found = self.find(opened, configs)
         for note in found.notes:
             terminal.note(note)

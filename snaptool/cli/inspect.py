@@ -67,11 +67,15 @@ def inspect_command(
     With --config it also opens every value: which open, which are lost and why, which are stale. Of a database of Kine,
     which is no snapshot of etcd, it shows what there is, and fails.
     """
-    from snaptool.operations.findings import DAMAGE
-    from snaptool.operations.survey import survey
-
     loaded = options.load_configs(configs, terminal)
-    with terminal.progress() as progress, options.open_snapshot(snapshot, prefixes=prefixes, kine=True) as opened:
+    with (
+        terminal.progress() as progress,
+        options.open_snapshot(snapshot, prefixes=prefixes, kine=True) as opened,
+        opened.digests() as digests,  # first of all: it is what a large file takes the longest for
+    ):
+        from snaptool.operations.findings import DAMAGE
+        from snaptool.operations.survey import survey
+
         for notice in opened.notices:
             terminal.note(notice)
         read_with = embedding.read_with(opened, loaded, terminal)
@@ -83,8 +87,8 @@ def inspect_command(
             options.note_key_problems(terminal, keys)
             keyring, outage = keys.keyring if read_with else None, keys.outage
         find = partial(embedding.find, opened, loaded)
-        result = survey(opened, keyring, jobs=jobs, progress=progress, carried=find)
-        carried = find()
+        result = survey(opened, keyring, jobs=jobs, progress=progress, carried=find, digests=digests)
+        carried = embedding.places(opened, loaded)
         refused = opened.not_etcd
         whole = page is not None and refused is None and not any(one.code in DAMAGE for one in result.findings)
         leftovers = 0
@@ -96,14 +100,14 @@ def inspect_command(
     if page is not None:
         from snaptool.pages import inspect_page
 
-        page.write(inspect_page(document(result, names, carried.places), _ages(result), leftovers))
+        page.write(inspect_page(document(result, names, carried), _ages(result), leftovers))
     if output == "json":
-        print_json(document(result, names, carried.places) | _failure(refused))
+        print_json(document(result, names, carried) | _failure(refused))
     else:
         _print(result, names, verbose=terminal.verbose)
         reading = reading_words(configs, prefixes, embedded=embedding.wanted, kms=kms)
         print_older(result.older, str(snapshot), result.prefixes, reading)
-        for line in embedded_lines(carried.places):
+        for line in embedded_lines(carried):
             echo(line)
         if read_with:
             verdict = result.summary

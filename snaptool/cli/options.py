@@ -14,6 +14,7 @@ import click
 from snaptool.cli.render import Terminal
 from snaptool.errors import InputError
 from snaptool.inputs import InputTooLarge, read_input
+from snaptool.stores import may_be_url
 
 if TYPE_CHECKING:
     from snaptool.containers.unwrap import Unpacking
@@ -97,10 +98,13 @@ class Place(click.ParamType):  # type: ignore[type-arg]  # generic in newer vers
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:  # noqa: ARG002
         """Read it. Raises BadUrl."""
+        kept = {} if ctx is None else ctx.meta
+        sse, sse_key = self.sse(kept), _sse_key(kept.get("snaptool.sse_c"))
+        if not may_be_url(value):
+            return Path(value)
         from snaptool.stores.location import encrypted, place_of
 
-        kept = {} if ctx is None else ctx.meta
-        return encrypted(place_of(value), self.sse(kept), _sse_key(kept.get("snaptool.sse_c")))
+        return encrypted(place_of(value), sse, sse_key)
 
     def sse(self, kept: Mapping[str, Any]) -> str:  # noqa: ARG002 - of a target alone
         """Return how S3 is to encrypt what is written here."""
@@ -137,15 +141,18 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer versi
 
 def unpacking(name: str = "snapshot", *, near: Path | None = None) -> Unpacking:
     """Return how the user wants the snapshot in the argument `name` to be taken out of what is around it."""
-    from snaptool.containers.age import read_omni_key
     from snaptool.containers.unwrap import DEFAULT, Unpacking
 
     kept = click.get_current_context().meta
-    key = kept.get("snaptool.omni_key")
+    path, key = kept.get("snaptool.omni_key"), None
+    if path is not None:
+        from snaptool.containers.age import read_omni_key
+
+        key = read_omni_key(read_input(path, _LARGEST_KEY, "Omni backup key", secret=True))
     return Unpacking(
         entry=kept.get(f"snaptool.entry {name}"),
         max_unpacked=kept.get("snaptool.max_unpacked") or DEFAULT.max_unpacked,
-        omni_key=None if key is None else read_omni_key(read_input(key, _LARGEST_KEY, "Omni backup key", secret=True)),
+        omni_key=key,
         near=near,
     )
 
@@ -515,6 +522,8 @@ def load_configs(
     What is not `strict` is read as servers before 1.31 read it, and notes say what newer ones refuse. `one_each`: a
     file that holds several is refused.
     """
+    if not paths:
+        return ()
     from snaptool.providers.config.held import read_configs
 
     refuse_stdin_twice(paths)
@@ -550,13 +559,14 @@ def read_config(path: str) -> bytes:
     """Read a configuration file, also from a store; `-` is stdin. Raises InputError, also for a size that none has."""
     if path == "-":
         claim_stdin()
-    from snaptool.stores.location import parse_url, place_of
-
     try:
-        if parse_url(path) is not None:
-            from snaptool.stores.reading import read_small
+        if may_be_url(path):
+            from snaptool.stores.location import parse_url, place_of
 
-            return read_small(place_of(path), _LARGEST_CONFIG, "configuration")
+            if parse_url(path) is not None:
+                from snaptool.stores.reading import read_small
+
+                return read_small(place_of(path), _LARGEST_CONFIG, "configuration")
         return read_input(path, _LARGEST_CONFIG, "configuration", secret=b"secret")
     except InputTooLarge as error:
         from snaptool.providers.config.recognise import recognise_bytes

@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import itertools
 import os
-import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
@@ -293,7 +292,9 @@ def print_table(
 def _line_width() -> int | None:
     """How wide lines may be: as wide as the terminal, or as COLUMNS says; None for as wide as they are."""
     if sys.stdout is not None and (sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal()):
-        return shutil.get_terminal_size().columns
+        from shutil import get_terminal_size
+
+        return get_terminal_size().columns
     return None
 
 

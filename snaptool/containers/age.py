@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from snaptool.containers.faults import ContainerFault, ContainerRefused, encrypted
 from snaptool.containers.readers import Peekable
 
-OMNI_LAYER = "age:nacl_v1"
 _VERSION_LINE = b"age-encryption.org/v1"
 _LARGEST_HEADER = 64 << 10
 _CHUNK = 65_536

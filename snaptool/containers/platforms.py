@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from snaptool.containers.age import OMNI_LAYER
 from snaptool.containers.archive import Member
-from snaptool.containers.gardener import parse_name
+from snaptool.containers.recognise import OMNI_LAYER
 
 _K3S_NAME = re.compile(r"(?:etcd-snapshot|on-demand)-.+-[0-9]{9,11}(?:\.zip)?")
 
@@ -37,8 +36,11 @@ def platform_of(name: str, layers: Sequence[str], members: Sequence[Member]) -> 
         return "kubespray"
     if name == "etcd.backup.gz":
         return "kops"
-    if parse_name(name) is not None:
-        return "gardener"
+    if name.startswith(("Full-", "Incr-")):
+        from snaptool.containers.gardener import parse_name  # noqa: PLC0415 - seldom needed
+
+        if parse_name(name) is not None:
+            return "gardener"
     if not layers and _K3S_NAME.fullmatch(name):
         return "k3s"
     return None

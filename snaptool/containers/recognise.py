@@ -44,6 +44,9 @@ class Kind(StrEnum):
     UNKNOWN = "unknown"
 
 
+OMNI_LAYER = "age:nacl_v1"
+"""What a layer of Omni's is called."""
+
 STREAMS = frozenset({Kind.GZIP, Kind.ZSTD, Kind.XZ, Kind.BZIP2, Kind.ZLIB, Kind.LZW, Kind.LZMA})
 PACKED = STREAMS | {Kind.ZIP, Kind.TAR, Kind.AGE}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,6 +92,8 @@ def _open_unnamed(folder: Path) -> int:
             # Some file systems have no unnamed files: EOPNOTSUPP, or EISDIR from kernels that do not know the flag.
             if error.errno not in {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOTSUP}:
                 raise _cannot(folder, error) from error
+    import tempfile  # noqa: PLC0415 - seldom needed
+
     try:
         descriptor, name = tempfile.mkstemp(prefix=".snaptool-", dir=folder)
     except OSError as error:

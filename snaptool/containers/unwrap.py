@@ -16,26 +16,35 @@ from typing import TYPE_CHECKING, Generic
 
 from snaptool import signals
 from snaptool.containers import archive
-from snaptool.containers.age import OMNI_LAYER, AgeReader, OmniSecrets
 from snaptool.containers.archive import Candidate, Handle, Member
-from snaptool.containers.directories import Located
 from snaptool.containers.faults import ContainerFault, ContainerRefused, inside, snapshot_short, too_big
-from snaptool.containers.gardener import EVENTS, only_deltas, parse_name
 from snaptool.containers.platforms import platform_of
 from snaptool.containers.readers import PIECE, BytesReader, Counted, FileReader, Peekable, Reader, Section
-from snaptool.containers.recognise import HEAD, PACKED, STREAMS, Kind, extent, recognise, refuse_unreadable, unknown
+from snaptool.containers.recognise import (
+    HEAD,
+    OMNI_LAYER,
+    PACKED,
+    STREAMS,
+    Kind,
+    extent,
+    recognise,
+    refuse_unreadable,
+    unknown,
+)
 from snaptool.containers.spool import Spool, folder_for
-from snaptool.containers.streams import open_stream
-from snaptool.containers.zips import END_SIZE, ZipEntry, ZipFileReader
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what reads each kind is imported where one is met: most snapshots are in no archive
+    from snaptool.containers.age import OmniSecrets
+    from snaptool.containers.directories import Located
     from snaptool.containers.tars import TarWalk
+    from snaptool.containers.zips import ZipEntry, ZipFileReader
 
 DEEPEST = 3
 SLACK = 32 << 20
 """How much longer than its pages a database file may be: bbolt grows live files by up to 16 MiB."""
 _TRAILER = 32
-_TAIL = END_SIZE + 0xFFFF
+_TAIL = 22 + 0xFFFF
+"""How far from its end a zip may have its directory's end: 22 bytes, and a comment of 64 KiB."""
 _MOST_MEMBERS = 10_000
 _MOST_NAMES = 100_000
 _AFTER_A_SIGN = 1_000
@@ -324,6 +333,8 @@ class _Opener:
         if kind in {Kind.SQLITE, Kind.KINE}:
             raise archive.not_etcd(place, kind.value)
         if kind is Kind.UNKNOWN:
+            from snaptool.containers.gardener import EVENTS, only_deltas, parse_name  # noqa: PLC0415 - see above
+
             if head.startswith(EVENTS) or ((one := parse_name(name)) is not None and not one.full):
                 raise only_deltas(place)
             raise unknown(head, place)
@@ -380,12 +391,16 @@ class _Opener:
             raise snapshot_short(place, size, needed)
 
     def _stream(self, kind: Kind, opens: Opens, name: str, layers: tuple[str, ...], place: str) -> Unwrapped:
+        from snaptool.containers.streams import open_stream  # noqa: PLC0415 - see above
+
         def inner() -> Peekable:
             return Peekable(Counted(open_stream(kind, opens(), f"{place} ({kind})"), self._how.max_unpacked, place))
 
         return self.unwrap(inner, _without_suffix(name), (*layers, kind.value), place, None)
 
     def _age(self, opens: Opens, name: str, layers: tuple[str, ...], place: str) -> Unwrapped:
+        from snaptool.containers.age import AgeReader  # noqa: PLC0415 - see above
+
         def inner() -> Peekable:
             reader = AgeReader(opens(), place, self._how.omni_key)
             self._omni = reader.secrets
@@ -431,11 +446,13 @@ class _Opener:
     # --- zip ---
 
     def _zip(self, opens: Opens, layers: tuple[str, ...], place: str, descriptor: int | None, size: int) -> Unwrapped:
+        from snaptool.containers.zips import ZipFileReader  # noqa: PLC0415 - see above
+
         in_file = descriptor is not None
         if descriptor is None:
             descriptor = self.whole(opens(), size).descriptor
         zipped = ZipFileReader(descriptor, place)
-        found = _Found[ZipEntry](place, self._how.entry)
+        found: _Found[ZipEntry] = _Found(place, self._how.entry)
         for entry in zipped.entries:
             if not entry.is_file:
                 found.others += 1
@@ -509,7 +526,7 @@ def _without_suffix(name: str) -> str:
 
 
 def _tar_walk(reader: Peekable, place: str) -> TarWalk:
-    from snaptool.containers.tars import TarWalk  # noqa: PLC0415 - most snapshots are in no archive
+    from snaptool.containers.tars import TarWalk  # noqa: PLC0415 - see above
 
     return TarWalk(reader, place)
 

@@ -18,11 +18,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Protocol, cast
 
-from snaptool.containers.age import OMNI_LAYER, AgeReader, AgeWriter, OmniSecrets
+from snaptool.containers.age import AgeReader, AgeWriter, OmniSecrets
 from snaptool.containers.faults import ContainerRefused, corrupt
 from snaptool.containers.gardener import parse_name
 from snaptool.containers.readers import PIECE, BytesReader, FileReader, Peekable, Reader
-from snaptool.containers.recognise import Kind
+from snaptool.containers.recognise import OMNI_LAYER, Kind
 from snaptool.containers.streams import import_zstd, open_stream
 from snaptool.containers.tars import TarWalk, copy_with
 from snaptool.containers.unwrap import Unwrapped

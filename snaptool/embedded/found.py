@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from snaptool.embedded import openshift
-from snaptool.embedded.k3s import Bootstrap, BootstrapProblem, TokenProblem, passphrases, storage_key, unseal
-from snaptool.embedded.places import BOOTSTRAP, RKE1, PlaceFinder, SeenRecord
-from snaptool.providers.config.held import read_configs
+from snaptool.embedded.places import BOOTSTRAP, RKE1, PlaceFinder, SeenRecord, openshift_secrets
 from snaptool.providers.config.model import BadConfig, EncryptionConfig, KmsConfig
 
 COPY = "embedded_config_copy"
@@ -72,7 +69,7 @@ def find_embedded(
     if token is not None:
         _require_fit(bootstrap, token)
     chosen, notes, closed = _choose(places)
-    secrets = openshift.live_secrets(live)
+    secrets = openshift_secrets(live)
     recovered: list[EncryptionConfig] = [place.config for place in chosen if place.config is not None]
     for file in files:
         found, remarks = _of_file(file)
@@ -80,6 +77,8 @@ def find_embedded(
         notes += remarks
         recovered += [place.config for place in found if place.config is not None]
     if secrets:
+        from snaptool.embedded import openshift  # noqa: PLC0415 - most snapshots carry nothing
+
         config, reasons = openshift.recover(secrets, [*configs, *recovered])
         places += [_openshift(record, reasons[key]) for key, record in secrets.items()]
         if config is not None:
@@ -102,6 +101,9 @@ def find_embedded(
 
 
 def _k3s(record: SeenRecord, token: str | None) -> Embedded:
+    from snaptool.embedded.k3s import Bootstrap, BootstrapProblem, passphrases, storage_key, unseal  # noqa: PLC0415
+    from snaptool.providers.config.held import read_configs  # noqa: PLC0415 - most snapshots carry nothing
+
     place, revision = _text(record.key), record.revision.main
     passphrase = next((one for one in passphrases(token) if storage_key(one) == record.key), None)
     try:
@@ -135,6 +137,8 @@ def _k3s(record: SeenRecord, token: str | None) -> Embedded:
 
 def _of_file(file: CarriedFile) -> tuple[list[Embedded], list[str]]:
     """Read a file of the container; the state that RKE wants counts, and one that differs is noted."""
+    from snaptool.providers.config.held import read_configs  # noqa: PLC0415 - most snapshots carry nothing
+
     try:
         configs = read_configs(file.content, name=file.place).configs
     except BadConfig as refused:
@@ -169,6 +173,8 @@ def keys_of(config: EncryptionConfig) -> tuple[tuple[str, str], ...]:
 
 
 def _require_fit(bootstrap: Sequence[SeenRecord], token: str) -> None:
+    from snaptool.embedded.k3s import TokenProblem, passphrases, storage_key  # noqa: PLC0415 - as above
+
     keys = {record.key for record in bootstrap}
     wanted = [storage_key(one) for one in passphrases(token) if one]
     if keys & set(wanted):

@@ -12,7 +12,7 @@ import base64
 import re
 from collections.abc import Mapping, Sequence
 
-from snaptool.embedded.places import OPENSHIFT, SeenRecord
+from snaptool.embedded.places import SeenRecord
 from snaptool.errors import SnaptoolError
 from snaptool.kube.kinds.reader import decode_object
 from snaptool.providers.config.held import OPENSHIFT_RESOURCES, read_configs
@@ -33,11 +33,6 @@ _MODES = {"aescbc": Kind.AESCBC, "aesgcm": Kind.AESGCM, "secretbox": Kind.SECRET
 _SECRETS = GroupResource("secrets", "")
 _ROUNDS = 3
 """One configuration opens the next: the tar's that of kube-apiserver, that one the keys of the others."""
-
-
-def live_secrets(live: Mapping[bytes, SeenRecord]) -> dict[bytes, SeenRecord]:
-    """Choose the records that are OpenShift's."""
-    return {key: record for key, record in live.items() if key.startswith(OPENSHIFT)}
 
 
 def recover(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from snaptool.etcd import TOMBSTONE, UNREADABLE, Records, Revision
@@ -62,3 +63,8 @@ class PlaceFinder:
     def live(self) -> dict[bytes, SeenRecord]:
         """Return the last record of each key that is not deleted."""
         return {key: records[-1] for key, records in self.records.items() if not records[-1].tombstone}
+
+
+def openshift_secrets(live: Mapping[bytes, SeenRecord]) -> dict[bytes, SeenRecord]:
+    """Choose the records that are OpenShift's."""
+    return {key: record for key, record in live.items() if key.startswith(OPENSHIFT)}

@@ -513,6 +513,7 @@ class LiveIndex:
     slots: Numbers
     size: cython.longlong
     used: cython.longlong
+    looked_at: cython.longlong
     # The state of the hash; the first two are its result.
     v0: cython.ulonglong
     v1: cython.ulonglong
@@ -525,7 +526,7 @@ class LiveIndex:
         self.secret_0 = int.from_bytes(self.secret[:8], "little")
         self.secret_1 = int.from_bytes(self.secret[8:], "little")
         self.found = bytearray()
-        self.used = 0
+        self.used = self.looked_at = 0
         self.v0 = self.v1 = self.v2 = self.v3 = 0
         self.size = FIRST_SLOTS
         self.slots = numbers(3 * FIRST_SLOTS)
@@ -543,16 +544,24 @@ class LiveIndex:
         rows: cython.longlong = count
         row: cython.longlong
         slot: cython.longlong
+        low: Numbers = numbers(count)
+        high: Numbers = numbers(count)
         self.found += bytes(count)
         live: Marks = memoryview(self.found)
         while 4 * (self.used + rows) > 3 * self.size:
             self.grow()
         with cython.nogil:
             for row in range(rows):
+                self.fingerprint(key_at[row], key_size[row])
+                low[row] = cython.cast(cython.longlong, self.v0 >> 1)
+                high[row] = cython.cast(cython.longlong, self.v1 >> 1)
+            # The slots lie all over the memory. Here many are waited for at once, below each would be by itself.
+            for row in range(rows):
+                self.looked_at ^= self.slots[3 * (low[row] & (self.size - 1))]
+            for row in range(rows):
                 if flags[row] & (BROKEN | OVERLOOKED):
                     continue
-                self.fingerprint(key_at[row], key_size[row])
-                slot = self.place()
+                slot = self.place(low[row], high[row])
                 if self.slots[slot]:
                     live[self.slots[slot] - 1] = 0
                 else:
@@ -570,19 +579,14 @@ class LiveIndex:
         self.slots = numbers(6 * size)
         for index in range(0, 3 * size, 3):
             if old[index]:
-                # Slots hold what `place` makes of a fingerprint, which is without its lowest bit.
-                self.v0 = cython.cast(cython.ulonglong, old[index + 1]) << 1
-                self.v1 = cython.cast(cython.ulonglong, old[index + 2]) << 1
-                slot = self.place()
+                slot = self.place(old[index + 1], old[index + 2])
                 self.slots[slot] = old[index]
 
     @cython.cfunc
     @cython.nogil
     @cython.exceptval(-1, check=False)
-    def place(self) -> cython.longlong:
-        """Find the slot of the fingerprint at hand; takes a free one for it where there is none."""
-        low: cython.longlong = cython.cast(cython.longlong, self.v0 >> 1)
-        high: cython.longlong = cython.cast(cython.longlong, self.v1 >> 1)
+    def place(self, low: cython.longlong, high: cython.longlong) -> cython.longlong:
+        """Find the slot of a fingerprint; takes a free one for it where there is none."""
         slot: cython.longlong = 3 * (low & (self.size - 1))
         while self.slots[slot]:
             if self.slots[slot + 1] == low and self.slots[slot + 2] == high:

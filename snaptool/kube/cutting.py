@@ -15,6 +15,9 @@ try:
 except ImportError:
     from snaptool.compiled import cython  # type: ignore[no-redef]
 
+if cython.compiled:
+    from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize  # type: ignore[import-untyped]
+
 if not cython.compiled:
     Bytes = memoryview
     Marks = memoryview
@@ -32,6 +35,19 @@ MOST_TEXTS = 10_000  # they come from the file: one that makes up a text per val
 
 def _numbers(count: int) -> memoryview:
     return memoryview(array("q", bytes(8 * count)))
+
+
+@cython.cfunc
+@cython.inline
+def text_at(data: Bytes, at: cython.longlong, end: cython.longlong) -> bytes:
+    """Copy the bytes from `at` up to `end`. The last of them is looked at first: so they are all there."""
+    if not cython.compiled:
+        return bytes(data[at:end])
+    if end <= at:
+        return b""
+    data[end - 1]
+    text: bytes = PyBytes_FromStringAndSize(cython.cast("char *", cython.address(data[at])), end - at)
+    return text
 
 
 @cython.final
@@ -113,7 +129,6 @@ class Paths:
     """
 
     data: Bytes
-    view: memoryview
     heads: Texts
     slashes: list[int]
     depth_of: Callable[[bytes], int]
@@ -126,7 +141,7 @@ class Paths:
     def __init__(
         self, view: memoryview, heads: Sequence[bytes], depth_of: Callable[[bytes], int], alone: bytes = b""
     ) -> None:
-        self.data = self.view = view
+        self.data = view
         self.heads = Texts(view, [*heads, alone])
         self.slashes = [head.count(b"/") for head in heads]
         self.depth_of = depth_of
@@ -166,7 +181,7 @@ class Paths:
         start: cython.longlong = at + self.heads.length(head)
         end = min(end, start + LONGEST)
         behind_first = behind(self.data, start, end, SLASH, 1)
-        text = bytes(self.view[at:behind_first])
+        text: bytes = text_at(self.data, at, behind_first)
         number = self.known.get(text, -8)
         if number >= 0:
             return number
@@ -179,7 +194,7 @@ class Paths:
             if len(self.known) < 2 * MOST_TEXTS:
                 self.known[text] = number
         end = behind(self.data, behind_first, end, SLASH, cython.cast(cython.int, -number - 1))
-        text = bytes(self.view[at:end])
+        text = text_at(self.data, at, end)
         return self.number_of(text, text.count(b"/") >= self.slashes[head] - number)
 
     @cython.cfunc
@@ -206,7 +221,6 @@ class Headers:
     """
 
     data: Bytes
-    view: memoryview
     mark: bytes
     begins: Texts
     longer: Texts
@@ -214,7 +228,7 @@ class Headers:
     texts: list[bytes]
 
     def __init__(self, view: memoryview, mark: bytes, longer: Sequence[bytes]) -> None:
-        self.data = self.view = view
+        self.data = view
         self.mark = mark
         self.begins = Texts(view, [mark])
         self.longer = Texts(view, longer[::-1])
@@ -249,7 +263,7 @@ class Headers:
         longer: cython.Py_ssize_t = self.longer.which(at, end)
         if longer >= 0:
             until = at + self.longer.length(longer)
-        header = bytes(self.view[at:until])
+        header: bytes = text_at(self.data, at, until)
         number = self.known.get(header, -1)
         if number < 0:
             number = len(self.texts)
@@ -315,16 +329,19 @@ def tally(numbers: Numbers, flags: Marks, without: int, start: int, end: int, to
             total[numbers[row]] += 1
 
 
-def pick(numbers: Numbers, wanted: Marks, others: Numbers, flags: Marks, without: int, count: int) -> list[int]:
+def pick(numbers: Numbers, wanted: Marks, others: Numbers, flags: Marks, without: int, count: int) -> memoryview:
     """Return the rows whose number is `wanted`, whose other number is 0, and that have none of the flags `without`."""
     row: cython.longlong
     rows: cython.longlong = count
     mask: cython.int = without
-    found: list[int] = []
+    picked = _numbers(count)
+    found: Numbers = picked
+    last: cython.longlong = 0
     for row in range(rows):
         if wanted[numbers[row]] and others[row] == 0 and not flags[row] & mask:
-            found.append(row)  # noqa: PERF401 - a comprehension has no typed variable
-    return found
+            found[last] = row
+            last += 1
+    return picked[:last]
 
 
 def count_labels(
@@ -332,11 +349,13 @@ def count_labels(
 ) -> dict[tuple[int, int, int, int], int]:
     """Count the records by these labels, but for those that are left out."""
     row: cython.Py_ssize_t
+    code: cython.ulonglong
     counts: dict[int, int] = {}
     for row in range(len(resource)):
         if not left_out[row]:
-            # One number of 65 bits at most, which Python's dicts take faster than a tuple.
-            code = (int(resource[row]) << 32 | header[row] << 16 | outcome[row]) << 1 | live[row]
+            # One number, which Python's dicts take faster than a tuple. Resources are fewer than records: 31 bits.
+            code = cython.cast(cython.ulonglong, resource[row]) << 33
+            code |= cython.cast(cython.ulonglong, header[row]) << 17 | outcome[row] << 1 | live[row]
             counts[code] = counts.get(code, 0) + 1
     return {(code >> 33, code >> 17 & 0xFFFF, code >> 1 & 0xFFFF, code & 1): count for code, count in counts.items()}
 

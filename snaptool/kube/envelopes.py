@@ -15,6 +15,9 @@ try:
 except ImportError:
     from snaptool.compiled import cython  # type: ignore[no-redef]
 
+if cython.compiled:
+    from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize  # type: ignore[import-untyped]
+
 if not cython.compiled:
     Bytes = memoryview
     Marks = memoryview  # of bytes
@@ -26,6 +29,19 @@ _END = cython.declare(bytes, b"\x1a\x00\x22\x00")
 _SMALLEST = cython.declare(cython.longlong, 12)
 _LONGEST_START = cython.declare(cython.longlong, 128)
 _MOST_KNOWN = cython.declare(cython.longlong, 10_000)
+
+
+@cython.cfunc
+@cython.inline
+def text_at(data: Bytes, at: cython.longlong, end: cython.longlong) -> bytes:
+    """Copy the bytes from `at` up to `end`. The last of them is looked at first: so they are all there."""
+    if not cython.compiled:
+        return bytes(data[at:end])
+    if end <= at:
+        return b""
+    data[end - 1]
+    text: bytes = PyBytes_FromStringAndSize(cython.cast("char *", cython.address(data[at])), end - at)
+    return text
 
 
 @cython.final
@@ -47,21 +63,36 @@ class Envelopes:
         """
         index: cython.Py_ssize_t
         row: cython.longlong
-        start: cython.longlong
-        view = memoryview(data)
         for index in range(len(rows)):
             row = rows[index]
-            start = start_of(data, at[row], size[row])
-            if start == 0:
-                continue
-            known = (kinds[row], bytes(view[at[row] : at[row] + start]))
-            fits = self.known.get(known)
-            if fits is None:
-                fits = self.fits(known[1], known[0])
-                if len(self.known) < _MOST_KNOWN:
-                    self.known[known] = fits
-            if fits:
+            if self.is_usual(data, at[row], size[row], kinds[row]):
                 found[row] = 1
+
+    def others(self, data: Bytes, at: Words, size: Words, rows: Words, kinds: Words) -> list[int]:
+        """Return the rows that `mark` would not mark."""
+        index: cython.Py_ssize_t
+        row: cython.longlong
+        found: list[int] = []
+        for index in range(len(rows)):
+            row = rows[index]
+            if not self.is_usual(data, at[row], size[row], kinds[row]):
+                found.append(row)
+        return found
+
+    @cython.cfunc
+    @cython.exceptval(-1, check=False)
+    def is_usual(self, data: Bytes, at: cython.longlong, size: cython.longlong, kind: cython.longlong) -> cython.int:
+        """Is a value a usual envelope of a type that fits its kind?"""
+        start: cython.longlong = start_of(data, at, size)
+        if start == 0:
+            return 0
+        known = (kind, text_at(data, at, at + start))
+        fits = self.known.get(known)
+        if fits is None:
+            fits = self.fits(known[1], kind)
+            if len(self.known) < _MOST_KNOWN:
+                self.known[known] = fits
+        return 1 if fits else 0
 
 
 @cython.cfunc

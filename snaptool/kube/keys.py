@@ -21,7 +21,6 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import lru_cache
 from re import compile as pattern
 
@@ -411,6 +410,8 @@ def resolve_type(word: str) -> ResourceType:
     if wanted and "." in group.strip("."):
         return ResourceType(resource=wanted, group=group, path=f"{group}/{wanted}", namespaced=None)
     every_name = [name for known in RESOURCE_TYPES for name in (known.resource, known.kind.lower(), *known.short_names)]
+    from difflib import get_close_matches  # noqa: PLC0415 - only for who mistypes
+
     raise UnknownType(word, get_close_matches(wanted, every_name, n=2, cutoff=0.75))
 
 

@@ -11,9 +11,8 @@ the file; in the names of a snapshot the group is `?` where keys do not tell it 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from enum import StrEnum
 from re import compile as pattern
 
@@ -124,7 +123,7 @@ def _misnamed_group(name: str, group: str, present: Collection[str]) -> Misnamed
     labels = parts[0].split(".") if parts else []
     plain = ".".join(labels[1:] if labels and _VERSION.fullmatch(labels[0]) else labels)
     plain = "" if plain in _CORE else plain
-    near = [plain] if plain in known else get_close_matches(plain, sorted(known - {"", "*"}), _MOST_MEANT, _CLOSE)
+    near = [plain] if plain in known else _close(plain, sorted(known - {"", "*"}))
     meant = tuple(f"*.{one}" for one in near)
     if "/" in group:
         return Misnamed(name, NameFault.SLASH, meant or (f"*.{plain}",))
@@ -162,7 +161,7 @@ def _like_present(name: str, present: Collection[str]) -> Misnamed | None:
     """Find a custom resource of the snapshot that a name, by itself a possible one, was meant for."""
     if name in _BUILT_IN or name.startswith("*."):
         return None
-    near = get_close_matches(name, sorted(present), n=_MOST_MEANT, cutoff=_CLOSE) if len(name) <= _LONGEST_NAME else []
+    near = _close(name, sorted(present)) if len(name) <= _LONGEST_NAME else []
     return Misnamed(name, NameFault.SPELLING, tuple(near)) if near else None
 
 
@@ -194,14 +193,20 @@ def _likenesses(name: str, present: Collection[str]) -> Iterator[tuple[NameFault
     for word, in_group in readings:
         # The same plural in a group of another name: with none, in the core group, or under a name that it once had.
         yield NameFault.GROUP, [one for one in every if _means(word, one) and (not in_group or _alike(in_group, one))]
-    yield NameFault.SPELLING, get_close_matches(lower, every, n=_MOST_MEANT, cutoff=_CLOSE)
+    yield NameFault.SPELLING, _close(lower, every)
+
+
+def _close(word: str, known: Sequence[str]) -> list[str]:
+    from difflib import get_close_matches  # noqa: PLC0415 - only for names that are wrong
+
+    return get_close_matches(word, known, n=_MOST_MEANT, cutoff=_CLOSE)
 
 
 def _alike(group: str, known: str) -> bool:
     """May a resource be meant by its plural in another group? Not where the group is a custom one of its own."""
     other = known.partition(".")[2]
     if "." in group and group not in _GROUPS:
-        return bool(get_close_matches(group, [other], cutoff=_CLOSE))
+        return bool(_close(group, [other]))
     return known in _BUILT_IN
 
 

@@ -27,7 +27,6 @@ from re import compile as pattern
 from snaptool import wire
 from snaptool.errors import FormatError
 from snaptool.kube.keys import RESOURCE_TYPES
-from snaptool.kube.kinds.reader import is_refused
 from snaptool.kube.objects import CBOR_MAGIC, PROTOBUF_MAGIC, check_cbor, describe, load_json, usual_type
 
 
@@ -215,6 +214,8 @@ def _object_fault(plaintext: bytes, api_version: str, kind: str) -> Fault | None
 
 
 def _message_fault(message: bytes, api_version: str, kind: str) -> Fault | None:
+    from snaptool.kube.kinds.reader import is_refused  # noqa: PLC0415 - a cheap look needs no table of kinds
+
     return Fault.BAD_OBJECT if is_refused(message, api_version, kind) else None
 
 

@@ -13,9 +13,6 @@ from collections.abc import Iterable
 from snaptool.errors import FormatError
 from snaptool.etcd import Snapshot, decode_key_value
 from snaptool.kube.cutting import Watch
-from snaptool.kube.kinds.crds import CRD_KIND, CRD_V1, mapping, version_names
-from snaptool.kube.kinds.reader import decode_object
-from snaptool.kube.kinds.served import as_served
 from snaptool.operations.crypto import open_value
 from snaptool.operations.definitions import DefinitionFinder
 from snaptool.operations.judging import Defined
@@ -49,6 +46,10 @@ def defined_versions(opened: OpenedSnapshot, keyring: Keyring | None = None) -> 
 def _versions(
     snapshot: Snapshot, key: bytes, number: int, prefixes: Iterable[str], keyring: Keyring
 ) -> Iterable[tuple[GroupResource, frozenset[str]]]:
+    from snaptool.kube.kinds.crds import CRD_KIND, CRD_V1, mapping, version_names  # noqa: PLC0415 - where one is
+    from snaptool.kube.kinds.reader import decode_object  # noqa: PLC0415
+    from snaptool.kube.kinds.served import as_served  # noqa: PLC0415
+
     stored = decode_key_value(snapshot.stored_value(snapshot.record(number))).value
     chain = keyring.chain_for(resource_of(key, tuple(prefixes)).group_resource)
     _, plaintext = open_value(chain, stored, key)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from snaptool.embedded.found import Embedded, Recovered, find_embedded
-from snaptool.embedded.openshift import live_secrets
+from snaptool.embedded.places import openshift_secrets
 from snaptool.errors import InputError
 from snaptool.etcd import Snapshot, decode_key_value
 from snaptool.kube.objects import plausible
@@ -113,7 +113,7 @@ def where_configurations_are(opened: OpenedSnapshot) -> str:
     """Say with which options a configuration is given that may open the values of a snapshot."""
     if opened.has_bootstrap:
         return "with --config, or --embedded-config --token-file TOKEN, for the snapshot carries one inside"
-    if live_secrets(opened.places.live()):
+    if openshift_secrets(opened.places.live()):
         return "with --config; that of kube-apiserver opens the others inside the snapshot, with --embedded-config"
     return "with --config"
 

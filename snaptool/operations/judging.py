@@ -8,7 +8,6 @@ tried with every key of its resource: should it open to an object of the resourc
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -112,23 +111,16 @@ class Doubts:
         self._depth = depth
         self._judged: Sequence[ExpectedType | None] = ()
         self._envelopes = Envelopes(self._fits)
-        self._usual = memoryview(bytearray())
 
     def rows(self, records: Records, labels: Labels, judged: Sequence[ExpectedType | None]) -> list[int]:
         """Return them, ascending. `judged`: by number of a resource, what its values have to be."""
         known = memoryview(bytes(expected is not None for expected in judged))
         without = TOMBSTONE | UNREADABLE
         rows = pick(labels.resource, known, labels.header, records.flags, without, len(records))
-        if self._depth is Depth.FULL or not rows:
-            return rows
+        if self._depth is Depth.FULL:
+            return rows.tolist()
         self._judged = judged
-        if len(self._usual) < records.room:
-            self._usual = memoryview(bytearray(records.room))
-        for row in rows:
-            self._usual[row] = 0
-        which = memoryview(array("q", rows))
-        self._envelopes.mark(records.view, records.value_at, records.value_size, which, labels.resource, self._usual)
-        return [row for row in rows if not self._usual[row]]
+        return self._envelopes.others(records.view, records.value_at, records.value_size, rows, labels.resource)
 
     def _fits(self, start: bytes, resource: int) -> bool:
         whole = start + b"\x00" + _END  # an empty object makes it whole

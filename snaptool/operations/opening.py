@@ -13,13 +13,12 @@ from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self, TextIO
+from typing import TYPE_CHECKING, BinaryIO, Self, TextIO
 
 from snaptool import signals
 from snaptool.arguments import wrong_type
 from snaptool.compiled import LARGE, WHY_NOT, is_compiled
 from snaptool.containers.archive import not_etcd
-from snaptool.containers.directories import Located, find_in_directory, is_kubespray
 from snaptool.containers.faults import Ambiguous, ContainerFault
 from snaptool.containers.readers import Reader
 from snaptool.containers.spool import Spool, folder_for
@@ -34,9 +33,12 @@ from snaptool.kube.prefixes import prefix_text
 from snaptool.operations.definitions import DefinitionFinder
 from snaptool.operations.prefixes import PrefixFacts
 from snaptool.operations.scout import Cut, Scout
-from snaptool.stores.location import RemotePath, place_of
-from snaptool.stores.reading import fetch
+from snaptool.stores import is_remote
 from snaptool.text import counted
+
+if TYPE_CHECKING:
+    from snaptool.containers.directories import Located
+    from snaptool.stores.location import RemotePath
 
 _HASH_BLOCK = 2 << 20
 STDIN = Path("-")
@@ -360,6 +362,8 @@ def _from_stream(stream: Reader, name: str, unpacking: Unpacking) -> Source:
 
 
 def _from_store(path: RemotePath, unpacking: Unpacking) -> tuple[Source, tuple[str, ...]]:
+    from snaptool.stores.reading import fetch  # noqa: PLC0415 - files need none of it
+
     fetched = fetch(path, folder_for(unpacking.near))
     try:
         source = Source(fetched.spool.readable_path)
@@ -379,11 +383,9 @@ def open_source(path: Path | bytes, unpacking: Unpacking = DEFAULT) -> OpenedSou
     path = Path("bytes") if isinstance(path, bytes) else path
     notices: tuple[str, ...] = ()
     data_directory: Path | None = None
-    remote = path if isinstance(path, RemotePath) else None
+    remote = path if is_remote(path) else None
     directory = path if content is None and remote is None and path.is_dir() else None
-    located: Located | None = None
-    if directory is not None and (is_kubespray(directory) or not _database_in(directory).is_file()):
-        located = find_in_directory(directory, unpacking.entry)
+    located = None if directory is None else _located(directory, unpacking.entry)
     if directory is not None and located is not None:
         path, notices = directory / located.file, located.notices
         for member in located.members:  # what belongs to a backup is not written, even where it is not read
@@ -417,6 +419,15 @@ def open_source(path: Path | bytes, unpacking: Unpacking = DEFAULT) -> OpenedSou
         )
 
 
+def _located(directory: Path, entry: str | None) -> Located | None:
+    """Find the snapshot of a directory that is none of etcd's."""
+    from snaptool.containers.directories import find_in_directory, is_kubespray  # noqa: PLC0415 - seldom needed
+
+    if is_kubespray(directory) or not _database_in(directory).is_file():
+        return find_in_directory(directory, entry)
+    return None
+
+
 def open_snapshot(
     path: str | os.PathLike[str] | bytes,
     unpacking: Unpacking = DEFAULT,
@@ -433,7 +444,7 @@ def open_snapshot(
     """
     if not isinstance(path, (str, bytes, os.PathLike)):
         raise wrong_type("path", path, "a path, or the bytes of a snapshot")
-    given = path if isinstance(path, bytes) else place_of(path)
+    given = path if isinstance(path, (bytes, Path)) else _place_of(path)
     unpacking = replace(unpacking, kine=kine or unpacking.kine)
     try:
         found = open_source(given, unpacking)
@@ -472,6 +483,12 @@ def open_snapshot(
         raise
 
 
+def _place_of(text: str | os.PathLike[str]) -> Path:
+    from snaptool.stores.location import place_of  # noqa: PLC0415 - paths need none of it
+
+    return place_of(text)
+
+
 def _of_kine(
     source: Source, container: Unwrapped, beside: Path | None, unpacking: Unpacking
 ) -> tuple[Spool, tuple[str, ...]]:
@@ -500,7 +517,7 @@ def _with_revisions(path: Path | bytes, unpacking: Unpacking, error: Ambiguous) 
     names = [name for name, _ in error.candidates]
     total = sum(size for _, size in error.candidates)
     if (
-        isinstance(path, RemotePath)
+        is_remote(path)
         or path == STDIN
         or len(set(names)) < len(names)
         or len(names) > _MOST_LOOKED_INTO

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 from snaptool.containers.unwrap import Unwrapped
 from snaptool.etcd import UNREADABLE, Records
 from snaptool.operations.findings import Finding, finding
-from snaptool.stores.location import BlobAt, FileAt, ObjectAt, RemotePath
+from snaptool.stores import is_remote
 from snaptool.text import quoted
 
 if TYPE_CHECKING:
     from snaptool.scratch import Restorer
+    from snaptool.stores.location import RemotePath
 
 _SIGNS: dict[bytes, str] = {
     b"/registry/k3s.cattle.io/addons/kube-system/coredns": "k3s",
@@ -108,7 +109,7 @@ def platform_next(
         return [Step("restore", lines)]
     if layers and layers[0].startswith("directory:"):
         return _next_of_folder(platforms, target, target / layers[0].partition(":")[2])
-    if isinstance(target, RemotePath):
+    if is_remote(target):
         name = Path(target.name)
         steps.append(Step("fetch", (f"fetch {target} where it is restored:", f"  {_fetching(target, name)}")))
         target = name
@@ -173,6 +174,8 @@ def _takes_as_it_is(platform: str, layers: Sequence[str]) -> bool:
 
 def _fetching(target: RemotePath, name: Path) -> str:
     """Return the command that fetches an object with its store's own tool."""
+    from snaptool.stores.location import BlobAt, FileAt, ObjectAt  # noqa: PLC0415 - paths need none of it
+
     match target.location:
         case ObjectAt(kind="s3"):
             return f"aws s3 cp {quoted(target)} {quoted(name)}"

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Protocol
 
 from snaptool.containers.wrap import choose_wrapping
-from snaptool.embedded.openshift import live_secrets
+from snaptool.embedded.places import openshift_secrets
 from snaptool.embedded.update import Updates
 from snaptool.errors import VerificationFailed
 from snaptool.etcd import (
@@ -464,7 +464,7 @@ def _carried(opened: OpenedSnapshot) -> Carried:
     return Carried(
         alarms=tuple(dict.fromkeys(alarm.name for alarm in opened.snapshot.alarms())),
         auth_enabled=opened.snapshot.auth_enabled,
-        key_secrets=len(live_secrets(opened.places.live())),
+        key_secrets=len(openshift_secrets(opened.places.live())),
     )
 
 

@@ -5,22 +5,20 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from snaptool.bolt import Walk, numbers
 from snaptool.containers.unwrap import Unwrapped
-from snaptool.embedded.found import Recovered
 from snaptool.etcd import TOMBSTONE, Records, Snapshot, StatusHash, Trailer
 from snaptool.kube.cutting import tally
 from snaptool.operations.coverage import outside_findings
 from snaptool.operations.crypto import SystemRandomness, Work, Workshop
 from snaptool.operations.defined import defined_versions
 from snaptool.operations.findings import Finding, finding, from_etcd, grouped
-from snaptool.operations.inside import unread_places
 from snaptool.operations.judging import Depth
 from snaptool.operations.labels import Header, Labels
-from snaptool.operations.likelier import Cause, likelier_causes, opened_by_header
 from snaptool.operations.older import NO_OLDER, OlderValues, find_older
 from snaptool.operations.opening import Digests, OpenedSnapshot
 from snaptool.operations.platform import container_findings
@@ -37,6 +35,10 @@ from snaptool.operations.verdict import (
 )
 from snaptool.providers.keyring import Keyring
 from snaptool.providers.provider import Reason
+
+if TYPE_CHECKING:
+    from snaptool.embedded.found import Recovered
+    from snaptool.operations.likelier import Cause
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,11 +239,12 @@ def survey(
     progress: Progress = no_progress,
     wanted: Wanted = encrypted_values,
     carried: Callable[[], Recovered] | None = None,
+    digests: Digests | None = None,
 ) -> Survey:
     """Take stock of a snapshot; with a keyring, open every encrypted value too, or those that are `wanted`.
 
     `carried` finds what the snapshot carries inside, and opens what it can; without it nothing is opened that takes a
-    token.
+    token. `digests`: those that are being computed already.
 
     Raises CorruptPage, BadRevision and BadRecord for a damaged file; a wrong trailer is a finding.
     """
@@ -249,7 +252,7 @@ def survey(
     keys = keyring or Keyring(())
     work = Work(keys, keys, SystemRandomness(), depth=Depth.CHEAP)
     wanted = nothing if keyring is None else wanted
-    with opened.digests() as digests:
+    with opened.digests() if digests is None else nullcontext(digests) as hashing:
         if opened.is_scouted:
             work = replace(work, defined=defined_versions(opened, keyring))
         found = _Pass(opened, work, jobs, wanted, progress)
@@ -259,8 +262,8 @@ def survey(
         if not found.is_right(work):
             found = _Pass(opened, work, jobs, wanted, progress)
             found.run(None)
-        trailer = digests.trailer()
-        findings = list(trailer_findings(opened, digests))
+        trailer = hashing.trailer()
+        findings = list(trailer_findings(opened, hashing))
     swept = found.swept
     findings += [from_etcd(one) for one in snapshot.findings()]
     findings += [*outside_findings(opened), *container_findings(opened.container)]
@@ -345,7 +348,12 @@ class _Pass:
 def _causes(
     opened: OpenedSnapshot, swept: Sweep, keys: Keyring, carried: Callable[[], Recovered] | None
 ) -> tuple[Cause, ...]:
-    found = carried() if carried and swept.lost else None
+    if not swept.lost:
+        return ()
+    from snaptool.operations.inside import unread_places  # noqa: PLC0415 - mostly nothing is lost
+    from snaptool.operations.likelier import likelier_causes, opened_by_header  # noqa: PLC0415
+
+    found = carried() if carried else None
     unread = unread_places(opened, found, swept.lost, keys)
     return likelier_causes(opened.snapshot, swept.lost, opened_by_header(swept), keys, unread)
 

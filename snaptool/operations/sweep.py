@@ -292,10 +292,10 @@ class _Notes:
         self._outcome.extend(found)
         for row in encrypted:
             self._outcome[first + row] = NOT_OPENED
-        if 1 in self._tombstone[first:]:
-            for row in range(len(records)):
-                if records.flags[row] & TOMBSTONE:
-                    self._outcome[first + row] = NOT_OPENED
+        deleted = self._tombstone.find(1, first)
+        while deleted >= 0:
+            self._outcome[deleted] = NOT_OPENED
+            deleted = self._tombstone.find(1, deleted + 1)
         if self._refused:
             for row, number in enumerate(resource):
                 if number in self._refused and not self._labels.header[row] and records.is_put(row):

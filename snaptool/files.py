@@ -32,6 +32,7 @@ from snaptool.errors import FormatError, InputError, OutputError
 from snaptool.inputs import Inputs, TargetIsRead, advice, notice, of_run, why
 from snaptool.lost_pages import Guarded, guard
 
+RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2  # linux/fs.h
 _BLOCKS = 6  # of those that go round: one is filled, the others are on their way to the file
 _BLOCK_BYTES = 2 << 20
 _SYNC_BYTES = 64 << 20
@@ -254,7 +255,7 @@ class Draft:
         except OSError as error:
             self._temporary = None
             signals.wanted(temporary)
-            raise _output_error("create a file in", self.target.parent, error) from error
+            raise output_error("create a file in", self.target.parent, error) from error
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Write at the position and move it. `data` must not change afterwards. Raises OutputError on a full disk."""
@@ -279,7 +280,7 @@ class Draft:
 
     def _put(self, block: memoryview, used: int, *, again: bool) -> None:
         if self._failure is not None:
-            raise _output_error("write", self.target, self._failure) from self._failure
+            raise output_error("write", self.target, self._failure) from self._failure
         signals.look()
         if self._drain is None:
             drain = threading.Thread(target=self._write_blocks, name="snaptool-writer", daemon=True)
@@ -352,7 +353,7 @@ class Draft:
             signals.join(self._hashing)
             self._hashing = self._to_hash = None
         if self._failure is not None:
-            raise _output_error("write", self.target, self._failure) from self._failure
+            raise output_error("write", self.target, self._failure) from self._failure
 
     def _stop_writing(self) -> None:
         if self._drain is not None:
@@ -442,7 +443,7 @@ class Draft:
             try:
                 parts.append(os.pread(self._fd, size, offset))
             except OSError as error:
-                raise _output_error("read back", self.target, error) from error
+                raise output_error("read back", self.target, error) from error
             if not parts[-1]:
                 raise OutputError(f"cannot read back {self.target}: it ends at {offset} bytes")
             offset, size = offset + len(parts[-1]), size - len(parts[-1])
@@ -462,7 +463,7 @@ class Draft:
         except FileExistsError as error:
             raise _exists(self.target) from error
         except OSError as error:
-            raise _output_error("name", self.target, error) from error
+            raise output_error("name", self.target, error) from error
         try:
             _sync_folder(self.target.parent)
         except OSError as error:
@@ -589,7 +590,7 @@ def check_target(target: Path, *, force: bool, source: Source | None = None) -> 
     InputError and its leaves; OutputError for a directory in which nothing can be written.
     """
     try:
-        _check_folder(target)
+        check_parent(target)
         if source is not None and source.is_same_file(target):
             raise TargetIsRead(
                 f"source and target are the same file: {target}",
@@ -612,10 +613,11 @@ def check_target(target: Path, *, force: bool, source: Source | None = None) -> 
         with contextlib.suppress(OSError):
             if os.statvfs(target.parent).f_flag & os.ST_RDONLY:
                 denied = PermissionError(errno.EROFS, os.strerror(errno.EROFS))
-        raise _output_error("create a file in", target.parent, denied)
+        raise output_error("create a file in", target.parent, denied)
 
 
-def _check_folder(target: Path) -> None:
+def check_parent(target: Path) -> None:
+    """Refuse a target whose directory is not there, or does not take its name. Raises InputError, and OSError."""
     folder = target.parent
     try:
         is_folder = stat.S_ISDIR(folder.stat().st_mode)
@@ -700,7 +702,7 @@ def _rename_new(old: Path, new: Path) -> None:
     Three ways, as file systems have different ones: a rename that replaces nothing (Linux 3.15, not everywhere), a
     second link, and, where neither is, an empty file of that name which only one can create, and which is replaced.
     """
-    number = _rename_noreplace(old, new)
+    number = renameat2(old, new, RENAME_NOREPLACE)
     if number == 0:
         return
     if number == errno.EEXIST:
@@ -720,13 +722,13 @@ def _rename_new(old: Path, new: Path) -> None:
         old.unlink()
 
 
-def _rename_noreplace(old: Path, new: Path) -> int:
-    """Call renameat2 with RENAME_NOREPLACE; return 0 or the error's number. Source: rename(2)."""
+def renameat2(old: Path, new: Path, flags: int) -> int:
+    """Call renameat2 with flags; return 0 or the error's number. Source: rename(2)."""
     call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if call is None:
         return errno.ENOSYS
     here = -100  # AT_FDCWD
-    return ctypes.get_errno() if call(here, os.fsencode(old), here, os.fsencode(new), 1) else 0
+    return ctypes.get_errno() if call(here, os.fsencode(old), here, os.fsencode(new), flags) else 0
 
 
 def write_private(target: Path, text: str, *, force: bool) -> None:
@@ -744,7 +746,8 @@ def _exists(target: Path) -> TargetExists:
     )
 
 
-def _output_error(verb: str, path: Path, error: OSError) -> OutputError:
+def output_error(verb: str, path: Path, error: OSError) -> OutputError:
+    """Make the error that says what could not be done where, and why."""
     code = "no_room" if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
     return OutputError(f"cannot {verb} {path}: {why(error)}", hint=advice(error), code=code, place=str(path))
 

@@ -23,11 +23,9 @@ from typing import Self
 
 from snaptool import signals
 from snaptool.errors import InputError, OutputError
-from snaptool.files import TargetExists
+from snaptool.files import RENAME_EXCHANGE, RENAME_NOREPLACE, TargetExists, check_parent, output_error, renameat2
 from snaptool.inputs import advice, notice, of_run, why
 
-_NOREPLACE, _EXCHANGE = 1, 2
-_AT_FDCWD = -100
 _READ_BYTES = 4 << 20
 _MODULUS = 1 << 128
 
@@ -52,7 +50,7 @@ class FolderDraft:
         except OSError as error:
             self.discard()
             signals.wanted(work)
-            raise _cannot("create a directory in", target.parent, error) from error
+            raise output_error("create a directory in", target.parent, error) from error
 
     def write(self, path: str, content: bytes) -> None:
         """Write a file at a path below the target. Raises FileExistsError where there is one, OutputError."""
@@ -78,7 +76,7 @@ class FolderDraft:
         except FileExistsError:
             raise
         except OSError as error:
-            raise _cannot("write", self.target / path, error) from error
+            raise output_error("write", self.target / path, error) from error
         self._sum = (self._sum + int.from_bytes(digest.digest())) % _MODULUS
         self._files += 1
 
@@ -112,7 +110,7 @@ class FolderDraft:
                 self._name(self._work)
                 signals.written(self.target)
         except OSError as error:
-            raise _cannot("name", self.target, error) from error
+            raise output_error("name", self.target, error) from error
         self.discard()  # of what was replaced
         try:
             descriptor = os.open(self.target.parent, os.O_RDONLY | os.O_CLOEXEC)
@@ -153,9 +151,9 @@ class FolderDraft:
     def _name(self, work: Path) -> None:
         """Give the directory its name. What it replaces is under our working name then."""
         if os.path.lexists(self.target):
-            _rename(work, self.target, _EXCHANGE)
+            _rename(work, self.target, RENAME_EXCHANGE)
         else:
-            _rename(work, self.target, _NOREPLACE)
+            _rename(work, self.target, RENAME_NOREPLACE)
             self._work = None
             signals.wanted(work)
 
@@ -177,10 +175,12 @@ class FolderDraft:
 
 def check_folder_target(target: Path, *, force: bool, may_replace: Callable[[Path], bool]) -> None:
     """Refuse a target that may not be written, before any work. Raises InputError and its leaves."""
-    if not target.parent.is_dir():
+    try:
+        check_parent(target)
+    except OSError as error:
         raise InputError(
-            f"there is no directory {target.parent}", hint="create it, or choose another target", code="no_directory"
-        )
+            f"cannot look at target {target}: {why(error)}", hint=advice(error), code="cannot_look_at_target"
+        ) from error
     if not os.path.lexists(target):
         return
     known = of_run()
@@ -198,14 +198,12 @@ def check_folder_target(target: Path, *, force: bool, may_replace: Callable[[Pat
 
 def _rename(source: Path, target: Path, flag: int) -> None:
     """Rename without replacing, or exchange two names; by plain renames where the system has neither."""
-    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if call is not None:
-        if not call(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flag):
-            return
-        number = ctypes.get_errno()
-        if number not in {errno.ENOSYS, errno.EINVAL}:
-            raise OSError(number, os.strerror(number))
-    if flag == _EXCHANGE:
+    number = renameat2(source, target, flag)
+    if not number:
+        return
+    if number not in {errno.ENOSYS, errno.EINVAL}:
+        raise OSError(number, os.strerror(number))
+    if flag == RENAME_EXCHANGE:
         aside = source.with_name(f"{source.name}.old")
         target.rename(aside)
         source.rename(target)
@@ -218,8 +216,3 @@ def _new_digest(path: str) -> blake2b:
     """Begin to digest a file with its place; sums of these do not depend on the order."""
     name = path.encode(errors="surrogateescape")
     return blake2b(len(name).to_bytes(4) + name, digest_size=16)
-
-
-def _cannot(verb: str, path: Path, error: OSError) -> OutputError:
-    code = "no_room" if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
-    return OutputError(f"cannot {verb} {path}: {why(error)}", hint=advice(error), code=code, place=str(path))

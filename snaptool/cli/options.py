@@ -15,6 +15,7 @@ from snaptool.cli.render import Terminal
 from snaptool.errors import InputError
 from snaptool.inputs import InputTooLarge, read_input
 from snaptool.stores import may_be_url
+from snaptool.text import counted
 
 if TYPE_CHECKING:
     from snaptool.containers.unwrap import Unpacking
@@ -118,7 +119,8 @@ def _sse_key(path: str | None) -> bytes:
     key = read_input(path, _LARGEST_KEY, "key for SSE-C", secret=True)
     if len(key) != 32:
         raise InputError(
-            f"{path} has {len(key)} bytes, and a key for SSE-C has 32", hint="give the file of the key itself"
+            f"{path} has {counted(len(key), 'byte')}, and a key for SSE-C has 32",
+            hint="give the file of the key itself",
         )
     return key
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from snaptool.containers.faults import ContainerFault, ContainerRefused, encrypted
 from snaptool.containers.readers import Peekable
+from snaptool.text import counted
 
 _VERSION_LINE = b"age-encryption.org/v1"
 _LARGEST_HEADER = 64 << 10
@@ -48,7 +49,7 @@ def read_omni_key(text: bytes) -> bytes:
     if len(text) == _KEY_SIZE:
         return text
     raise ContainerRefused(
-        f"the Omni backup key is 64 hex digits or 32 bytes, and the file has {len(text):,} bytes of something else",
+        f"the Omni backup key is 64 hex digits or 32 bytes; the file has {counted(len(text), 'byte')} of something else",
         hint="it is in Omni's state, resource EtcdBackupEncryption",
         code="omni_key",
     )

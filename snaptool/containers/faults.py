@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from snaptool.errors import FormatError, InputError, OutputError
+from snaptool.text import counted
 
 
 def inside(place: str, name: str) -> str:
@@ -70,7 +71,7 @@ class NoRoom(OutputError):
 def truncated(place: str, offset: int) -> ContainerFault:
     """Say that a layer ends too early. `offset`: bytes of it that are there."""
     return ContainerFault(
-        f"{place} is cut: it ends after {offset:,} bytes", hint=COPY_AGAIN, code="container_truncated"
+        f"{place} is cut: it ends after {counted(offset, 'byte')}", hint=COPY_AGAIN, code="container_truncated"
     )
 
 

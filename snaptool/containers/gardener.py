@@ -21,6 +21,7 @@ from snaptool.containers.faults import COPY_AGAIN, ContainerFault, ContainerRefu
 from snaptool.containers.readers import PIECE, FileReader, Peekable, Reader
 from snaptool.containers.recognise import STREAMS, Kind, recognise
 from snaptool.containers.streams import open_stream
+from snaptool.text import counted
 
 _DIGEST = 32
 _LARGEST_DELTA = 512 << 20  # etcd-backup-restore ends a file at about 10 MiB
@@ -117,7 +118,7 @@ def read_delta(path: Path, limit: int = _LARGEST_DELTA) -> list[Event]:
     finally:
         os.close(descriptor)
     if len(data) < _DIGEST + 1:
-        raise _format(path, f"it has {len(data)} bytes, too few for events and their SHA-256")
+        raise _format(path, f"it has {counted(len(data), 'byte')}, too few for events and their SHA-256")
     body, digest = data[:-_DIGEST], data[-_DIGEST:]
     if hashlib.sha256(body).digest() != digest:
         raise ContainerFault(

@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from snaptool import wire
 from snaptool.errors import FormatError
+from snaptool.text import counted
 
 REVISION_KEY_SIZE = 17
 TOMBSTONE_KEY_SIZE = 18
@@ -84,7 +85,7 @@ def decode_revision_key(key: bytes, page: int | None = None) -> tuple[Revision, 
     Main 0 is decoded: that etcd overlooks such records is for the reader of the whole bucket to say.
     """
     if len(key) not in {REVISION_KEY_SIZE, TOMBSTONE_KEY_SIZE}:
-        raise BadRevision(key, f"it has {len(key)} bytes instead of 17 or 18", page)
+        raise BadRevision(key, f"it has {counted(len(key), 'byte')} instead of 17 or 18", page)
     if key[8] != SEPARATOR:
         raise BadRevision(key, f"byte 8 is {key[8]:02x} instead of 5f", page)
     tombstone = len(key) == TOMBSTONE_KEY_SIZE
@@ -382,7 +383,7 @@ def decode_role(key: bytes, stored: bytes) -> Role:
 def decode_counter(bucket: str, key: bytes, stored: bytes) -> int:
     """Decode a big-endian u64, as `meta` holds consistent_index and term. Raises BadRecord."""
     if len(stored) != 8:
-        raise BadRecord(bucket, key, f"it has {len(stored)} bytes instead of 8")
+        raise BadRecord(bucket, key, f"it has {counted(len(stored), 'byte')} instead of 8")
     return int.from_bytes(stored, "big")
 
 

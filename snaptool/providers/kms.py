@@ -44,6 +44,7 @@ from snaptool.providers.kms_envelope import (
 from snaptool.providers.kms_service import Category, KmsError, KmsService, UnwrapFailed
 from snaptool.providers.provider import Entropy, KeyDoesNotFit, Kind, Opened, Plausible, Reason
 from snaptool.providers.symmetric import open_cbc, open_gcm, seal_gcm
+from snaptool.text import counted
 
 OBJECTS_PER_V1_DEK: Final = 1 << 20  # ours: AES-GCM with random nonces would allow 2^32
 
@@ -262,7 +263,7 @@ class KmsV1Provider:
         keys = self.keys.candidates(envelope.source)
         for key in keys:
             if key_size_problem(envelope.source, key) is not None:
-                raise KeyDoesNotFit(Reason.DEK_BAD_SIZE, detail=f"the unwrapped DEK has {len(key)} bytes")
+                raise KeyDoesNotFit(Reason.DEK_BAD_SIZE, detail=f"the unwrapped DEK has {counted(len(key), 'byte')}")
         if len(envelope.body) == 16:
             # An IV and no block. kube-apiserver's CBC reader indexes an empty slice here; too short for GCM either way.
             raise KeyDoesNotFit(Reason.NO_CIPHER_BLOCK)
@@ -364,7 +365,7 @@ def open_body(source: WrappedSource, key: bytes, body: bytes, context: bytes) ->
     """
     problem = key_size_problem(source, key)
     if problem is not None:
-        raise KeyDoesNotFit(problem, detail=f"the unwrapped key has {len(key)} bytes")
+        raise KeyDoesNotFit(problem, detail=f"the unwrapped key has {counted(len(key), 'byte')}")
     if source.source_type is SourceType.AES_GCM_KEY:
         return open_gcm(key, body, context)
     if not context:

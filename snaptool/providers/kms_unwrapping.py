@@ -42,6 +42,7 @@ from snaptool.providers.kms_service import (
 )
 from snaptool.providers.kms_sources import CONCURRENCY, Fetch, Sources, batch_size, direct_offer
 from snaptool.providers.provider import KeyDoesNotFit, Opened, Plausible
+from snaptool.text import counted
 
 Progress = Callable[[int, int], None]
 """Told how many sources are done, of how many; from one thread at a time."""
@@ -633,7 +634,7 @@ def _largest_first(group: FailedSources) -> tuple[int, Category, str]:
 
 def _bad_key(source: WrappedSource, key: bytes) -> KmsError:
     if key_size_problem(source, key) is not None:
-        problem = f"the unwrapped key has {len(key)} bytes"
+        problem = f"the unwrapped key has {counted(len(key), 'byte')}"
     else:
         problem = "the unwrapped key opens none of its values"
     return KmsAnsweredWrongly(

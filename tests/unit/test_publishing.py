@@ -37,7 +37,7 @@ def system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     if kind in {"no links", "neither", "renames only"}:
         monkeypatch.setattr(os, "link", no_links)
     if kind in {"no names like that", "renames only"}:
-        monkeypatch.setattr(files, "_rename_noreplace", lambda _old, _new: errno.EINVAL)
+        monkeypatch.setattr(files, "renameat2", lambda _old, _new, _flags: errno.EINVAL)
     return kind
 
 
@@ -96,7 +96,7 @@ def test_a_directory_that_cannot_be_synced_is_worth_a_notice(tmp_path: Path, mon
 def test_a_rename_that_fails_takes_the_empty_file_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "O_TMPFILE")
     monkeypatch.setattr(os, "link", no_links)
-    monkeypatch.setattr(files, "_rename_noreplace", lambda _old, _new: errno.EINVAL)
+    monkeypatch.setattr(files, "renameat2", lambda _old, _new, _flags: errno.EINVAL)
     with Draft(tmp_path / "new.db", force=False) as draft:
         draft.write(CONTENT)
         monkeypatch.setattr(Path, "replace", no_links)

@@ -22,7 +22,7 @@ from snaptool.providers.config.go_values import decode_base64
 from snaptool.providers.config.model import ConfigProblem
 from snaptool.providers.config.recognise import recognise_bytes, recognise_documents
 from snaptool.providers.go_yaml import Locator, Place
-from snaptool.text import quoted
+from snaptool.text import counted, quoted
 
 _ANOTHER_FILE = {"kind_missing", "api_version_missing", "unknown_kind", "wrong_kind", "bad_group_version"}
 _STEP = re.compile(r"([A-Za-z]+)|\[([0-9]+)\]")
@@ -255,7 +255,7 @@ def _key_length(problem: ConfigProblem, place: Place, _text: _Text) -> ConfigPro
     elif _HEX.fullmatch(secret.decode("latin-1")):
         remedy = "it is base64 of a text in hex: encode the bytes themselves"
     elif len(inside) in {16, 24, 32}:
-        remedy = f"it is base64 of base64: decoded twice it has {len(inside)} bytes"
+        remedy = f"it is base64 of base64: decoded twice it has {counted(len(inside), 'byte')}"
     elif secret.endswith(b"\n"):
         remedy = "it ends with a line break, as `echo` without -n leaves one: encode the key alone"
     else:

@@ -34,6 +34,7 @@ from snaptool.providers.config.model import (
     split_resource,
 )
 from snaptool.providers.provider import Kind
+from snaptool.text import counted
 
 
 def _validate(entries: list[RawEntry], *, automatic_reload: bool) -> Iterator[ConfigProblem]:
@@ -120,7 +121,9 @@ def _check_keys(keys: list[RawKey], sizes: tuple[int, ...], path: str) -> Iterat
             yield ConfigProblem(place, "not_base64", "it is not standard base64 with padding")
         elif len(secret) not in sizes:
             wanted = ", ".join(str(size) for size in sizes)
-            yield ConfigProblem(place, "key_length", f"it has {len(secret)} bytes; this provider takes {wanted}")
+            yield ConfigProblem(
+                place, "key_length", f"it has {counted(len(secret), 'byte')}; this provider takes {wanted}"
+            )
 
 
 def _check_kms(kms: RawKms, path: str) -> Iterator[ConfigProblem]:

@@ -450,7 +450,7 @@ def test_broken_record_elsewhere_is_one_finding_and_does_not_stop_the_others(
 
 def test_broken_compaction_mark_is_a_named_error() -> None:
     snapshot = Snapshot(make_snapshot(buckets={b"meta": {b"scheduledCompactRev": b"x"}}))
-    with pytest.raises(BadRecord, match="bucket meta: it is not a revision: it has 1 bytes instead of 17 or 18"):
+    with pytest.raises(BadRecord, match="bucket meta: it is not a revision: it has 1 byte instead of 17 or 18"):
         _ = snapshot.current_revision
 
 

@@ -49,7 +49,7 @@ def read_omni_key(text: bytes) -> bytes:
     if len(text) == _KEY_SIZE:
         return text
     raise ContainerRefused(
-        f"the Omni backup key is 64 hex digits or 32 bytes; the file has {counted(len(text), 'byte')} of something else",
+        f"the Omni backup key is 64 hex digits or 32 bytes; this is {counted(len(text), 'byte')} of something else",
         hint="it is in Omni's state, resource EtcdBackupEncryption",
         code="omni_key",
     )

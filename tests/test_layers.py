@@ -30,7 +30,7 @@ ALLOWED = {
     "files": {"errors", "inputs", "lost_pages", "signals"},
     "folder": {"errors", "inputs", "signals", "files"},
     "bolt": {"errors", "compiled"},
-    "containers": {"errors", "bolt", "signals"},
+    "containers": {"errors", "bolt", "signals", "text"},
     "stores": {"errors", "inputs", "loopback", "signals", "files", "containers"},
     "etcd": {"errors", "compiled", "text", "wire", "bolt"},
     "kube": {"errors", "compiled", "text", "wire"},

@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from tests.support.cli import SAMPLES, Snaptool
-from tests.unit.operations.builders import OBJECT, write_history
+from tests.support.stored import write_history
+from tests.unit.operations.builders import OBJECT
 
 LOST, LOST_KEYS = SAMPLES / "lost-key.db", SAMPLES / "lost-key.yaml"
 MIXED, MIXED_KEYS = SAMPLES / "mixed-providers.db", SAMPLES / "mixed.yaml"

@@ -11,7 +11,7 @@ import pytest
 from snaptool.kube.kinds.printing import yaml_text
 from tests.support.cli import GOLDEN, SAMPLES, Snaptool
 from tests.support.kinds import stored, vectors, yaml_values
-from tests.unit.operations.builders import write_history
+from tests.support.stored import write_history
 
 MIXED, MIXED_KEYS = SAMPLES / "mixed-providers.db", SAMPLES / "mixed.yaml"
 LOST, LOST_KEYS = SAMPLES / "lost-key.db", SAMPLES / "lost-key.yaml"

@@ -19,7 +19,7 @@ from tests.cli.test_embedded import CLUSTER, K3S, TWO
 from tests.cli.test_next import odd_snapshot
 from tests.support.cli import GOLDEN, SAMPLES, Snaptool
 from tests.support.odd_values import SOUND
-from tests.unit.operations.builders import write_history
+from tests.support.stored import write_history
 
 ENCRYPTED = b"k8s:enc:"
 _PUT = 17  # bytes of a revision; a deletion has one more

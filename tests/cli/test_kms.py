@@ -16,7 +16,7 @@ import pytest
 from snaptool.providers.kms_envelope import Api, hash_key_id
 from tests.support.cli import SAMPLES, Snaptool
 from tests.support.kms_plugin import RunningPlugin, kms_plugin
-from tests.support.kms_snapshots import configuration, database, in_clear, kms_entry, sealed, stored_values
+from tests.support.kms_snapshots import configuration, database, in_plaintext, kms_entry, sealed, stored_values
 from tests.support.kms_values import Form
 from tests.support.snapshots import config
 
@@ -145,7 +145,7 @@ def assert_planned(plan: dict[str, list[dict[str, dict[str, int]]]], plugin: Run
 
 
 def test_plan_of_a_key_per_object(snaptool: Snaptool, plugin: RunningPlugin, tmp_path: Path) -> None:
-    clear = in_clear(tmp_path, 30)
+    clear = in_plaintext(tmp_path, 30)
     old = snaptool.write("a.yaml", config("secretbox"))
     new = snaptool.write("v1.yaml", configuration(kms_entry(Api.V1, "old", plugin.endpoint)))
     words = ("kms", "plan", clear, "--config", old, "--new-config", new)

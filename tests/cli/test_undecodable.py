@@ -20,7 +20,8 @@ from tests.support.kms_snapshots import NAME, configuration, kms_entry, sealed
 from tests.support.kms_values import Form
 from tests.support.odd_values import DECODABLE, NAMELESS, SOUND, UNDECODABLE
 from tests.support.snapshots import KEY, NEW_SECRET, config, envelope, seal
-from tests.unit.operations.builders import seal_gcm, write_history
+from tests.support.stored import write_history
+from tests.unit.operations.builders import seal_gcm
 
 __all__ = ["etcd_binaries", "scratch_parent"]
 

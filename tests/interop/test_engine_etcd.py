@@ -12,9 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from snaptool.bolt import DatabaseWriter
 from snaptool.errors import ScratchError
-from snaptool.etcd import BUCKETS, KeyValue, Revision, Snapshot, encode_key_value, encode_revision_key
+from snaptool.etcd import KeyValue, Revision, Snapshot, encode_key_value, encode_revision_key
 from snaptool.files import TargetExists
 from snaptool.kube.objects import plausible
 from snaptool.operations.boot import LiveKeys
@@ -34,6 +33,7 @@ from tests.support.kms_snapshots import configuration, database, kms_entry, open
 from tests.support.kms_values import Form
 from tests.support.local_keks import SavedKeks
 from tests.support.snapshots import Mix, config, write_snapshot
+from tests.support.stored import write_records
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 CONFIGS = {
@@ -326,13 +326,7 @@ def test_a_lease_that_does_not_exist_sends_to_the_direct_engine(by_etcd: EtcdEng
     leased = KeyValue(
         key=b"/registry/events/a/b", value=b"k8s\0", create_revision=2, mod_revision=2, version=1, lease=0x77
     )
-    with source.open("w+b") as file:
-        writer = DatabaseWriter(file)
-        for name in BUCKETS:
-            with writer.bucket(name) as bucket:
-                if name == b"key":
-                    bucket.put(encode_revision_key(Revision(2, 0)), encode_key_value(leased))
-        writer.finish()
+    write_records(source, [(encode_revision_key(Revision(2, 0)), encode_key_value(leased))])
     request = RewriteRequest(reading=Keyring(()), writing=keyring(FRESH))
     with pytest.raises(ScratchError, match="names lease 77, which does not exist") as raised:
         run(source, target, request, by=by_etcd)

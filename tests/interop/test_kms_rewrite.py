@@ -35,7 +35,7 @@ from tests.support.kms_snapshots import (
     Value,
     configuration,
     database,
-    in_clear,
+    in_plaintext,
     kms_entry,
     opened_by,
     sealed,
@@ -241,7 +241,7 @@ def test_case_18_and_19_calls_follow_the_cache_key_of_kube_apiserver(
 def test_case_21_a_rewrite_to_v1_takes_3_calls(
     snaptool: Snaptool, plugin: RunningPlugin, secretbox: Path, tmp_path: Path
 ) -> None:
-    source = in_clear(tmp_path, 1000)
+    source = in_plaintext(tmp_path, 1000)
     new = snaptool.write("v1.yaml", configuration(kms_entry(Api.V1, "old", plugin.endpoint)))
     target = tmp_path / "new.db"
     ran = snaptool("rewrite", source, target, "--config", secretbox, "--new-config", new, makes=[target])
@@ -257,7 +257,7 @@ def test_case_21_a_rewrite_to_v1_takes_3_calls(
 def test_case_22_a_data_key_per_object_takes_a_call_each(
     snaptool: Snaptool, plugin: RunningPlugin, secretbox: Path, tmp_path: Path
 ) -> None:
-    source = in_clear(tmp_path, 1000)
+    source = in_plaintext(tmp_path, 1000)
     new = snaptool.write("v1.yaml", configuration(kms_entry(Api.V1, "old", plugin.endpoint)))
     target = tmp_path / "new.db"
     options = ("--kms-v1-dek-per-object", "--jobs", "2")
@@ -628,7 +628,9 @@ def test_a_plugin_unfit_for_writing_ends_the_run_before_it_begins(
     words: str,
 ) -> None:
     plugin.fail(fault)
-    ran = snaptool("rewrite", in_clear(tmp_path, 5), tmp_path / "new.db", "--config", secretbox, "--new-config", both)
+    ran = snaptool(
+        "rewrite", in_plaintext(tmp_path, 5), tmp_path / "new.db", "--config", secretbox, "--new-config", both
+    )
     assert ran.code == 5, (name, ran.text)
     assert_one_summary(ran, "'kp'", words)
 
@@ -654,7 +656,7 @@ def test_a_plugin_that_dies_while_keys_per_object_are_made_leaves_no_target(
         new = snaptool.write("v1.yaml", configuration(kms_entry(Api.V1, "old", own.endpoint)))
         own.fail({"kind": "exit", "method": "Encrypt", "every": 50})
         ran = snaptool(
-            *("rewrite", in_clear(tmp_path, 200), tmp_path / "new.db", "--config", secretbox, "--new-config", new),
+            *("rewrite", in_plaintext(tmp_path, 200), tmp_path / "new.db", "--config", secretbox, "--new-config", new),
             "--kms-v1-dek-per-object",
         )
         assert own.process is not None

@@ -19,8 +19,6 @@ from typing import Any
 import pytest
 
 from snaptool import signals
-from snaptool.bolt import DatabaseWriter
-from snaptool.etcd import BUCKETS
 from snaptool.operations.diff import DiffSide, diff
 from snaptool.operations.opening import open_snapshot
 from snaptool.providers.config.rules import parse_config
@@ -29,6 +27,7 @@ from snaptool.text import is_fit
 from snaptool.wire import encode_field
 from tests.support.cli import ROOT, assert_no_canary
 from tests.support.snapshots import NEW_SECRET, config, envelope, revision, seal
+from tests.support.stored import write_records
 
 HOSTILE = [
     b"\x1b]0;pwn\x07",
@@ -52,13 +51,7 @@ def write_source(path: Path, mark: bytes) -> None:
         value = seal(plain, number.to_bytes(16, "big")) if secret else plain
         fields: list[tuple[int, int | bytes]] = [(1, key), (2, number), (3, number), (4, 1), (5, value)]
         records[revision(number)] = b"".join(encode_field(at, field) for at, field in fields)
-    with path.open("w+b") as file:
-        writer = DatabaseWriter(file)
-        for name in BUCKETS:
-            with writer.bucket(name) as bucket:
-                for key, value in sorted(records.items()) if name == b"key" else ():
-                    bucket.put(key, value)
-        writer.finish()
+    write_records(path, sorted(records.items()))
 
 
 class Attacked:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from snaptool.bolt import DatabaseWriter
-from snaptool.etcd import BUCKETS, KeyValue, decode_key_value, decode_revision_key, encode_key_value
+from snaptool.etcd import KeyValue, decode_key_value, decode_revision_key, encode_key_value
 from snaptool.operations.opening import open_snapshot
 from snaptool.providers.config.model import KmsConfig
 from snaptool.providers.config.rules import parse_config
@@ -18,6 +17,7 @@ from snaptool.wire import encode_field
 from tests.support.kms_values import Form, local_keks, stored_value
 from tests.support.local_keks import SavedKeks
 from tests.support.snapshots import envelope, revision
+from tests.support.stored import write_records
 
 KEKS = SavedKeks({"kek-1": b"\x11" * 32, "kek-2": b"\x22" * 32}, "kek-1")
 API = {Form.V1_CBC: Api.V1, Form.V1_GCM: Api.V1, Form.V2_DEK: Api.V2, Form.V2_SEED: Api.V2}
@@ -63,17 +63,11 @@ def secret(name: bytes, content: bytes) -> bytes:
 
 def database(path: Path, values: list[Value]) -> Path:
     """A database of these values, one revision each."""
-    with path.open("w+b") as file:
-        writer = DatabaseWriter(file)
-        for bucket_name in BUCKETS:
-            with writer.bucket(bucket_name) as bucket:
-                for number, (key, stored, _) in enumerate(values if bucket_name == b"key" else [], start=2):
-                    record = KeyValue(
-                        key=key, create_revision=number, mod_revision=number, version=1, value=stored, lease=0
-                    )
-                    bucket.put(revision(number), encode_key_value(record))
-        writer.finish()
-    return path
+    records = []
+    for number, (key, stored, _) in enumerate(values, start=2):
+        record = KeyValue(key=key, create_revision=number, mod_revision=number, version=1, value=stored, lease=0)
+        records.append((revision(number), encode_key_value(record)))
+    return write_records(path, records)
 
 
 def stored_values(path: Path) -> dict[tuple[bytes, int], bytes]:
@@ -97,9 +91,9 @@ def opened_by(path: Path, text: str, keks: SavedKeks = KEKS) -> Plaintexts:
     return {at: chain.unseal(value, at[0]).plaintext for at, value in stored_values(path).items()}
 
 
-def in_clear(folder: Path, count: int) -> Path:
+def in_plaintext(folder: Path, count: int) -> Path:
     values = []
     for number in range(count):
         plaintext = secret(b"s%05d" % number, b"secret %d" % number)
         values.append((b"/registry/secrets/default/s%05d" % number, plaintext, plaintext))
-    return database(folder / "clear.db", values)
+    return database(folder / "plaintext.db", values)

@@ -7,13 +7,13 @@ server. Revisions count from 2, one for each change.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from snaptool.bolt import DatabaseWriter
-from snaptool.etcd import BUCKETS, KeyValue, Revision, encode_key_value, encode_revision_key
+from snaptool.etcd import Revision, encode_revision_key
 from snaptool.kube.keys import RESOURCE_TYPES
+from tests.support.stored import records_of, write_records
 
 Tree = dict[str, Any]
 Change = Tree | tuple[bytes, bytes | None]
@@ -77,31 +77,10 @@ def write_objects(path: Path, *changes: Change, prefix: str = "/registry", compa
     """Write a snapshot of these changes, compacted at a revision."""
     every = [one if isinstance(one, tuple) else (key_of(one, prefix), json.dumps(one).encode()) for one in changes]
     last_before = {key: main for main, (key, _) in enumerate(every, start=2) if main <= compacted}
-    with path.open("w+b") as file:
-        writer = DatabaseWriter(file)
-        for name in BUCKETS:
-            with writer.bucket(name) as bucket:
-                if name == b"meta" and compacted:
-                    bucket.put(b"finishedCompactRev", encode_revision_key(Revision(compacted, 0)))
-                if name == b"key":
-                    for main, stored in _records(every):
-                        if main > compacted or (last_before[every[main - 2][0]] == main and every[main - 2][1]):
-                            bucket.put(*stored)
-        writer.finish()
-    return path
-
-
-def _records(changes: Sequence[tuple[bytes, bytes | None]]) -> list[tuple[int, tuple[bytes, bytes]]]:
-    created: dict[bytes, tuple[int, int]] = {}
-    records = []
-    for main, (key, value) in enumerate(changes, start=2):
-        revision = encode_revision_key(Revision(main, 0), tombstone=value is None)
-        if value is None:
-            created.pop(key, None)
-            records.append((main, (revision, encode_key_value(KeyValue(key=key)))))
-            continue
-        create, version = created.get(key, (main, 0))
-        created[key] = create, version + 1
-        record = KeyValue(key=key, create_revision=create, mod_revision=main, version=version + 1, value=value)
-        records.append((main, (revision, encode_key_value(record))))
-    return records
+    records = [
+        stored
+        for main, stored in enumerate(records_of(every), start=2)
+        if main > compacted or (last_before[every[main - 2][0]] == main and every[main - 2][1])
+    ]
+    mark = (b"finishedCompactRev", encode_revision_key(Revision(compacted, 0)))
+    return write_records(path, records, {b"meta": [mark] if compacted else []})

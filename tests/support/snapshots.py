@@ -18,10 +18,10 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from snaptool.bolt import DatabaseWriter, TxId
+from snaptool.bolt import TxId
 from snaptool.bolt.layout import NO_FREELIST, encode_meta
-from snaptool.etcd import BUCKETS
 from snaptool.wire import encode_field, encode_varint
+from tests.support.stored import write_buckets
 
 KEY = bytes(range(32))
 CONFIG = """\
@@ -139,25 +139,22 @@ def records(mix: Mix) -> Iterator[tuple[bytes, bytes]]:
 
 
 def revision(main: int) -> bytes:
-    return main.to_bytes(8, "big") + b"_" + bytes(8)
+    return number(main) + b"_" + bytes(8)
+
+
+def number(one: int) -> bytes:
+    return one.to_bytes(8, "big")
 
 
 def write_snapshot(path: Path, mix: Mix, *, trailer: bool = True) -> None:
     """Write the snapshot of `mix` to `path`; memory stays the same for any number of records."""
     with path.open("w+b") as file:
-        writer = DatabaseWriter(file)
-        for name in BUCKETS:
-            with writer.bucket(name) as bucket:
-                if name == b"key":
-                    for key, value in records(mix):
-                        bucket.put(key, value)
-                elif name == b"lease" and mix.leases:
-                    for lease in range(FIRST_LEASE, FIRST_LEASE + (mix.records + 1) // EVENTS_PER_LEASE + 1):
-                        bucket.put(lease.to_bytes(8, "big"), encode_field(1, lease) + encode_field(2, 3600))
-                elif name == b"meta":
-                    bucket.put(b"consistent_index", (mix.records + 10).to_bytes(8, "big"))
-                    bucket.put(b"term", (2).to_bytes(8, "big"))
-        meta = replace(writer.finish(), freelist=NO_FREELIST)  # page 2, a freelist until now, becomes a free page
+        others = {b"meta": [(b"consistent_index", number(mix.records + 10)), (b"term", number(2))]}
+        if mix.leases:
+            ids = range(FIRST_LEASE, FIRST_LEASE + (mix.records + 1) // EVENTS_PER_LEASE + 1)
+            others[b"lease"] = [(number(one), encode_field(1, one) + encode_field(2, 3600)) for one in ids]
+        meta = write_buckets(file, records(mix), others)
+        meta = replace(meta, freelist=NO_FREELIST)  # page 2, a freelist until now, becomes a free page
         file.seek(0)
         file.write(encode_meta(meta, 0) + encode_meta(replace(meta, txid=TxId(meta.txid - 1)), 1))
         if trailer:

@@ -1,46 +1,20 @@
-"""Small snapshots for the tests of operations: a history of puts and deletions, sealed by the bare libraries."""
+"""Keyrings for the tests of operations, and values sealed by the bare libraries."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.padding import PKCS7
 
-from snaptool.bolt import DatabaseWriter
-from snaptool.etcd import BUCKETS, KeyValue, Revision, encode_key_value, encode_revision_key
 from snaptool.kube.objects import plausible
 from snaptool.providers.config.rules import parse_config
 from snaptool.providers.keyring import Keyring
 
 SAMPLES = Path(__file__).parents[3] / "samples"
 OBJECT = b'{"apiVersion":"v1","kind":"Secret","metadata":{"name":"n"},"text":"%s"}\n'
-
-
-def write_history(path: Path, changes: Sequence[tuple[bytes, bytes | None]]) -> Path:
-    """Write a snapshot whose records are `changes`, a revision each from 2 on; None deletes."""
-    created: dict[bytes, tuple[int, int]] = {}
-    with path.open("w+b") as file:
-        writer = DatabaseWriter(file)
-        for name in BUCKETS:
-            with writer.bucket(name) as bucket:
-                for main, (key, value) in enumerate(changes if name == b"key" else (), start=2):
-                    revision = encode_revision_key(Revision(main, 0), tombstone=value is None)
-                    if value is None:
-                        created.pop(key)
-                        bucket.put(revision, encode_key_value(KeyValue(key=key)))
-                        continue
-                    create, version = created.get(key, (main, 0))
-                    created[key] = create, version + 1
-                    record = KeyValue(
-                        key=key, create_revision=create, mod_revision=main, version=version + 1, value=value
-                    )
-                    bucket.put(revision, encode_key_value(record))
-        writer.finish()
-    return path
 
 
 def sample_keyring(*names: str) -> Keyring:

@@ -23,7 +23,8 @@ from snaptool.operations.labels import Labels
 from snaptool.operations.opening import open_snapshot
 from snaptool.operations.sweep import batch_of
 from snaptool.providers.keyring import NoKeyFits
-from tests.unit.operations.builders import OBJECT, keyring, seal_cbc, seal_gcm, write_history
+from tests.support.stored import write_history
+from tests.unit.operations.builders import OBJECT, keyring, seal_cbc, seal_gcm
 
 A, B, C = (bytes([letter]) * 32 for letter in b"ABC")
 BIG = 3 << 20

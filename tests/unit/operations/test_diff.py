@@ -8,7 +8,8 @@ import pytest
 
 from snaptool.operations.diff import Differences, DiffSide, diff
 from snaptool.operations.opening import WrongTrailer, open_snapshot
-from tests.unit.operations.builders import OBJECT, SAMPLES, keyring, sample_keyring, seal_cbc, seal_gcm, write_history
+from tests.support.stored import write_history
+from tests.unit.operations.builders import OBJECT, SAMPLES, keyring, sample_keyring, seal_cbc, seal_gcm
 
 A, B = bytes(range(32)), bytes(range(32, 64))
 CBC, GCM = keyring("aescbc", ("k", A)), keyring("aesgcm", ("k", B))

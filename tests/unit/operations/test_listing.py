@@ -12,7 +12,8 @@ from snaptool.operations.listing import ListedRecord, listing
 from snaptool.operations.object import history, parse_target
 from snaptool.operations.opening import WrongTrailer, open_snapshot
 from snaptool.providers.provider import Reason
-from tests.unit.operations.builders import OBJECT, SAMPLES, keyring, sample_keyring, seal_cbc, write_history
+from tests.support.stored import write_history
+from tests.unit.operations.builders import OBJECT, SAMPLES, keyring, sample_keyring, seal_cbc
 
 A = bytes(range(32))
 

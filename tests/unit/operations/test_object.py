@@ -12,15 +12,8 @@ from snaptool.operations.object import NoSuchKey, ValueLost, find_value, history
 from snaptool.operations.opening import open_snapshot
 from snaptool.providers.keyring import Keyring
 from snaptool.providers.provider import Reason
-from tests.unit.operations.builders import (
-    OBJECT,
-    SAMPLES,
-    keyring,
-    sample_keyring,
-    seal_cbc,
-    seal_gcm,
-    write_history,
-)
+from tests.support.stored import write_history
+from tests.unit.operations.builders import OBJECT, SAMPLES, keyring, sample_keyring, seal_cbc, seal_gcm
 
 A, B = bytes(range(32)), bytes(range(32, 64))
 

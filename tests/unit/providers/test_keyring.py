@@ -270,7 +270,7 @@ def test_a_resource_in_no_entry_is_not_covered() -> None:
     assert not keyring.covers(GroupResource("foos", ""))
 
 
-def test_a_key_of_no_resource_is_read_with_any_key_and_written_in_clear() -> None:
+def test_a_key_of_no_resource_is_read_with_any_key_and_written_in_plaintext() -> None:
     keyring = Keyring([config("secrets: aesgcm a=1", "pods: identity; secretbox b=1"), config("*.*: aescbc c=1")])
     chain = keyring.chain_for(None)
     for entry in ("aesgcm a=1", "secretbox b=1", "aescbc c=1"):

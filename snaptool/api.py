@@ -37,7 +37,8 @@ from snaptool.operations.coverage import joined
 from snaptool.operations.embedding import carried_files, read_inside
 from snaptool.operations.findings import Severity
 from snaptool.operations.keys import asking_keyring, keyring_for_reading
-from snaptool.operations.kms_options import NO_KMS_OPTIONS, KmsOptions
+from snaptool.operations.kms_options import NO_KMS_OPTIONS, KmsOptions, kms_configs
+from snaptool.operations.kms_services import require_direct
 from snaptool.operations.listing import ListedRecord, listing
 from snaptool.operations.next_steps import next_steps
 from snaptool.operations.object import History, find_value, open_found, parse_target
@@ -121,6 +122,10 @@ def _configs(value: Configurations | None, name: str, note: Note, *, strict: boo
             note(sentence)
         found += held.configs
     return found
+
+
+def _read_once(config: Configurations | None, note: Note) -> Sequence[EncryptionConfig] | Keyring | None:
+    return config if config is None or isinstance(config, Keyring) else _configs(config, "config", note)
 
 
 def _inside(
@@ -413,9 +418,15 @@ def diff(
     if config is not None and (config_a is not None or config_b is not None):
         raise InputError("config is for both snapshots: give it, or config_a and config_b", code="wrong_usage")
     with _opened(a, prefixes, note, "a", kine=True) as opened_a, _opened(b, prefixes, note, "b", kine=True) as opened_b:
+        both = [_read_once(own or config, note) for own in (config_a, config_b)]
+        configs = [one for own in both if not isinstance(own, Keyring) for one in own or ()]
+        if configs:
+            require_direct(kms, kms_configs(configs))  # of either side: each is then asked about its own alone
         sides = [
-            diffing.DiffSide(opened, _keyring(opened, own or config, kms, note, progress))
-            for opened, own in ((opened_a, config_a), (opened_b, config_b))
+            diffing.DiffSide(
+                opened, _keyring(opened, own, kms if isinstance(own, Keyring) else kms.about(own or ()), note, progress)
+            )
+            for opened, own in zip((opened_a, opened_b), both, strict=True)
         ]
         found = diffing.diff(sides[0], sides[1], skip_hash_check=skip_hash_check, jobs=jobs, progress=progress)
         return Comparison(

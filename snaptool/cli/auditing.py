@@ -51,6 +51,7 @@ from snaptool.operations.kms_options import KmsOptions, kms_configs
 from snaptool.operations.kms_services import require_direct
 from snaptool.providers.config.held import read_configs
 from snaptool.scratch import find_etcd
+from snaptool.stores import shown
 from snaptool.text import counted, printable
 
 _STORE = "snaptool-audit.db"
@@ -101,10 +102,10 @@ class Asked:
 
     def finish(self, records: list[Record], kept: int, given: Sequence[Given] = (), *, left_out: int | None = 0) -> int:
         """Show a report on records; return the exit code. `left_out`: listed, and not looked at."""
-        shown = Shown(
+        how = Shown(
             output=self.output,
             fail_on=self.fail_on,
-            configs=self.configs,
+            configs=tuple(map(shown, self.configs)),
             terminal=self.terminal,
             show_all=self.show_all,
             page=self.page,
@@ -112,7 +113,7 @@ class Asked:
         if self.output != "jsonl":
             mark_same(records)
         whole = report(records, all_versions=self.all_versions, left_out=left_out)
-        code = finish(whole, shown, kept, given)
+        code = finish(whole, how, kept, given)
         if records and not whole.total and self.shard is None and code == exits.DONE:
             echo(f"snaptool: no backup among {counted(len(records), 'file')}", err=True)
             return exits.USAGE
@@ -378,7 +379,7 @@ def _given(paths: Sequence[str], terminal: Terminal) -> tuple[Given, ...]:
     given = []
     for path in paths:
         content = options.read_config(path)
-        held = read_configs(content, name="stdin" if path == "-" else path, strict=False)
+        held = read_configs(content, name="stdin" if path == "-" else shown(path), strict=False)
         for note in held.notes:
             terminal.note(note)
         given += [Given(config, hashlib.sha256(content).hexdigest(), config.name) for config in held.configs]

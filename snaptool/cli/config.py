@@ -17,6 +17,7 @@ from snaptool.cli.command import Command
 from snaptool.cli.embedded import Embedding, read_token, token_option
 from snaptool.cli.render import Terminal, confirm, echo, print_json, print_table, print_text
 from snaptool.errors import InputError
+from snaptool.stores import shown
 
 if TYPE_CHECKING:
     from snaptool.providers.config.model import EncryptionConfig, ProviderConfig
@@ -221,7 +222,8 @@ def check_command(file: str, output: str, terminal: Terminal, *, automatic_reloa
     from snaptool.providers.config.held import read_configs
     from snaptool.providers.config.model import BadConfig
 
-    name = "stdin" if file == "-" else file
+    called = shown(file)
+    name = "stdin" if file == "-" else called
     try:
         found = read_configs(
             options.read_config(file), name=name, strict=not lenient, automatic_reload=automatic_reload
@@ -231,7 +233,7 @@ def check_command(file: str, output: str, terminal: Terminal, *, automatic_reloa
             raise
         print_json(
             {
-                "file": file,
+                "file": called,
                 "accepted": False,
                 "stage": error.stage,
                 "problems": [asdict(problem) for problem in error.problems],
@@ -244,7 +246,7 @@ def check_command(file: str, output: str, terminal: Terminal, *, automatic_reloa
         warnings = [warning for config in found.configs for warning in _warnings(config)]
         print_json(
             {
-                "file": file,
+                "file": called,
                 "accepted": True,
                 "held": [config.name for config in held],
                 "resources": rows,

@@ -14,7 +14,7 @@ import click
 from snaptool.cli.render import Terminal
 from snaptool.errors import InputError
 from snaptool.inputs import InputTooLarge, read_input
-from snaptool.stores import may_be_url
+from snaptool.stores import may_be_url, shown
 from snaptool.text import counted
 
 if TYPE_CHECKING:
@@ -531,12 +531,12 @@ def load_configs(
     refuse_stdin_twice(paths)
     loaded: list[EncryptionConfig] = []
     for path in paths:
-        name = "stdin" if path == "-" else path
+        name = "stdin" if path == "-" else shown(path)
         found = read_configs(read_config(path), name=name, strict=strict)
         if one_each and len(found.configs) > 1:
             places = "; ".join(config.name for config in found.configs)
             raise InputError(
-                f"{path} holds {len(found.configs)} configurations, and one is needed: {places}",
+                f"{name} holds {len(found.configs)} configurations, and one is needed: {places}",
                 hint="put the one that is meant into a file of its own",
                 code="several_configurations",
             )
@@ -574,7 +574,8 @@ def read_config(path: str) -> bytes:
         from snaptool.providers.config.recognise import recognise_bytes
 
         known = recognise_bytes(error.beginning)
-        what = f"{path} is {known.what}" if known else f"{path} has more than {_LARGEST_CONFIG >> 20} MiB"
+        name = shown(path)
+        what = f"{name} is {known.what}" if known else f"{name} has more than {_LARGEST_CONFIG >> 20} MiB"
         raise InputTooLarge(
             f"{what}, not a configuration",
             hint=known.remedy if known else "give the file that kube-apiserver names in --encryption-provider-config",

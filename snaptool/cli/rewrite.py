@@ -19,6 +19,7 @@ from snaptool.cli.rewritten import Again, document, finish
 from snaptool.cli.salvaged import finish_salvage
 from snaptool.cli.verdict import reading_words
 from snaptool.errors import InputError, OutputError, SnaptoolError
+from snaptool.stores import shown
 from snaptool.text import quoted
 
 if TYPE_CHECKING:
@@ -192,7 +193,8 @@ def rewrite_command(*, terminal: Terminal, **said: Any) -> int:
     choices = asked.choices
     _refuse_contradictions(asked, choices)
     result, steps = _rewrite(asked, choices, terminal)
-    writing = ("--decrypt",) if asked.decrypt else tuple(f"--new-config {quoted(one)}" for one in asked.new_configs)
+    written = tuple(f"--new-config {quoted(shown(one))}" for one in asked.new_configs)
+    writing = ("--decrypt",) if asked.decrypt else written
     reading = reading_words(asked.configs, asked.prefixes, embedded=asked.embedding.wanted, kms=asked.kms)
     again = Again(reading, writing, str(asked.target))
     return finish(result, steps, asked.output, terminal, again=again)
@@ -262,7 +264,7 @@ def _rewrite(said: RewriteOptions, choices: Choices, terminal: Terminal) -> tupl
                 force=said.force,
                 progress=progress,
             )
-            steps = next_steps(result, said.target, tuple(zip(said.new_configs, each, strict=True)))
+            steps = next_steps(result, said.target, tuple(zip(map(shown, said.new_configs), each, strict=True)))
             if draft is not None:
                 _publish_report(draft, result, steps)
     return result, steps

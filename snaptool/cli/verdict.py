@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snaptool.cli.render import echo, print_command, print_sentence
+from snaptool.stores import shown
 from snaptool.text import counted, quoted
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def reading_words(
     configs: Sequence[str], prefixes: Sequence[str] = (), *, embedded: bool = False, kms: KmsOptions | None = None
 ) -> tuple[str, ...]:
     """Return the options by which a command reads, as they are to be typed again."""
-    words = [f"--config {quoted(config)}" for config in configs]
+    words = [f"--config {quoted(shown(config))}" for config in configs]
     words += ["--embedded-config"] if embedded else []
     if kms is not None:
         words += [f"--kms-endpoint {quoted(f'{name}={url}')}" for name, url in kms.endpoints.items()]

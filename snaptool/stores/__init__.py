@@ -18,6 +18,15 @@ def may_be_url(text: object) -> bool:
     return "://" in str(text)
 
 
+def shown(text: str) -> str:
+    """Return what a user names as it may be shown to others: of a link no signature. Raises BadUrl."""
+    if not may_be_url(text):
+        return text
+    from snaptool.stores.location import parse_url, place_of  # noqa: PLC0415 - seldom needed
+
+    return str(place_of(text)) if parse_url(text) is not None else text
+
+
 def is_remote(path: object) -> TypeGuard[RemotePath]:
     """Is a path one in a store? None is where nothing of them was imported."""
     return hasattr(path, "location")

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol, runtime_checkable
 
-from snaptool.stores.location import BadUrl, BlobAt, ObjectAt, place_of
+from snaptool.stores.location import BadUrl, BlobAt, FileAt, ObjectAt, place_of
 from snaptool.stores.reading import no_such_object
-from snaptool.stores.store import StoreUnsupported, open_store, store_at
+from snaptool.stores.store import NotAFile, StoreUnsupported, open_store, store_at
 
-_ROOT = re.compile(r"(?:s3|gs|az)://[^/]+/?|az://[^/]+\.blob\.core\.windows\.net/[^/]+/?|sftp://[^/]+/?")
+_ROOT = re.compile(r"(?:s3|gs|az|sftp)://[^/]+/?|az://[^/]+\.blob\.core\.windows\.net/[^/]+/?|sftp://[^/]+/~/?")
 _OF_A_VERSION = re.compile(r"\?versionid=[^?&/]+$", re.IGNORECASE)
 
 
@@ -51,17 +51,19 @@ def entries_below(url: str, *, all_versions: bool = False) -> Iterator[Entry]:
         rest = "-" if url.endswith("/") else "/-"
     path = place_of(url + rest)
     location = getattr(path, "location", None)
-    if isinstance(location, (ObjectAt, BlobAt)):
+    if isinstance(location, FileAt):
+        store = store_at(replace(location, path=location.path.removesuffix("-") if rest else location.path), url)
+    elif isinstance(location, (ObjectAt, BlobAt)):
         name = location.name.removesuffix("-") if rest else location.name
         store = store_at(replace(location, name=name, version=None), url)
-        assert isinstance(store, _Lists)
-        yield from store.below(all_versions=all_versions)
-        return
-    raise StoreUnsupported(
-        f"{url}: what is in such a place cannot be listed",
-        hint="name each object, or a folder of s3://, gs:// or az://",
-        place=url,
-    )
+    else:
+        raise StoreUnsupported(
+            f"{url}: what is in such a place cannot be listed",
+            hint="name each object, or a folder of s3://, gs://, az:// or sftp://",
+            place=url,
+        )
+    assert isinstance(store, _Lists)
+    yield from store.below(all_versions=all_versions)
 
 
 def entry_at(url: str) -> Entry:
@@ -84,4 +86,7 @@ def is_object(url: str) -> bool:
         path = place_of(url)
     except BadUrl:
         return False  # a bucket or a folder
-    return open_store(path).look() is not None
+    try:
+        return open_store(path).look() is not None
+    except NotAFile:
+        return False

@@ -108,17 +108,14 @@ def place_of(text: str | os.PathLike[str]) -> Path:
     location = parse_url(text)
     if location is None:
         return Path(text)
-    shown = text
     if isinstance(location, LinkAt):
         parts = urlsplit(location.url)
-        query = "?…" if parts.query else ""
-        shown = f"{parts.scheme}://{parts.netloc}{parts.path}"
-        remote = RemotePath(shown)
-        remote.shown = shown + query
+        plain = f"{parts.scheme}://{parts.netloc}{parts.path}"
+        remote = RemotePath(plain)
+        remote.shown = plain + ("?…" if parts.query else "")
     else:
-        name = location.path if isinstance(location, FileAt) else location.name
-        remote = RemotePath(name)
-        remote.shown = shown
+        remote = RemotePath(location.path if isinstance(location, FileAt) else location.name)
+        remote.shown = text
     remote.location = location
     return remote
 

@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from snaptool.errors import InputError
+from snaptool.stores.listing import Entry
 from snaptool.stores.location import FileAt
 from snaptool.stores.store import (
     BrokenOff,
     ExtraMissing,
+    NotAFile,
     Replaced,
     Seen,
     StoreRefused,
@@ -77,6 +79,59 @@ class SftpStore:
             return None
         except Exception as error:  # noqa: BLE001 - the client raises what its transport raises
             self._fail(error)
+
+    def below(self, *, all_versions: bool) -> Iterator[Entry]:  # noqa: ARG002 - a host keeps one of each
+        """Yield all files whose paths begin with that of the location; no link to a folder is followed."""
+        folder, beginning = posixpath.split(self._location.path)
+        waiting = [(folder, beginning)]
+        try:
+            with self._connected():
+                while waiting:
+                    folder, beginning = waiting.pop()
+                    for name, found in self._names(folder):
+                        path = posixpath.join(folder, name)
+                        if not name.startswith(beginning):
+                            continue
+                        if found.type == asyncssh.FILEXFER_TYPE_DIRECTORY:
+                            waiting.append((path, ""))
+                        elif found.type == asyncssh.FILEXFER_TYPE_REGULAR:
+                            seen = self._seen(found)
+                            assert seen.modified is not None
+                            yield Entry(self._url(path), seen.size, seen.version, seen.modified)
+        except (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath):
+            return
+        except Exception as error:  # noqa: BLE001 - as in `look`
+            self._fail(error)
+
+    def _names(self, folder: str) -> list[tuple[str, Any]]:
+        """List a folder. A link has what it leads to, where that is a file."""
+        found = []
+        for one in self._do(self._sftp.readdir(folder.encode() or b".")):
+            try:
+                name = one.filename.decode()
+            except UnicodeDecodeError:
+                raise StoreRefused(
+                    f"{self._url(folder)}: the name of a file in it is not UTF-8: {one.filename!r}",
+                    hint="rename it, or name the backups one by one",
+                    place=self._shown,
+                ) from None
+            attributes = one.attrs
+            if attributes.type == asyncssh.FILEXFER_TYPE_SYMLINK:
+                try:
+                    attributes = self._do(self._sftp.stat(posixpath.join(folder, name)))
+                except asyncssh.SFTPError:
+                    continue  # it leads nowhere
+                if attributes.type != asyncssh.FILEXFER_TYPE_REGULAR:
+                    continue
+            if name not in {".", ".."}:
+                found.append((name, attributes))
+        return sorted(found, key=lambda one: one[0])
+
+    def _url(self, path: str) -> str:
+        here = self._location
+        user = f"{here.user}@" if here.user is not None else ""
+        port = f":{here.port}" if here.port is not None else ""
+        return f"sftp://{user}{here.host}{port}{path if path.startswith('/') else f'/~/{path}'}"
 
     def read(self, seen: Seen, offset: int) -> Iterator[bytes]:
         """Yield the file from an offset on; that it is the same is looked at before and behind."""
@@ -181,7 +236,7 @@ class SftpStore:
 
     def _seen(self, found: Any) -> Seen:
         if found.type != asyncssh.FILEXFER_TYPE_REGULAR:
-            raise StoreRefused(
+            raise NotAFile(
                 f"{self._shown}: this is not a regular file", hint="name the snapshot itself", place=self._shown
             )
         modified = datetime.fromtimestamp(found.mtime or 0, UTC)

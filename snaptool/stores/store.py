@@ -34,6 +34,10 @@ class StoreRefused(StoreError):
     """The store answers that it will not."""
 
 
+class NotAFile(StoreRefused):
+    """There is something under the name that has no content: a folder."""
+
+
 class DownloadDiffers(StoreError):
     """What arrived is not what the store says it keeps."""
 

@@ -198,6 +198,70 @@ def test_an_answer_that_was_lost_is_found_although_the_client_tried_again(
     assert place.get("x") == bytes(size)
 
 
+def web(folder: Path) -> Between:
+    """A web server of the files of a folder, without ranges."""
+
+    class Web(Between):
+        def answer(self, asked: Asked) -> Reply:
+            path = folder / asked.path.partition("?")[0].lstrip("/")
+            if asked.method == "PUT":
+                path.write_bytes(asked.content)
+                return Reply(201)
+            return Reply(200, path.read_bytes()) if path.is_file() else Reply(404)
+
+    return Web()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "inspect LOST --config KEYS",
+        "inspect LOST --config KEYS -o json",
+        "inspect LOST --config NONE",
+        "verify LOST --config KEYS",
+        "list LOST --lost --config KEYS",
+        "list LOST secrets --config KEYS -o json",
+        "get LOST secret database -n shop --config KEYS -v",
+        "history LOST /registry/secrets/shop/database --config KEYS",
+        "diff LOST GOOD --config-a KEYS --config-b BOX",
+        "export LOST secrets --config KEYS",
+        "kms plan LOST --config KEYS",
+        "config check KEYS",
+        "config check LOST",
+        "rewrite LOST - --config KEYS --new-config BOX",
+        "rewrite LOST TARGET --config KEYS --new-config BOX",
+        "rewrite LOST TARGET --config KEYS --new-config BOX --undecryptable delete --report REPORT",
+        "rewrite LOST LOST --config KEYS --decrypt",
+        "rewrite LOST TARGET --config KEYS --new-config KEYS --older-from GOOD --undecryptable older -o json",
+        "repair LOST TARGET --report REPORT",
+        "audit LOST --config KEYS",
+        "audit LOST --config KEYS -o json",
+    ],
+)
+def test_no_command_shows_the_signature_of_a_link(
+    snaptool: Snaptool, no_proxies: None, tmp_path: Path, words: str
+) -> None:
+    """Snapshot, configurations, target and report by signed links: what is said of them leaves the signature out."""
+    del no_proxies
+    folder = tmp_path / "web"
+    folder.mkdir()
+    names = {"LOST": "lost-key.db", "GOOD": "aescbc-cluster.db", "KEYS": "lost-key.yaml", "BOX": "secretbox.yaml"}
+    for name in names.values():
+        (folder / name).write_bytes((SAMPLES / name).read_bytes())
+    names |= {"NONE": "none.yaml", "TARGET": "new.db", "REPORT": "report.json"}
+    with web(folder) as server:
+        links = {word: f"{server.url}/{name}?X-Amz-Signature=sesame" for word, name in names.items()}
+        argv = [links.get(word, word) for word in words.split()]
+        local = snaptool.folder / "audit.db" if words.startswith("audit") else None
+        ran = snaptool(*argv, *(("--store", local) if local else ()), makes=[local] if local else [])
+    assert "Traceback" not in ran.text
+    assert "sesame" not in ran.text
+    made = [one for one in (folder / "report.json", local) if one is not None and one.exists()]
+    for one in made:
+        assert b"sesame" not in one.read_bytes()
+    assert made or not ("REPORT" in words and ran.code == 0)
+
+
 def test_without_an_etag_the_time_says_that_a_file_was_replaced(no_proxies: None, tmp_path: Path) -> None:
     del no_proxies
     times = iter(["Wed, 01 Jul 2026 10:00:00 GMT"] * 2 + ["Wed, 01 Jul 2026 10:00:01 GMT"] * 9)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ import pytest
 
 from snaptool.fleet import Places, Question, ShardResult
 from snaptool.fleet.looking import look
+from tests.clouds.conftest import requires
+from tests.clouds.stores import Sftp
 from tests.support.cli import GOLDEN, SAMPLES, Ran, Snaptool
 
 AESCBC = SAMPLES / "aescbc.yaml"
@@ -118,6 +122,60 @@ def test_what_is_named_decides_what_is_listed(snaptool: Snaptool, s3: Any, bucke
     assert listed(f"s3://{bucket}/top.db") == ["top.db"]
     assert snaptool("audit", f"s3://{bucket}/nothing", "--list").code == 2
     assert snaptool("audit", f"s3://{bucket}-not-there/", "--list").code == 2
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sftp]:
+    requires("asyncssh")
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    server = Sftp(home)
+    yield server
+    server.close()
+
+
+def test_folders_of_a_host_are_listed_as_those_of_a_bucket(snaptool: Snaptool, host: Sftp) -> None:
+    for name in ("a/x.db", "a/b/y.db", "a/b/z.txt", "ab/w.db", "top.db", "ü/1.db"):
+        path = host.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    (host.root / "a" / "again").symlink_to("..")
+    (host.root / "a" / "link.db").symlink_to("x.db")
+    (host.root / "a" / "gone.db").symlink_to("nowhere")
+    url = host.place().url
+
+    def listed(argument: str) -> list[str]:
+        ran = snaptool("audit", argument, "--list", "-o", "json")
+        assert ran.code == 0, ran.text
+        return [one["url"].removeprefix(f"{url}/") for one in ran.json["backups"]]
+
+    every = ["a/b/y.db", "a/b/z.txt", "a/link.db", "a/x.db", "ab/w.db", "top.db", "ü/1.db"]
+    assert listed(url) == every
+    assert listed(f"{url}/") == every
+    assert listed(f"{url}/~/") == [f"~/{name}" for name in every]
+    assert listed(f"{url}/a") == ["a/b/y.db", "a/b/z.txt", "a/link.db", "a/x.db"]
+    assert listed(f"{url}/~/a/b") == ["~/a/b/y.db", "~/a/b/z.txt"]
+    assert listed(f"{url}/a/*.db") == ["a/link.db", "a/x.db"]
+    assert listed(f"{url}/**/*.db") == [name for name in every if name.endswith(".db")]
+    assert listed(f"{url}/a*/?.db") == ["a/x.db", "ab/w.db"]
+    assert listed(f"{url}/top.db") == ["top.db"]
+    assert snaptool("audit", f"{url}/nothing", "--list").code == 2
+    (host.root / os.fsdecode(b"\xff.db")).write_bytes(b"x")
+    ran = snaptool("audit", url, "--list")
+    assert (ran.code, "not UTF-8" in ran.stderr) == (5, True), ran.text
+
+
+def test_backups_on_a_host_are_looked_at_once(snaptool: Snaptool, host: Sftp) -> None:
+    (host.root / "prod").mkdir()
+    (host.root / "prod" / "good.db").write_bytes(CLUSTER)
+    (host.root / "prod" / "cut.db").write_bytes(CLUSTER[:20000])
+    argv = (f"{host.place().url}/prod", "--config", AESCBC)
+    ran = audit(snaptool, *argv, first=True)
+    assert (ran.code, statuses(ran)) == (3, {"good.db": "ok", "cut.db": "damaged"}), ran.text
+    once = rows(snaptool)
+    audit(snaptool, *argv)
+    assert rows(snaptool) == once
 
 
 def test_versions_that_were_replaced_are_looked_at_where_that_is_wanted(

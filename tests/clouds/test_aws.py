@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from snaptool.providers.direct.said import BadDirect
 from snaptool.providers.kms_envelope import WrappedSource
 from snaptool.providers.kms_pace import Pace
 from snaptool.providers.kms_service import Category, KmsError
@@ -248,6 +249,23 @@ def test_a20_nothing_of_a_key_is_in_the_error_of_an_encryption(stub: Between) ->
         assert "6, 7, 8" not in text
         assert "ValidationException" in text or "…" in text
     asked.close()
+
+
+def test_plain_http_goes_to_this_machine_alone_and_by_no_proxy(stub: Between, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Between() as proxy:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy.url)
+        stub.replies.append(Reply.of(400, {"__type": "DisabledException"}))
+        asked = service("aws", tries=1)
+        assert refusal(asked, source(b"1x")).category == "key_disabled"
+        asked.close()
+    assert proxy.asked == []
+    for name in ("AWS_ENDPOINT_URL_KMS", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv("AWS_ENDPOINT_URL_KMS", raising=False)
+        monkeypatch.setenv(name, "http://user:sesame@192.0.2.1:4566")
+        with pytest.raises(BadDirect, match="everybody") as caught:
+            service("aws").connect()
+        assert "sesame" not in f"{caught.value} {caught.value.hint}"
 
 
 def test_region_is_that_of_the_key_unless_it_is_said(stub: Between) -> None:

@@ -15,6 +15,9 @@ from typing import Any
 
 import pytest
 
+from snaptool import diff
+from snaptool.operations.kms_options import KmsOptions
+from snaptool.operations.kms_services import NoSuchProvider
 from snaptool.providers.direct import parse_direct
 from tests.clouds.between import Between, Reply
 from tests.clouds.conftest import TOKEN
@@ -323,6 +326,30 @@ def test_what_a_key_service_refuses_is_not_lost_and_no_advice_deletes_it(
         assert "snaptool rewrite" not in ran.stdout
         assert "enable the keys" not in ran.text
     made.between.replies.clear()
+
+
+def test_the_library_compares_where_one_side_alone_has_the_key_service(
+    snaptool: Snaptool, cloud: Callable[[str], Cloud]
+) -> None:
+    made = cloud("vault plain")
+    said = f"prod={made.said}"
+    local, kms = snaptool.sample("aescbc.yaml"), kms_config(snaptool, "v2")
+    target = rewritten(
+        *(snaptool, SAMPLES / "aescbc-cluster.db", "kms.db"),
+        *("--config", local, "--new-config", kms, "--kms-direct", said),
+    )
+    options = KmsOptions(direct={"prod": parse_direct(said)})
+    before = SAMPLES / "aescbc-cluster.db"
+    for found in (
+        diff(before, target, config_a=local, config_b=kms, kms=options),
+        diff(target, before, config_a=kms, config_b=local, kms=options),
+    ):
+        assert (found.differs, len(found.undecided), len(found.re_encrypted)) == (False, 0, 15)
+    assert len(diff(before, target, config_a=local).undecided) == 15
+    with pytest.raises(NoSuchProvider):
+        diff(target, target, config=kms, kms=KmsOptions(direct={"other": parse_direct("other=aws")}))
+    with pytest.raises(NoSuchProvider):
+        diff(before, before, config=local, kms=options)
 
 
 def test_advice_asks_the_same_key_service_again(snaptool: Snaptool, cloud: Callable[[str], Cloud]) -> None:

@@ -316,7 +316,7 @@ def test_a_file_over_sftp_has_mode_0600(tmp_path: Path, monkeypatch: pytest.Monk
         created(server.place().at("x"), b"ours")
         assert (server.root / "x").stat().st_mode & 0o777 == 0o600
         (server.root / "folder").mkdir()
-        with pytest.raises(SnaptoolError, match="no regular file"):
+        with pytest.raises(SnaptoolError, match="not a regular file"):
             fetch(place_of(server.place().at("folder")), tmp_path)
     finally:
         server.close()

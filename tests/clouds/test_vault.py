@@ -241,6 +241,37 @@ def test_a13_an_address_is_needed_before_any_call(vectors: Between, monkeypatch:
     assert vectors.asked == []
 
 
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize("to", ["http://vault.example.com:8200/v1/x", "//vault.example.com/v1/x", "ftp://127.0.0.1/"])
+def test_a_redirection_to_plain_http_elsewhere_is_not_followed(vectors: Between, status: int, to: str) -> None:
+    """A standby answers with the address of the active server, and the token would go there."""
+    asked = service("vault:transit/vectors", tries=1)
+    vectors.replies.append(Reply(status, b"", (("Location", to),)))
+    error = refusal(asked, of_case(VAULT["cases"][0]))
+    assert (error.category, "api_addr" in error.hint) == ("unreachable", True)
+    vectors.replies.append(Reply(307, b"", (("Location", f"{vectors.url}/v1/transit/decrypt/vectors"),)))
+    assert asked.unwrap(of_case(VAULT["cases"][0])) == PLAINTEXT
+    asked.close()
+
+
+def test_no_proxy_hears_what_goes_to_this_machine(vectors: Between, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Between() as proxy:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy.url)
+        asked = service("vault:transit/vectors", tries=1)
+        assert asked.unwrap(of_case(VAULT["cases"][0])) == PLAINTEXT
+        asked.close()
+    assert (proxy.asked, len(vectors.asked)) == ([], 1)
+
+
+def test_a_soft_deleted_key_gets_the_command_that_restores_it(vectors: Between) -> None:
+    asked = service("vault:transit/vectors", tries=1)
+    vectors.replies.append(Reply.of(400, {"errors": ["key is soft-deleted"]}))
+    error = refusal(asked, of_case(VAULT["cases"][0]))
+    assert (error.category, "transit/keys/vectors/soft-delete-restore" in error.hint) == ("key_disabled", True)
+    asked.close()
+
+
 def test_a13_openbaos_own_names_will_do_and_the_namespace_is_passed_on(
     vectors: Between, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:

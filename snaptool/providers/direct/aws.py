@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from typing import Any, Final
+from urllib.request import getproxies
 
 import boto3
 from botocore.config import Config
@@ -27,6 +28,8 @@ from botocore.exceptions import (
     TokenRetrievalError,
 )
 
+from snaptool.loopback import is_here, is_private
+from snaptool.providers.direct.said import BadDirect
 from snaptool.providers.direct.service import DirectService, Failure, Refusal, after
 from snaptool.providers.kms_envelope import Api, WrappedSource
 from snaptool.providers.kms_service import Category
@@ -92,6 +95,15 @@ class AwsKms(DirectService):
         )
         session = boto3.session.Session(profile_name=direct.option("profile") or None)
         client = session.client("kms", region_name=region, config=config)
+        endpoint = client.meta.endpoint_url
+        if not is_private(endpoint):
+            raise BadDirect(
+                f"KMS provider {self.provider!r}: the endpoint of KMS is not an https:// URL, and would show keys to "
+                "everybody",
+                hint="set AWS_ENDPOINT_URL_KMS to an https:// URL; plain http is for a server on this machine alone",
+            )
+        if is_here(endpoint) and getproxies():
+            client = session.client("kms", region_name=region, config=config.merge(Config(proxies={})))
         client.meta.events.register("before-parse.kms", _only_objects)
         return client
 
@@ -146,6 +158,10 @@ class AwsKms(DirectService):
                 category, f"{code}: {message}".strip(": "), hint, retry_after=after(headers.get("retry-after"))
             )
         name = type(error).__name__
+        if isinstance(error, ValueError):  # botocore says so of an endpoint
+            return Failure(
+                Category.OTHER, "the endpoint of KMS is not a URL", "set AWS_ENDPOINT_URL_KMS to an https:// URL"
+            )
         if isinstance(error, _NO_CREDENTIALS):
             detail = str(error) if isinstance(error, ProfileNotFound) else name
             return Failure(Category.ACCESS_DENIED, detail, f"no valid credentials: {_LOG_IN}", answered=False)

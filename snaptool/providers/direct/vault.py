@@ -12,18 +12,18 @@ from __future__ import annotations
 
 import base64
 import binascii
-import ipaddress
 import logging
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import urljoin
 
 import hvac
 import requests
 
+from snaptool.loopback import is_here, is_private
 from snaptool.providers.direct.calls import BATCH
 from snaptool.providers.direct.openbao import Identity, is_supported
 from snaptool.providers.direct.said import BadDirect, DirectKms
@@ -60,18 +60,19 @@ class VaultKms(DirectService):
                 f"KMS provider {self.provider!r}: it is not said where Vault is",
                 hint="set VAULT_ADDR (OpenBao: BAO_ADDR), as for its own command line",
             )
-        parts = urlsplit(address)
-        if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname or "")):
+        if not is_private(address):
             raise BadDirect(
                 f"KMS provider {self.provider!r}: VAULT_ADDR is not an https:// URL, and would show keys to everybody",
                 hint="plain http is for a server on this machine alone",
             )
+        session = _Session()
+        session.verify = _first("VAULT_CACERT", "BAO_CACERT", "VAULT_CAPATH", "BAO_CAPATH") or True
         return hvac.Client(
             url=address,
             token=_token(),
             namespace=_first("VAULT_NAMESPACE", "BAO_NAMESPACE"),
-            verify=_first("VAULT_CACERT", "BAO_CACERT", "VAULT_CAPATH", "BAO_CAPATH"),
             timeout=self._patience.timeout,
+            session=session,
         )
 
     def _end(self, client: Any) -> None:
@@ -182,7 +183,7 @@ class VaultKms(DirectService):
         if not isinstance(version, int) or isinstance(version, bool):
             raise Refusal(Category.BAD_ANSWER, "the server names no version of the key")
         if found.get("soft_deleted") is True:
-            raise Refusal(Category.KEY_DISABLED, "the key is soft-deleted", self._hint(Category.KEY_DISABLED))
+            raise Refusal(Category.KEY_DISABLED, "the key is soft-deleted", self._restore())
         return version, made if isinstance(made, int) else 0
 
     def _key_id(self, version: int, created: int) -> str:
@@ -245,8 +246,15 @@ class VaultKms(DirectService):
     def _by_text(self, text: str) -> Failure:
         for category, *words in _BY_TEXT:
             if any(word in text for word in words):
-                return Failure(category, _known(text), self._hint(category))
+                hint = self._restore() if "deleted" in text else self._hint(category)
+                return Failure(category, _known(text), hint)
         return Failure(Category.BAD_CIPHERTEXT, _known(text), self._hint(Category.BAD_CIPHERTEXT))
+
+    def _restore(self) -> str:
+        return (
+            f"the data is intact: `bao write -f {self._mount}/keys/{self._key}/soft-delete-restore` (Vault: `vault`), "
+            "then start over"
+        )
 
     def _hint(self, category: Category) -> str:
         where = f"{self._mount}/decrypt/{self._key}"
@@ -289,6 +297,26 @@ _BY_STATUS: Final = {
     **dict.fromkeys((412, 472, 473, 500, 501, 502, 503, 504), Category.UNREACHABLE),
 }
 """501: not initialized, 503: sealed; 412, 472, 473: a standby that cannot serve."""
+
+
+class _Session(requests.Session):  # type: ignore[misc]  # it has no types
+    """Follows a standby to the active server, but never to plain http elsewhere; asks no proxy about this machine."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """Return where an answer leads. Raises Refusal."""
+        target: str | None = super().get_redirect_target(resp)
+        if target is not None and not is_private(urljoin(resp.url, target)):
+            raise Refusal(
+                Category.UNREACHABLE,
+                "the server leads to a URL that is not https, and would show token and keys to everybody",
+                "set VAULT_ADDR to the active server; its api_addr is to be an https:// URL",
+            )
+        return target
+
+    def merge_environment_settings(self, url: Any, *arguments: Any) -> Any:
+        """Return the settings of a request."""
+        settings = super().merge_environment_settings(url, *arguments)
+        return {**settings, "proxies": {}} if is_here(str(url)) else settings
 
 
 class _Answered(Exception):
@@ -357,10 +385,3 @@ def _token() -> str | None:
         return Path(path).read_text().strip() if path else None
     except OSError:
         return None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -140,7 +140,7 @@ def audit(asked: Asked) -> int:
         places = _places(asked)
         code = _print_list(_chosen(asked, _find(asked, places).backups), asked.output)
         for folder, why in places.closed:
-            asked.terminal.note(f"{folder}: the folder cannot be read: {why}")
+            asked.terminal.note(f"{folder}: cannot be read: {why}")
         return exits.FAILED if places.closed else code
     engine = _engine(asked)
     if asked.results is not None:
@@ -396,6 +396,9 @@ def _find(asked: Asked, places: Places) -> Listing:
         listing = places.find(argument)
         found |= {(one.path, one.entry): one for one in listing.backups}
         links += listing.links
+    if asked.results is not None:  # other shards', which are there or not
+        theirs = asked.results if "://" in asked.results else os.path.abspath(asked.results)  # noqa: PTH100
+        found = {key: one for key, one in found.items() if not one.path.startswith(theirs.rstrip("/") + "/")}
     if links:
         asked.terminal.note(f"{links:,} symbolic link{'s were' if links > 1 else ' was'} not followed")
     if not found and not places.closed:

@@ -146,12 +146,12 @@ def blank(backup: Backup, question: Question) -> Record:
 
 
 def closed_record(folder: str, why: str, question: Question) -> Record:
-    """Return the record of a folder that could not be read: it is in no store, and looked at again each time."""
+    """Return the record of a folder, or a file, that could not be listed: it is in no store, and tried each time."""
     now = datetime.now(UTC)
     nothing = Backup(url=folder, path=folder, entry=None, files=(File(folder, 0, now, ""),))
     record = blank(nothing, question)
     hint = "let the user of the audit read it, or name what is beside it"
-    fail(record, "failed", "container_directory", f"{folder}: the folder cannot be read: {why}", hint)
+    fail(record, "failed", "container_directory", f"{folder}: cannot be read: {why}", hint)
     return record
 
 

@@ -7,6 +7,7 @@ Source: docs/audit.md; docs/formats/containers.md, "Platforms" and "Gardener".
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -165,8 +166,8 @@ class Places:
     """Where an audit looks: files and folders of this machine, URLs of stores.
 
     `own`: files of the run itself, by device and inode, which are not listed. `all_versions`: objects that were
-    replaced or deleted are listed, too. `closed`: folders that could not be read, with why: an audit that did not see
-    everything must not look clean.
+    replaced or deleted are listed, too. `closed`: folders and files that could not be read, with why: an audit that did
+    not see everything must not look clean.
     """
 
     own: set[tuple[int, int]] = field(default_factory=set)
@@ -255,6 +256,9 @@ class Places:
                         status = one.stat()
                     except FileNotFoundError:
                         continue  # rotated away, as backups are
+                    except OSError as error:  # as in a folder whose names may be read, and nothing else
+                        self.closed.append((printable(one.path), why(error)))
+                        continue
                     if (status.st_dev, status.st_ino) not in self.own:
                         yield _file(one.path, status)
 
@@ -285,8 +289,9 @@ def with_neighbours(files: Iterable[File]) -> Iterator[File]:
         yield file
     for name in list(known):
         beside = _resources_of(name)
-        if beside and beside not in known and Path(beside).is_file():
-            yield _stated(beside)
+        if beside and beside not in known and os.path.isfile(beside):  # noqa: PTH113 - as above
+            with contextlib.suppress(FileNotFoundError):  # rotated away
+                yield _stated(beside)
 
 
 def listing_of(found: Iterable[File], links: int = 0) -> Listing:

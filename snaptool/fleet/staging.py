@@ -7,14 +7,17 @@ asking process removes it, who chose where it is. Source: docs/audit.md, "Where 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from snaptool.errors import SnaptoolError
 from snaptool.files import source_changed
@@ -111,26 +114,42 @@ def _remote_sum(name: str, room: Path) -> list[str]:
         return []
     content = b"".join(fetched.spool.blocks())[:_LARGEST_SUM]
     fetched.spool.close()
-    return content.decode(errors="replace").lower().split()
+    return _words(content)
 
 
 def _summed(backup: Backup) -> tuple[str | None, tuple[bool, ...]]:
     """Return the SHA-256 of a backup that is one file, and whether files beside it say the same."""
     name = backup.files[0].name
     sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-    with Path(name).open("rb") as file:
-        while block := file.read(_BLOCK):
+    with _opened(name) as file:
+        left = os.fstat(file.fileno()).st_size  # and not what is written behind it meanwhile, which has no end
+        while block := file.read(min(_BLOCK, left)):
             sha256.update(block)
             md5.update(block)
+            left -= len(block)
     found = {".sha256": sha256.hexdigest(), ".md5": md5.hexdigest()}
-    words = {end: _local_sum(Path(name + end)) for end in SUMS}
+    words = {end: _local_sum(name + end) for end in SUMS}
     stated = tuple(found[end] in words[end] for end in SUMS if words[end])
     return sha256.hexdigest() if len(backup.files) == 1 else None, stated
 
 
-def _local_sum(path: Path) -> list[str]:
+def _local_sum(name: str) -> list[str]:
     try:
-        with path.open("rb") as file:
-            return file.read(_LARGEST_SUM).decode(errors="replace").lower().split()
+        with _opened(name) as file:
+            return _words(file.read(_LARGEST_SUM))
     except OSError:
         return []
+
+
+def _words(content: bytes) -> list[str]:
+    """Return the words of a file of checksums; before a name with odd characters there is a backslash."""
+    return [word.removeprefix("\\") for word in content.decode(errors="replace").lower().split()]
+
+
+def _opened(name: str) -> BinaryIO:
+    """Open a regular file; what took its place since it was listed, as a pipe, would let us wait for ever."""
+    file = os.fdopen(os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is not a regular file any more")
+    return file

@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 
 from snaptool.etcd import KeyValue, Revision, encode_key_value, encode_revision_key
 from snaptool.fleet import FORMAT, Audit, Places, Question, Store
+from snaptool.fleet.looking import look
 from snaptool.fleet.store import Asked, is_answered
 from tests.support.cli import GOLDEN, SAMPLES, Ran, Snaptool
 from tests.support.history import make_snapshot
@@ -372,6 +374,84 @@ def test_saved_keys_that_come_later_are_looked_with_like_a_configuration() -> No
     given = Question(check="keys", saved=("A", "saved")).configs
     assert not is_answered(known, Asked("1", "keys", FORMAT, given))
     assert is_answered(known, Asked("1", "keys", FORMAT, Question(check="keys", saved=("A",)).configs))
+
+
+# -- files that are not what they were when they were listed
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    shutil.copy2(GOOD, path)
+    (listed,) = Places().find(str(path)).backups
+    os.mkfifo(tmp_path / "a.db.sha256")
+    assert look(listed, Question(check="census"))["status"] == "ok (not opened)"
+    path.unlink()
+    os.mkfifo(path)
+    for check in ("quick", "census"):
+        record = look(listed, Question(check=check))
+        assert record["status"] in {"failed", "not_a_snapshot"}, record["error"]
+
+
+def test_a_file_that_grows_while_it_is_read_comes_to_an_end(tmp_path: Path) -> None:
+    path = tmp_path / "growing.db"
+    path.write_bytes(GOOD.read_bytes() + bytes(4 << 20))
+    (listed,) = Places().find(str(path)).backups
+    words = "import sys; f = open(sys.argv[1], 'ab', 0); print(flush=True)\nwhile True: f.write(bytes(1 << 16))"
+    writer = subprocess.Popen([sys.executable, "-c", f"{LIMIT}{words}", str(path)], stdout=subprocess.PIPE)
+    assert writer.stdout is not None
+    writer.stdout.readline()
+    try:
+        record = look(listed, Question(check="census"))
+    finally:
+        writer.kill()
+        writer.communicate()
+    assert (record["status"], record["error"]["kind"]) == ("failed", "source_changed")
+
+
+LIMIT = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, 1 << 30))\n"
+"""The disk of who runs the tests has an end."""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may become another user")
+def test_a_folder_whose_names_alone_may_be_read_is_said() -> None:
+    """By a user who may not, for root reads everything."""
+    words = "import os, sys; from snaptool.fleet import Places; os.setuid(65534); "
+    words += "places = Places(); print(len(places.find(sys.argv[1]).backups), places.closed)"
+    with tempfile.TemporaryDirectory() as all_may_enter:
+        Path(all_may_enter).chmod(0o755)
+        place = Path(all_may_enter) / "closed"
+        place.mkdir()
+        shutil.copy2(GOOD, place / "a.db")
+        place.chmod(0o744)
+        ran = subprocess.run([sys.executable, "-c", words, str(place)], capture_output=True, text=True, check=False)
+    assert ran.stdout == f"0 [('{place}/a.db', 'Permission denied')]\n", ran.stderr
+
+
+def test_results_of_other_shards_are_no_backups(snaptool: Snaptool, folder: Path) -> None:
+    for index in range(3):
+        ran = subprocess.run(
+            [
+                *(sys.executable, "-m", "snaptool", "audit", str(folder), "--shard", f"{index}/3"),
+                *("--results", str(folder / "results")),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stderr
+    merged = snaptool(
+        "audit",
+        "--merge",
+        folder / "results",
+        "--store",
+        snaptool.folder / "m.db",
+        "-o",
+        "json",
+        makes=[snaptool.folder / "m.db"],
+    )
+    assert [Path(one["url"]).name for one in merged.json["records"]] == sorted(
+        path.name for path in folder.iterdir() if path.is_file()
+    )
 
 
 # -- which is the newest

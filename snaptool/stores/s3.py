@@ -22,6 +22,7 @@ from snaptool.stores.store import (
     Seen,
     StoreRefused,
     StoreUnreachable,
+    StoreUnsupported,
     first_line,
     other_range,
 )
@@ -122,7 +123,7 @@ class S3Store:
         except BotoCoreError as error:
             self._fail(error)
         modified = found.get("LastModified")
-        return Seen(int(found["ContentLength"]), str(found["ETag"]), _stated(found), modified)
+        return Seen(int(found["ContentLength"]), str(found.get("ETag", "")), _stated(found), modified)
 
     def _reason(self, error: ClientError, version: dict[str, str]) -> ClientError:
         """Ask for the first byte: an answer to HEAD is a number without a reason."""
@@ -146,16 +147,27 @@ class S3Store:
                         continue
                     older = all_versions and not one["IsLatest"]
                     version = f"?versionId={one['VersionId']}" if older else ""
-                    yield Entry(f"s3://{bucket}/{name}{version}", size, str(one["ETag"]), one["LastModified"])
+                    etag = str(one.get("ETag", ""))
+                    yield Entry(f"s3://{bucket}/{name}{version}", size, etag, one["LastModified"])
         except (BotoCoreError, ClientError) as error:
             self._fail(error)
+
+    def _match(self, seen: Seen) -> str:
+        """Return what the object must still be when it is read."""
+        if not seen.version:
+            raise StoreUnsupported(
+                f"{self._shown} has no ETag: it could be replaced while it is read, and nobody would know",
+                hint="copy the object in its store, which gives it one, or copy it here",
+                place=self._shown,
+            )
+        return seen.version
 
     def read(self, seen: Seen, offset: int) -> Iterator[bytes]:
         """Yield the object from an offset on, as long as its ETag is the same."""
         version = {} if self._location.version is None else {"VersionId": self._location.version}
         try:
             answer = self._client.get_object(
-                **self._where, **version, IfMatch=seen.version, Range=f"bytes={offset}-{seen.size - 1}"
+                **self._where, **version, IfMatch=self._match(seen), Range=f"bytes={offset}-{seen.size - 1}"
             )
             if offset and not str(answer.get("ContentRange", "")).startswith(f"bytes {offset}-"):
                 raise other_range(self._shown)
@@ -175,7 +187,7 @@ class S3Store:
 
     def create(self, content: Path, sums: Sums, replacing: Seen | None) -> None:  # noqa: ARG002 - S3 sums parts itself
         """Send a file in parts of 16 MiB, which become an object together, under the condition, or are aborted."""
-        condition = {"IfNoneMatch": "*"} if replacing is None else {"IfMatch": replacing.version}
+        condition = {"IfNoneMatch": "*"} if replacing is None else {"IfMatch": self._match(replacing)}
         client = self._made()
 
         def add(params: dict[str, Any], **_: Any) -> None:

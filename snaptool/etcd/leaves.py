@@ -22,10 +22,12 @@ class Leaves:
 
     `page`: its id, 0 of an inline bucket; `span`: its pages; `records`: how many it has, `main`: the revision of the
     first; `crc`, `size`: CRC-32C and bytes of its records; `tidy`: 1 where it holds nothing else, see `mark_tidy`.
-    Of the records that `take` was given, `key_sizes` and `sizes` are their bytes: 5 for each.
+    Of the records that `take` was given, `key_sizes` and `sizes` are their bytes: 5 for each. `crc` and `size` are 0
+    without `with_sums`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, with_sums: bool = True) -> None:
+        self._with_sums = with_sums
         self.page, self.main, self.size = array("q"), array("q"), array("q")
         self.span, self.records, self.crc = array("I"), array("I"), array("I")
         self.tidy = bytearray()
@@ -54,7 +56,8 @@ class Leaves:
             for column in (self.main, self.size, self.span, self.records, self.crc, self.tidy)
         )
         found = mark_tidy(file, leaves, page_size, tidy)
-        sums_of_leaves(leaves, file, tidy, crc32c(), crc, size)
+        if self._with_sums:
+            sums_of_leaves(leaves, file, tidy, crc32c(), crc, size)
         describe_leaves(leaves, file, span, records, main)
         return found
 

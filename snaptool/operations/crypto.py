@@ -29,7 +29,7 @@ from snaptool.operations.judging import NOTHING_DEFINED, Defined, Depth, Undecod
 from snaptool.providers.keyring import Chain, GroupResource, Keyring, NoKeyFits, Opening
 from snaptool.providers.provider import Entropies, Entropy, KeyDoesNotFit, Kind, Reason
 from snaptool.providers.values import Sealed as SealedValues
-from snaptool.providers.values import Values, words
+from snaptool.providers.values import Values, gathered, looked_up, met, parted, words
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -124,8 +124,8 @@ class OpenedBatch:
     """
 
     outcomes: tuple[Outcome, ...]
-    outcome: array[int]
-    sizes: array[int]
+    outcome: memoryview
+    sizes: memoryview
     digests: bytes
     named_keys: dict[int, bytes]
 
@@ -280,17 +280,14 @@ class Bench:
             self.way = words(len(batch.resource))
         rows = batch.chosen
         self.values.begin(batch.value_pos, batch.value_len, batch.key_pos, batch.key_len, rows)
-        rows_of: dict[tuple[Chain, Chain], array[int]] = {}
-        numbers = [batch.resource[row] for row in rows]
-        mine = {}
-        for number in dict.fromkeys(numbers):
+        parts: dict[tuple[Chain, Chain], int] = {}
+        part_of = words(len(batch.resources))
+        for number in met(rows, batch.resource):
             resource = batch.resources[number]
             pair = self.chains.reading(resource), self.chains.writing(resource)
-            mine[number] = rows_of.setdefault(pair, array("q"))
-        for row, number in zip(rows, numbers, strict=True):
-            mine[number].append(row)
-        for (reader, writer), some in rows_of.items():
-            yield reader, writer, memoryview(some)
+            part_of[number] = parts.setdefault(pair, len(parts))
+        for (reader, writer), some in zip(parts, parted(rows, batch.resource, part_of, len(parts)), strict=True):
+            yield reader, writer, some
 
     def open_all(self, batch: Batch, depth: Depth | None) -> list[Way]:
         """Open a batch and judge what comes out: `way[row]` says where in the result is how."""
@@ -304,11 +301,9 @@ class Bench:
         ways += chain.open_many(self.values, rows, self.way, len(ways))
         if depth is None:
             return
-        sure = self._surely_sound(batch, rows) if depth is Depth.CHEAP else bytearray(len(batch.resource))
+        doubted = self._doubted(batch, rows) if depth is Depth.CHEAP else rows
         numbers = batch.resource
-        for row in rows:
-            if sure[row]:
-                continue
+        for row in doubted:
             way, stored, key = ways[self.way[row]], self.values.stored(row), self.values.key(row)
             assert not isinstance(way, Undecoded)
             before = b"" if isinstance(way, NoKeyFits) else bytes(self.values.plaintext(row))
@@ -319,20 +314,16 @@ class Bench:
                 ways.append(judged)
                 self.values.put(row, plaintext)
 
-    def _surely_sound(self, batch: Batch, rows: memoryview) -> bytearray:
-        """Mark the values that open to what an API server writes for their resource, at the cheap depth."""
-        known = {
-            number: self.chains.number(batch.resources[number]) for number in {batch.resource[row] for row in rows}
-        }
-        kinds = words(len(batch.resource))
-        for row in rows:
-            kinds[row] = known[batch.resource[row]]
-        sure = bytearray(len(batch.resource))
-        file, opened, inside, at, size = self.values.places()
-        for text, is_inside in ((file, 0), (opened, 1)):
-            here = array("q", [row for row in rows if inside[row] == is_inside])
-            self.chains.envelopes.mark(text, at, size, memoryview(here), kinds, memoryview(sure))
-        return sure
+    def _doubted(self, batch: Batch, rows: memoryview) -> list[int]:
+        """Return the values that do not open, for sure, to what an API server writes for their resource."""
+        known, kinds = words(len(batch.resources)), words(len(batch.resource))
+        for number in met(rows, batch.resource):
+            known[number] = self.chains.number(batch.resources[number])
+        looked_up(rows, batch.resource, known, kinds)
+        file, opened, _, at, size = self.values.places()
+        plain, within = self.values.by_place(rows)
+        others = self.chains.envelopes.others
+        return sorted(others(file, at, size, plain, kinds) + others(opened, at, size, within, kinds))
 
     def open_one(self, resource: GroupResource | None, stored: bytes, key: bytes) -> tuple[Way, bytes]:
         """Open one value and judge what comes out; no plaintext where none of the keys fits."""
@@ -361,11 +352,13 @@ class Bench:
 def open_batch(bench: Bench, batch: Batch) -> OpenedBatch:
     """Open every value of `batch` with the reading keys."""
     ways, rows = bench.open_all(batch, bench.work.depth), batch.chosen
-    way = [bench.way[row] for row in rows]
     # Values that opened the same way share an outcome: to make one of each costs more than some ciphers do.
     known: dict[Outcome, int] = {}
-    number_of = {one: known.setdefault(outcome_of(ways[one]), len(known)) for one in dict.fromkeys(way)}
-    outcome = array("q", [number_of[one] for one in way])
+    number_of, found = words(len(ways)), words(len(bench.way))
+    for one in met(rows, bench.way):
+        number_of[one] = known.setdefault(outcome_of(ways[one]), len(known))
+    looked_up(rows, bench.way, number_of, found)
+    outcome = gathered(rows, found)
     named_keys = {}
     if any(one.why for one in known):
         telling = [bool(one.why) for one in known]
@@ -377,12 +370,10 @@ def open_batch(bench: Bench, batch: Batch) -> OpenedBatch:
         digests = b"".join(
             [
                 bytes(DIGEST_SIZE) if one in lost else plaintext_digest(plaintext(row))
-                for row, one in zip(rows, way, strict=True)
+                for row, one in zip(rows, gathered(rows, bench.way), strict=True)
             ]
         )
-    plain_size = bench.values.places()[-1]
-    sizes = array("q", [plain_size[row] for row in rows])
-    return OpenedBatch(tuple(known), outcome, sizes, digests, named_keys)
+    return OpenedBatch(tuple(known), outcome, gathered(rows, bench.values.places()[-1]), digests, named_keys)
 
 
 def outcome_of(way: Opening | NoKeyFits | Undecoded) -> Outcome:
@@ -427,7 +418,7 @@ def reseal_batch(bench: Bench, batch: Batch) -> SealedValues:
     # Whether a header is missing shows at the cheap depth, and all else is known by now.
     depth = None if bench.work.depth is None else Depth.CHEAP
     for reader, writer, rows in bench.take(batch):
-        main, sub = ([column[row] for row in rows] for column in (batch.main, batch.sub))
+        main, sub = (gathered(rows, column) for column in (batch.main, batch.sub))
         if bench.work.rewraps:
             for row, *revision in zip(rows, main, sub, strict=True):
                 resource, entropy = batch.resources[batch.resource[row]], randomness.for_value(*revision)
@@ -435,7 +426,7 @@ def reseal_batch(bench: Bench, batch: Batch) -> SealedValues:
             continue
         ways: list[Way] = []
         bench.open(batch, reader, rows, ways, depth)
-        for one in {bench.way[row] for row in rows}:
+        for one in met(rows, bench.way):
             if isinstance(way := ways[one], NoKeyFits):
                 raise way
         writer.seal_many(values, rows, randomness.for_values(main, sub), sealed)

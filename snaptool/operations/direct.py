@@ -30,6 +30,7 @@ from snaptool.etcd import (
     set_values,
 )
 from snaptool.etcd.comparing import resize, runs, untouched
+from snaptool.etcd.leaves import Leaves
 from snaptool.files import Draft, require_room, source_changed
 from snaptool.operations.crypto import (
     Batch,
@@ -66,6 +67,7 @@ from snaptool.operations.written import (
     require_nothing_else,
 )
 from snaptool.providers.values import Sealed as SealedValues
+from snaptool.providers.values import rows_of
 
 
 class DirectEngine:
@@ -87,6 +89,10 @@ class DirectEngine:
 
     def write(self, job: Job, draft: Draft) -> FileReport:
         """Write records from file to file, and read them back."""
+        return self.copy(job, draft)[0]
+
+    def copy(self, job: Job, draft: Draft) -> tuple[FileReport, Leaves]:
+        """Do so, and return the new leaves of bucket `key` too."""
         follower = forecast = None
         if job.opened.source.size >= FOLLOWED_FROM:
             forecast = _forecast(job)
@@ -99,13 +105,14 @@ class DirectEngine:
                     draft.hash_blocks()
                 writer.write(draft, draft.exchange, follower)
             draft.start_syncing()
-            return _read_back(draft, writer, follower)
+            report = _read_back(draft, writer, follower)
         except (FormatError, ReadBackFailed) as error:
             job.opened.source.check_unchanged()  # the file was held against a source that is no longer there
             if isinstance(error, ReadBackFailed) or writer.is_reading:
                 raise
             # It is not the input that is damaged.
             raise ReadBackFailed(f"the written file is broken: {error}") from error
+        return report, writer.leaves
 
     def rehearse(self, job: Job) -> None:
         """Write into nothing."""
@@ -128,6 +135,8 @@ class _Nowhere:
 
 
 _GOES = bytes(action >= DROP for action in range(256))
+_IS_SEALED = memoryview(bytes(action in SEALED for action in range(256)))
+_IS_ALONE = memoryview(bytes(action > RESEAL for action in range(256)))
 
 
 def _decide(
@@ -246,13 +255,15 @@ _MANY = 8192
 class _Writer:
     """Writes what a job says. `carried`: how many leaves of the source were carried over whole.
 
-    `is_as_forecast`: the new file has the meta that was forecast, and was written from its start to its end.
+    `is_as_forecast`: the new file has the meta that was forecast, and was written from its start to its end. `leaves`:
+    those of its bucket `key`, once they were read back.
     """
 
     def __init__(self, job: Job, forecast: Meta | None = None) -> None:
         self.job = job
         self.carried = 0
         self.is_as_forecast = False
+        self.leaves = Leaves()
         self._forecast = forecast
         self.is_reading = True
         self._tidy = memoryview(bytearray(0))
@@ -296,9 +307,7 @@ class _Writer:
         for chunk in passing or snapshot.chunks():
             records = chunk.kept()
             waiting.append(records)
-            actions = source.actions(records)
-            rows = [row for row, action in enumerate(actions) if action in SEALED] if any(actions) else []
-            yield source.batch(records, rows)
+            yield source.batch(records, rows_of(source.actions(records), _IS_SEALED))
             if passing is None:
                 self.job.progress("writing", records.first_record + len(records), snapshot.record_count)
 
@@ -323,9 +332,7 @@ class _Writer:
     ) -> None:
         """Write records that are taken apart: in stretches, but for those that are made by themselves."""
         leaves, actions = records.leaves, source.actions(records)
-        alone = (
-            [row for row in rows if actions[row] > RESEAL] if max(actions[rows.start : rows.stop], default=0) else []
-        )
+        alone = rows_of(actions[rows.start : rows.stop], _IS_ALONE, rows.start)
         start = rows.start
         for row in (*alone, rows.stop):
             fields = records.field_at, records.field_size
@@ -365,7 +372,7 @@ def _read_back(draft: Draft, writer: _Writer, follower: Follower | None = None) 
             comparison = Comparison(job, job.opened.snapshot.chunks())
             comparison.look_at(file)
             compare_records(job, written, comparison)
-        leaves = comparison.finish()
+        writer.leaves = leaves = comparison.finish()
         comparison.require_restored(written)
         _compare_other_buckets(job, written)
         if follower is not None:

@@ -7,9 +7,8 @@ with the new keys.
 from __future__ import annotations
 
 import threading
-from array import array
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import compress
 from queue import SimpleQueue
 from types import TracebackType
@@ -32,6 +31,7 @@ from snaptool.etcd.leaves import Leaves
 from snaptool.files import Draft, Mapped
 from snaptool.operations.crypto import (
     Batch,
+    Outcome,
     Work,
     Workshop,
     open_value,
@@ -51,7 +51,7 @@ from snaptool.operations.written import (
     is_stale,
 )
 from snaptool.providers.keyring import Keyring
-from snaptool.providers.values import same_plaintexts, words
+from snaptool.providers.values import met, rows_of, same_plaintexts, widened, words
 from snaptool.text import printable
 
 _LET_GO = 32
@@ -83,12 +83,16 @@ class Source:
             return self._all_stay[: len(records)]
         return self._action[records.first_record : records.first_record + len(records)]
 
-    def batch(self, records: Records, rows: Sequence[int]) -> Batch:
+    def batch(self, records: Records, rows: memoryview) -> Batch:
         """Name the values in some rows of a chunk. Nothing is copied."""
-        here = slice(records.first_record, records.first_record + len(records))
-        return self.batch_like(records, rows, self._resource[here])
+        return self.batch_like(records, rows, self.resources(records, 0, len(records)))
 
-    def batch_like(self, records: Records, rows: Sequence[int], resource: memoryview) -> Batch:
+    def resources(self, records: Records, row: int, count: int) -> memoryview:
+        """Return the numbers of the resources of records, from a row on."""
+        first = records.first_record + row
+        return widened(self._resource[first : first + count])
+
+    def batch_like(self, records: Records, rows: memoryview, resource: memoryview) -> Batch:
         """Name values in another file. `resource`: by row, the number that it has in the source."""
         return Batch(
             resources=self._resources,
@@ -100,7 +104,7 @@ class Source:
             value_len=records.value_size,
             main=records.main,
             sub=records.sub,
-            rows=_numbers(rows),
+            rows=rows,
         )
 
 
@@ -175,36 +179,42 @@ class Comparison:
             count = same_records(old.view, old, x, new.view, new, y, actions, count)
         if not count:
             raise ReadBackFailed("bytes that the request does not change are not the same in the written file")
-        rows = [row for row in range(x, x + count) if self._watched[old.first_record + row]] if self._watched else []
-        if rows:
-            self._compare_values(old, rows, new, [row - x + y for row in rows])
+        if self._watched:
+            watched = memoryview(self._watched)[old.first_record + x : old.first_record + x + count]
+            rows, others = rows_of(watched, _MARKED, x), rows_of(watched, _MARKED, y)
+            if rows:
+                resource = words(len(new))
+                resource[y : y + count] = self._source.resources(old, x, count)
+                self._compare_values(old, rows, new, others, resource)
         return count
 
-    def _compare_values(self, old: Records, rows: list[int], new: Records, others: list[int]) -> None:
+    def _compare_values(
+        self, old: Records, rows: memoryview, new: Records, others: memoryview, resource: memoryview
+    ) -> None:
         """Open values of both files and compare. Raises ReadBackFailed for one that does not open to the same."""
-        before, after, resource = self._old_bench, self._new_bench, words(len(new))
-        for row, other in zip(rows, others, strict=True):
-            resource[other] = self.job.swept.resource[old.first_record + row]
+        before, after = self._old_bench, self._new_bench
         before.open_all(self._source.batch(old, rows), self._depth)
         ways = after.open_all(self._source.batch_like(new, others, resource), None)
-        same = same_plaintexts(before.values, _numbers(rows), after.values, _numbers(others))
-        outcomes = {number: outcome_of(ways[number]) for number in {after.way[other] for other in others}}
-        for row, other in zip(rows, others, strict=True):
-            outcome = outcomes[after.way[other]]
-            # What equals the source's plaintext is right, whatever it looks like.
-            if not outcome.opened and not outcome.doubtful:
-                where = f"{printable(new.user_key(other))}, record {new.first_record + other}"
-                raise ReadBackFailed(f"{where}, does not open: {', '.join(outcome.reasons)}")
-            is_sealed = self._actions[row] in SEALED
-            if is_sealed and is_stale(outcome, rewrapped=bool(self.job.request.rewraps)):
-                raise ReadBackFailed(
-                    "a value was written under another key than the first one of the new configuration"
-                )
+        same = same_plaintexts(before.values, rows, after.values, others)
+        outcomes = {number: outcome_of(ways[number]) for number in met(others, after.way)}
+        rewrapped = bool(self.job.request.rewraps)
+        if any(not one.opened or is_stale(one, rewrapped=rewrapped) for one in outcomes.values()):
+            for row, other in zip(rows, others, strict=True):
+                self._require_right(new, other, outcomes[after.way[other]], self._actions[row])
         if same < len(rows):
             raise ReadBackFailed(
                 f"record {new.first_record + others[same]} of the written file opens to another plaintext than in the "
                 "source"
             )
+
+    def _require_right(self, new: Records, row: int, outcome: Outcome, action: int) -> None:
+        """Raise ReadBackFailed for a value that does not open, or that was sealed by another key than the first."""
+        # What equals the source's plaintext is right, whatever it looks like.
+        if not outcome.opened and not outcome.doubtful:
+            where = f"{printable(new.user_key(row))}, record {new.first_record + row}"
+            raise ReadBackFailed(f"{where}, does not open: {', '.join(outcome.reasons)}")
+        if action in SEALED and is_stale(outcome, rewrapped=bool(self.job.request.rewraps)):
+            raise ReadBackFailed("a value was written under another key than the first one of the new configuration")
 
     def finish(self) -> Leaves:
         """Require that nothing is missing; return the leaves. Raises ReadBackFailed."""
@@ -226,6 +236,7 @@ class Comparison:
                 raise ReadBackFailed(f"{printable(one.key)} does not open to its older revision {one.from_revision}")
 
 
+_MARKED = memoryview(bytes(mark == 1 for mark in range(256)))
 _IS_SEALED = bytes(action in SEALED for action in range(256))
 
 
@@ -362,10 +373,6 @@ def _records(job: Job, view: memoryview, walk: Walk, chunk: Chunk) -> Iterator[R
         if is_read:
             reader.read(records, refuse)
         yield records
-
-
-def _numbers(listed: Sequence[int]) -> memoryview:
-    return memoryview(array("q", listed))
 
 
 def compare_records(job: Job, written: Snapshot, comparison: Comparison) -> None:

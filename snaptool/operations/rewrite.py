@@ -81,6 +81,7 @@ from snaptool.operations.wrapping import TargetDraft
 from snaptool.operations.written import FileReport, file_report
 from snaptool.providers.keyring import Keyring
 from snaptool.providers.provider import Kind
+from snaptool.providers.values import rows_labelled
 from snaptool.scratch import EtcdBinaries
 from snaptool.stores.publish import check_target
 from snaptool.text import printable
@@ -289,7 +290,7 @@ def rewrite(
             leaves=leaves,
         )
         unread = _places_unread(job, work.reading)
-        report = replace(_report(job, work, older, unread, digests), engine=engine.name, dry_run=target is None)
+        report = replace(_report(job, read, older, unread, digests), engine=engine.name, dry_run=target is None)
         if report.stopped:
             return replace(
                 report,
@@ -310,7 +311,11 @@ def rewrite(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Read:
-    """What the pass over the source found, and with what. `written`: the report on the copy made meanwhile, if any."""
+    """What the pass over the source found, and with what.
+
+    `written`: the report on the copy that was made meanwhile, if any; `leaves` are then those of the copy, with the
+    same records.
+    """
 
     work: Work
     workshop: Workshop
@@ -370,7 +375,8 @@ def _pass(
     scout: Scout | None,
     draft: Draft | None,
 ) -> _Read:
-    workshop, leaves = stack.enter_context(Workshop(work, opened.source, jobs=request.jobs)), Leaves()
+    workshop = stack.enter_context(Workshop(work, opened.source, jobs=request.jobs))
+    leaves = Leaves(with_sums=draft is None)
 
     def look(records: Records) -> None:
         opened.source.check_unchanged()
@@ -380,7 +386,8 @@ def _pass(
 
     if draft is not None:
         passing = Passing(opened.snapshot, labels, None, [look], progress)
-        written = DIRECT.write(copy_of(passing, request, opened, workshop, labels, progress, leaves), draft)
+        job = copy_of(passing, request, opened, workshop, labels, progress, leaves)
+        written, leaves = DIRECT.copy(job, draft)
         swept = passing.result()
         return _Read(work=work, workshop=workshop, labels=labels, leaves=leaves, swept=swept, written=written)
     opening = None if request.reading is None else workshop
@@ -400,13 +407,12 @@ def _places_unread(job: Job, reading: Keyring) -> tuple[Unread, ...]:
     return unread
 
 
-def _report(job: Job, work: Work, older: OlderValues, unread: Sequence[Unread], digests: Digests) -> RewriteReport:
+def _report(job: Job, read: _Read, older: OlderValues, unread: Sequence[Unread], digests: Digests) -> RewriteReport:
     """Say what is known before anything is written."""
-    opened, request, plan, swept = job.opened, job.request, job.plan, job.swept
+    opened, request, plan, swept, work = job.opened, job.request, job.plan, job.swept, read.work
     names = () if request.only_lost else unmatched_names(work.writing.resource_names(), swept.resources)
-    size, digest = opened.source.size, digests.file_sha256()
     return RewriteReport(
-        source=file_report(opened.path, size, digest, opened.snapshot, job.leaves, swept.live),
+        source=_source_report(job, read.written, digests.file_sha256()),
         target=None,
         dry_run=False,
         engine="",
@@ -434,6 +440,16 @@ def _report(job: Job, work: Work, older: OlderValues, unread: Sequence[Unread], 
         updated=request.updates,
         carried=_carried(opened),
     )
+
+
+def _source_report(job: Job, copy: FileReport | None, sha256: str) -> FileReport:
+    """Report on the source; a copy of all its records has the same HashKV."""
+    opened = job.opened
+    if copy is None:
+        size, live = opened.source.size, job.swept.live
+        return file_report(opened.path, size, sha256, opened.snapshot, job.leaves, live)
+    size, status_hash = opened.source.size, opened.snapshot.status_hash(job.leaves)
+    return replace(copy, path=str(opened.path), size=size, sha256=sha256, hash=status_hash)
 
 
 def _publish(written: FileReport, job: Job, draft: TargetDraft, boot_with: EtcdBinaries | None) -> FileReport:
@@ -494,8 +510,6 @@ def _boot(draft: Draft, binaries: EtcdBinaries) -> None:
 
 def _encrypted_before_or_after(workshop: Workshop, records: Records, labels: Labels, rows: list[int]) -> list[int]:
     """Want the values whose plaintext is to be compared afterwards: those that are encrypted, or will be."""
-    will_be = [workshop.writer(known.group_resource)[0] is not Kind.IDENTITY for known in labels.resources]
-    if not any(will_be):
-        return rows
-    header, resource = labels.header, labels.resource
-    return [row for row in range(len(records)) if header[row] or will_be[resource[row]]]
+    writers = [workshop.writer(known.group_resource)[0] for known in labels.resources]
+    will_be = memoryview(bytes(kind is not Kind.IDENTITY for kind in writers))
+    return rows_labelled(labels.header, labels.resource, will_be, len(records)) if any(will_be) else rows

@@ -21,6 +21,7 @@ from snaptool.kube.undecodable import ExpectedType
 from snaptool.operations.crypto import Batch, OpenedBatch, Outcome, Workshop
 from snaptool.operations.judging import NOTHING_DEFINED, Doubts, expected_of, is_listed
 from snaptool.operations.labels import Header, Labels, Resource
+from snaptool.providers.values import gathered, met, narrowed, put_at, without
 
 NOT_OPENED = 0
 """Outcome number of records that nobody tried to open: tombstones, and everything when there are no keys."""
@@ -166,7 +167,7 @@ def sweep(
 
     def batches() -> Iterator[Batch]:
         for records in going:
-            rows = [row for row in wanted(records, labels, going.encrypted) if not records.flags[row] & TOMBSTONE]
+            rows = without(wanted(records, labels, going.encrypted), records.flags, TOMBSTONE)
             if doubts is not None:
                 doubted = doubts.rows(records, labels, going.notes.expected())
                 rows = sorted({*rows, *doubted}) if doubted else rows
@@ -218,23 +219,21 @@ class Passing:
 
 def batch_of(records: Records, rows: list[int], labels: Labels) -> Batch:
     """Take the records of these rows out of a chunk, whose labels are the last that were added, as one batch."""
+    chosen = memoryview(array("q", rows))
     # Those of this batch alone: a file may have any number of resources.
-    places: dict[int, int] = {}
-    resource = array("q", [places.setdefault(labels.resource[row], len(places)) for row in rows])
-
-    def column(numbers: memoryview) -> array[int]:
-        return array("q", [numbers[row] for row in rows])
-
+    numbers_of = gathered(chosen, labels.resource)
+    met_numbers = met(chosen, labels.resource)
+    places = {number: place for place, number in enumerate(met_numbers)}
     return Batch(
-        resources=tuple(labels.resources[one].group_resource for one in places),
-        resource=resource,
+        resources=tuple(labels.resources[one].group_resource for one in met_numbers),
+        resource=array("q", map(places.__getitem__, numbers_of)),
         record=array("q", [records.first_record + row for row in rows]),
-        key_pos=column(records.key_at),
-        key_len=column(records.key_size),
-        value_pos=column(records.value_at),
-        value_len=column(records.value_size),
-        main=column(records.main),
-        sub=column(records.sub),
+        key_pos=gathered(chosen, records.key_at),
+        key_len=gathered(chosen, records.key_size),
+        value_pos=gathered(chosen, records.value_at),
+        value_len=gathered(chosen, records.value_size),
+        main=gathered(chosen, records.main),
+        sub=gathered(chosen, records.sub),
     )
 
 
@@ -306,19 +305,18 @@ class _Notes:
         return self._outcomes.setdefault(outcome, len(self._outcomes))
 
     def take_answer(self, batch: Batch, answer: OpenedBatch) -> None:
-        numbers = [self._number_of(outcome) for outcome in answer.outcomes]
-        named = [bool(outcome.why) for outcome in answer.outcomes]
+        numbers = memoryview(array("q", map(self._number_of, answer.outcomes)))
         self._opened.extend(batch.record)
-        self._stored_sizes.extend(iter(batch.value_len))
-        self._plain_sizes.extend(max(size, 0) for size in answer.sizes)
-        for row, (record, place) in enumerate(zip(batch.record, answer.outcome, strict=True)):
-            self._outcome[record] = numbers[place]
-            if named[place]:
-                key, outcome = answer.named_keys[row], answer.outcomes[place]
-                if outcome.fault is not None and not outcome.headless and not is_listed(key, self._labels.prefixes):
-                    self._outcome[record] = self._number_of(replace(outcome, fault=None))
-                else:
-                    self._named[record] = key, Revision(batch.main[row], batch.sub[row]), numbers[place]
+        self._stored_sizes.frombytes(narrowed(batch.value_len))
+        self._plain_sizes.frombytes(narrowed(answer.sizes))
+        put_at(batch.record, gathered(answer.outcome, numbers), memoryview(self._outcome))
+        for row, key in answer.named_keys.items():
+            record, place = batch.record[row], answer.outcome[row]
+            outcome = answer.outcomes[place]
+            if outcome.fault is not None and not outcome.headless and not is_listed(key, self._labels.prefixes):
+                self._outcome[record] = self._number_of(replace(outcome, fault=None))
+            else:
+                self._named[record] = key, Revision(batch.main[row], batch.sub[row]), numbers[place]
 
     def finish(self, live: bytearray) -> Sweep:
         resources, headers = tuple(self._labels.resources), self._labels.named_headers()

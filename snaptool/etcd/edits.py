@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from itertools import compress, count
 
 from snaptool.errors import InputError
-from snaptool.etcd.reading import TOMBSTONE
+from snaptool.etcd.compaction import kept_now, marks
 from snaptool.etcd.records import (
     MAX_REVISION,
     KeyValue,
@@ -38,7 +38,7 @@ from snaptool.etcd.records import (
     encode_revision_key,
     replace_value,
 )
-from snaptool.etcd.snapshot import FINISHED, SCHEDULED, Snapshot, StoredRecord
+from snaptool.etcd.snapshot import Snapshot, StoredRecord
 
 
 class UnsafeEdit(InputError):
@@ -229,8 +229,7 @@ class Editor:
         if self._compact:
             at = current + 1 if append else current
             self._drop_superseded(dropped, at)
-            mark = encode_revision_key(Revision(at, 0))
-            buckets[b"meta"] = {SCHEDULED: mark, FINISHED: mark}
+            buckets[b"meta"] = {**marks(at)}
         elif not append:
             self._hold_revision(dropped, replace)
         self._check_leases(dropped, replace)
@@ -271,17 +270,11 @@ class Editor:
         }
 
     def _drop_superseded(self, dropped: bytearray, at: int) -> None:
-        """Drop what a compaction at the current revision `at` drops: all but live records and tombstones of `at`."""
-        kept = bytearray(self._snapshot.live())
+        """Drop what a compaction at the current revision `at` drops, once the deleted keys have their tombstones."""
+        live = bytearray(self._snapshot.live())
         for key in self._deleted:
-            kept[self._histories[key][-1].number] = 0
-        for records in self._snapshot.chunks():
-            # Records are in order of revision, and none is above `at`.
-            if not len(records) or records.main[len(records) - 1] < at:
-                continue
-            for row in range(len(records)):
-                if records.main[row] == at and records.flags[row] & TOMBSTONE:
-                    kept[records.first_record + row] = 1
+            live[self._histories[key][-1].number] = 0
+        kept = kept_now(self._snapshot.chunks(), live, at)
         number = kept.find(0)
         while number >= 0:
             dropped[number] = 1

@@ -22,6 +22,7 @@ from mmap import mmap
 
 from snaptool.bolt import Chunk
 from snaptool.bolt.carve import InlineBucket, Reached, Wreck
+from snaptool.etcd.compaction import FINISHED, SCHEDULED, keeps
 from snaptool.etcd.problems import RecordProblem
 from snaptool.etcd.reading import REPEATED_VALUE, TOMBSTONE, UNREADABLE, RecordReader
 from snaptool.etcd.reading import Records as ReadRecords
@@ -33,7 +34,7 @@ from snaptool.etcd.records import (
     decode_counter,
     decode_revision_key,
 )
-from snaptool.etcd.snapshot import BUCKETS, FINISHED, SCHEDULED, split_trailer
+from snaptool.etcd.snapshot import BUCKETS, split_trailer
 
 
 class Origin(StrEnum):
@@ -398,7 +399,6 @@ def _revision(key: bytes) -> Revision | None:
 def _judge(found: _Found, live: array[int], old: array[int], holes: list[Hole], compacted: int) -> None:
     """Decide of every carved record whether it is taken. `live` and `old`: rows by revision."""
     inside = _inside(found, old, holes)
-    # A compaction keeps the last record of a key up to its revision, unless that is a tombstone.
     last = {found.user_key(row): row for row in old if found.main[row] <= compacted}
     for row in live if last else ():
         if found.main[row] > compacted:
@@ -409,9 +409,10 @@ def _judge(found: _Found, live: array[int], old: array[int], holes: list[Hole], 
     for row in inside:
         if found.origin[row] == _CONTRADICTED:
             continue
-        if found.main[row] > compacted:
+        main, tombstone = found.main[row], found.is_tombstone(row)
+        if main > compacted:
             found.origin[row] = _CARVED
-        elif last[found.user_key(row)] == row and not found.is_tombstone(row):
+        elif keeps(main, compacted, last=last[found.user_key(row)] == row, tombstone=tombstone):
             found.origin[row] = _UNCERTAIN
 
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from snaptool.bolt import Bucket, Chunk, Database, Walk
 from snaptool.errors import FormatError
 from snaptool.etcd.castagnoli import crc32c as crc32c_function
+from snaptool.etcd.compaction import FINISHED, SCHEDULED
 from snaptool.etcd.generations import (
     CURRENT_SERVERS,
     HashKV,
@@ -69,8 +70,6 @@ BUCKETS = (
 DIGEST_SIZE = 32
 _BLOCK_SIZE = 512
 
-SCHEDULED = b"scheduledCompactRev"
-FINISHED = b"finishedCompactRev"
 
 
 class Trailer(StrEnum):
@@ -121,8 +120,8 @@ def describe_bad_trailer(behind: bytes, digest: bytes) -> str:
     )
 
 
-class FindingCode(StrEnum):
-    """What `Snapshot.findings` and `Snapshot.dangling_leases` can find; records of bucket `key` have RecordFault."""
+class RemarkCode(StrEnum):
+    """What `Snapshot.remarks` and `Snapshot.dangling_leases` can find; records of bucket `key` have RecordFault."""
 
     MISSING_META = "missing_meta"
     BAD_RECORD = "bad_record"
@@ -132,10 +131,10 @@ class FindingCode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Remark:
     """Something about a snapshot that its user should know. `place` names bucket and record, `hint` the remedy."""
 
-    code: FindingCode
+    code: RemarkCode
     place: str
     problem: str
     hint: str
@@ -149,10 +148,10 @@ class DanglingLease:
     revision: Revision
     lease: int
 
-    def finding(self) -> Finding:
-        """Say it as a Finding."""
-        return Finding(
-            FindingCode.DANGLING_LEASE,
+    def remark(self) -> Remark:
+        """Say it as a Remark."""
+        return Remark(
+            RemarkCode.DANGLING_LEASE,
             f"key {self.key.decode(errors='backslashreplace')}, revision {self.revision}",
             f"it names the lease {self.lease:x}, which does not exist",
             "the key will never expire; a client's next put without a lease settles it",
@@ -337,11 +336,11 @@ class Snapshot:
         """Return the members of the cluster that the file is from. Raises BadRecord."""
         return tuple(decode_member(key, stored) for key, stored in self.items(b"members"))
 
-    def findings(self) -> Iterator[Finding]:
+    def remarks(self) -> Iterator[Remark]:
         """Yield what should be known about everything but bucket `key`."""
         if self.bucket(b"meta") is None:
-            yield Finding(
-                FindingCode.MISSING_META,
+            yield Remark(
+                RemarkCode.MISSING_META,
                 "bucket meta",
                 "it is missing, and etcd 3.5 and newer do not restore a file without it",
                 "`snaptool repair` writes a file with all buckets",
@@ -359,24 +358,24 @@ class Snapshot:
                 read()
             except FormatError as error:
                 place = f"bucket {bucket.decode()}"
-                yield Finding(FindingCode.BAD_RECORD, place, str(error), "use another snapshot if there is one")
+                yield Remark(RemarkCode.BAD_RECORD, place, str(error), "use another snapshot if there is one")
         yield from self._warnings()
 
-    def _warnings(self) -> Iterator[Finding]:
+    def _warnings(self) -> Iterator[Remark]:
         for key, _ in self.items(b"alarm"):
             try:
                 alarm = decode_alarm(key)
             except BadRecord:
                 continue  # reported above
-            yield Finding(
-                FindingCode.ALARM,
+            yield Remark(
+                RemarkCode.ALARM,
                 f"bucket alarm, member {alarm.member_id:x}",
                 f"the alarm {alarm.name} travels with the snapshot; with NOSPACE the restored cluster is read-only",
                 "after the restore: etcdctl alarm disarm",
             )
         if self.auth_enabled:
-            yield Finding(
-                FindingCode.AUTH_ENABLED,
+            yield Remark(
+                RemarkCode.AUTH_ENABLED,
                 "bucket auth",
                 "authentication is on, and stays on in a restored cluster",
                 "have the credentials of an etcd user ready; Kubernetes normally uses certificates alone",

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from snaptool.etcd import Finding as EtcdFinding
+from snaptool.etcd import Remark
 
 PLACES_NAMED = 20
 """So many places of a finding are named; the rest are counted."""
@@ -108,8 +108,8 @@ def finding(code: str, place: str, problem: str, remedy: str, severity: Severity
     )
 
 
-def from_etcd(found: EtcdFinding) -> Finding:
-    """Say what the etcd package found in the words of this one."""
+def from_etcd(found: Remark) -> Finding:
+    """Make a finding of what the etcd package has to say."""
     return finding(found.code, found.place, found.problem, found.hint)
 
 

@@ -13,7 +13,7 @@ from snaptool.bolt import DatabaseWriter
 from snaptool.containers.spool import Spool
 from snaptool.containers.sqlite import Row, SqliteFile
 from snaptool.etcd import BUCKETS, KeyValue, Revision, encode_key_value, encode_revision_key
-from snaptool.etcd.snapshot import FINISHED, SCHEDULED
+from snaptool.etcd.compaction import marks
 from snaptool.operations.deltas import SpoolSink
 
 _COMPACTION = b"compact_rev_key"
@@ -43,9 +43,8 @@ def from_kine(database: SqliteFile, folder: Path) -> tuple[Spool, tuple[str, ...
                     if record is not None:
                         out.put(*record)
                 if name == b"meta" and compacted:
-                    mark = encode_revision_key(Revision(compacted, 0))
-                    out.put(FINISHED, mark)
-                    out.put(SCHEDULED, mark)
+                    for mark in sorted(marks(compacted).items()):
+                        out.put(*mark)
         writer.finish()
     except BaseException:
         spool.close()

@@ -265,7 +265,7 @@ def survey(
         trailer = hashing.trailer()
         findings = list(trailer_findings(opened, hashing))
     swept = found.swept
-    findings += [from_etcd(one) for one in snapshot.findings()]
+    findings += [from_etcd(one) for one in snapshot.remarks()]
     findings += [*outside_findings(opened), *container_findings(opened.container)]
     return Survey(
         file=_file_facts(opened, trailer, found.walk),

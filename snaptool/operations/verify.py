@@ -143,11 +143,11 @@ def verify(
         older = NO_OLDER
         causes: tuple[Cause, ...] = ()
         if not broken_tree:
-            findings += [from_etcd(found) for found in snapshot.findings()]
+            findings += [from_etcd(found) for found in snapshot.remarks()]
             broken = list(_broken_records(snapshot))
             findings += broken
             if not broken:
-                findings += [from_etcd(dangling.finding()) for dangling in snapshot.dangling_leases()]
+                findings += [from_etcd(dangling.remark()) for dangling in snapshot.dangling_leases()]
                 findings += _leftovers(snapshot)
                 labels = Labels(opened.prefixes, keyring.key_names() if keyring else ())
                 swept = sweep(

@@ -20,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -147,7 +148,10 @@ class Bench:
                 (SNAPTOOL, "repair", str(source), str(path), "--force"), stdout=subprocess.DEVNULL, check=True
             )
             wrapped.append(Program(f"inspect, in {name}", (SNAPTOOL, "inspect", str(path))))
-        return wrapped
+        stored = source.with_name("stored.zip")
+        with zipfile.ZipFile(stored, "w") as archive:
+            archive.write(source, source.name)
+        return [*wrapped, Program("inspect, stored in zip", (SNAPTOOL, "inspect", str(stored)))]
 
     def others(self, records: int) -> list[Program]:
         """Values a second, start-up, and the two engines: the same for every size."""

@@ -225,6 +225,35 @@ def test_68_a_disk_that_fills_while_packing_leaves_no_target(snaptool: Snaptool,
         filler.unlink()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("name", ["new.db.xz", "new.zip"])
+def test_68_a_signal_while_packing_leaves_no_target(tmp_path: Path, name: str, number: signal.Signals) -> None:
+    source, folder = tmp_path / "noise.db", tmp_path / "made"
+    folder.mkdir()
+    with source.open("wb") as file:
+        writer = DatabaseWriter(file)
+        with writer.bucket(b"key"):
+            pass
+        with writer.bucket(b"noise") as bucket:
+            for key in range(48):
+                bucket.put(key.to_bytes(8, "big"), os.urandom(MIB))
+        writer.finish()
+    with subprocess.Popen(
+        [*SNAPTOOL, "repair", str(source), str(folder / name)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        # The snapshot, whole, and what it is packed into, in its beginnings.
+        while not (sizes := sorted(link.stat().st_size for link in unnamed_files(process.pid, folder)))[1:]:
+            assert process.poll() is None
+            time.sleep(0.001)
+        assert sizes[1] >= 48 * MIB
+        assert list(folder.iterdir()) == []
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (-number if number is signal.SIGKILL else 128 + number, b"")
+    assert b"nothing was written" in err or number is signal.SIGKILL
+    assert list(folder.iterdir()) == []
+
+
 def test_a_closed_directory_for_temporary_files_is_named(snaptool: Snaptool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(snaptool.folder / "not-there"))
     ran = snaptool("inspect", VECTORS / "stream/cli.db.gz")

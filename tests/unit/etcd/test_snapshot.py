@@ -15,7 +15,7 @@ from snaptool.etcd import (
     TOMBSTONE,
     AlarmMember,
     BadRecord,
-    FindingCode,
+    RemarkCode,
     KeyValue,
     Lease,
     Revision,
@@ -185,7 +185,7 @@ def test_facts_of_meta_and_leases(name: str) -> None:
     assert snapshot.leases() == {lease_id: Lease(lease_id, 86400)}
     (member,) = snapshot.members()
     assert member.name == "default"
-    assert [*snapshot.findings(), *snapshot.dangling_leases()] == []
+    assert [*snapshot.remarks(), *snapshot.dangling_leases()] == []
 
 
 # --- checksums ---
@@ -392,9 +392,9 @@ def bare(buckets: Mapping[bytes, Mapping[bytes, bytes]]) -> Snapshot:
 
 def test_case_43_missing_meta_bucket_reported() -> None:
     snapshot = bare({b"key": dict([put(2, b"/a")])})
-    (finding,) = snapshot.findings()
-    assert (finding.code, finding.place) == (FindingCode.MISSING_META, "bucket meta")
-    assert finding.hint
+    (remark,) = snapshot.remarks()
+    assert (remark.code, remark.place) == (RemarkCode.MISSING_META, "bucket meta")
+    assert remark.hint
     assert snapshot.version_hint == "of unknown version"
     assert (snapshot.current_revision, snapshot.compacted_revision, snapshot.term) == (2, 0, None)
     assert tuple(Snapshot(rewritten(snapshot, NO_EDITS)).database.buckets()) == BUCKETS
@@ -412,17 +412,17 @@ def test_file_without_key_bucket_is_an_empty_store() -> None:
 def test_case_46_alarm_present_warned() -> None:
     alarm = encode_alarm(AlarmMember(0xABC, 1))
     snapshot = Snapshot(make_snapshot(buckets={b"alarm": {alarm: b""}}))
-    (finding,) = snapshot.findings()
-    assert (finding.code, finding.place) == (FindingCode.ALARM, "bucket alarm, member abc")
-    assert "NOSPACE" in finding.problem
-    assert "alarm disarm" in finding.hint
+    (remark,) = snapshot.remarks()
+    assert (remark.code, remark.place) == (RemarkCode.ALARM, "bucket alarm, member abc")
+    assert "NOSPACE" in remark.problem
+    assert "alarm disarm" in remark.hint
     assert [one.name for one in snapshot.alarms()] == ["NOSPACE"]
 
 
 def test_authentication_that_is_on_is_a_finding() -> None:
-    for stored, expected in ((b"\x01", [FindingCode.AUTH_ENABLED]), (b"\x00", [])):
+    for stored, expected in ((b"\x01", [RemarkCode.AUTH_ENABLED]), (b"\x00", [])):
         snapshot = Snapshot(make_snapshot(buckets={b"auth": {b"authEnabled": stored}}))
-        assert [finding.code for finding in snapshot.findings()] == expected
+        assert [remark.code for remark in snapshot.remarks()] == expected
         assert snapshot.auth_enabled == bool(expected)
 
 
@@ -442,9 +442,9 @@ def test_broken_record_elsewhere_is_one_finding_and_does_not_stop_the_others(
     bucket: bytes, key: bytes, value: bytes
 ) -> None:
     snapshot = Snapshot(make_snapshot([put(2, b"/a")], {bucket: {key: value}}))
-    (finding,) = snapshot.findings()
-    assert (finding.code, finding.place) == (FindingCode.BAD_RECORD, f"bucket {bucket.decode()}")
-    assert key.hex() in finding.problem
+    (remark,) = snapshot.remarks()
+    assert (remark.code, remark.place) == (RemarkCode.BAD_RECORD, f"bucket {bucket.decode()}")
+    assert key.hex() in remark.problem
     assert [len(chunk) for chunk in snapshot.chunks()] == [1]
 
 
@@ -460,10 +460,10 @@ def test_case_38_dangling_lease_reported() -> None:
     snapshot = Snapshot(make_snapshot(records, {b"lease": lease}))
     (dangling,) = snapshot.dangling_leases()
     assert (dangling.key, dangling.lease, dangling.revision) == (b"/gone", LEASE, Revision(4, 0))
-    finding = dangling.finding()
-    assert finding.code is FindingCode.DANGLING_LEASE
-    assert "/gone" in finding.place
-    assert f"{LEASE:x}" in finding.problem
+    remark = dangling.remark()
+    assert remark.code is RemarkCode.DANGLING_LEASE
+    assert "/gone" in remark.place
+    assert f"{LEASE:x}" in remark.problem
 
 
 # --- the live view, and single records ---

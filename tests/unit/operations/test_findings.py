@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from snaptool.etcd import RecordFault
-from snaptool.etcd.snapshot import FindingCode
+from snaptool.etcd.snapshot import RemarkCode
 from snaptool.kube.undecodable import Fault
 from snaptool.operations.findings import DAMAGE, PLACES_NAMED, SEVERITIES, Severity, finding, grouped
 from snaptool.providers.provider import Reason
@@ -33,7 +33,7 @@ def test_every_fault_of_an_undecodable_value_is_documented() -> None:
 
 
 def test_what_etcd_files_can_have_has_a_severity() -> None:
-    assert {*FindingCode, *RecordFault} <= set(SEVERITIES)
+    assert {*RemarkCode, *RecordFault} <= set(SEVERITIES)
 
 
 def test_findings_of_one_kind_are_one_entry_and_the_worst_comes_first() -> None:

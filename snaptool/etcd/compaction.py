@@ -21,8 +21,11 @@ FINISHED = b"finishedCompactRev"
 
 
 def keeps(revision: int, at: int, *, last: bool, tombstone: bool) -> bool:
-    """Does a compaction at the revision `at` keep a record? `last`: it is the last of its key up to `at`."""
-    return revision > at or (last and (not tombstone or revision == at))
+    """Does a compaction at the revision `at` keep a record on every server? `last`: it is the last of its key up to `at`.
+
+    Not on every server: a tombstone of `at` itself.
+    """
+    return revision > at or (last and not tombstone)
 
 
 def kept_now(chunks: Iterable[Records], live: bytearray, at: int) -> bytearray:

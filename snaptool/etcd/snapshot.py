@@ -71,7 +71,6 @@ DIGEST_SIZE = 32
 _BLOCK_SIZE = 512
 
 
-
 class Trailer(StrEnum):
     """What stands behind the database. `CUT`: bytes that are no trailer, for instance a part of one, or a text."""
 

@@ -25,8 +25,9 @@ from snaptool.errors import SnaptoolError
 from snaptool.operations.keys import TooManyV1Keys, key_services
 from snaptool.operations.kms_options import KmsOptions
 from snaptool.providers.config.model import KmsConfig
-from snaptool.providers.kms_envelope import Api, WrappedSource
+from snaptool.providers.kms_envelope import WrappedSource
 from snaptool.providers.kms_service import AsksForMany, Category, KmsError, KmsService, KmsUnreachable, ServiceStatus
+from snaptool.providers.provider import Api
 
 _LARGEST_MESSAGE = 1 << 18
 _LARGEST_QUESTION = 1 << 16
@@ -244,7 +245,7 @@ class _AtDesk:
     @property
     def api(self) -> Api:
         """Which KMS API this is."""
-        return Api(self._config.api_version)
+        return self._config.api
 
     def unwrap(self, source: WrappedSource) -> bytes:
         """Return the key that `source` wraps; after `close` it is asked for again, over another connection."""

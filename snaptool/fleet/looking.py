@@ -36,9 +36,9 @@ from snaptool.operations.survey import CensusRow, Survey, survey
 from snaptool.operations.sweep import encrypted_values
 from snaptool.operations.times import newest_time
 from snaptool.providers.config.model import EncryptionConfig
-from snaptool.providers.kms_envelope import Api, decode_envelope
+from snaptool.providers.kms_envelope import decode_envelope
 from snaptool.providers.kms_unwrapping import Unwrapping
-from snaptool.providers.provider import KeyDoesNotFit
+from snaptool.providers.provider import Api, KeyDoesNotFit
 from snaptool.scratch import EtcdBinaries
 from snaptool.text import printable
 

@@ -42,7 +42,7 @@ from snaptool.providers.kms import (
     WriteKey,
     WriteKeys,
 )
-from snaptool.providers.kms_envelope import Api, WrappedSource, decode_envelope
+from snaptool.providers.kms_envelope import WrappedSource, decode_envelope
 from snaptool.providers.kms_keys import (
     FreshWriteKeys,
     Rewrapping,
@@ -69,7 +69,7 @@ from snaptool.providers.kms_unwrapping import (
     unwrap_sources,
     unwrapped_pairs,
 )
-from snaptool.providers.provider import Entropy, KeyDoesNotFit, Kind, Opened, Provider, Reason
+from snaptool.providers.provider import Api, Entropy, KeyDoesNotFit, Kind, Opened, Provider, Reason
 
 if TYPE_CHECKING:
     from snaptool.operations.plan import Undecryptable
@@ -363,9 +363,7 @@ def asking_keyring(
         def provider(config: KmsConfig) -> Provider:
             keys = AskingKeys(services.of(config), options.saved)
             asking.append(keys)
-            return _SecondLook(
-                _reader(config, keys), keys, Api(config.api_version), direct=options.direct_for(config) is not None
-            )
+            return _SecondLook(_reader(config, keys), keys, config.api, direct=options.direct_for(config) is not None)
 
         made = {config: provider(config) for config in kms_configs(configs)}
         yield Keyring(configs, plausible=plausible, kms=made.__getitem__), asking
@@ -618,7 +616,7 @@ class _Writing:
 
     def _rewrapping(self, config: KmsConfig, old_provider: str) -> Rewrapping:
         return rewrap_sources(
-            self._collected.collector.sources(Api(config.api_version), old_provider),
+            self._collected.collector.sources(config.api, old_provider),
             self._rewrap[config.api_version, old_provider],
             self._services.of(config, new=True),
             self._collected.fetch,

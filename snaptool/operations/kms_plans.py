@@ -16,9 +16,8 @@ from snaptool.operations.sweep import Progress, no_progress
 from snaptool.operations.wrapped import collect
 from snaptool.providers.config.model import EncryptionConfig
 from snaptool.providers.direct.calls import asked_directly
-from snaptool.providers.kms_envelope import Api
 from snaptool.providers.kms_sources import CallPlan, plan_reading, plan_rewrapping, plan_writing
-from snaptool.providers.provider import Kind
+from snaptool.providers.provider import Api, Kind
 
 
 def plan_calls(
@@ -40,7 +39,7 @@ def plan_calls(
     loads = loads_of(collected, new)
     rewrapped = {config.kind for config in kms_configs(new) if rewrap and loads.get((config.kind, config.name))}
     plans = []
-    named = {(Api(config.api_version), config.name): config for config in kms_configs(old)}
+    named = {(config.api, config.name): config for config in kms_configs(old)}
     for (api, name), config in named.items():
         sources = collected.collector.sources(api, name)
         kind = Kind.KMS_V1 if api is Api.V1 else Kind.KMS_V2
@@ -50,7 +49,7 @@ def plan_calls(
         load = Counter(loads.get((config.kind, config.name), Counter()))
         if rewrap:
             del load[config.kind]
-        api = Api(config.api_version)
+        api = config.api
         plan = plan_writing(config.name, api, load.total(), dek_per_object=options.v1_dek_per_object)
         plans.append(asked_directly(plan, options.direct_for(config, new=True)))
     return tuple(plans)

@@ -10,7 +10,6 @@ from snaptool.errors import InputError
 from snaptool.providers.config.model import KmsConfig
 from snaptool.providers.direct import BadDirect, DirectKms, open_direct
 from snaptool.providers.direct.service import DirectService, Patience
-from snaptool.providers.kms_envelope import Api
 from snaptool.providers.kms_pace import Pace, Retry
 from snaptool.providers.kms_service import KmsService
 
@@ -37,7 +36,7 @@ class Services:
     def _make(self, config: KmsConfig, direct: DirectKms | None) -> KmsService:
         from snaptool.providers.kms_grpc import DEFAULT_TIMEOUT_SECONDS, GrpcKms, parse_endpoint  # noqa: PLC0415 - seldom needed, and heavy
 
-        options, api = self._options, Api(config.api_version)
+        options, api = self._options, config.api
         timeout = options.timeout or max(config.timeout, DEFAULT_TIMEOUT_SECONDS)
         if direct is not None:
             return open_direct(direct, api, Patience(timeout, self._retry, Pace(options.rate)))

@@ -20,7 +20,7 @@ from snaptool.operations.labels import Header, Labels, Resource
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.sweep import Progress, Wanted
 from snaptool.providers.config.model import KmsConfig
-from snaptool.providers.kms_envelope import Api, decode_envelope
+from snaptool.providers.kms_envelope import decode_envelope
 from snaptool.providers.kms_sources import SourceCollector, Sources
 from snaptool.providers.provider import KeyDoesNotFit, Kind
 
@@ -42,7 +42,7 @@ class Collected:
 
     def sources(self, config: KmsConfig) -> Sources:
         """Return what was met of one provider."""
-        return self.collector.sources(Api(config.api_version), config.name)
+        return self.collector.sources(config.api, config.name)
 
     def every_place(self, config: KmsConfig, cache_keys: Collection[bytes]) -> Mapping[bytes, Sequence[int]]:
         """Find all values of some sources, in another pass: the collector remembers few of each."""
@@ -77,7 +77,7 @@ def collect(
             collected = collect(opened, kms, progress, report, wanted=wanted)
             digests.require_right_trailer()
             return collected
-    collector = SourceCollector((Api(config.api_version), config.name) for config in kms)
+    collector = SourceCollector((config.api, config.name) for config in kms)
     values: Counter[tuple[int, int]] = Counter()
     walk, pages = opened.snapshot.database.new_walk(), opened.snapshot.database.high_water_mark
     labels = Labels(())

@@ -346,12 +346,12 @@ class UnreachableKms:
     @property
     def kind(self) -> Kind:
         """KMS v1 or v2."""
-        return Kind.KMS_V1 if self.config.api_version == "v1" else Kind.KMS_V2
+        return self.config.kind
 
     @property
     def prefix(self) -> bytes:
         """`k8s:enc:kms:v2:NAME:`."""
-        return b"k8s:enc:kms:" + self.config.api_version.encode() + b":" + self.config.name.encode() + b":"
+        return self.config.api.prefix + self.config.name.encode() + b":"
 
     @property
     def write_key(self) -> str:

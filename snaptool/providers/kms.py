@@ -33,7 +33,6 @@ from snaptool.providers.kms_envelope import (
     INFO_BYTES,
     NONCE_BYTES,
     SEED_BYTES,
-    Api,
     Envelope,
     SourceType,
     WrappedSource,
@@ -42,7 +41,7 @@ from snaptool.providers.kms_envelope import (
     encode_envelope,
 )
 from snaptool.providers.kms_service import Category, KmsError, KmsService, UnwrapFailed
-from snaptool.providers.provider import Entropy, KeyDoesNotFit, Kind, Opened, Plausible, Reason
+from snaptool.providers.provider import Api, Entropy, KeyDoesNotFit, Kind, Opened, Plausible, Reason
 from snaptool.providers.symmetric import open_cbc, open_gcm, seal_gcm
 from snaptool.text import counted
 

@@ -20,12 +20,12 @@ import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum, StrEnum
+from enum import IntEnum
 from functools import lru_cache
 from typing import Final
 
 from snaptool import wire
-from snaptool.providers.provider import KeyDoesNotFit, Reason
+from snaptool.providers.provider import Api, KeyDoesNotFit, Reason
 
 SEED_BYTES: Final = 32
 INFO_BYTES: Final = 32
@@ -39,18 +39,6 @@ _REMEMBERED_TAIL_BYTES: Final = 4096  # bounds the memory of decode_v2; real plu
 _DATA, _KEY_ID, _SOURCE, _ANNOTATIONS, _TYPE = 1, 2, 3, 4, 5
 _LABEL = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})+")
-
-
-class Api(StrEnum):
-    """The two KMS APIs, by the names of `apiVersion` in EncryptionConfiguration."""
-
-    V1 = "v1"
-    V2 = "v2"
-
-    @property
-    def prefix(self) -> bytes:
-        """What values of every provider of this API begin with; the provider's name and a colon follow."""
-        return b"k8s:enc:kms:v1:" if self is Api.V1 else b"k8s:enc:kms:v2:"
 
 
 class SourceType(IntEnum):

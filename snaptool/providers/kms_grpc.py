@@ -39,7 +39,6 @@ from urllib.parse import unquote_to_bytes
 from snaptool import signals, wire
 from snaptool.errors import InputError
 from snaptool.providers.kms_envelope import (
-    Api,
     SourceType,
     WrappedSource,
     decode_map_entry,
@@ -56,6 +55,7 @@ from snaptool.providers.kms_service import (
     ServiceStatus,
 )
 from snaptool.providers.kms_words import HINTS, classify, known_version, known_words
+from snaptool.providers.provider import Api
 
 if TYPE_CHECKING:
     import grpc

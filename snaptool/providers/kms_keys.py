@@ -26,7 +26,6 @@ from snaptool.providers.kms import OBJECTS_PER_V1_DEK, KeySource, SharedWriteKey
 from snaptool.providers.kms_envelope import (
     MAX_V1_SOURCE_BYTES,
     SEED_BYTES,
-    Api,
     WrappedSource,
     decode_envelope,
     hash_key_id,
@@ -45,7 +44,7 @@ from snaptool.providers.kms_service import (
 )
 from snaptool.providers.kms_sources import CONCURRENCY, Fetch, Sources, guess_plugin
 from snaptool.providers.kms_unwrapping import Progress
-from snaptool.providers.provider import Entropy
+from snaptool.providers.provider import Api, Entropy
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

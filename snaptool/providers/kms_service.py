@@ -13,8 +13,8 @@ from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
 from snaptool.errors import KeyServiceError
-from snaptool.providers.kms_envelope import Api, WrappedSource
-from snaptool.providers.provider import KeyDoesNotFit, Reason
+from snaptool.providers.kms_envelope import WrappedSource
+from snaptool.providers.provider import Api, KeyDoesNotFit, Reason
 
 
 class Category(StrEnum):

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from snaptool.providers.kms import OBJECTS_PER_V1_DEK
-from snaptool.providers.kms_envelope import Api, WrappedSource, decode_envelope
-from snaptool.providers.provider import KeyDoesNotFit, Reason
+from snaptool.providers.kms_envelope import WrappedSource, decode_envelope
+from snaptool.providers.provider import Api, KeyDoesNotFit, Reason
 
 Fetch = Callable[[int], tuple[bytes, bytes]]
 """Brings back the value at a place that `SourceCollector.add` was given: etcd key, stored bytes. From any thread."""

@@ -28,7 +28,7 @@ from typing import Final
 
 from snaptool import signals
 from snaptool.providers.kms import KeySource, KmsV1Provider, KmsV2Provider, UnwrappedKeys, key_size_problem
-from snaptool.providers.kms_envelope import Api, WrappedSource, hash_key_id
+from snaptool.providers.kms_envelope import WrappedSource, hash_key_id
 from snaptool.providers.kms_pace import in_threads
 from snaptool.providers.kms_service import (
     AsksForMany,
@@ -41,7 +41,7 @@ from snaptool.providers.kms_service import (
     UnwrapFailed,
 )
 from snaptool.providers.kms_sources import CONCURRENCY, Fetch, Sources, batch_size, direct_offer
-from snaptool.providers.provider import KeyDoesNotFit, Opened, Plausible
+from snaptool.providers.provider import Api, KeyDoesNotFit, Opened, Plausible
 from snaptool.text import counted
 
 Progress = Callable[[int, int], None]

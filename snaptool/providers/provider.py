@@ -50,6 +50,23 @@ class Kind(StrEnum):
     KMS_V2 = "kms/v2"
 
 
+class Api(StrEnum):
+    """The two KMS APIs, by the names of `apiVersion` in EncryptionConfiguration."""
+
+    V1 = "v1"
+    V2 = "v2"
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of providers of this API."""
+        return Kind.KMS_V1 if self is Api.V1 else Kind.KMS_V2
+
+    @property
+    def prefix(self) -> bytes:
+        """What values of every provider of this API begin with; the provider's name and a colon follow."""
+        return b"k8s:enc:kms:v1:" if self is Api.V1 else b"k8s:enc:kms:v2:"
+
+
 class Reason(StrEnum):
     """Why a stored value does not open: docs/formats/encryption.md, "Why a value does not open"."""
 

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from snaptool.providers.kms import KmsV2Provider, UnwrappedKeys
-from snaptool.providers.kms_envelope import Api
 from snaptool.providers.kms_grpc import GrpcKms, parse_endpoint
 from snaptool.providers.kms_keys import make_write_key
 from snaptool.providers.kms_unwrapping import unwrap_sources
+from snaptool.providers.provider import Api
 from tests.support.kms_plugin import kms_plugin
 from tests.support.kms_values import Store, local_keks
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from snaptool.providers.kms_envelope import Api
+from snaptool.providers.provider import Api
 from tests.support.kms_plugin import RunningPlugin, kms_plugin
 from tests.support.kms_snapshots import configuration, database, kms_entry, sealed
 from tests.support.kms_values import Form

@@ -25,7 +25,7 @@ import pytest
 
 from snaptool import signals
 from snaptool.operations.opening import open_snapshot
-from snaptool.providers.kms_envelope import Api
+from snaptool.providers.provider import Api
 from tests.support.cli import ROOT, FileState, assert_no_canary, states
 from tests.support.kms_plugin import RunningPlugin, kms_plugin
 from tests.support.kms_snapshots import NAME, configuration, database, kms_entry, sealed

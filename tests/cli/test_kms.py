@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from snaptool.providers.kms_envelope import Api, hash_key_id
+from snaptool.providers.kms_envelope import hash_key_id
+from snaptool.providers.provider import Api
 from tests.support.cli import SAMPLES, Snaptool
 from tests.support.kms_plugin import RunningPlugin, kms_plugin
 from tests.support.kms_snapshots import configuration, database, in_plaintext, kms_entry, sealed, stored_values

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from snaptool.providers import kms_pace, kms_unwrapping
-from snaptool.providers.kms_envelope import Api, decode_envelope, hash_key_id
+from snaptool.providers.kms_envelope import decode_envelope, hash_key_id
+from snaptool.providers.provider import Api
 from tests.support.cli import Ran, Snaptool
 from tests.support.kms_plugin import RunningPlugin, kms_plugin
 from tests.support.kms_snapshots import (

@@ -11,7 +11,7 @@ import pytest
 from snaptool.operations.opening import open_snapshot
 from snaptool.providers.config.rules import parse_config
 from snaptool.providers.keyring import GroupResource, Keyring
-from snaptool.providers.kms_envelope import Api
+from snaptool.providers.provider import Api
 from snaptool.scratch.server import EtcdBinaries, ScratchEtcd
 from tests.support.cli import GOLDEN, Ran, Snaptool
 from tests.support.etcd import etcd_binaries, scratch_parent

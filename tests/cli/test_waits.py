@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from snaptool.providers.kms_envelope import Api
+from snaptool.providers.provider import Api
 from tests.cli.test_embedded import CLUSTER, K3S
 from tests.support.cli import SAMPLES, states
 from tests.support.kms_snapshots import configuration, database, kms_entry, sealed

@@ -9,9 +9,10 @@ import pytest
 
 from snaptool.providers.direct import open_direct, parse_direct
 from snaptool.providers.direct.service import Patience
-from snaptool.providers.kms_envelope import Api, SourceType, WrappedSource
+from snaptool.providers.kms_envelope import SourceType, WrappedSource
 from snaptool.providers.kms_pace import Pace, Retry
 from snaptool.providers.kms_service import KmsError
+from snaptool.providers.provider import Api
 from tests.support.cli import GOLDEN, spellings
 
 VECTORS: dict[str, Any] = json.loads((GOLDEN / "clouds" / "direct.json").read_text())

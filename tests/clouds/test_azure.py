@@ -12,9 +12,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from snaptool.providers.direct import parse_direct
-from snaptool.providers.kms_envelope import Api, WrappedSource
+from snaptool.providers.kms_envelope import WrappedSource
 from snaptool.providers.kms_pace import Retry
 from snaptool.providers.kms_service import Category, KmsError
+from snaptool.providers.provider import Api
 from tests.clouds.asking import PLAINTEXT, VECTORS, refusal, source
 from tests.clouds.between import Reply
 from tests.clouds.conftest import requires

@@ -24,7 +24,8 @@ from snaptool.operations.plan import PlaintextNotAllowed, RewriteRequest, Undecr
 from snaptool.operations.rewrite import DIRECT, Engine, RewriteReport, rewrite
 from snaptool.providers.config.rules import parse_config
 from snaptool.providers.keyring import Keyring
-from snaptool.providers.kms_envelope import Api, decode_v2
+from snaptool.providers.kms_envelope import decode_v2
+from snaptool.providers.provider import Api
 from snaptool.scratch import AuthEnabled, EtcdBinaries, ScratchEtcd, ServedKey
 from tests.support.cli import Snaptool
 from tests.support.etcd import saved

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from snaptool.providers.kms_envelope import Api
 from snaptool.providers.kms_grpc import GrpcKms, parse_endpoint
 from snaptool.providers.kms_pace import Retry
 from snaptool.providers.kms_service import Category, KmsAnsweredWrongly, KmsError, KmsRefused, KmsUnreachable
+from snaptool.providers.provider import Api
 from tests.support.kms_plugin import REPOSITORY, kms_plugin
 from tests.support.kms_values import local_keks
 

@@ -31,7 +31,7 @@ from urllib.parse import quote
 import pytest
 
 from snaptool.providers.kms import AskingKeys, KmsV1Provider, KmsV2Provider, WriteKey
-from snaptool.providers.kms_envelope import Api, SourceType, WrappedSource, decode_v1, decode_v2, hash_key_id
+from snaptool.providers.kms_envelope import SourceType, WrappedSource, decode_v1, decode_v2, hash_key_id
 from snaptool.providers.kms_grpc import GrpcKms, parse_endpoint
 from snaptool.providers.kms_keys import (
     FreshWriteKeys,
@@ -46,7 +46,7 @@ from snaptool.providers.kms_service import Category, KmsAnsweredWrongly, KmsErro
 from snaptool.providers.kms_sources import plan_reading, plan_rewrapping, plan_writing
 from snaptool.providers.kms_unwrapping import Unwrapping, unwrap_sources, unwrapped_pairs
 from snaptool.providers.kms_words import known_words
-from snaptool.providers.provider import KeyDoesNotFit, Reason
+from snaptool.providers.provider import Api, KeyDoesNotFit, Reason
 from tests.support.kms_formats import Local, Wrapped
 from tests.support.kms_plugin import REPOSITORY, RunningPlugin, kms_plugin
 from tests.support.kms_values import KMS_VECTORS, Form, Store, local_keks, plaintext_of

@@ -22,7 +22,8 @@ import pytest
 
 from snaptool.operations.boot import boot_check
 from snaptool.operations.opening import open_snapshot
-from snaptool.providers.kms_envelope import Api, Envelope, decode_v1, decode_v2, encode_envelope, hash_key_id
+from snaptool.providers.kms_envelope import Envelope, decode_v1, decode_v2, encode_envelope, hash_key_id
+from snaptool.providers.provider import Api
 from snaptool.scratch.server import EtcdBinaries, ScratchEtcd
 from tests.support.cli import Ran, Snaptool
 from tests.support.etcd import etcd_binaries, saved, scratch_parent

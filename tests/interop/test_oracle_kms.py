@@ -18,11 +18,11 @@ from snaptool.providers.config.model import KmsConfig
 from snaptool.providers.config.rules import parse_config
 from snaptool.providers.keyring import SERVER_TEXTS, Chain, GroupResource, Keyring, NoKeyFits
 from snaptool.providers.kms import AskingKeys, KmsV1Provider, KmsV2Provider
-from snaptool.providers.kms_envelope import Api, WrappedSource
+from snaptool.providers.kms_envelope import WrappedSource
 from snaptool.providers.kms_grpc import GrpcKms, parse_endpoint
 from snaptool.providers.kms_keys import make_write_key, make_write_keys
 from snaptool.providers.kms_service import Category, UnwrapFailed
-from snaptool.providers.provider import Provider, Reason
+from snaptool.providers.provider import Api, Provider, Reason
 from tests.oracles.judge import Answer, Judge
 from tests.support.etcd import GOLDEN
 from tests.support.kms_formats import Refusal, Wrapped

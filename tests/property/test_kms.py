@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from snaptool import wire
 from snaptool.providers.kms_envelope import (
-    Api,
     Envelope,
     SourceType,
     WrappedSource,
@@ -19,7 +18,7 @@ from snaptool.providers.kms_envelope import (
 )
 from snaptool.providers.kms_grpc import SCHEMA, BadEndpoint, decode_message, parse_endpoint
 from snaptool.providers.kms_saved import BadKeyFile, read_key_file
-from snaptool.providers.provider import KeyDoesNotFit
+from snaptool.providers.provider import Api, KeyDoesNotFit
 
 LABELS = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,8}[a-z0-9])?", fullmatch=True)
 ANNOTATION_KEYS = st.lists(LABELS, min_size=2, max_size=4).map(".".join)

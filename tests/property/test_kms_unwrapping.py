@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snaptool.providers.kms import KmsV1Provider, KmsV2Provider
-from snaptool.providers.kms_envelope import Api, WrappedSource, decode_envelope
+from snaptool.providers.kms_envelope import WrappedSource, decode_envelope
 from snaptool.providers.kms_service import Category, KmsAnsweredWrongly, KmsError, KmsRefused, KmsUnreachable
 from snaptool.providers.kms_unwrapping import GivenUp, proved_keys, unwrap_sources
 from snaptool.providers.kms_words import classify, known_words
-from snaptool.providers.provider import KeyDoesNotFit
+from snaptool.providers.provider import Api, KeyDoesNotFit
 from tests.support.kms_values import Form, Scripted, Store, local_keks, plaintext_of, stored_value
 
 ANSWERS = st.one_of(

@@ -11,8 +11,8 @@ from snaptool.providers.config.model import KmsConfig
 from snaptool.providers.config.rules import parse_config
 from snaptool.providers.keyring import GroupResource, Keyring
 from snaptool.providers.kms import KmsV1Provider, KmsV2Provider
-from snaptool.providers.kms_envelope import Api, WrappedSource, encode_map_entry
-from snaptool.providers.provider import Provider
+from snaptool.providers.kms_envelope import WrappedSource, encode_map_entry
+from snaptool.providers.provider import Api, Provider
 from snaptool.wire import encode_field
 from tests.support.kms_values import Form, local_keks, stored_value
 from tests.support.local_keks import SavedKeks

@@ -16,9 +16,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from snaptool.providers.kms import KmsV1Provider, KmsV2Provider, SharedWriteKeys, UnwrappedKeys, WriteKey
-from snaptool.providers.kms_envelope import Api, Envelope, SourceType, WrappedSource, encode_envelope
+from snaptool.providers.kms_envelope import Envelope, SourceType, WrappedSource, encode_envelope
 from snaptool.providers.kms_service import KmsService
 from snaptool.providers.kms_sources import SourceCollector, Sources
+from snaptool.providers.provider import Api
 from tests.support.local_keks import LocalKeks
 
 KMS_VECTORS: dict[str, Any] = json.loads((Path(__file__).parent.parent / "golden" / "kms.json").read_text())

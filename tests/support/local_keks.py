@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from snaptool.providers.kms_envelope import Api, SourceType, WrappedSource, hash_key_id
+from snaptool.providers.kms_envelope import SourceType, WrappedSource, hash_key_id
 from snaptool.providers.kms_service import Category, KmsError, KmsRefused, ServiceStatus, UnwrapFailed
-from snaptool.providers.provider import Entropy
+from snaptool.providers.provider import Api, Entropy
 from tests.support.kms_formats import ANNOTATION
 
 

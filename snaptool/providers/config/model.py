@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from snaptool.errors import InputError
-from snaptool.providers.provider import Kind
+from snaptool.providers.provider import Api, Kind
 
 KEY_SIZES: Final = {Kind.AESCBC: (16, 24, 32), Kind.AESGCM: (16, 24, 32), Kind.SECRETBOX: (32,)}
 LOCAL_PROVIDERS: Final = {"aesgcm": Kind.AESGCM, "aescbc": Kind.AESCBC, "secretbox": Kind.SECRETBOX}
@@ -89,9 +89,14 @@ class KmsConfig:
     cache_size: int | None
 
     @property
+    def api(self) -> Api:
+        """Its API, of the two that there are."""
+        return Api(self.api_version)
+
+    @property
     def kind(self) -> Kind:
         """KMS v1 or v2."""
-        return Kind.KMS_V1 if self.api_version == "v1" else Kind.KMS_V2
+        return self.api.kind
 
 
 ProviderConfig = LocalConfig | KmsConfig

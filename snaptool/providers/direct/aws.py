@@ -31,8 +31,9 @@ from botocore.exceptions import (
 from snaptool.loopback import is_here, is_private
 from snaptool.providers.direct.said import BadDirect
 from snaptool.providers.direct.service import DirectService, Failure, Refusal, after
-from snaptool.providers.kms_envelope import Api, WrappedSource
+from snaptool.providers.kms_envelope import WrappedSource
 from snaptool.providers.kms_service import Category
+from snaptool.providers.provider import Api
 
 _PREFIX: Final = b"1"
 _BY_CODE: Final = {

@@ -25,8 +25,9 @@ from azure.keyvault.keys.crypto import CryptographyClient, EncryptionAlgorithm
 
 from snaptool.providers.direct.said import DirectKms
 from snaptool.providers.direct.service import DirectService, Failure, Patience, Refusal, after
-from snaptool.providers.kms_envelope import DEK_SIZES, Api, WrappedSource
+from snaptool.providers.kms_envelope import DEK_SIZES, WrappedSource
 from snaptool.providers.kms_service import Category
+from snaptool.providers.provider import Api
 
 # Its warnings would go to stderr, beside ours and unescaped.
 logging.getLogger("azure").addHandler(logging.NullHandler())

@@ -18,8 +18,9 @@ import requests
 from crc32c import crc32c
 
 from snaptool.providers.direct.service import DirectService, Failure, Refusal, after
-from snaptool.providers.kms_envelope import Api, WrappedSource
+from snaptool.providers.kms_envelope import WrappedSource
 from snaptool.providers.kms_service import Category
+from snaptool.providers.provider import Api
 
 _SERVICE: Final = "https://cloudkms.googleapis.com"
 _SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)

@@ -7,7 +7,7 @@ from typing import Final
 
 from snaptool.providers.direct.said import KINDS, BadDirect, DirectKms
 from snaptool.providers.direct.service import DirectService, Patience
-from snaptool.providers.kms_envelope import Api
+from snaptool.providers.provider import Api
 
 _CLASSES: Final = {"aws": "AwsKms", "gcp": "GoogleKms", "azure": "AzureKms", "vault": "VaultKms"}
 

@@ -13,7 +13,7 @@ from typing import Final
 from urllib.parse import parse_qsl, quote
 
 from snaptool.errors import InputError
-from snaptool.providers.kms_envelope import Api
+from snaptool.providers.provider import Api
 
 
 class BadDirect(InputError):

@@ -22,7 +22,7 @@ from typing import Any, Final, TypeVar
 from snaptool import signals
 from snaptool.errors import SnaptoolError
 from snaptool.providers.direct.said import DirectKms
-from snaptool.providers.kms_envelope import Api, SourceType, WrappedSource
+from snaptool.providers.kms_envelope import SourceType, WrappedSource
 from snaptool.providers.kms_pace import RETRIED, Pace, Retry
 from snaptool.providers.kms_service import (
     Category,
@@ -33,6 +33,7 @@ from snaptool.providers.kms_service import (
     ServiceStatus,
     reveals,
 )
+from snaptool.providers.provider import Api
 
 _Answer = TypeVar("_Answer")
 _NO_ANSWER: Final = frozenset({Category.UNREACHABLE, Category.TIMEOUT, Category.UNAVAILABLE})

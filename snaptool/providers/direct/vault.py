@@ -28,8 +28,9 @@ from snaptool.providers.direct.calls import BATCH
 from snaptool.providers.direct.openbao import Identity, is_supported
 from snaptool.providers.direct.said import BadDirect, DirectKms
 from snaptool.providers.direct.service import DirectService, Failure, Patience, Refusal, after
-from snaptool.providers.kms_envelope import Api, WrappedSource
+from snaptool.providers.kms_envelope import WrappedSource
 from snaptool.providers.kms_service import Category, KmsError
+from snaptool.providers.provider import Api
 
 logging.getLogger("hvac").addHandler(logging.NullHandler())
 

@@ -17,8 +17,8 @@ from snaptool.providers.direct import BadDirect, parse_direct
 from snaptool.providers.direct.calls import asked_directly
 from snaptool.providers.direct.openbao import Identity
 from snaptool.providers.direct.service import after, shown
-from snaptool.providers.kms_envelope import Api
 from snaptool.providers.kms_sources import CallPlan, batch_size
+from snaptool.providers.provider import Api
 
 VECTORS = json.loads((Path(__file__).parents[2] / "golden" / "clouds" / "direct.json").read_text())
 KEY = "projects/p/locations/l/keyRings/r/cryptoKeys/k"

@@ -25,7 +25,6 @@ from snaptool.providers.kms import (
     derive_key,
 )
 from snaptool.providers.kms_envelope import (
-    Api,
     Envelope,
     SourceType,
     WrappedSource,
@@ -38,7 +37,7 @@ from snaptool.providers.kms_envelope import (
     source_problem,
 )
 from snaptool.providers.kms_service import Category, KmsRefused, UnwrapFailed
-from snaptool.providers.provider import KeyDoesNotFit, Reason
+from snaptool.providers.provider import Api, KeyDoesNotFit, Reason
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 KMS: dict[str, Any] = json.loads((GOLDEN / "kms.json").read_text())

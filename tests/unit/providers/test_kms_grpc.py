@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from snaptool import wire
-from snaptool.providers.kms_envelope import Api
 from snaptool.providers.kms_grpc import (
     SCHEMA,
     BadEndpoint,
@@ -28,6 +27,7 @@ from snaptool.providers.kms_grpc import (
 from snaptool.providers.kms_pace import Pace, Retry
 from snaptool.providers.kms_service import Category, reveals
 from snaptool.providers.kms_words import classify
+from snaptool.providers.provider import Api
 
 REPOSITORY = Path(__file__).parents[3]
 KMS: dict[str, Any] = json.loads((Path(__file__).parents[2] / "golden" / "kms.json").read_text())

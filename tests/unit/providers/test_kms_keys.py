@@ -9,13 +9,13 @@ import pytest
 
 from snaptool.errors import InputError
 from snaptool.providers.kms import AskingKeys, KmsV1Provider, KmsV2Provider, UnwrappedKeys
-from snaptool.providers.kms_envelope import Api, WrappedSource, decode_envelope, decode_v1, decode_v2
+from snaptool.providers.kms_envelope import WrappedSource, decode_envelope, decode_v1, decode_v2
 from snaptool.providers.kms_keys import rewrap_sources
 from snaptool.providers.kms_saved import SavedKeys
 from snaptool.providers.kms_service import Category, KmsError, KmsRefused, KmsUnreachable, UnwrapFailed
 from snaptool.providers.kms_sources import SourceCollector, plan_reading, plan_rewrapping, plan_writing
 from snaptool.providers.kms_unwrapping import SECOND_LOOK_SECONDS, unwrap_sources
-from snaptool.providers.provider import Reason
+from snaptool.providers.provider import Api, Reason
 from tests.support.kms_values import Scripted, Store, local_keks
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from snaptool.providers.kms import KmsV1Provider, KmsV2Provider, WriteKey
-from snaptool.providers.kms_envelope import Api, decode_v1
+from snaptool.providers.kms_envelope import decode_v1
 from snaptool.providers.kms_saved import (
     KEY_FILE_FORMAT,
     BadKeyFile,
@@ -20,7 +20,7 @@ from snaptool.providers.kms_saved import (
 )
 from snaptool.providers.kms_service import Category, UnwrapFailed
 from snaptool.providers.kms_unwrapping import unwrap_sources
-from snaptool.providers.provider import KeyDoesNotFit, Reason
+from snaptool.providers.provider import Api, KeyDoesNotFit, Reason
 from tests.support.kms_values import Store, local_keks
 
 

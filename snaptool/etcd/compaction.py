@@ -21,9 +21,9 @@ FINISHED = b"finishedCompactRev"
 
 
 def keeps(revision: int, at: int, *, last: bool, tombstone: bool) -> bool:
-    """Does a compaction at the revision `at` keep a record on every server? `last`: it is the last of its key up to `at`.
+    """Does a compaction at the revision `at` keep a record, on every server? So a tombstone of `at` does not count.
 
-    Not on every server: a tombstone of `at` itself.
+    `last`: it is the last record of its key up to `at`.
     """
     return revision > at or (last and not tombstone)
 

@@ -639,7 +639,7 @@ def test_configuration_may_come_from_stdin_once(snaptool: Snaptool, target: Path
     for twice in (["--config", "-", "--config", "-", "--decrypt"], ["--config", "-", "--new-config", "-"]):
         ran = snaptool("rewrite", source, target, *twice, "--force", stdin=text)
         assert ran.code == 2
-        assert "stdin can be read once" in ran.stderr
+        assert "only one configuration can be read from stdin" in ran.stderr
 
 
 # --- workers, prefixes ----------------------------------------------------------------------------------------------

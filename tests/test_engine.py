@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.engine import PACKAGE, modules, remove_stale, stale
+from tests.support.engine import PACKAGE, modules, remove_stale, stale, uncompiled_copy
 
 ROOT = PACKAGE.parent
 
@@ -52,8 +52,10 @@ def test_version_says_how_the_engine_runs(how: str, tmp_path: Path) -> None:
     compiled = how == "compiled"
     if compiled and not list(modules()):
         pytest.skip("nothing is compiled here: no compiler")
-    package = tmp_path / "snaptool"
-    shutil.copytree(PACKAGE, package, ignore=None if compiled else shutil.ignore_patterns("*.so"))
+    if compiled:
+        shutil.copytree(PACKAGE, tmp_path / "snaptool")
+    else:
+        uncompiled_copy(tmp_path)
     run = subprocess.run(
         [sys.executable, "-m", "snaptool", "--version", "-v"],
         cwd=tmp_path,
@@ -78,3 +80,53 @@ def test_without_a_compiler_modules_stay_uncompiled_and_that_is_said() -> None:
         env=os.environ | {"CC": "no-such-compiler"},
     )
     assert run.stdout.startswith("no C compiler (no-such-compiler)")
+
+
+SAMPLES = sorted((ROOT / "samples").glob("*.db"))
+KEYS = ROOT / "samples" / "aescbc.yaml"
+
+
+def run_copy(copy: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the command of a copy of the package."""
+    return subprocess.run(
+        [sys.executable, "-c", "from snaptool.__main__ import main; main()", *map(str, words)],
+        cwd=copy,
+        check=False,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(copy)},
+    )
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)
+def test_the_uncompiled_engine_says_and_writes_what_the_compiled_one_does(sample: Path, tmp_path: Path) -> None:
+    copy, target, results = uncompiled_copy(tmp_path / "copy"), tmp_path / "new.db", []
+    for package in (ROOT, copy):
+        inspected = run_copy(package, "inspect", sample, "--config", KEYS, "-o", "json")
+        repaired = run_copy(package, "repair", sample, target)
+        said = [(run.returncode, run.stdout, run.stderr) for run in (inspected, repaired)]
+        results.append((said, target.read_bytes()))
+        target.unlink()
+    assert results[0] == results[1]
+
+
+@pytest.mark.soak
+def test_the_tests_of_the_engine_pass_without_a_compiler(tmp_path: Path) -> None:
+    uncompiled_copy(tmp_path)
+    for name in ("tests", "samples", "docs"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    rooms = [f"tests/unit/{room}" for room in ("bolt", "etcd", "kube", "operations", "providers")]
+    laws = [f"tests/property/test_{name}.py" for name in ("bolt", "etcd", "kube", "rewrite", "rewrite_leaves")]
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *rooms, *laws],
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    )
+    assert run.returncode == 0, run.stdout[-3000:]
+    where = "import snaptool.bolt.walk as walk; print(walk.__file__)"
+    done = subprocess.run([sys.executable, "-c", where], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == str(tmp_path / "snaptool" / "bolt" / "walk.py")

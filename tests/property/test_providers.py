@@ -33,7 +33,7 @@ from snaptool.providers.provider import Entropies, KeyDoesNotFit, Kind, Provider
 from snaptool.providers.symmetric import Identity, Key, LocalProvider, open_cbc
 from snaptool.providers.values import Sealed as SealedValues
 from snaptool.providers.values import Values, words
-from tests.support.uncompiled import both_ways
+from tests.support.engine import both_ways
 
 CIPHERS = (Kind.AESCBC, Kind.AESGCM, Kind.SECRETBOX)
 NAMES = st.text(st.sampled_from("ab:1é"), min_size=1, max_size=3)

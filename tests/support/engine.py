@@ -14,6 +14,10 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pytest
 
 PACKAGE = Path(__file__).parents[2] / "snaptool"
 
@@ -28,6 +32,19 @@ def uncompiled(module: ModuleType) -> ModuleType:
         sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[name])
     return sys.modules[name]
+
+
+def both_ways(module: ModuleType) -> pytest.MarkDecorator:
+    """Run a test with the module as it is installed, and uncompiled; its argument is called `way`."""
+    import pytest  # not there when `make setup` runs this file
+
+    return pytest.mark.parametrize("way", [module, uncompiled(module)], ids=["as installed", "uncompiled"])
+
+
+def uncompiled_copy(folder: Path, package: Path = PACKAGE) -> Path:
+    """Copy the package without what is compiled, to a folder that then goes first on the path."""
+    shutil.copytree(package, folder / "snaptool", ignore=shutil.ignore_patterns("*.so", "*.c", "__pycache__"))
+    return folder
 
 
 def modules(package: Path = PACKAGE) -> Iterator[tuple[Path, Path]]:

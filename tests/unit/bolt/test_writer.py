@@ -40,7 +40,7 @@ from tests.support.bolt import (
     vectors,
     with_trailer,
 )
-from tests.support.uncompiled import uncompiled
+from tests.support.engine import uncompiled
 
 UNCOMPILED = uncompiled(comparing)
 

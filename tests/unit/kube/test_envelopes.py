@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from snaptool.kube import envelopes
 from snaptool.kube.objects import _usual_start, usual_type
-from tests.support.uncompiled import both_ways, uncompiled
+from tests.support.engine import both_ways, uncompiled
 
 PLAIN = uncompiled(envelopes)
 
@@ -35,7 +35,10 @@ def marked(way: ModuleType, values: list[bytes]) -> list[int]:
     judge = way.Envelopes(lambda start, _: _usual_start(start) is not None)
     rows, kinds = array("q", range(len(values))), array("q", bytes(8 * len(values)))
     columns = (memoryview(one) for one in (at, size, rows, kinds, found))
-    judge.mark(memoryview(b"".join(values) or b"\0"), *columns)
+    at_, size_, rows_, kinds_, found_ = columns
+    view = memoryview(b"".join(values) or b"\0")
+    judge.mark(view, at_, size_, rows_, kinds_, found_)
+    assert judge.others(view, at_, size_, rows_, kinds_) == [row for row, mark in enumerate(found) if not mark]
     return list(found)
 
 

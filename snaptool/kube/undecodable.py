@@ -19,6 +19,7 @@ k8s.io/apiserver 0.31.14 and 0.37.2 (tests/interop/test_oracle_storage.py). Any 
 from __future__ import annotations
 
 import json
+from collections.abc import Container
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -62,7 +63,7 @@ class ExpectedType:
     kind: str = ""
     groups: frozenset[str] | None = None
     core: bool = False
-    versions: frozenset[str] | None = None
+    versions: Container[str] | None = None
 
 
 ANY_TYPE = ExpectedType()

@@ -15,13 +15,12 @@ from snaptool.etcd import Snapshot, decode_key_value
 from snaptool.kube.cutting import Watch
 from snaptool.operations.crypto import open_value
 from snaptool.operations.definitions import DefinitionFinder
-from snaptool.operations.judging import Defined
 from snaptool.operations.labels import resource_of
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.providers.keyring import GroupResource, Keyring
 
 
-def defined_versions(opened: OpenedSnapshot, keyring: Keyring | None = None) -> Defined:
+def defined_versions(opened: OpenedSnapshot, keyring: Keyring | None = None) -> dict[GroupResource, frozenset[str]]:
     """Read the definitions of a snapshot. What cannot be read defines nothing; a damaged file has none to be read."""
     found: dict[GroupResource, frozenset[str]] = {}
     snapshot = opened.snapshot

@@ -8,7 +8,7 @@ tried with every key of its resource: should it open to an object of the resourc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -43,10 +43,33 @@ class Undecoded:
     fault: Fault
 
 
-Defined = Mapping[GroupResource, frozenset[str]]
+Defined = Mapping[GroupResource, Container[str]]
 """Custom resources, each with the apiVersions that its definition has."""
 
 NOTHING_DEFINED: Defined = {}
+
+
+class NotYetDefined(dict[GroupResource, "_Noted"]):
+    """Stands for definitions that are not read yet: any version of a custom resource is right for now, and noted."""
+
+    def __contains__(self, _resource: object) -> bool:
+        return True
+
+    def __missing__(self, resource: GroupResource) -> _Noted:
+        return self.setdefault(resource, _Noted())
+
+    def were_right(self, defined: Mapping[GroupResource, frozenset[str]]) -> bool:
+        """Would these definitions have said the same of all that was asked?"""
+        return all(noted.asked <= defined.get(resource, noted.asked) for resource, noted in self.items())
+
+
+class _Noted(Container[str]):
+    def __init__(self) -> None:
+        self.asked: set[str] = set()
+
+    def __contains__(self, version: object) -> bool:
+        self.asked.add(str(version))
+        return True
 
 
 def expected_of(resource: GroupResource | None, defined: Defined = NOTHING_DEFINED) -> ExpectedType | None:

@@ -17,7 +17,7 @@ from snaptool.operations.coverage import outside_findings
 from snaptool.operations.crypto import SystemRandomness, Work, Workshop
 from snaptool.operations.defined import defined_versions
 from snaptool.operations.findings import Finding, finding, from_etcd, grouped
-from snaptool.operations.judging import Depth
+from snaptool.operations.judging import Depth, NotYetDefined
 from snaptool.operations.labels import Header, Labels
 from snaptool.operations.older import NO_OLDER, OlderValues, find_older
 from snaptool.operations.opening import Digests, OpenedSnapshot
@@ -250,16 +250,17 @@ def survey(
     """
     snapshot = opened.snapshot
     keys = keyring or Keyring(())
-    work = Work(keys, keys, SystemRandomness(), depth=Depth.CHEAP)
+    undefined = NotYetDefined()
+    work = Work(keys, keys, SystemRandomness(), depth=Depth.CHEAP, defined=undefined)
     wanted = nothing if keyring is None else wanted
     with opened.digests() if digests is None else nullcontext(digests) as hashing:
-        if opened.is_scouted:
-            work = replace(work, defined=defined_versions(opened, keyring))
-        found = _Pass(opened, work, jobs, wanted, progress)
+        found: _Pass | None = None
         if not opened.is_scouted:
+            found = _Pass(opened, work, jobs, wanted, progress)
             found.run(opened.new_scout())
-            work = replace(work, defined=defined_versions(opened, keyring))
-        if not found.is_right(work):
+        defined = defined_versions(opened, keyring)
+        work = replace(work, defined=defined)
+        if found is None or not found.has_right_prefixes() or not undefined.were_right(defined):
             found = _Pass(opened, work, jobs, wanted, progress)
             found.run(None)
         trailer = hashing.trailer()
@@ -292,8 +293,8 @@ class _Pass:
     """The one walk over all trees in which everything is found: prefixes, census, live keys, free pages, hash.
 
     What keys are called depends on the prefixes, and what custom resources have to be on their definitions; nobody
-    knows either before the end. The prefixes are guessed from the first records. Where the guess is wrong, or there
-    are definitions of what the snapshot holds, another pass is needed.
+    knows either before the end. The prefixes are guessed from the first records, and every version of a custom resource
+    is right until its definition is read. Where either turns out wrong, another pass is needed.
     """
 
     swept: Sweep
@@ -309,12 +310,9 @@ class _Pass:
         self._prefixes: tuple[str, ...] | None = None
         self.walk = opened.snapshot.database.new_walk()
 
-    def is_right(self, work: Work) -> bool:
-        """Was a pass done, and would one with what is known now find the same?"""
-        if self._prefixes != self._opened.prefixes:
-            return False
-        custom = {one.group_resource for one in self.swept.resources} & set(work.defined)
-        return not custom or work.defined == self._work.defined
+    def has_right_prefixes(self) -> bool:
+        """Did the pass know the prefixes that are known now?"""
+        return self._prefixes == self._opened.prefixes
 
     def run(self, scout: Scout | None) -> None:
         """Go. `scout`: finds the prefixes on the way; None: they are known."""

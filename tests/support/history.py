@@ -338,4 +338,6 @@ def leaves_of(snapshot: Snapshot) -> Leaves:
             known.crc.append(plain_crc32c(content))
             known.size.append(len(content))
             known.tidy.append(1)
+            known.key_sizes += bytes(len(key) for key, _ in records)
+            known.sizes.extend(len(key) + len(value) for key, value in records)
     return known

@@ -112,6 +112,17 @@ def test_a_page_fits_its_window_and_can_be_read(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
+def test_nothing_is_cut_on_paper(page: Browser, made: Path, command: str) -> None:
+    """A4 with its margins is 718 pixels wide; what does not fit is not scrolled there."""
+    page.open(made / f"{command}.html", width=718)
+    page("Emulation.setEmulatedMedia", media="print")
+    cut = "[...document.querySelectorAll('main *')].filter((one) => one.getBoundingClientRect().right > 719)"
+    found = page.value(f"{cut}.map((one) => one.outerHTML.slice(0, 60))")
+    page("Emulation.setEmulatedMedia", media="")
+    assert found == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_everything_is_reached_by_keyboard(page: Browser, made: Path, command: str) -> None:
     page.open(made / f"{command}.html", width=1280)
     wanted = page.value(

@@ -40,11 +40,13 @@ _BEGINNING = 4096
 class Inputs:
     """What a run reads: files by identity, and etcd's directories, in which nothing may be written.
 
+    `objects` of stores, each with its version.
     `notices`: sentences for the user about these files, and about those that were written; `say` gets each at once.
     """
 
     files: dict[tuple[int, int], str] = field(default_factory=dict)
     folders: dict[tuple[int, int], str] = field(default_factory=dict)
+    objects: list[tuple[Path, str]] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     say: Callable[[str], None] | None = None
 
@@ -100,6 +102,12 @@ def remember(status: os.stat_result, name: str) -> None:
     """Take note of a file that the run reads."""
     if (inputs := _run.get()) is not None:
         inputs.add(status, name)
+
+
+def remember_object(place: Path, version: str) -> None:
+    """Take note of an object of a store that the run reads."""
+    if (inputs := _run.get()) is not None:
+        inputs.objects.append((place, version))
 
 
 def notice(sentence: str) -> None:

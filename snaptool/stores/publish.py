@@ -8,8 +8,9 @@ from snaptool import files, signals
 from snaptool.errors import OutputError, SnaptoolError, StoreError
 from snaptool.files import Draft, Source, TargetExists
 from snaptool.inputs import TargetIsRead, notice
-from snaptool.stores.location import BlobAt, FileAt, LinkAt, Location, ObjectAt, RemotePath, location_of
+from snaptool.stores.location import RemotePath, location_of
 from snaptool.stores.reading import read_back
+from snaptool.stores.same import require_not_read
 from snaptool.stores.store import MayReplace, Replaced, Seen, Store, UploadDiffers, open_store
 from snaptool.stores.sums import Sums, sums_of
 
@@ -23,31 +24,14 @@ def check_target(target: Path, *, force: bool, source: Source | None = None) -> 
         files.check_target(target, force=force, source=source)
         return
     if source is not None and isinstance(source.path, RemotePath):
-        _refuse_same(target, source.path)
-    if _name_of(location_of(target))[1] is not None:
+        require_not_read(target, source.path)
+    require_not_read(target)
+    if getattr(location_of(target), "version", None) is not None:
         raise TargetIsRead(f"target {target} names a version, which nothing can be written to", hint="leave it out")
-    if open_store(target).look() is not None and not force:
+    now = open_store(target).look()
+    require_not_read(target, now=now)
+    if now is not None and not force:
         raise _exists(target)
-
-
-def _name_of(location: Location) -> tuple[Location | str, str | None]:
-    """Return what identifies an object whatever its version, and the version."""
-    if isinstance(location, ObjectAt):
-        return ObjectAt(location.kind, location.bucket, location.name, None), location.version
-    if isinstance(location, BlobAt):
-        return BlobAt(location.account, location.container, location.name, None), location.version
-    if isinstance(location, LinkAt):
-        return location.url.partition("?")[0], None
-    assert isinstance(location, FileAt)
-    return location, None
-
-
-def _refuse_same(target: RemotePath, source: RemotePath) -> None:
-    if _name_of(location_of(target))[0] == _name_of(location_of(source))[0]:
-        raise TargetIsRead(
-            f"source and target are the same object: {target}",
-            hint="choose another target; the source is never changed",
-        )
 
 
 class StoreDraft(Draft):
@@ -63,6 +47,7 @@ class StoreDraft(Draft):
             super()._check()
             return
         self._seen = open_store(self.target).look()
+        require_not_read(self.target, now=self._seen)
         if self._seen is not None and not self._force:
             raise _exists(self.target)
 
@@ -80,6 +65,7 @@ class StoreDraft(Draft):
         if not isinstance(self.target, RemotePath):
             super().publish()
             return
+        require_not_read(self.target)
         self.flush()
         content = Path(self.readable_path)
         sums = sums_of(content)

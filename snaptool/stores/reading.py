@@ -9,7 +9,7 @@ from pathlib import Path
 from snaptool import signals
 from snaptool.containers.spool import Spool, folder_for
 from snaptool.files import source_changed
-from snaptool.inputs import InputTooLarge
+from snaptool.inputs import InputTooLarge, remember_object
 from snaptool.stores.store import (
     BrokenOff,
     DownloadDiffers,
@@ -59,6 +59,7 @@ def fetch(path: Path, folder: Path) -> Fetched:
     seen = store.look()
     if seen is None:
         raise no_such_object(path)
+    remember_object(path, seen.version)
     spool = Spool(folder, seen.size)
     try:
         sums = _fill(spool, store, seen, path)

@@ -78,7 +78,7 @@ class Between:
             def log_message(self, *_: object) -> None:
                 return
 
-        self._upstream = upstream
+        self.upstream = upstream or 0
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.port: int = self._server.server_address[1]
@@ -91,8 +91,8 @@ class Between:
 
     def answer(self, asked: Asked) -> Reply:
         """What the service says. Doubles of a service say it themselves."""
-        assert self._upstream is not None, "nobody to pass it on to"
-        connection = http.client.HTTPConnection("127.0.0.1", self._upstream, timeout=30)
+        assert self.upstream, "nobody to pass it on to"
+        connection = http.client.HTTPConnection("127.0.0.1", self.upstream, timeout=30)
         try:
             headers = {name: value for name, value in asked.headers.items() if name.lower() not in _HOP}
             connection.request(asked.method, asked.path, asked.content, headers)

@@ -97,9 +97,9 @@ def test_b9_a_signal_while_uploading_leaves_nothing(place: Place, number: signal
     assert place.pending() == []
 
 
-@each_signal
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda one: one.name)
 @everywhere
-def test_b9_a_signal_while_downloading_leaves_nothing(place: Place, number: signal.Signals, tmp_path: Path) -> None:
+def test_b2_b9_a_signal_while_downloading_leaves_nothing(place: Place, number: signal.Signals, tmp_path: Path) -> None:
     place.put("a.db", os.urandom(12 << 20))
     with relayed(place, down=3 << 20) as (relay, url, env):
         env["TMPDIR"] = str(tmp_path / "room")

@@ -15,9 +15,10 @@ import pytest
 from snaptool.errors import SnaptoolError
 from snaptool.files import SourceChanged, TargetExists
 from snaptool.stores.listing import entries_below
-from snaptool.stores.location import place_of
+from snaptool.stores.location import location_of, place_of
 from snaptool.stores.publish import StoreDraft
 from snaptool.stores.reading import fetch
+from snaptool.stores.same import are_one
 from snaptool.stores.store import Replaced, StoreUnreachable, UploadDiffers, open_store
 from snaptool.stores.sums import Sums, sums_of
 from tests.clouds.stores import Place, Sftp
@@ -267,6 +268,59 @@ def test_a_version_that_was_replaced_is_told_when_it_is_kept(place: Place, monke
         with pytest.raises(UploadDiffers):
             draft.publish()
     assert place.get("x") == b"theirs"
+
+
+@everywhere
+def test_b10_nothing_that_the_run_reads_is_replaced_however_it_is_spelled(place: Place, snaptool: Snaptool) -> None:
+    """Source, configurations and earlier backups, under `--force`, by another spelling of where they are."""
+    local = snaptool.sample("aescbc.yaml")
+    place.put("a.db", SAMPLE.read_bytes())
+    place.put("old.yaml", local.read_bytes())
+    place.put("earlier.db", SAMPLE.read_bytes())
+    others = [place.url]
+    kind, _, rest = place.url.partition("://")
+    if kind == "az":
+        others += [f"az://devstoreaccount1.blob.core.windows.net/{rest}"]
+        others += [f"abfs://{rest}@devstoreaccount1.dfs.core.windows.net"]
+    if kind == "sftp":
+        others += [f"{place.url}/~", f"{place.url}/.", place.url.replace("ops@", "root@")]
+    for other in others:
+        for name in ("a.db", "old.yaml", "earlier.db"):
+            ran = snaptool(
+                *("rewrite", place.at("a.db"), f"{other}/{name}", "--force", "--config", place.at("old.yaml")),
+                *("--new-config", snaptool.sample("secretbox.yaml"), "--undecryptable", "older"),
+                *("--older-from", place.at("earlier.db")),
+            )
+            assert ran.code == 2, (other, name, ran.text)
+            assert "this run reads" in ran.stderr or "same object" in ran.stderr
+    assert place.get("a.db") == SAMPLE.read_bytes() == place.get("earlier.db")
+    assert place.get("old.yaml") == local.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("https://b.s3.eu-west-1.amazonaws.com/k/x.db?X-Amz-Signature=1", "s3://b/k/x.db", True),
+        ("https://s3.eu-west-1.amazonaws.com/b/k/x.db", "s3://b/k/x.db?versionId=1", True),
+        ("https://storage.googleapis.com/b/k%20/x.db?X-Goog-Signature=1", "gs://b/k /x.db#12", True),
+        ("https://a.blob.core.windows.net/c/x.db?sig=1", "az://c/x.db", True),
+        ("https://h/x.db?sig=1", "https://H/x.db?sig=2", True),
+        ("az://a.blob.core.windows.net/c/x", "abfs://c@a.dfs.core.windows.net/x", True),
+        ("sftp://h/a/./x", "sftp://u@H:22/a/x", True),
+        ("s3://b/x", "gs://b/x", False),
+        ("s3://b/x", "s3://b/X", False),
+        ("az://a.blob.core.windows.net/c/x", "az://b.blob.core.windows.net/c/x", False),
+        ("sftp://h/a/x", "sftp://h:2222/a/x", False),
+        ("sftp://a@h/~/x", "sftp://b@h/~/x", False),
+        ("https://h/other.db", "s3://b/x.db", False),
+    ],
+)
+def test_b10_places_are_one_by_what_they_name(
+    one: str, other: str, monkeypatch: pytest.MonkeyPatch, *, same: bool
+) -> None:
+    monkeypatch.delenv("AZURE_STORAGE_CONNECTION_STRING", raising=False)
+    places = [location_of(place_of(url)) for url in (one, other)]
+    assert are_one(*places) == are_one(*reversed(places)) == same
 
 
 # -- sftp

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from snaptool.providers import kms_pace, kms_unwrapping
 from snaptool.stores.listing import entries_below
 from snaptool.stores.location import place_of
 from snaptool.stores.reading import fetch
@@ -20,12 +21,12 @@ from tests.clouds.between import Asked, Between, Cut, Reply
 from tests.clouds.conftest import SECRET, free_port, program, requires, user_of_aws, wait_for
 from tests.clouds.stores import Place, of_s3
 from tests.clouds.test_s3 import Relay
-from tests.support.cli import ROOT, SAMPLES, Snaptool
+from tests.support.cli import ROOT, SAMPLES, Ran, Snaptool
 
 pytest.importorskip("hvac", reason="hvac is not installed: `make clouds` installs it")
 pytest.importorskip("azure.core", reason="azure is not installed: `make clouds` installs it")
 
-from tests.clouds.test_direct_cli import Cloud, cloud, kms_config
+from tests.clouds.test_direct_cli import EACH, Cloud, cloud, kms_config
 
 SAMPLE = SAMPLES / "aescbc-cluster.db"
 on_s3 = pytest.mark.parametrize("place", ["s3"], indirect=True)
@@ -47,7 +48,7 @@ def port_of(monkeypatch: pytest.MonkeyPatch, port: int) -> int:
 
 
 @on_s3
-@pytest.mark.parametrize("form", ["aws", "gcp", "azure", "openshift", "vault plain", "vault kleidi", "vault openbao"])
+@pytest.mark.parametrize("form", ["openshift", "vault openbao"])
 def test_sealed_by_a_plugin_to_secretbox_and_back(
     place: Place, snaptool: Snaptool, cloud: Callable[[str], Cloud], form: str
 ) -> None:
@@ -96,6 +97,101 @@ def test_a_key_service_that_fails_leaves_no_target(
         assert "expired" in ran.stderr
         assert "log in" in ran.stderr
         assert sorted(place.names()) == ["a.db", "s.db"]
+
+
+DENIED = {
+    "aws": Reply.of(
+        400, {"__type": "AccessDeniedException", "message": "User: arn:aws:iam::1:user/ops is not allowed"}
+    ),
+    "gcp": Reply.of(403, {"error": {"code": 403, "status": "PERMISSION_DENIED", "message": "Permission denied"}}),
+    "azure": Reply.of(403, {"error": {"code": "Forbidden", "message": "Caller is not authorized"}}),
+    "vault": Reply.of(403, {"errors": ["permission denied"]}),
+}
+DISABLED = {
+    "aws": Reply.of(400, {"__type": "DisabledException", "message": "the key is disabled"}),
+    "gcp": Reply.of(
+        400,
+        {
+            "error": {
+                "code": 400,
+                "status": "FAILED_PRECONDITION",
+                "message": "not enabled, current state is: DISABLED.",
+            }
+        },
+    ),
+    "azure": Reply.of(
+        403, {"error": {"code": "Forbidden", "message": "disabled", "innererror": {"code": "KeyDisabled"}}}
+    ),
+    "vault": Reply.of(400, {"errors": ["ciphertext version is disallowed by policy (too old)"]}),
+}
+THROTTLED = {
+    "aws": Reply.of(400, {"__type": "ThrottlingException", "message": "Rate exceeded"}),
+    "gcp": Reply.of(429, {"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "Quota exceeded"}}),
+    "azure": Reply.of(429, {"error": {"code": "Throttled", "message": "Too many requests"}}),
+    "vault": Reply.of(429, {"errors": ["request path exceeded a quota"]}),
+}
+
+
+@on_s3
+@pytest.mark.parametrize(("form", "api"), EACH)
+def test_every_form_with_faults_of_its_service_and_of_the_store(
+    place: Place,
+    snaptool: Snaptool,
+    cloud: Callable[[str], Cloud],
+    monkeypatch: pytest.MonkeyPatch,
+    form: str,
+    api: str,
+) -> None:
+    """From bucket to bucket in the plugin's form: refused, disabled, throttled, and a store that loses answers."""
+    monkeypatch.setattr(kms_unwrapping, "SECOND_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(kms_pace.Retry, "wait", lambda *_: 0.02)
+    made = cloud(form)
+    kind = {"openshift": "azure"}.get(form.partition(" ")[0], form.partition(" ")[0])
+    direct = ("--kms-direct", f"prod={made.said}")
+    local, kms = snaptool.sample("aescbc.yaml"), kms_config(snaptool, api)
+    boxed = snaptool.write("box.yaml", snaptool.sample("secretbox.yaml").read_text())
+    place.put("a.db", SAMPLE.read_bytes())
+    sealing = ("--config", local, "--new-config", kms, *direct)
+    opening = ("--config", kms, "--new-config", boxed, "--allow-plaintext", *direct)
+
+    def run(source: str, target: str, how: tuple[str | Path, ...], replies: list[Reply]) -> Ran:
+        made.between.replies.extend(replies)
+        ran = snaptool("rewrite", place.at(source), place.at(target), *how)
+        made.between.replies.clear()
+        assert SECRET not in ran.text
+        return ran
+
+    for refusal in (DENIED[kind], DISABLED[kind]):
+        ran = run("a.db", "sealed.db", sealing, [refusal] * 40)
+        assert ran.code == 5, ran.text
+        assert place.names() == ["a.db"]
+    ran = run("a.db", "sealed.db", sealing, [THROTTLED[kind]] * 2)
+    assert ran.code == 0, ran.text
+    for refusal in (DENIED[kind], DISABLED[kind]):
+        ran = run("sealed.db", "box.db", opening, [refusal] * 40)
+        assert ran.code == 5, ran.text
+        assert place.names() == ["a.db", "sealed.db"]
+
+    class Losing(Between):
+        lost = 0
+
+        def answer(self, asked: Asked) -> Reply:
+            reply = super().answer(asked)
+            if asked.method == "PUT" and "If-None-Match" in asked.headers and not self.lost:
+                self.lost += 1
+                return Reply(500, b"<Error><Code>InternalError</Code></Error>", (("Content-Type", "application/xml"),))
+            return reply
+
+    with Losing(port_of(monkeypatch, 9)) as between, monkeypatch.context() as led:
+        led.setenv("AWS_ENDPOINT_URL", between.url)
+        ran = run("sealed.db", "box.db", opening, [THROTTLED[kind]] * 2)
+    assert ran.code == 0, ran.text
+    assert between.lost
+    port_of(monkeypatch, between.upstream)
+    ran = snaptool("diff", place.at("a.db"), place.at("box.db"), "--config-a", local, "--config-b", boxed)
+    assert ran.code == 0, ran.text
+    assert place.get("a.db") == SAMPLE.read_bytes()
+    assert place.pending() == []
 
 
 @on_s3
@@ -285,5 +381,5 @@ def test_an_answer_that_is_lost_is_looked_for(
         ran = snaptool("repair", place.at("a.db"), place.at("x.db"))
     assert lost.is_set()
     assert sorted(place.names()) == ["a.db", "x.db"]
-    assert (ran.code == 0) or "already exists" in ran.stderr, ran.text
+    assert ran.code == 0, ran.text
     assert snaptool("verify", place.at("x.db")).code in {0, 3}

@@ -16,6 +16,7 @@ import click
 import pytest
 import yaml
 
+from snaptool import documents
 from snaptool.cli import cli, exits
 from tests.docs import CLI_PAGE, PAGES, ROOT, cli_page
 
@@ -183,6 +184,45 @@ def test_page_of_json_lists_the_keys_of_a_document(name: str, folder: Path) -> N
     )
     assert result.returncode in {exits.DONE, exits.FINDINGS}, result.stderr
     assert listed == list(json.loads(result.stdout)), f"docs/json.md, section {name}"
+
+
+OTHER_SECTIONS = {
+    "Errors": ("Error",),
+    "Findings": ("Finding",),
+    "Values in lists": ("Lost", "Undecodable"),
+    "`inspect`": ("Inspected", "InspectedFile", "InspectedEtcd", "Container", "Entry", "Census", "OpenedBy"),
+    "`verify`": ("Verified",),
+    "`rewrite`": (
+        *("Rewritten", "WrittenFile", "Packed", "Unmatched", "RecordCounts", "Change", "Under", "Updated"),
+        *("Restored", "Deletion"),
+    ),
+    "`repair --salvage`": ("Salvaged", "SalvagedRecords", "Doubtful", "SalvagedPages"),
+    "`list`": ("Listed", "Carved"),
+    "`history`": ("History", "Revised"),
+    "`diff`": ("Different", "DifferentSide", "Compared", "ComparedSide"),
+    "`config check`": ("RefusedConfiguration", "AcceptedConfiguration"),
+    "Summary": ("Summary", "ValuesByKey", "Cause"),
+    "`embedded`": ("Embedded", "EmbeddedKey"),
+    "Next steps": ("Next",),
+    "`kms`": ("CheckedPlugin", "PlannedCalls", "GivenUp", "ExportedKeys", "KmsFailure"),
+}
+"""Heading of docs/json.md -> types of snaptool/documents.py that it describes."""
+
+
+@pytest.mark.parametrize("heading", OTHER_SECTIONS)
+def test_page_of_json_names_every_field(heading: str) -> None:
+    page = TEXTS["docs/json.md"]
+    section = page.partition(f"\n## {heading}\n")[2] or page.partition(f"\n### {heading}\n")[2]
+    section = re.split(r"\n##+ ", section)[0]
+    assert section, heading
+    named = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]+)`", section))))
+    fields = {field for name in OTHER_SECTIONS[heading] for field in getattr(documents, name).__annotations__}
+    assert fields <= named, f"docs/json.md, section {heading}: {sorted(fields - named)}"
+
+
+def test_page_of_json_describes_every_document() -> None:
+    types = {name for name, one in vars(documents).items() if hasattr(one, "__total__")}
+    assert types == {name for names in OTHER_SECTIONS.values() for name in names}
 
 
 # -- references from code to pages

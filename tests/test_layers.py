@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1] / "snaptool"
 ALLOWED = {
     "errors": set(),
     "text": set(),
+    "documents": set(),
     "arguments": {"errors"},
     "wire": {"errors"},
     "compiled": set(),
@@ -39,6 +40,7 @@ ALLOWED = {
     "embedded": {"errors", "text", "etcd", "kube", "providers"},
     "operations": {
         "errors",
+        "documents",
         "compiled",
         "arguments",
         "inputs",
@@ -60,10 +62,10 @@ ALLOWED = {
         *("inputs", "loopback"),
         *("scratch", "stores"),
     },
-    "pages": {"text"},
+    "pages": {"documents", "text"},
     "cli": {
         *("errors", "inputs", "signals", "text", "files", "operations", "providers", "kube", "scratch", "containers"),
-        *("compiled", "embedded"),
+        *("compiled", "documents", "embedded"),
         *("fleet", "pages", "stores"),
     },
     "__main__": {"cli", "signals"},

@@ -12,6 +12,7 @@ from snaptool.cli.render import print_json, print_lines, yaml_lines
 from snaptool.text import printable
 
 if TYPE_CHECKING:
+    from snaptool import documents
     from snaptool.operations.object import Target
     from snaptool.operations.opening import OpenedSnapshot
     from snaptool.providers.keyring import Keyring
@@ -64,11 +65,12 @@ def print_object_diff(
     before, after = (yaml_lines(tree) for tree, _, _ in found)
     lines = list(unified_diff(before, after, names[0], names[1], n=_CONTEXT_LINES, lineterm=""))
     if output == "json":
-        documents = [
+        stated: list[documents.ComparedSide] = [
             {"path": side.path, "key": None if revision is None else key, "revision": revision}
             for side, (_, key, revision) in zip(sides, found, strict=True)
         ]
-        print_json({"a": documents[0], "b": documents[1], "same": not lines, "diff": lines})
+        compared: documents.Compared = {"a": stated[0], "b": stated[1], "same": not lines, "diff": lines}
+        print_json(compared)
     else:
         print_lines(lines)
     return exits.FAILED if lines else exits.DONE

@@ -20,6 +20,7 @@ from snaptool.errors import InputError
 from snaptool.stores import shown
 
 if TYPE_CHECKING:
+    from snaptool import documents
     from snaptool.providers.config.model import EncryptionConfig, ProviderConfig
 
 _KEYS_SHOWN = 8
@@ -231,28 +232,26 @@ def check_command(file: str, output: str, terminal: Terminal, *, automatic_reloa
     except BadConfig as error:
         if output != "json":
             raise
-        print_json(
-            {
-                "file": called,
-                "accepted": False,
-                "stage": error.stage,
-                "problems": [asdict(problem) for problem in error.problems],
-            }
-        )
+        refused: documents.RefusedConfiguration = {
+            "file": called,
+            "accepted": False,
+            "stage": error.stage,
+            "problems": [asdict(problem) for problem in error.problems],
+        }
+        print_json(refused)
         return exits.USAGE
     held = [config for config in found.configs if config.name != name]
     if output == "json":
         rows = {resource: providers for config in found.configs for resource, providers in _rows(config)}
         warnings = [warning for config in found.configs for warning in _warnings(config)]
-        print_json(
-            {
-                "file": called,
-                "accepted": True,
-                "held": [config.name for config in held],
-                "resources": rows,
-                "warnings": [*warnings, *found.notes],
-            }
-        )
+        accepted: documents.AcceptedConfiguration = {
+            "file": called,
+            "accepted": True,
+            "held": [config.name for config in held],
+            "resources": rows,
+            "warnings": [*warnings, *found.notes],
+        }
+        print_json(accepted)
         return exits.DONE
     for note in found.notes:
         terminal.note(note)

@@ -17,6 +17,7 @@ from snaptool.cli.looking import SHOWN_REASONS, asking, examples, namespace_opti
 from snaptool.cli.render import Terminal, echo, print_json_members, print_sentence, print_table
 
 if TYPE_CHECKING:
+    from snaptool import documents
     from snaptool.operations.diff import Diff, Difference, DiffValue
     from snaptool.operations.kms_options import KmsOptions
     from snaptool.operations.object import Target
@@ -166,7 +167,7 @@ def _page_document(found: Diff, sides: dict[str, tuple[Path, OpenedSnapshot]]) -
     return members
 
 
-def _difference_document(one: Difference) -> dict[str, Any]:
+def _difference_document(one: Difference) -> documents.Different:
     return {
         "key": one.key,
         "resource": one.resource,
@@ -177,7 +178,7 @@ def _difference_document(one: Difference) -> dict[str, Any]:
     }
 
 
-def _side_document(value: DiffValue | None) -> dict[str, Any] | None:
+def _side_document(value: DiffValue | None) -> documents.DifferentSide | None:
     if value is None:
         return None
     return {

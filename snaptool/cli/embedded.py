@@ -13,6 +13,7 @@ from snaptool.errors import InputError
 from snaptool.inputs import read_input
 
 if TYPE_CHECKING:
+    from snaptool import documents
     from snaptool.cli.render import Terminal
     from snaptool.embedded.found import Embedded, Recovered
     from snaptool.operations.opening import OpenedSnapshot
@@ -108,7 +109,7 @@ def read_token(path: str) -> str:
     return text
 
 
-def embedded_document(places: Sequence[Embedded]) -> list[dict[str, Any]]:
+def embedded_document(places: Sequence[Embedded]) -> list[documents.Embedded]:
     """Return the JSON form of what a snapshot carries."""
     return [
         {

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from snaptool.cli.render import echo, print_sentence
 from snaptool.text import counted, printable
 
 if TYPE_CHECKING:
+    from snaptool import documents
     from snaptool.operations.findings import Finding
     from snaptool.operations.sweep import LostValue
 
 _SHOWN_PLACES = 5
 
 
-def finding_document(found: Finding) -> dict[str, Any]:
+def finding_document(found: Finding) -> documents.Finding:
     """Return the JSON form of a finding."""
     return {
         "code": found.code,
@@ -29,7 +30,7 @@ def finding_document(found: Finding) -> dict[str, Any]:
     }
 
 
-def lost_document(lost: LostValue) -> dict[str, Any]:
+def lost_document(lost: LostValue) -> documents.Lost:
     """Return the JSON form of a value that does not open."""
     return {
         "key": printable(lost.key),
@@ -44,7 +45,7 @@ def lost_document(lost: LostValue) -> dict[str, Any]:
     }
 
 
-def undecodable_document(value: LostValue) -> dict[str, Any]:
+def undecodable_document(value: LostValue) -> documents.Undecodable:
     """Return the JSON form of a value that no API server can decode; `provider` and `key_name` are what opens it."""
     outcome = value.outcome
     return {

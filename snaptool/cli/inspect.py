@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -33,6 +33,7 @@ from snaptool.cli.verdict import (
 from snaptool.text import counted
 
 if TYPE_CHECKING:
+    from snaptool import documents
     from snaptool.containers.unwrap import Unwrapped
     from snaptool.embedded.found import Embedded
     from snaptool.errors import SnaptoolError
@@ -102,7 +103,10 @@ def inspect_command(
 
         page.write(inspect_page(document(result, names, carried), _ages(result), leftovers))
     if output == "json":
-        print_json(document(result, names, carried) | _failure(refused))
+        printed = document(result, names, carried)
+        if refused is not None:
+            printed["error"] = _failure(refused)
+        print_json(printed)
     else:
         _print(result, names, verbose=terminal.verbose)
         reading = reading_words(configs, prefixes, embedded=embedding.wanted, kms=kms)
@@ -121,14 +125,12 @@ def inspect_command(
     return exits.FINDINGS if bad else exits.DONE
 
 
-def _failure(error: SnaptoolError | None) -> dict[str, Any]:
+def _failure(error: SnaptoolError) -> documents.Error:
     """Return the member by which a document says that there is more to it than what it shows."""
-    if error is None:
-        return {}
-    return {"error": {"code": error.code, "problem": str(error), "remedy": error.hint or None, "place": error.place}}
+    return {"code": error.code, "problem": str(error), "remedy": error.hint or None, "place": error.place}
 
 
-def document(result: Survey, configs: Sequence[str] = (), places: Sequence[Embedded] = ()) -> dict[str, Any]:
+def document(result: Survey, configs: Sequence[str] = (), places: Sequence[Embedded] = ()) -> documents.Inspected:
     """Return the JSON form of a survey; `configs`: what it was read with, `places`: what the snapshot carries."""
     from snaptool.kube.prefixes import prefix_text
 
@@ -180,7 +182,7 @@ def _is_kine(result: Survey) -> bool:
     return result.container is not None and result.container.layers[-1:] == ("kine",)
 
 
-def container_document(container: Unwrapped | None) -> dict[str, Any] | None:
+def container_document(container: Unwrapped | None) -> documents.Container | None:
     """Return the JSON form of what was around a snapshot."""
     if container is None:
         return None

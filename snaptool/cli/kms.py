@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +13,7 @@ from snaptool.cli.render import Terminal, echo, print_json, print_table
 from snaptool.text import counted
 
 if TYPE_CHECKING:
+    from snaptool import documents
     from snaptool.operations.kms_options import KmsOptions
     from snaptool.providers.kms_keys import ServiceCheck
     from snaptool.providers.kms_service import KmsError
@@ -70,7 +71,7 @@ def _usable(check: ServiceCheck) -> bool:
     return check.error is None and not check.problems and check.round_trip is not False
 
 
-def _check_document(check: ServiceCheck) -> dict[str, Any]:
+def _check_document(check: ServiceCheck) -> documents.CheckedPlugin:
     return {
         "provider": f"kms/{check.api}",
         "key_name": check.provider,
@@ -87,7 +88,7 @@ def _check_document(check: ServiceCheck) -> dict[str, Any]:
     }
 
 
-def _error_document(error: KmsError) -> dict[str, Any]:
+def _error_document(error: KmsError) -> documents.KmsFailure:
     """Return an error as every failure is reported, and why the service did not deliver."""
     return {
         "code": error.code,
@@ -189,7 +190,7 @@ def plan_command(
     return exits.DONE
 
 
-def _plan_document(plan: CallPlan) -> dict[str, Any]:
+def _plan_document(plan: CallPlan) -> documents.PlannedCalls:
     return {
         "provider": f"kms/{plan.api}",
         "key_name": plan.provider,
@@ -242,14 +243,15 @@ def export_command(
     options.note_key_problems(terminal, unwrapped)
     if output == "json":
         given_up = [_failed_document(failed) for failed in unwrapped.given_up]
-        print_json({"path": str(target), "keys": saved, "given_up": given_up})
+        exported: documents.ExportedKeys = {"path": str(target), "keys": saved, "given_up": given_up}
+        print_json(exported)
     terminal.note(
         f"wrote {counted(saved, 'key')} to {target}: it opens what they encrypt, without any KMS; keep it as safe"
     )
     return exits.DONE
 
 
-def _failed_document(failed: FailedSources) -> dict[str, Any]:
+def _failed_document(failed: FailedSources) -> documents.GivenUp:
     return {
         "provider": f"kms/{failed.api}",
         "key_name": failed.provider,

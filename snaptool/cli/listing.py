@@ -36,6 +36,7 @@ from snaptool.cli.verdict import (
 from snaptool.text import printable, quoted
 
 if TYPE_CHECKING:
+    from snaptool import documents
     from snaptool.embedded.found import Recovered
     from snaptool.operations.kms_options import KmsOptions
     from snaptool.operations.likelier import Cause
@@ -228,7 +229,7 @@ def _list_carved(path: Path, output: str, terminal: Terminal) -> int:
     return exits.DONE
 
 
-def _carved_document(one: CarvedRecord) -> dict[str, Any]:
+def _carved_document(one: CarvedRecord) -> documents.Carved:
     return {
         "key": printable(one.key),
         "revision": one.revision.main,
@@ -256,7 +257,7 @@ def _listing_members(rows: Listing, path: Path, judged: _Judged | None) -> Itera
     yield "items", (_listed_document(row) for row in rows)
 
 
-def _listed_document(row: ListedRecord) -> dict[str, Any]:
+def _listed_document(row: ListedRecord) -> documents.Listed:
     from snaptool.operations.reasons import server_message
 
     outcome = row.outcome

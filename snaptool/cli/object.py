@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -26,6 +26,7 @@ from snaptool.cli.render import Terminal, echo, print_json, print_table
 from snaptool.text import printable
 
 if TYPE_CHECKING:
+    from snaptool import documents
     from snaptool.operations.kms_options import KmsOptions
     from snaptool.operations.object import History
 
@@ -189,7 +190,7 @@ def history_command(
     return exits.FINDINGS if found.lost or found.undecodable else exits.DONE
 
 
-def _history_document(found: History) -> dict[str, Any]:
+def _history_document(found: History) -> documents.History:
     from snaptool.operations.reasons import server_message
 
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from snaptool.cli import exits
 from snaptool.cli.findings import lost_document, prefix_sentence, undecodable_document
@@ -21,6 +21,7 @@ from snaptool.cli.verdict import (
 from snaptool.text import counted, printable
 
 if TYPE_CHECKING:
+    from snaptool import documents
     from snaptool.operations.platform import Step
     from snaptool.operations.rewrite import RewriteReport
     from snaptool.operations.written import FileReport
@@ -58,7 +59,7 @@ def finish(
     return exits.FINDINGS if result.stopped else exits.DONE
 
 
-def document(result: RewriteReport, steps: Sequence[Step] = ()) -> dict[str, Any]:
+def document(result: RewriteReport, steps: Sequence[Step] = ()) -> documents.Rewritten:
     """Return the JSON form of a report; `steps`: what to do next."""
     from snaptool.kube.prefixes import prefix_text
 
@@ -128,13 +129,13 @@ def document(result: RewriteReport, steps: Sequence[Step] = ()) -> dict[str, Any
     }
 
 
-def _side(kind: str | None, name: str) -> dict[str, str | None]:
+def _side(kind: str | None, name: str) -> documents.Under:
     return {"provider": kind or "unknown", "key_name": name or None}
 
 
-def file_document(facts: FileReport) -> dict[str, Any]:
+def file_document(facts: FileReport) -> documents.WrittenFile:
     """Return the JSON form of the facts of a file."""
-    stated = {
+    stated: documents.WrittenFile = {
         "path": facts.path,
         "size": facts.size,
         "sha256": facts.sha256,
@@ -142,10 +143,9 @@ def file_document(facts: FileReport) -> dict[str, Any]:
         "hash": facts.hash,
         "hashkv": facts.hashkv,
     }
-    if facts.packed is None:
-        return stated
-    packed = {"layers": list(facts.packed.layers), "size": facts.packed.size, "sha256": facts.packed.sha256}
-    return stated | {"container": packed}
+    if (packed := facts.packed) is not None:
+        stated["container"] = {"layers": list(packed.layers), "size": packed.size, "sha256": packed.sha256}
+    return stated
 
 
 def _print(result: RewriteReport, steps: Sequence[Step], again: Again, *, verbose: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from snaptool.cli import exits
 from snaptool.cli.render import echo, print_json
@@ -10,6 +10,7 @@ from snaptool.cli.rewritten import file_document, print_written
 from snaptool.text import counted, printable
 
 if TYPE_CHECKING:
+    from snaptool import documents
     from snaptool.operations.salvage import SalvageReport
 
 _SHOWN = 20
@@ -24,7 +25,7 @@ def finish_salvage(saved: SalvageReport, output: str) -> int:
     return exits.DONE if saved.intact else exits.FINDINGS
 
 
-def _salvage_document(saved: SalvageReport) -> dict[str, Any]:
+def _salvage_document(saved: SalvageReport) -> documents.Salvaged:
     return {
         "source": saved.source,
         "target": file_document(saved.target),

@@ -6,13 +6,14 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from snaptool.cli.render import echo, print_command, print_sentence
 from snaptool.stores import shown
 from snaptool.text import counted, quoted
 
 if TYPE_CHECKING:
+    from snaptool import documents
     from snaptool.operations.kms_options import KmsOptions
     from snaptool.operations.likelier import Cause
     from snaptool.operations.older import OlderValues
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 SHOWN = 20
 
 
-def summary_document(verdict: Verdict) -> dict[str, Any]:
+def summary_document(verdict: Verdict) -> documents.Summary:
     """Return the JSON form of a verdict."""
     return {
         "objects_lost": verdict.objects_lost,
@@ -41,7 +42,7 @@ def summary_document(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def causes_document(causes: Sequence[Cause]) -> list[dict[str, Any]]:
+def causes_document(causes: Sequence[Cause]) -> list[documents.Cause]:
     """Return the JSON form of what is likelier than a lost key."""
     return [{"problem": one.problem, "remedy": one.remedy, "values": one.values} for one in causes]
 

@@ -31,6 +31,7 @@ from snaptool.cli.verdict import (
 from snaptool.text import counted
 
 if TYPE_CHECKING:
+    from snaptool import documents
     from snaptool.operations.kms_options import KmsOptions
     from snaptool.operations.verify import Verification
 
@@ -111,7 +112,7 @@ def verify_command(
         )
     failed = result.damaged or keys.outage is not None or result.reaches(Severity(fail_on))
     verdict = result.summary
-    document = {
+    document: documents.Verified = {
         "path": result.path,
         "prefixes": [prefix_text(prefix) for prefix in result.prefixes],
         "records": result.records,

@@ -85,13 +85,15 @@ class Trailer(StrEnum):
         return self in (Trailer.WRONG, Trailer.CUT)
 
 
-def split_trailer(buffer: bytes | mmap | memoryview) -> tuple[memoryview, bytes]:
-    """Split a file into database and what stands behind its last page: nothing, a trailer, or something cut.
+def database_size(size: int) -> int:
+    """Return how much of a file of `size` bytes is the database: it grows by pages, at least a block of a disk each."""
+    return size - size % _BLOCK_SIZE
 
-    The database grows by pages, and the smallest page is a block of a disk.
-    """
+
+def split_trailer(buffer: bytes | mmap | memoryview) -> tuple[memoryview, bytes]:
+    """Split a file into database and what stands behind its last page: nothing, a trailer, or something cut."""
     view = memoryview(buffer)
-    end = len(view) - len(view) % _BLOCK_SIZE
+    end = database_size(len(view))
     return view[:end], bytes(view[end:])
 
 

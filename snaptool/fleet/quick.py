@@ -16,13 +16,13 @@ from functools import partial
 
 from snaptool.bolt import Meta
 from snaptool.bolt.layout import MAGIC, PAGE_SIZES, BadMeta, decode_meta
+from snaptool.etcd.snapshot import database_size
 from snaptool.fleet.places import File, version_now
 from snaptool.stores.location import place_of
 from snaptool.stores.reading import read_part
 from snaptool.stores.store import Seen
 
 _HEAD = 128 << 10
-_TRAILER = 32
 _GZIP = b"\x1f\x8b\x08"
 _ZIP = b"PK\x03\x04"
 _ZIP_END, _ZIP_END_SIZE = b"PK\x05\x06", 22
@@ -137,7 +137,7 @@ def _judge(head: bytes, size: int | None, low_bits: int = 0) -> Quick:
         )
     need = meta.page_size * meta.high_water_mark
     if size is not None:
-        have = size - _TRAILER if size % 512 == _TRAILER else size
+        have = database_size(size)
         short = need > have
     else:
         # The size itself is known modulo 2^32 alone: of a whole file it is at least `need`, and not 16 MiB more.

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from snaptool.bolt import Walk, numbers
 from snaptool.containers.unwrap import Unwrapped
@@ -37,6 +37,7 @@ from snaptool.providers.keyring import Keyring
 from snaptool.providers.provider import Reason
 
 if TYPE_CHECKING:
+    from snaptool import documents
     from snaptool.embedded.found import Recovered
     from snaptool.operations.likelier import Cause
 
@@ -105,7 +106,7 @@ class CensusRow:
         """The name of the key as far as it is known; None for plaintext."""
         return self.header.key_name
 
-    def document(self, configs: Sequence[str]) -> dict[str, Any]:
+    def document(self, configs: Sequence[str]) -> documents.Census:
         """Return its JSON form; `configs`: the names of the configurations that it was read with."""
         return {
             "resource": self.resource,

@@ -12,13 +12,16 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from snaptool.pages import pictures
 from snaptool.text import printable
+
+if TYPE_CHECKING:
+    from snaptool import documents
 
 _MOST_LISTED = 500
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
@@ -102,7 +105,9 @@ def _page(template: str, **values: Any) -> str:
     return text
 
 
-def inspect_page(document: dict[str, Any], ages: Sequence[tuple[str, Sequence[int]]] = (), leftovers: int = 0) -> str:
+def inspect_page(
+    document: documents.Inspected, ages: Sequence[tuple[str, Sequence[int]]] = (), leftovers: int = 0
+) -> str:
     """Make the page of `inspect` from its document; `ages`: by key, values by equal ranges of revisions.
 
     `leftovers`: how many of the free pages hold values that nothing uses.
@@ -129,7 +134,7 @@ def inspect_page(document: dict[str, Any], ages: Sequence[tuple[str, Sequence[in
     )
 
 
-def verify_page(document: dict[str, Any]) -> str:
+def verify_page(document: documents.Verified) -> str:
     """Make the page of `verify` from its document."""
     counts = [
         (word, sum(one["count"] for one in document["findings"] if one["severity"] == word))

@@ -6,7 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from snaptool import documents
 
 WIDTH, HEIGHT = 1000.0, 420.0
 NARROW = 360.0
@@ -153,7 +156,7 @@ def worst_first(records: Sequence[dict[str, Any]], order: Sequence[str]) -> list
     return sorted(records, key=lambda one: (one["status"] == none, order.index(one["status"]), one["url"]))
 
 
-def totals(census: Sequence[dict[str, Any]]) -> list[tuple[str, int]]:
+def totals(census: Sequence[documents.Census]) -> list[tuple[str, int]]:
     """Count the values of a census by what is known of them; every value counts once."""
     found: Counter[str] = Counter()
     for row in census:

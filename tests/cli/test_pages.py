@@ -178,7 +178,7 @@ def foreign(value: Any, keep: frozenset[str], name: str = "", *, text: str = HOS
     return text if isinstance(value, str) and name not in keep else value
 
 
-def page_of(command: str, document: dict[str, Any]) -> str:
+def page_of(command: str, document: Any) -> str:
     if command == "inspect":
         return inspect_page(document, [(document["file"]["path"], [1, 0, 3])])
     if command == "audit":

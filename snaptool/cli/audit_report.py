@@ -121,7 +121,8 @@ def _more_of(record: Record, configs: Sequence[str]) -> str:
         verify = f"snaptool verify FOLDER --entry {quoted(record['entry'])}{keys}"
         return f"more of one: copy {len(record['files'])} files of {quoted(path)} to a FOLDER, then {verify}"
     entry = f" --entry {quoted(record['entry'])}" if record["entry"] else ""
-    return f"more of one: snaptool verify {quoted(path)}{entry}{keys}"
+    command = "inspect" if "kine" in record["findings"] else "verify"  # which needs an etcd
+    return f"more of one: snaptool {command} {quoted(path)}{entry}{keys}"
 
 
 _VERIFIABLE = {"failed", "damaged", "undecryptable", "plaintext", "stale"}

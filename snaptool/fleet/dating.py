@@ -48,7 +48,7 @@ def times_inside(
 def _time_inside(backup: Backup, folder: Path) -> datetime | None:
     unpacking = DEFAULT if backup.entry is None else Unpacking(entry=backup.entry)
     try:
-        with staged(backup, folder) as copy, open_snapshot(copy.path, unpacking) as opened:
+        with staged(backup, folder) as copy, open_snapshot(copy.path, unpacking, kine=True) as opened:
             return newest_time(opened.snapshot)
     except SnaptoolError as error:  # what is wrong with it is said when it is looked at
         return _BEFORE_ALL if status_of(error) == "not_a_snapshot" else None

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from snaptool.containers.unwrap import DEFAULT, Unpacking
+from snaptool.containers.unwrap import DEFAULT, KINE, Unpacking
 from snaptool.embedded.found import Recovered, find_embedded
 from snaptool.embedded.k3s import TokenProblem
 from snaptool.errors import FormatError, KeyServiceError, SnaptoolError
@@ -261,7 +261,9 @@ def _salvage(
 
 
 def _open(path: Path, unpacking: Unpacking, backup: Backup, question: Question, record: Record) -> None:
-    with open_snapshot(path, unpacking) as opened:
+    with open_snapshot(path, unpacking, kine=True) as opened:
+        if opened.container is not None and opened.container.layers[-1:] == (KINE,):
+            record["findings"].append(KINE)
         record["platform"] = backup.platform or next(iter(opened.platforms), None)
         digests: list[str] = []
         names: list[str] = []

@@ -30,6 +30,8 @@ _KOPS, _KOPS_META, _CONTROL = "etcd.backup.gz", "_etcd_backup.meta", "control"
 _PAIR = re.compile(r"snapshot_(.+)\.db")
 _RESOURCES = "static_kuberesources_{}.tar.gz"
 _DATABASE = "/member/snap/db"
+_LOG, _INDEX_OF_LOG = "-wal", "-shm"
+"""What SQLite has beside a database, as k3s' without etcd: the first is read with it."""
 SUMS = (".sha256", ".md5")
 """What the names of files of checksums end with, beside what they are of."""
 
@@ -300,7 +302,7 @@ def listing_of(found: Iterable[File], links: int = 0) -> Listing:
     known = frozenset(left)
     backups: list[Backup] = []
     parts: list[tuple[str, str]] = []
-    for take in (_data_directories, _chains, _pairs, _kops, _metadata):
+    for take in (_data_directories, _chains, _pairs, _kops, _logs, _metadata):
         taken, beside = take(left)
         backups += taken
         parts += beside
@@ -385,6 +387,17 @@ def _kops(files: Mapping[str, File]) -> Taken:
             parts.append((name, f"{folder}/{_KOPS}"))
         elif here == _CONTROL and above in stores:
             parts.append((name, stores[above]))
+    return taken, parts
+
+
+def _logs(files: Mapping[str, File]) -> Taken:
+    """Take files of this machine with the log that SQLite has beside them: without it a database is an older one."""
+    taken, parts = [], []
+    for name, file in files.items():
+        log = files.get(name + _LOG)
+        if log is not None and "://" not in name:
+            taken.append(Backup(url=_shown(name), path=name, entry=None, files=(file, log)))
+            parts += [(name + _INDEX_OF_LOG, name)] if name + _INDEX_OF_LOG in files else []
     return taken, parts
 
 

@@ -30,7 +30,7 @@ _LARGEST_COMMENT = 0xFFFF
 _LARGEST_DIRECTORY = 1 << 20
 _MEMBER = struct.Struct("<4s6HIII5HII")
 _NOT_LOOKED_INTO = ("ok", "not_looked_into", "what is in this container shows with --check census")
-_PACKED = (b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0", b"BZh", b"age-encryption.org/")
+_PACKED = (b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0", b"BZh", b"age-encryption.org/", b"SQLite format 3\0")
 
 
 @dataclass(frozen=True, slots=True)

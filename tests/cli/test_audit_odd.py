@@ -22,6 +22,7 @@ from snaptool.fleet.looking import look
 from snaptool.fleet.store import Asked, is_answered
 from tests.support.cli import GOLDEN, SAMPLES, Ran, Snaptool
 from tests.support.history import make_snapshot
+from tests.support.kine import Change, fill, make_kine
 
 AESCBC = SAMPLES / "aescbc.yaml"
 CONTAINERS = GOLDEN / "containers"
@@ -452,6 +453,33 @@ def test_results_of_other_shards_are_no_backups(snaptool: Snaptool, folder: Path
     assert [Path(one["url"]).name for one in merged.json["records"]] == sorted(
         path.name for path in folder.iterdir() if path.is_file()
     )
+
+
+# -- what is not of etcd
+
+
+def test_a_database_of_kine_is_looked_into_with_its_log(
+    snaptool: Snaptool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """As k3s has it by default: Secrets in it are Secrets, and those in the log too."""
+    secret = b'{"kind": "Secret", "apiVersion": "v1", "metadata": {"name": "b", "namespace": "a"}}'
+    served = tmp_path_factory.mktemp("server") / "state.db"
+    place = snaptool.folder / "db"
+    place.mkdir()
+    words: tuple[str | Path, ...] = (place, "-o", "json")
+    with closing(make_kine(served)) as database:
+        fill(database, [Change(2, "/registry/secrets/a/b", secret)])
+        database.execute("pragma wal_checkpoint(truncate)")
+        shutil.copy2(served, place)
+        (first,) = audit(snaptool, *words, first=True).json["records"]
+        assert (first["status"], first["plaintext"], first["findings"]) == ("plaintext", 1, ["kine"])
+        assert f"snaptool inspect {place / 'state.db'}" in audit(snaptool, place, "--check", "census").stdout
+        assert audit(snaptool, *words, "--check", "quick").json["records"][0]["status"] == "ok"
+        fill(database, [Change(3, "/registry/secrets/a/c", secret)])
+        shutil.copy2(f"{served}-wal", place)
+    (second,) = audit(snaptool, *words).json["records"]
+    assert (second["plaintext"], second["files"]) == (2, ["state.db", "state.db-wal"])
+    assert audit(snaptool, *words).json["kept"] == 1
 
 
 # -- which is the newest

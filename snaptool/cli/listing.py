@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from snaptool import documents
     from snaptool.embedded.found import Recovered
     from snaptool.operations.kms_options import KmsOptions
+    from snaptool.providers.kms_service import KmsError
     from snaptool.operations.likelier import Cause
     from snaptool.operations.listing import ListedRecord, Listing
     from snaptool.operations.older import OlderValues
@@ -157,14 +158,7 @@ def list_command(
             terminal.note(f"older revisions are lost too: {rows.lost_before:,}; --all-revisions lists them")
         if judged is not None and (rows.lost or rows.past) and output in {"text", "wide"}:
             reading = reading_words(configs, prefixes, embedded=embedding.wanted, kms=kms)
-            print_older(judged.older, str(snapshot), rows.prefixes, reading)
-            following = after_finding(judged.verdict, judged.causes, str(snapshot), reading, outage=keys.outage)
-            inside = any(cause.inside for cause in judged.causes)
-            if not (rows.selection.is_everything or inside or keys.outage is not None):
-                # What drops lost values drops all of them, and not those alone that were asked for.
-                command = ("snaptool list", quoted(snapshot), "--lost", *reading)
-                following = Following("what stands here is what was asked for; all that is lost:", command)
-            print_verdict(judged.verdict, following)
+            _print_verdict(judged, rows, snapshot, reading, keys.outage)
         if keys.outage is not None:
             return exits.KEY_SERVICE
         return exits.FINDINGS if rows.lost or rows.lost_before else exits.DONE
@@ -241,6 +235,19 @@ def _carved_document(one: CarvedRecord) -> documents.Carved:
         "page": one.page,
         "state": one.origin.value,
     }
+
+
+def _print_verdict(
+    judged: _Judged, rows: Listing, snapshot: Path, reading: Sequence[str], outage: KmsError | None
+) -> None:
+    print_older(judged.older, str(snapshot), rows.prefixes, reading)
+    following = after_finding(judged.verdict, judged.causes, str(snapshot), reading, outage=outage)
+    inside = any(cause.inside for cause in judged.causes)
+    if not (rows.selection.is_everything or inside or outage is not None):
+        # What drops lost values drops all of them, and not those alone that were asked for.
+        command = ("snaptool list", quoted(snapshot), "--lost", *reading)
+        following = Following("what stands here is what was asked for; all that is lost:", command)
+    print_verdict(judged.verdict, following)
 
 
 def _listing_members(rows: Listing, path: Path, judged: _Judged | None) -> Iterator[tuple[str, Any]]:

@@ -80,7 +80,6 @@ def verify_command(
     or the trailer are damaged, else 3 from --fail-on on, else 0, with -q without any output: suited to cron. Of an
     etcd data directory the db is checked, and with --boot also what only the WAL holds.
     """
-    from snaptool.kube.prefixes import prefix_text
     from snaptool.operations.boot import replayed
     from snaptool.operations.findings import Severity
     from snaptool.operations.keys import keyring_for_reading
@@ -112,25 +111,13 @@ def verify_command(
         )
     failed = result.damaged or keys.outage is not None or result.reaches(Severity(fail_on))
     verdict = result.summary
-    document: documents.Verified = {
-        "path": result.path,
-        "prefixes": [prefix_text(prefix) for prefix in result.prefixes],
-        "records": result.records,
-        "encrypted": result.encrypted,
-        "opened": result.opened if read_with else None,
-        "damaged": result.damaged,
-        "lost": [lost_document(value) for value in result.lost],
-        "undecodable": [undecodable_document(value) for value in result.undecodable],
-        "likelier_causes": causes_document(result.causes),
-        "findings": [finding_document(found) for found in result.findings],
-        "summary": summary_document(verdict),
-    }
+    whole = document(result, with_config=bool(read_with))
     if page is not None:
         from snaptool.pages import verify_page
 
-        page.write(verify_page(document))
+        page.write(verify_page(whole))
     if output == "json":
-        print_json(document)
+        print_json(whole)
     elif failed or not terminal.quiet:
         print_findings(result.findings)
         if result.records:
@@ -150,6 +137,25 @@ def verify_command(
     if keys.outage is not None:
         return exits.KEY_SERVICE
     return exits.FINDINGS if failed else exits.DONE
+
+
+def document(result: Verification, *, with_config: bool) -> documents.Verified:
+    """Return the JSON form of what was checked."""
+    from snaptool.kube.prefixes import prefix_text
+
+    return {
+        "path": result.path,
+        "prefixes": [prefix_text(prefix) for prefix in result.prefixes],
+        "records": result.records,
+        "encrypted": result.encrypted,
+        "opened": result.opened if with_config else None,
+        "damaged": result.damaged,
+        "lost": [lost_document(value) for value in result.lost],
+        "undecodable": [undecodable_document(value) for value in result.undecodable],
+        "likelier_causes": causes_document(result.causes),
+        "findings": [finding_document(found) for found in result.findings],
+        "summary": summary_document(result.summary),
+    }
 
 
 def _opened(result: Verification, *, with_config: bool) -> str:

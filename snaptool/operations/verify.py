@@ -149,27 +149,13 @@ def verify(
             if not broken:
                 findings += [from_etcd(dangling.remark()) for dangling in snapshot.dangling_leases()]
                 findings += _leftovers(snapshot)
-                labels = Labels(opened.prefixes, keyring.key_names() if keyring else ())
-                swept = sweep(
-                    snapshot,
-                    labels,
-                    workshop,
-                    wanted=nothing if keyring is None else encrypted_values,
-                    observers=[opened.between_chunks],
-                    progress=progress,
-                    step="opening",
-                )
+                swept = _swept(opened, keyring, workshop, progress)
                 older = find_older(snapshot, keys, older_wanted(swept.lost), defined=work.defined)
                 found = carried() if carried and swept.lost else None
                 unread = unread_places(opened, found, swept.lost, keys)
                 causes = likelier_causes(snapshot, swept.lost, opened_by_header(swept), keys, unread)
-                if keyring is None:
-                    findings += _not_opened(opened, swept)
                 findings += _value_findings(snapshot, swept, remedy, causes, older, live_only=live_only)
-                findings += [*outside_findings(opened), *container_findings(opened.container)]
-                names = keyring.resource_names() if keyring else ()
-                findings += unmatched_findings(unmatched_names(names, swept.resources))
-                findings += _copies(opened)
+                findings += _findings_of_names(opened, keyring, swept)
     if boot_with is not None and not broken_tree:
         from snaptool.operations.boot import boot_check  # noqa: PLC0415 - seldom needed, and heavy
 
@@ -191,6 +177,29 @@ def verify(
         never=() if swept is None else never_encrypted(swept),
         with_config=keyring is not None,
     )
+
+
+def _swept(opened: OpenedSnapshot, keyring: Keyring | None, workshop: Workshop, progress: Progress) -> Sweep:
+    """Open all that is encrypted; without keys look at plaintext alone."""
+    return sweep(
+        opened.snapshot,
+        Labels(opened.prefixes, keyring.key_names() if keyring else ()),
+        workshop,
+        wanted=nothing if keyring is None else encrypted_values,
+        observers=[opened.between_chunks],
+        progress=progress,
+        step="opening",
+    )
+
+
+def _findings_of_names(opened: OpenedSnapshot, keyring: Keyring | None, swept: Sweep) -> Iterator[Finding]:
+    """Yield what is found beside the values: what is outside, what lies beside, and names that cover nothing."""
+    if keyring is None:
+        yield from _not_opened(opened, swept)
+    yield from outside_findings(opened)
+    yield from container_findings(opened.container)
+    yield from unmatched_findings(unmatched_names(keyring.resource_names() if keyring else (), swept.resources))
+    yield from _copies(opened)
 
 
 def _not_opened(opened: OpenedSnapshot, swept: Sweep) -> Iterator[Finding]:

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from snaptool import documents
     from snaptool.embedded.found import Recovered
     from snaptool.operations.kms_options import KmsOptions
-    from snaptool.providers.kms_service import KmsError
     from snaptool.operations.likelier import Cause
     from snaptool.operations.listing import ListedRecord, Listing
     from snaptool.operations.older import OlderValues
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
     from snaptool.operations.salvage import CarvedRecord
     from snaptool.operations.verdict import Verdict
     from snaptool.providers.keyring import Keyring
+    from snaptool.providers.kms_service import KmsError
 
 
 @click.command(

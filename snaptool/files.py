@@ -749,6 +749,10 @@ def _exists(target: Path) -> TargetExists:
 def output_error(verb: str, path: Path, error: OSError) -> OutputError:
     """Make the error that says what could not be done where, and why."""
     code = "no_room" if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
+    if hasattr(path, "location"):  # of a store: the disk is that of what is on its way there
+        hint = "free space there, or name a larger directory with TMPDIR"
+        message = f"cannot {verb} in {path.parent} what is to go to {path}: {why(error)}"
+        return OutputError(message, hint=hint, code=code, place=str(path.parent))
     return OutputError(f"cannot {verb} {path}: {why(error)}", hint=advice(error), code=code, place=str(path))
 
 

@@ -50,8 +50,10 @@ class Spool:
             try:
                 count = os.pwrite(self.descriptor, view, offset)
             except OSError as error:
-                if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-                    raise NoRoom(str(self.folder), max(self._need, offset + len(view)), self._free()) from error
+                need, have = max(self._need, offset + len(view)), self._free()
+                # A quota and a limit of the process leave a disk with room.
+                if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG} and have < need:
+                    raise NoRoom(str(self.folder), need, have) from error
                 raise _cannot(self.folder, error) from error
             offset += count
             self.size = max(self.size, offset)

@@ -25,6 +25,7 @@ from snaptool.stores.store import (
     exactly,
     first_line,
     other_range,
+    require_private,
 )
 from snaptool.stores.sums import PART, Sums
 
@@ -50,6 +51,7 @@ except ImportError as error:
 # Its warnings would go to stderr, beside ours and unescaped.
 logging.getLogger("azure").addHandler(logging.NullHandler())
 
+_NOT_HIM = frozenset({"AuthenticationFailed", "AuthorizationFailure", "InvalidAuthenticationInfo"})
 _PAUSE = 1  # second, before each of two tries more: the client's own pauses add up to most of a minute
 _RANGE = 4 << 20
 _SMALLEST_RANGE = 256 << 10
@@ -71,6 +73,7 @@ class AzStore:
         self._range = _RANGE
         with self._said():
             self._service: Any = _service(location, shown)
+            require_private(self._service.url, shown, "AZURE_STORAGE_CONNECTION_STRING")
             # What is below a container is asked for without a name.
             self._blob: Any = self._service.get_blob_client(location.container, location.name or "-")
 
@@ -180,8 +183,15 @@ class AzStore:
                 f"{place}: the store is not well: HTTP {status}", hint="try again later", place=place
             ) from error
         if isinstance(error, HttpResponseError):
+            code = getattr(error, "error_code", "") or ""
+            code = str(getattr(code, "value", code))
             hint = "reading needs the role Storage Blob Data Reader, writing Storage Blob Data Contributor"
-            said = f"HTTP {status} {getattr(error, 'error_code', '') or first_line(error)}"
+            if code in _NOT_HIM:
+                hint = (
+                    "the account's key or the SAS token is wrong, has expired, or is not for this; or a rule of the "
+                    "account's network, or this machine's clock: then log in as for `az storage`, `az login`"
+                )
+            said = f"HTTP {status} {code or first_line(error)}"
             raise StoreRefused(f"{place}: the store refused: {said}", hint=hint, place=place) from error
         hint = "check the configuration of Azure"
         raise StoreRefused(f"{place}: {type(error).__name__}", hint=hint, place=place) from error

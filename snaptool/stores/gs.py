@@ -5,6 +5,7 @@ Source: docs/clouds.md; Cloud Storage, "Request preconditions".
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from snaptool.stores.store import (
     StoreUnreachable,
     exactly,
     first_line,
+    require_private,
 )
 from snaptool.stores.sums import PART, Sums
 
@@ -55,6 +57,7 @@ class GsStore:
         self._location, self._shown = location, shown
         self._range = _LARGEST_RANGE
         with self._said():
+            require_private(os.environ.get("STORAGE_EMULATOR_HOST") or "https://", shown, "STORAGE_EMULATOR_HOST")
             self._client: Any = storage.Client()
             self._bucket: Any = self._client.bucket(location.bucket)
 
@@ -131,6 +134,8 @@ class GsStore:
     def _said(self) -> Iterator[None]:
         try:
             yield
+        except InputError:
+            raise
         except Exception as error:  # noqa: BLE001 - as in `read`
             self._fail(error)
 

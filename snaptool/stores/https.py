@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from snaptool.loopback import is_here
-from snaptool.stores.location import BadUrl, LinkAt, parse_url
+from snaptool.stores.location import BadUrl, LinkAt, parse_url, place_of
 from snaptool.stores.store import BrokenOff, Replaced, Seen, StoreRefused, StoreUnreachable
 from snaptool.stores.sums import Sums
 
@@ -31,9 +31,14 @@ class _OnlySafe(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
-        if parse_url(newurl) is None or (req.full_url.startswith("https:") and not newurl.startswith("https:")):
+        try:
+            follows = isinstance(parse_url(newurl), LinkAt)
+        except BadUrl:
+            follows = False
+        if not follows or (req.full_url.startswith("https:") and not newurl.startswith("https:")):
             raise BadUrl(
-                "the link leads to what is not an https:// URL", hint="use the URL that it leads to, if that is right"
+                f"{place_of(req.full_url)}: the server leads to what is not an https:// URL",
+                hint="look with `curl -sI` where it leads, and use that URL, if it is right",
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -153,6 +158,12 @@ class HttpsStore:
         if error.code >= 500 or error.code == 429:
             return StoreUnreachable(
                 f"{self._shown}: the server is not well: HTTP {error.code}", hint="try again later", place=self._shown
+            )
+        if error.code in range(300, 400):
+            return StoreRefused(
+                f"{self._shown}: the server leads elsewhere: HTTP {error.code}",
+                hint="look with `curl -sI` where it leads, and use that URL; an upload is not sent elsewhere",
+                place=self._shown,
             )
         hint = "a signed link serves one method, and ends after a time: make a new one"
         return StoreRefused(f"{self._shown}: the server refused: HTTP {error.code}", hint=hint, place=self._shown)

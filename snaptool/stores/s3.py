@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from snaptool.errors import InputError
-from snaptool.loopback import is_here, is_private
+from snaptool.loopback import is_here
 from snaptool.stores.listing import Entry
 from snaptool.stores.location import EncryptedAt, ObjectAt
 from snaptool.stores.store import (
@@ -25,6 +25,7 @@ from snaptool.stores.store import (
     StoreUnsupported,
     first_line,
     other_range,
+    require_private,
 )
 from snaptool.stores.sums import PART, Sums
 
@@ -102,12 +103,7 @@ class S3Store:
                 client = session.client("s3", region_name=region, config=config.merge(Config(proxies={})))
         except (BotoCoreError, ValueError) as error:
             self._fail(error)
-        if not is_private(client.meta.endpoint_url):
-            raise InputError(
-                f"{self._shown}: the endpoint of S3 is no https:// URL: http shows a snapshot to everybody on the way",
-                hint="set AWS_ENDPOINT_URL_S3 to an https:// URL; plain http is for a server on this machine alone",
-                code="bad_url",
-            )
+        require_private(client.meta.endpoint_url, self._shown, "AWS_ENDPOINT_URL_S3")
         return client
 
     def look(self) -> Seen | None:

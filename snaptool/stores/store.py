@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from snaptool.errors import InputError, OutputError, StoreError
-from snaptool.stores.location import BlobAt, LinkAt, Location, ObjectAt, location_of
+from snaptool.loopback import is_private
+from snaptool.stores.location import BadUrl, BlobAt, LinkAt, Location, ObjectAt, location_of
 from snaptool.stores.sums import Sums
 
 
@@ -126,6 +127,16 @@ def store_at(location: Location, shown: str) -> Store:
     from snaptool.stores.sftp import SftpStore  # noqa: PLC0415
 
     return SftpStore(location, shown)
+
+
+def require_private(endpoint: str, shown: str, variable: str) -> None:
+    """Refuse an endpoint of the environment that leads over plain http to another machine. Raises BadUrl."""
+    if not is_private(endpoint):
+        raise BadUrl(
+            f"{shown}: the endpoint that is configured is not an https:// URL: http shows a snapshot to everybody on "
+            "the way",
+            hint=f"set {variable} to an https:// URL; plain http is for a server on this machine alone",
+        )
 
 
 def exactly(data: bytes, wanted: int, shown: str) -> Iterator[bytes]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import gzip
 import os
+import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +20,10 @@ from snaptool.stores.publish import StoreDraft
 from snaptool.stores.reading import fetch, read_part
 from snaptool.stores.store import StoreUnreachable, UploadDiffers, open_store
 from tests.clouds.between import Asked, Between, Reply
+from tests.clouds.conftest import requires
 from tests.clouds.stores import Place
 from tests.clouds.test_signals import environment, port_of
-from tests.support.cli import SAMPLES, Snaptool
+from tests.support.cli import ROOT, SAMPLES, Snaptool
 
 SAMPLE = SAMPLES / "aescbc-cluster.db"
 by_http = pytest.mark.parametrize("place", ["s3", "gs", "az"], indirect=True)
@@ -196,6 +200,89 @@ def test_an_answer_that_was_lost_is_found_although_the_client_tried_again(
             assert draft.published
         assert between.lost
     assert place.get("x") == bytes(size)
+
+
+@pytest.mark.parametrize(
+    "to", ["http://example.com/x", "file:///etc/passwd", "https://me:sesame@h/x", "/again", "ftp://h/x"]
+)
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_link_that_leads_elsewhere_is_followed_to_https_alone_and_says_so(
+    snaptool: Snaptool, no_proxies: None, to: str, status: int
+) -> None:
+    del no_proxies
+
+    class Leading(Between):
+        def answer(self, _: Asked) -> Reply:
+            return Reply(status, b"", (("Location", to),))
+
+    with Leading() as server:
+        link = f"{server.url}/again?sig=sesame"
+        for words in (("inspect", link), ("repair", snaptool.sample("aescbc-cluster.db"), link)):
+            ran = snaptool(*words)
+            assert ran.code in {2, 5}, ran.text
+            assert f"{server.url}/again?…" in ran.stderr
+            assert "leads" in ran.stderr
+            assert "curl -sI" in ran.stderr
+            assert "sesame" not in ran.text
+
+
+@pytest.mark.parametrize(
+    ("url", "variable", "value"),
+    [
+        ("gs://b/x.db", "STORAGE_EMULATOR_HOST", "http://192.0.2.1:4443"),
+        ("gs://b/x.db", "STORAGE_EMULATOR_HOST", "192.0.2.1:4443"),
+        (
+            "az://c/x.db",
+            "AZURE_STORAGE_CONNECTION_STRING",
+            "BlobEndpoint=http://192.0.2.1/a;AccountName=a;AccountKey=c2VzYW1lCg==",
+        ),
+    ],
+)
+def test_plain_http_of_the_environment_goes_to_this_machine_alone(
+    snaptool: Snaptool, no_proxies: None, monkeypatch: pytest.MonkeyPatch, url: str, variable: str, value: str
+) -> None:
+    requires("google.cloud.storage", "azure.storage.blob", "azure.identity")
+    del no_proxies
+    monkeypatch.setenv(variable, value)
+    ran = snaptool("inspect", url)
+    assert (ran.code, "everybody" in ran.stderr, variable in ran.stderr) == (2, True, True), ran.text
+    assert "c2Vz" not in ran.text
+
+
+@pytest.mark.parametrize("place", ["az"], indirect=True)
+def test_a_wrong_key_and_an_expired_token_are_not_a_missing_role(
+    place: Place, snaptool: Snaptool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.put("a.db", SAMPLE.read_bytes())
+    text = os.environ["AZURE_STORAGE_CONNECTION_STRING"]
+    endpoint = re.search("BlobEndpoint=[^;]+", text)
+    assert endpoint is not None
+    sas = "SharedAccessSignature=sv=2021-10-04&ss=b&srt=sco&sp=r&se=2020-01-01T00:00:00Z&sig=c2VzYW1lCg%3D%3D"
+    for wrong in (re.sub("AccountKey=[^;]+", "AccountKey=c2VzYW1lCg==", text), f"{endpoint[0]};{sas}"):
+        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", wrong)
+        ran = snaptool("inspect", place.at("a.db"))
+        assert (ran.code, "SAS token" in ran.stderr, "az login" in ran.stderr) == (5, True, True), ran.text
+        assert "c2Vz" not in ran.text
+
+
+@everywhere
+def test_b14_a_disk_that_is_full_is_that_of_this_machine(place: Place, tmp_path: Path) -> None:
+    """What is on its way to or from a store is on a disk here, and the operator is told which directory."""
+    place.put("a.db", os.urandom(3 << 20))
+    room = tmp_path / "room"
+    room.mkdir()
+    env = {**os.environ, "TMPDIR": str(room)}
+    for words in (("inspect", place.at("a.db")), ("repair", str(SAMPLE), place.at("x.db"))):
+        argv = [sys.executable, "-m", "snaptool", *words]
+        ran = subprocess.run(
+            ["prlimit", "--fsize=20000", *argv], env=env, cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert ran.returncode == 1, ran.stderr
+        assert str(room) in ran.stderr
+        assert "TMPDIR" in ran.stderr
+        assert "are free" not in ran.stderr, "there is room, and a limit"
+        assert list(room.iterdir()) == []
+    assert place.names() == ["a.db"]
 
 
 def web(folder: Path) -> Between:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.engine import PACKAGE, modules, remove_stale, stale, uncompiled_copy
+from tests.support.stored import write_records
 
 ROOT = PACKAGE.parent
 
@@ -67,6 +68,17 @@ def test_version_says_how_the_engine_runs(how: str, tmp_path: Path) -> None:
     version, engine = run.stdout.splitlines()
     assert version.startswith("snaptool ")
     assert engine.startswith("engine: compiled" if compiled else "engine: not compiled; there was no C compiler")
+
+
+@pytest.mark.parametrize(("megabytes", "lines"), [(12, 0), (24, 1)])
+def test_a_large_file_gets_a_line_where_the_engine_is_not_compiled(tmp_path: Path, megabytes: int, lines: int) -> None:
+    copy, source = uncompiled_copy(tmp_path / "copy"), tmp_path / "large.db"
+    write_records(source, [], {b"auth": [(b"large", bytes(megabytes * 1_000_000))]})
+    runs = [run_copy(copy, "inspect", source)]
+    if list(modules()):
+        runs.append(run_copy(ROOT, "inspect", source))
+    assert [run.stderr.count("the engine is not compiled") for run in runs] == [lines, 0][: len(runs)]
+    assert [run.returncode for run in runs] == [0] * len(runs)
 
 
 def test_without_a_compiler_modules_stay_uncompiled_and_that_is_said() -> None:

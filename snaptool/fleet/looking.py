@@ -209,22 +209,31 @@ def _quick(backup: Backup, record: Record) -> None:
 
 def _whole(backup: Backup, question: Question, record: Record, folder: Path | None) -> None:
     with staged(backup, folder) as copy:
-        record["version"], record["sha256"] = copy.version, copy.sha256
-        record["findings"] += ["checksum_ok" if right else "checksum_differs" for right in copy.stated]
+        record["version"] = copy.version
         unpacking = DEFAULT if backup.entry is None else Unpacking(entry=backup.entry)
         try:
             _open(copy.path, unpacking, backup, question, record)
         except SnaptoolError as error:
             error.args = (copy.named(str(error)),)
             error.hint = copy.named(error.hint)
+            if status_of(error) != "not_a_snapshot":
+                _sum(copy, record)
             if not question.salvage or status_of(error) != "damaged":
                 raise
             fail(record, "damaged", error.code, str(error), error.hint)
+        else:
+            _sum(copy, record)
         finally:
             if record["error"]:
                 record["error"]["message"] = copy.named(record["error"]["message"])
         if question.salvage and record["status"] == "damaged":
             _salvage(copy, unpacking, backup, question, record, folder)
+
+
+def _sum(copy: Staged, record: Record) -> None:
+    """Only now, for what is no snapshot has no end that anybody waits for."""
+    record["sha256"], stated = copy.sums()
+    record["findings"] += ["checksum_ok" if right else "checksum_differs" for right in stated]
 
 
 _OF_CONTENT = (

@@ -13,7 +13,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import BinaryIO
 from snaptool.errors import SnaptoolError
 from snaptool.files import source_changed
 from snaptool.fleet.places import SUMS, Backup, version_now, version_of
+from snaptool.stores.listing import entry_at
 from snaptool.stores.location import place_of
 from snaptool.stores.reading import fetch
 
@@ -30,18 +31,21 @@ _LARGEST_SUM = 4096
 _LONGEST_NAME = 60  # in characters of up to four bytes
 
 
+Sums = tuple[str | None, tuple[bool, ...]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Staged:
-    """A backup that can be opened. `path`: what to open; `sha256` in hex, None where it is several files.
+    """A backup that can be opened. `path`: what to open; `original`: what users call it.
 
-    `stated`: for each file beside it that states a checksum, is it right? `original`: what users call `path`.
+    `sums` returns its SHA-256 in hex, None where it is several files, and for each file beside it that states a
+    checksum, whether it is right.
     """
 
     path: Path
     original: str
     version: str
-    sha256: str | None
-    stated: tuple[bool, ...] = ()
+    sums: Callable[[], Sums]
 
     def named(self, message: str) -> str:
         """Name in a message the backup in place of its copy."""
@@ -56,8 +60,7 @@ def staged(backup: Backup, folder: Path | None) -> Iterator[Staged]:
     """
     if not backup.is_remote:
         version = version_now(backup.files)
-        sha256, stated = _summed(backup)
-        yield Staged(path=Path(backup.path), original=backup.path, version=version, sha256=sha256, stated=stated)
+        yield Staged(path=Path(backup.path), original=backup.path, version=version, sums=lambda: _summed(backup))
         if version_now(backup.files) != version:
             raise source_changed(Path(backup.files[0].name))
         return
@@ -78,11 +81,14 @@ def _download(backup: Backup, folder: Path, undo: ExitStack) -> Staged:
         link = folder / _base(backup.url)
         link.symlink_to(fetched.spool.readable_path)
         found = {".sha256": sha256, ".md5": fetched.sums.md5}
-        stated = tuple(
-            found[end] in _remote_sum(name, room) for name in backup.sums for end in SUMS if name.endswith(end)
-        )
         version = fetched.seen.version or f"sha256:{sha256}"
-        return Staged(path=link, original=backup.url, version=version, sha256=sha256, stated=stated)
+
+        def sums() -> Sums:
+            words = {name: _remote_sum(name, room) for name in backup.sums}
+            right = (found[end] in words[name] for name in words for end in SUMS if name.endswith(end) and words[name])
+            return sha256, tuple(right)
+
+        return Staged(path=link, original=backup.url, version=version, sums=sums)
     versions = []
     everything = folder / "all"
     for file in backup.files:
@@ -99,7 +105,7 @@ def _download(backup: Backup, folder: Path, undo: ExitStack) -> Staged:
                 for block in fetched.spool.blocks():
                     out.write(block)
         versions.append(fetched.seen.version or f"sha256:{fetched.sums.sha256}")
-    return Staged(path=everything, original=backup.path, version=version_of(versions), sha256=None)
+    return Staged(path=everything, original=backup.path, version=version_of(versions), sums=lambda: (None, ()))
 
 
 def _base(url: str) -> str:
@@ -109,6 +115,8 @@ def _base(url: str) -> str:
 
 def _remote_sum(name: str, room: Path) -> list[str]:
     try:
+        if entry_at(name).size > _LARGEST_SUM:
+            return []
         fetched = fetch(place_of(name), room)
     except SnaptoolError:
         return []
@@ -117,7 +125,7 @@ def _remote_sum(name: str, room: Path) -> list[str]:
     return _words(content)
 
 
-def _summed(backup: Backup) -> tuple[str | None, tuple[bool, ...]]:
+def _summed(backup: Backup) -> Sums:
     """Return the SHA-256 of a backup that is one file, and whether files beside it say the same."""
     name = backup.files[0].name
     sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)

@@ -393,6 +393,22 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None
         assert record["status"] in {"failed", "not_a_snapshot"}, record["error"]
 
 
+def test_what_is_no_snapshot_is_not_read_to_its_end(tmp_path: Path) -> None:
+    """Eight exbibytes of nothing: nobody waits for its checksum."""
+    path = tmp_path / "sparse.db"
+    path.touch()
+    for size in range(62, 30, -2):  # as large as the file system lets it be
+        try:
+            os.truncate(path, 1 << size)
+            break
+        except OSError:
+            continue
+    (listed,) = Places().find(str(path)).backups
+    assert listed.size >= 1 << 40
+    record = look(listed, Question(check="census"))
+    assert (record["status"], record["sha256"]) == ("not_a_snapshot", None)
+
+
 def test_a_file_that_grows_while_it_is_read_comes_to_an_end(tmp_path: Path) -> None:
     path = tmp_path / "growing.db"
     path.write_bytes(GOOD.read_bytes() + bytes(4 << 20))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import signal
 from pathlib import Path
@@ -84,3 +85,24 @@ def test_an_object_without_an_etag_is_said_and_the_others_are_looked_at(
     assert [record["status"] for record in ran.json["records"]] == ["ok", "failed"]
     assert (ran.code, ran.json["records"][1]["error"]["kind"]) == (1, "store_unsupported")
     assert "has no ETag" in ran.json["records"][1]["error"]["message"]
+
+
+@pytest.mark.parametrize("place", ["s3"], indirect=True)
+def test_a_file_of_checksums_that_is_none_says_nothing(place: Place, tmp_path: Path) -> None:
+    folder = tmp_path / "here"
+    (folder / "work").mkdir(parents=True)
+    digest = hashlib.sha256(CLUSTER).hexdigest()
+    for name, content in (
+        ("right.db", f"{digest}  right.db".encode()),
+        ("odd.db", f"\\{digest}  odd\\nname.db".encode()),
+        ("wrong.db", b"0" * 64),
+        ("long.db", digest.encode() + bytes(1 << 20)),
+        ("none.db", b""),
+    ):
+        place.put(name, CLUSTER)
+        place.put(f"{name}.sha256", content)
+    ran = audit(folder, place.at("*.db*"), first=True)
+    found = {one["url"].rpartition("/")[2]: one["findings"] for one in ran.json["records"] if one["status"] == "ok"}
+    said = {name: [one for one in findings if one.startswith("checksum")] for name, findings in found.items()}
+    ok, differs = ["checksum_ok"], ["checksum_differs"]
+    assert said == {"right.db": ok, "odd.db": ok, "wrong.db": differs, "long.db": [], "none.db": []}

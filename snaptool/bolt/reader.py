@@ -199,7 +199,11 @@ class Database:
         used[:2] = b"\1\1"
         _, span, _ = read_freelist(self)
         used[self.meta.freelist : self.meta.freelist + span] = b"\1" * span
-        return [page for page, mark in enumerate(used) if not mark]
+        free, page = [], used.find(0)
+        while page >= 0:
+            free.append(page)
+            page = used.find(0, page + 1)
+        return free
 
     def root_bucket(self) -> Bucket:
         """Return the bucket whose records are the buckets."""

@@ -329,6 +329,17 @@ def tally(numbers: Numbers, flags: Marks, without: int, start: int, end: int, to
             total[numbers[row]] += 1
 
 
+def marked(numbers: Numbers, marks: Marks, count: int) -> list[int]:
+    """Return the rows whose number has a mark."""
+    row: cython.longlong
+    rows: cython.longlong = count
+    found: list[int] = []
+    for row in range(rows):
+        if marks[numbers[row]]:
+            found.append(row)  # noqa: PERF401 - a comprehension has no typed variable
+    return found
+
+
 def pick(numbers: Numbers, wanted: Marks, others: Numbers, flags: Marks, without: int, count: int) -> memoryview:
     """Return the rows whose number is `wanted`, whose other number is 0, and that have none of the flags `without`."""
     row: cython.longlong

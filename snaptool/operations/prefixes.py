@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from snaptool.errors import FormatError
 from snaptool.etcd import Records
-from snaptool.kube.cutting import Paths
+from snaptool.kube.cutting import Paths, marked
 from snaptool.kube.keys import DEFAULT_PREFIXES, RESOURCE_TYPES, resource_segments
 from snaptool.kube.names import is_plural_of
 from snaptool.kube.objects import PROTOBUF_MAGIC, decode_envelope, describe
@@ -98,11 +98,10 @@ class PrefixFinder:
         for text in met[len(self._own) :]:
             self._own.append(self._reads_as_its_own(text))
             self._with_keys.update(prefix for prefix in self._given if text.startswith(head_of(prefix)))
-        numbers = path_of[: len(records)].tolist()
-        strange = {number for number in set(numbers) if not self._own[number]}
+        strange = marked(path_of, memoryview(bytes(not own for own in self._own)), len(records))
         if not strange:
             return
-        self._look_at(records, [row for row, number in enumerate(numbers) if number in strange and records.is_put(row)])
+        self._look_at(records, [row for row in strange if records.is_put(row)])
         if len(self._evidence) != self._judged:
             self._judged = len(self._evidence)
             certain = tuple(map(head_of, self._evidence.judge().taken))

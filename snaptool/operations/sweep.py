@@ -260,7 +260,7 @@ class _Notes:
         """Take the records of a chunk; return the rows of the encrypted values."""
         encrypted = self._labels.add(records)
         resource, flags = self._labels.resource, bytes(records.flags[: len(records)])
-        self._resource.extend(resource)
+        self._resource.frombytes(narrowed(resource))
         self._header.extend(self._labels.header)
         self._tombstone += flags.translate(_IS_TOMBSTONE)
         if any(flag & REPEATED_VALUE for flag in set(flags)):

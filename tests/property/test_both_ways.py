@@ -331,6 +331,7 @@ def test_labels_are_weighed_numbered_picked_and_tallied_as_lists_are(rows: list[
         assert {pair: size for pair, size in found.items() if size} == {pair: n for pair, n in rest.items() if n}
         assert named.tolist() == [table[path] for path in paths]
         assert total.tolist() == [sum(row[0] == path and not row[3] & 4 for row in rows[1:]) for path in range(4)]
+        assert way.marked(paths, wanted, count) == [row for row, one in enumerate(rows) if wanted[one[0]]]
         assert way.pick(paths, wanted, fronts, flags, 4, count).tolist() == [
             row for row, (path, front, _, flag) in enumerate(rows) if wanted[path] and not front and not flag & 4
         ]

@@ -6,6 +6,7 @@ import base64
 import gzip
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,10 @@ CASES = {
     37: ["tar/sparse-8GiB.tar.gz"],
     39: ["tar/truncated.tar.gz", "tar/no-end-blocks.tar.gz"],
     42: ["tar/vcluster-etcd.tar.gz", "tar/k0s_backup_2026-01-02T03_04_05_000Z.tar.gz"],
+    45: [
+        *(f"notetcd/{name}.tar.gz" for name in ("velero", "rancher-backup", "vcluster-keyvalue", "k0s-kine")),
+        *("notetcd/microk8s/backup-2026-01-02-03-04-05.tar.gz", "notetcd/state.db"),
+    ],
     46: ["notetcd/openssl.enc", "notetcd/gpg-symmetric.gpg", "notetcd/age-passphrase.age"],
 }
 """The cases that one look at a vector decides; the others have tests of their own, named by number."""
@@ -113,6 +118,16 @@ def test_every_vector_gives_its_path_or_its_error(snaptool: Snaptool, name: str)
 
 def test_vectors_of_every_case_are_there() -> None:
     assert set(NUMBERS) <= set(EXPECTED)
+
+
+def test_every_case_has_a_test_that_has_its_number() -> None:
+    """The 70 cases of the specification, by the names of tests and the table above."""
+    tests = Path(__file__).parents[1]
+    files = [*tests.glob("cli/test_containers*.py"), *tests.glob("cli/test_embedded*.py"), tests / "cli/test_kine.py"]
+    files += [*tests.glob("unit/embedded/*.py"), tests / "unit/providers/test_config_forms.py"]
+    named = re.findall(r"(?m)^def test_(?:case_)?((?:\d\d_)+)", "".join(file.read_text() for file in files))
+    numbers = {int(number) for one in named for number in one.split("_") if number}
+    assert numbers | set(CASES) == set(range(1, 71))
 
 
 @pytest.mark.parametrize("command", ["inspect", "list", "verify", "get", "rewrite", "repair"])

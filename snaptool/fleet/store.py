@@ -97,9 +97,12 @@ class Store:
             )
         with self._errors():
             self._make()
-            self._database = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=1)
+            to_read = path is not None and must_exist and self._is_closed(path)
+            where = self._as_it_is(path) if path is not None and to_read else str(path or ":memory:")
+            self._database = sqlite3.connect(where, isolation_level=None, timeout=1, uri=to_read)
             try:
-                self._prepare()
+                if not to_read:
+                    self._prepare()
                 for end in ("", *_SIDES) if path is not None else ():
                     with suppress(OSError):
                         remember(Path(f"{path}{end}").stat(), f"{path}{end}")
@@ -127,9 +130,25 @@ class Store:
 
     def _look(self, path: Path) -> None:
         """Refuse what is another program's without opening it as a database, which could change it."""
-        where = f"file:{quote(os.fsencode(path.absolute()))}?mode=ro&immutable=1"
-        with closing(sqlite3.connect(where, uri=True)) as database:
+        with closing(sqlite3.connect(self._as_it_is(path), uri=True)) as database:
             self._refuse_other(database)
+
+    @staticmethod
+    def _as_it_is(path: Path) -> str:
+        return f"file:{quote(os.fsencode(path.absolute()))}?mode=ro&immutable=1"
+
+    def _is_closed(self, path: Path) -> bool:
+        """Can nothing be written there, as on a volume that is mounted to be read? Raises NoStore for half of one."""
+        effective = os.access in os.supports_effective_ids
+        if all(os.access(one, os.W_OK, effective_ids=effective) for one in (path, path.parent)):
+            return False
+        log = Path(f"{path}-wal")
+        if log.exists() and log.stat().st_size:
+            raise NoStore(
+                f"{path}: its newest answers are in {log}, and cannot be read where nothing can be written",
+                hint="copy both to a folder of yours, and name the copy with --store",
+            )
+        return True
 
     def _refuse_other(self, database: sqlite3.Connection) -> int:
         """Return the version of the file's format, 0 for a new one. Raises NoStore, StoreTooNew."""

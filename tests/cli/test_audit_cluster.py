@@ -114,6 +114,26 @@ def test_case_10_a_worker_with_another_configuration_under_the_same_name_answers
 
 
 @needs_dask
+def test_workers_are_asked_all_that_own_ones_are(cluster: Cluster, tmp_path: Path) -> None:
+    bucket(tmp_path / "bucket", 5)
+    shutil.copy2(SAMPLES / "aescbc.yaml", tmp_path / "keys.yaml")
+    words = command(tmp_path, cluster, "--config", "keys.yaml", "--salvage", "--names", "--recheck", "all")
+    there = subprocess.run(words, capture_output=True, check=False, cwd=tmp_path)
+    local = [*words[: words.index("--scheduler")], *words[words.index("-o") :], "--jobs", "2"]
+    here = subprocess.run(local, capture_output=True, check=False, cwd=tmp_path)
+    found = []
+    for ran in (there, here):
+        assert ran.returncode == 3, ran.stderr
+        records = [json.loads(line) for line in ran.stdout.splitlines()]
+        found.append({one["url"]: {**one, "checked_at": "", "seconds": 0} for one in records})
+    for one in [*found[0].values(), *found[1].values()]:
+        one["findings"] = [finding for finding in one["findings"] if not finding.startswith("same_as")]  # by arrival
+    assert found[0] == found[1]
+    assert sum("salvaged" in one for one in found[0].values()) == 1
+    assert sum("lost_names" in one for one in found[0].values()) == 1
+
+
+@needs_dask
 def test_case_12_who_has_no_certificate_of_this_ca_is_not_let_in(cluster: Cluster, tmp_path: Path) -> None:
     bucket(tmp_path / "bucket", 1)
     other = make_certificates(tmp_path / "pem")

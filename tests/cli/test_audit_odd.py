@@ -346,6 +346,26 @@ def test_the_census_says_which_configuration_opens(snaptool: Snaptool, folder: P
 # -- what is asked again
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may become another user")
+def test_a_store_that_can_only_be_read_is_reported_from(snaptool: Snaptool, folder: Path) -> None:
+    """As on a volume that is mounted for the reports alone."""
+    audit(snaptool, folder, first=True)
+    words = "import os, sys; from pathlib import Path; import snaptool.cli; from snaptool.fleet import Store, NoStore\n"
+    words += "os.setuid(65534)\ntry: print(len(Store(Path(sys.argv[1]), must_exist=True).newest()))\n"
+    words += "except NoStore as error: print(error.hint)"
+    with tempfile.TemporaryDirectory() as all_may_enter:
+        Path(all_may_enter).chmod(0o755)
+        store = Path(shutil.copy2(snaptool.folder / "store.db", all_may_enter))
+        store.chmod(0o644)
+        said = []
+        for _ in range(2):
+            command = [sys.executable, "-c", words, str(store)]
+            said.append(subprocess.run(command, capture_output=True, text=True, check=False).stdout)
+            Path(f"{store}-wal").write_bytes(b"what a killed run left")
+    assert said[0] == "3\n"
+    assert "copy both" in said[1]
+
+
 def test_names_that_were_not_asked_for_before_are_asked_for(snaptool: Snaptool, folder: Path) -> None:
     audit(snaptool, folder, "--config", AESCBC, first=True)
     named = audit(snaptool, folder, "--config", AESCBC, "--names", "-o", "json").json

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 
-from snaptool.bolt import Bucket, BucketWriter, Chunk, DatabaseWriter, Sink
+from snaptool.bolt import Bucket, BucketWriter, Chunk, Database, DatabaseWriter, Sink
 from snaptool.bolt.layout import Meta
 from snaptool.bolt.writer import BLOCK_SIZE, Exchange
 from snaptool.errors import FormatError
@@ -31,7 +31,7 @@ from snaptool.etcd import (
 )
 from snaptool.etcd.comparing import resize, runs, untouched
 from snaptool.etcd.leaves import Leaves
-from snaptool.files import Draft, require_room, source_changed
+from snaptool.files import Draft, require_room
 from snaptool.operations.crypto import (
     Batch,
     Workshop,
@@ -57,7 +57,7 @@ from snaptool.operations.plan import (
     values_of_ways,
     ways_of,
 )
-from snaptool.operations.reading_back import Comparison, Follower, Source, compare_records
+from snaptool.operations.reading_back import Comparison, Follower, Source, compare_records, require_same
 from snaptool.operations.sweep import Sweep
 from snaptool.operations.written import (
     FileReport,
@@ -217,19 +217,20 @@ def _forecast(job: Job) -> Meta | None:
             for key, value in _edited(name, bucket, edits):
                 out.put(key, value)
         elif job.passing is not None:
-            _measure_copy(out, bucket)
+            _measure_copy(out, bucket, database)
         else:
             _measure(out, job, growths)
     return writer.finish()
 
 
-def _measure_copy(out: BucketWriter, bucket: Bucket | None) -> None:
+def _measure_copy(out: BucketWriter, bucket: Bucket | None, database: Database) -> None:
     """Allot pages to all leaves of a bucket as if they were tidy."""
     if bucket is None or not bucket.root:
         return
     walk, chunk = bucket.new_walk(), Chunk(_MANY, 0)
     while walk.skim(chunk):
         out.measure_carried(chunk)
+        database.let_go()
 
 
 def _measure(out: BucketWriter, job: Job, growths: Sequence[tuple[int, int] | None]) -> None:
@@ -295,6 +296,8 @@ class _Writer:
             records = waiting.popleft()
             if follower is not None:
                 follower.hand_over(records)
+            else:
+                require_same(self.job, records)
             self._write_chunk(out, source, records, sealed)
         for key, value in self.job.plan.edits.append:
             out.put(key, value)
@@ -314,7 +317,6 @@ class _Writer:
     def _write_chunk(self, out: BucketWriter, source: Source, records: Records, sealed: SealedValues) -> None:
         leaves, actions = records.leaves, source.actions(records)
         page_size = self.job.opened.snapshot.database.page_size
-        self._require_same(leaves, source.view)
         if len(self._tidy) <= leaves.leaves:
             self._tidy = memoryview(bytearray(2 * leaves.leaves + 1))
         tidy = self._tidy
@@ -345,12 +347,6 @@ class _Writer:
             else:
                 stored = replace_value(records.stored_value(row), bytes(sealed.value(row)))
                 out.put(records.stored_key(row), stored)
-
-    def _require_same(self, leaves: Chunk, file: memoryview) -> None:
-        """Raise SourceChanged unless the leaves that are written from are those that the first pass checked."""
-        if self.job.passing is None and not self.job.leaves.have(leaves, file):
-            self.job.opened.source.check_unchanged()
-            raise source_changed(self.job.opened.path)
 
 
 def _read_back(draft: Draft, writer: _Writer, follower: Follower | None = None) -> FileReport:

@@ -28,7 +28,7 @@ from snaptool.etcd import (
 )
 from snaptool.etcd.comparing import same_records
 from snaptool.etcd.leaves import Leaves
-from snaptool.files import Draft, Mapped
+from snaptool.files import Draft, Mapped, source_changed
 from snaptool.operations.crypto import (
     Batch,
     Outcome,
@@ -62,6 +62,13 @@ _WINDOW = 8 << 20
 
 _LEAD = 64 << 20
 """Bytes that the writer may be ahead of who reads back: more than a window and all blocks."""
+
+
+def require_same(job: Job, records: Records) -> None:
+    """Raise SourceChanged unless leaves that are written from are those that the first pass checked."""
+    if job.passing is None and not job.leaves.have(records.leaves, records.view):
+        job.opened.source.check_unchanged()
+        raise source_changed(job.opened.path)
 
 
 class Source:
@@ -267,7 +274,7 @@ class Follower:
 
     def __init__(self, job: Job, draft: Draft, *, keeps_sums: bool) -> None:
         self._handed_over: SimpleQueue[Records | None] = SimpleQueue()
-        self.comparison = Comparison(job, iter(self._handed_over.get, None))
+        self.comparison = Comparison(job, self._taken_over())
         self.is_done = False
         self.keeps_sums = keeps_sums
         self._windows: list[tuple[int, int, int]] = []
@@ -293,6 +300,11 @@ class Follower:
                 signals.look()
         self.check()
         self._handed_over.put(records)
+
+    def _taken_over(self) -> Iterator[Records]:
+        for records in iter(self._handed_over.get, None):
+            require_same(self._job, records)
+            yield records
 
     def end(self, page: int | None) -> None:
         """Say where the leaves end, before anything is written behind them. None: there are none, but one inline."""

@@ -130,7 +130,7 @@ def require_nothing_else(written: Snapshot, compared: Leaves, *, in_line: bool =
         bucket.begin(walk)
         if name != b"key":
             _mark_leaves(written, walk, is_leaf)
-        elif _mark_compared(walk, is_leaf) != compared.page and in_line:
+        elif _mark_compared(written, walk, is_leaf) != compared.page and in_line:
             raise ReadBackFailed("the branches of the written file lead to other leaves than were written")
     if not walk.found_by_first_keys():
         raise ReadBackFailed("a branch of the written file has another key than the page that it leads to")
@@ -154,12 +154,13 @@ def _mark_leaves(written: Snapshot, walk: Walk, is_leaf: bytearray) -> None:
         mark_leaves(chunk, memoryview(is_leaf))
 
 
-def _mark_compared(walk: Walk, is_leaf: bytearray) -> array[int]:
+def _mark_compared(written: Snapshot, walk: Walk, is_leaf: bytearray) -> array[int]:
     """Mark the same for a tree whose leaves were compared: they begin as their branches say; return their ids."""
     chunk, pages = Chunk(_MANY), array("q")
     while walk.skim(chunk):
         pages.frombytes(chunk.leaf_page[: chunk.leaves].cast("B"))
         mark_leaves(chunk, memoryview(is_leaf))
+        written.database.let_go()
     return pages
 
 

@@ -22,6 +22,7 @@ import secrets
 import stat
 import sys
 import threading
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +37,9 @@ RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2  # linux/fs.h
 _BLOCKS = 6  # of those that go round: one is filled, the others are on their way to the file
 _BLOCK_BYTES = 2 << 20
 _SYNC_BYTES = 64 << 20
+_DROP_BYTES = 8 << 20
+_KEPT_BYTES = 64 << 20  # behind the writer: the disk has them by then
+_WAIT_BEFORE, _WRITE, _WAIT_AFTER = 1, 2, 4  # sync_file_range(2)
 _COPY_BYTES = 4 << 20
 
 
@@ -50,6 +54,16 @@ def source_changed(path: Path, how: str = "") -> SourceChanged:
         hint="wait until whatever writes it is done, or work on a copy, then run the command again",
         place=str(path),
     )
+
+
+def _find_sync_file_range() -> Callable[[int, int, int, int], int] | None:
+    found = getattr(ctypes.CDLL(None, use_errno=True), "sync_file_range", None)
+    if found is not None:
+        found.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    return found
+
+
+_sync_file_range = _find_sync_file_range()
 
 
 class TargetExists(InputError):
@@ -231,6 +245,8 @@ class Draft:
         self._drain: threading.Thread | None = None
         self._reached = 0
         self._moved = threading.Condition()
+        self._drops = False
+        self._begun = self._kept_from = self._read_until = 0
         self._unsynced = 0
         self._to_sync = threading.Event()
         self._closing = False
@@ -314,8 +330,42 @@ class Draft:
                 with self._moved:
                     self._reached = max(self._reached, offset)
                     self._moved.notify_all()
-            if self._unsynced >= _SYNC_BYTES:
+            if self._drops:
+                self._drop(self._reached)
+            elif self._unsynced >= _SYNC_BYTES:
                 self._start_syncing()
+
+    def drop_behind(self) -> None:
+        """Let what was written leave the memory once it was read back (`was_read`) and is on the disk.
+
+        It leaves other files' pages in memory, and takes few new ones, which may be dear where they come from a host.
+        """
+        self._drops = _sync_file_range is not None
+
+    def was_read(self, size: int) -> None:
+        """Say that the first `size` bytes were read back, and that nobody reads nor maps them again."""
+        self._read_until = size
+
+    def _drop(self, written: int) -> None:
+        if written - self._begun >= _DROP_BYTES:
+            self._drops = self._sync_range(self._begun, written, _WRITE)
+            self._begun = written
+        end = min(self._read_until, written - _KEPT_BYTES)
+        if self._drops and end - self._kept_from >= _DROP_BYTES:
+            self._drops = self._sync_range(self._kept_from, end, _WAIT_BEFORE | _WRITE | _WAIT_AFTER)
+            os.posix_fadvise(self._fd, self._kept_from, end - self._kept_from, os.POSIX_FADV_DONTNEED)
+            self._kept_from = end
+
+    def _sync_range(self, start: int, end: int, how: int) -> bool:
+        """Begin to bring a part to the disk, or wait until it is there; whether the file system can do that."""
+        assert _sync_file_range is not None
+        if _sync_file_range(self._fd, start, end - start, how) == 0:
+            return True
+        number = ctypes.get_errno()
+        if number in {errno.EIO, errno.ENOSPC, errno.EDQUOT}:
+            # It may be told once: a later fsync may succeed, and would mean nothing.
+            self._failure = OSError(number, os.strerror(number))
+        return False
 
     def hash_blocks(self) -> None:
         """Compute the SHA-256 of all that is written from now on up to the next `flush`, in that order.
@@ -390,6 +440,8 @@ class Draft:
         self._start_syncing()
 
     def _start_syncing(self) -> None:
+        self._drops = False
+        self._begun = self._kept_from = self._read_until = 0
         self._unsynced = 0
         self._to_sync.set()
         if self._syncing is None:

@@ -144,6 +144,11 @@ class Walk:
     # Leaves that stand in a line, in no tree: the next one begins at this page, the last one ends before the other.
     line_next: cython.longlong
     line_end: cython.longlong
+    # Pages from `known` up to `known_end` are leaves that are known already; the key under which the last one stands.
+    known: cython.longlong
+    known_end: cython.longlong
+    under_at: cython.longlong
+    under_size: cython.longlong
     skimming: cython.bint
     is_exact: cython.bint
     seen: cython.longlong
@@ -155,7 +160,7 @@ class Walk:
         self.reached = memoryview(self.marks)
         self.report = report
         self.record_flags = self.ready = self.ready_end = self.holder = self.image_size = 0
-        self.line_next = self.line_end = 0
+        self.line_next = self.line_end = self.known = self.known_end = self.under_at = self.under_size = 0
         self.image_at = self.depth = -1
         self.skimming = False
         self.is_exact = True
@@ -192,6 +197,15 @@ class Walk:
     def set_ready(self, ready: int, end: int) -> None:
         """Stop before pages from `ready` up to `end`, which are not written yet."""
         self.ready, self.ready_end = ready, end
+
+    def set_known(self, first: int, end: int) -> None:
+        """Take pages from `first` up to `end` for leaves without a look at them: `skim` says under which keys they are.
+
+        They count as reached, all of them.
+        """
+        self.known, self.known_end = first, end
+        self.marks[first:end] = b"\1" * (end - first)
+        self.seen += end - first
 
     def to_last_leaf(self) -> None:
         """Pass over all leaves but the last one. Raises CorruptPage for what is wrong on the way to that."""
@@ -452,7 +466,13 @@ class Walk:
                 break
             index, sibling = index + 1, sibling + ELEMENT
         key_at: cython.longlong = element + u32(self.data, element)
-        return self.enter(u64(self.data, element + 8), key_at, u32(self.data, element + 4), limit_at, limit_size)
+        child: cython.longlong = u64(self.data, element + 8)
+        if self.known <= child < self.known_end and depth + 1 < DEEPEST:
+            self.under_at, self.under_size = key_at, u32(self.data, element + 4)
+            self.depth = depth + 1
+            self.page[self.depth] = child
+            return 0
+        return self.enter(child, key_at, u32(self.data, element + 4), limit_at, limit_size)
 
     @cython.cfunc
     @cython.nogil
@@ -468,6 +488,8 @@ class Walk:
                 self.complain(self.line_next, WRONG_FLAGS, u16(self.data, base + 8))
             self.line_next += u32(self.data, base + 12) + 1
         while self.depth >= 0 and self.image_at < 0:
+            if self.known <= self.page[self.depth] < self.known_end:
+                return 1
             base = self.page[self.depth] * self.page_size
             if u16(self.data, base + 8) == LEAF:
                 return 1
@@ -545,7 +567,8 @@ class Walk:
     def skim(self, chunk: Chunk) -> bool:
         """Put the next leaves into `chunk`, each with one record: its first, whose value nobody has checked.
 
-        `leaf_start` is then the number of the leaf in the chunk. A leaf without records has a first key of size 0.
+        `leaf_start` is then the number of the leaf in the chunk. A leaf without records has a first key of size 0. Of a
+        known one (`set_known`) the key is that of its branch, and the span 0.
         """
         chunk.first_leaf += chunk.leaves
         chunk.first_record = chunk.first_leaf
@@ -562,11 +585,16 @@ class Walk:
         self.skimming = True
         with cython.nogil:
             while leaves < room and self.to_leaf():
+                leaf_page[leaves] = self.page[self.depth]
+                leaf_start[leaves] = leaves
+                if self.known <= self.page[self.depth] < self.known_end:
+                    key_at[leaves], key_size[leaves], leaf_span[leaves] = self.under_at, self.under_size, 0
+                    leaves += 1
+                    self.depth -= 1
+                    continue
                 base = self.page[self.depth] * self.page_size
                 element = base + HEADER
-                leaf_page[leaves] = self.page[self.depth]
                 leaf_span[leaves] = u32(self.data, base + 12) + 1
-                leaf_start[leaves] = leaves
                 key_at[leaves] = key_size[leaves] = 0
                 if self.count[self.depth]:
                     key_at[leaves] = element + u32(self.data, element + 4)

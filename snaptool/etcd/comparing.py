@@ -136,6 +136,34 @@ def describe_leaves(leaves: Chunk, file: Bytes, span: Counts, records: Counts, m
                     break
 
 
+def pages_and_keys(file: Bytes, leaves: Chunk) -> memoryview:
+    """Return, for each leaf of a chunk, its page id in 8 bytes and its first key, if it has one."""
+    page: Numbers = leaves.leaf_page
+    start: Numbers = leaves.leaf_start
+    key_at: Numbers = leaves.key_at
+    key_size: Numbers = leaves.key_size
+    count: cython.longlong = leaves.leaves
+    leaf: cython.longlong
+    row: cython.longlong
+    offset: cython.longlong
+    size: cython.longlong = 0
+    for leaf in range(count):
+        size += 8 + (key_size[start[leaf]] if start[leaf + 1] > start[leaf] else 0)
+    room = memoryview(bytearray(size))
+    found: Marks = room
+    size = 0
+    with cython.nogil:
+        for leaf in range(count):
+            row = start[leaf]
+            for offset in range(8):
+                found[size + offset] = cython.cast(cython.uchar, page[leaf] >> 8 * offset & 255)
+            size += 8
+            if start[leaf + 1] > row:
+                found[size : size + key_size[row]] = file[key_at[row] : key_at[row] + key_size[row]]
+                size += key_size[row]
+    return room
+
+
 def sizes_of_records(leaves: Chunk, key_sizes: Marks, sizes: Counts) -> None:
     """Set, for each record of a chunk, the bytes of its key, which is a revision, and of key and value together."""
     key_size: Numbers = leaves.key_size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from hashlib import sha256
 
 from snaptool.bolt import Chunk, Database
 from snaptool.etcd.castagnoli import crc32c
@@ -11,6 +12,7 @@ from snaptool.etcd.comparing import (
     describe_leaves,
     join_sums,
     mark_tidy,
+    pages_and_keys,
     sizes_of_records,
     sums_of_leaves,
 )
@@ -23,7 +25,7 @@ class Leaves:
     `page`: its id, 0 of an inline bucket; `span`: its pages; `records`: how many it has, `main`: the revision of the
     first; `crc`, `size`: CRC-32C and bytes of its records; `tidy`: 1 where it holds nothing else, see `mark_tidy`.
     Of the records that `take` was given, `key_sizes` and `sizes` are their bytes: 5 for each. `crc` and `size` are 0
-    without `with_sums`.
+    without `with_sums`. `branches`: the hash of all page ids and first keys, which the branches have to repeat.
     """
 
     def __init__(self, *, with_sums: bool = True) -> None:
@@ -32,6 +34,7 @@ class Leaves:
         self.span, self.records, self.crc = array("I"), array("I"), array("I")
         self.tidy = bytearray()
         self.key_sizes, self.sizes = bytearray(), array("I")
+        self.branches = sha256()
 
     def __len__(self) -> int:
         return len(self.page)
@@ -59,6 +62,7 @@ class Leaves:
         if self._with_sums:
             sums_of_leaves(leaves, file, tidy, crc32c(), crc, size)
         describe_leaves(leaves, file, span, records, main)
+        self.branches.update(pages_and_keys(file, leaves))
         return found
 
     def tidy_of(self, leaves: Chunk) -> memoryview:

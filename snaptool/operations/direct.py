@@ -103,6 +103,7 @@ class DirectEngine:
                 if forecast is not None:
                     require_room(draft.target, forecast.high_water_mark * forecast.page_size)
                     draft.hash_blocks()
+                    draft.drop_behind()
                 writer.write(draft, draft.exchange, follower)
             draft.start_syncing()
             report = _read_back(draft, writer, follower)

@@ -327,6 +327,7 @@ class Follower:
                 until = written if end < 0 else min(written, end)
                 if until > self._page and ((until - self._page) * size >= _WINDOW or until == end):
                     self._compare(self._page, until, chunk)
+                    self._draft.was_read(self._page * size)  # the window before is the last that is mapped no more
                     with self._read:
                         self._page = until
                         self._read.notify_all()

@@ -33,6 +33,11 @@ class TargetDraft(StoreDraft):
         self._wrapping = wrapping
         self.packed: Packed | None = None
 
+    def drop_behind(self) -> None:
+        """Do so where the snapshot is not read again, to be packed or sent."""
+        if not self._wrapping.layers and not isinstance(self.target, RemotePath):
+            super().drop_behind()
+
     def publish(self) -> None:
         """Pack what was written, unpack it again, compare, and give the container its name.
 

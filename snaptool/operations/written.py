@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from array import array
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from snaptool.bolt import Chunk, Walk, first_pages
 from snaptool.bolt.layout import BUCKET_FLAG, BUCKET_HEADER_SIZE, ELEMENT_SIZE, HEADER_SIZE, PageFlag
 from snaptool.errors import VerificationFailed
 from snaptool.etcd import Snapshot
-from snaptool.etcd.comparing import are_tidy_branches, mark_leaves, mark_tidy
+from snaptool.etcd.comparing import are_tidy_branches, mark_leaves, mark_tidy, pages_and_keys
 from snaptool.etcd.leaves import Leaves
 from snaptool.files import Draft
 from snaptool.operations.crypto import Outcome
@@ -130,8 +130,10 @@ def require_nothing_else(written: Snapshot, compared: Leaves, *, in_line: bool =
         bucket.begin(walk)
         if name != b"key":
             _mark_leaves(written, walk, is_leaf)
-        elif _mark_compared(written, walk, is_leaf) != compared.page and in_line:
-            raise ReadBackFailed("the branches of the written file lead to other leaves than were written")
+        elif _branches(written, walk, is_leaf, compared, in_line=in_line) != compared.branches.digest():
+            raise ReadBackFailed(
+                "a branch of the written file leads to other leaves than were written, or by other keys"
+            )
     if not walk.found_by_first_keys():
         raise ReadBackFailed("a branch of the written file has another key than the page that it leads to")
     for name, value in database.root_bucket().items():
@@ -154,14 +156,19 @@ def _mark_leaves(written: Snapshot, walk: Walk, is_leaf: bytearray) -> None:
         mark_leaves(chunk, memoryview(is_leaf))
 
 
-def _mark_compared(written: Snapshot, walk: Walk, is_leaf: bytearray) -> array[int]:
-    """Mark the same for a tree whose leaves were compared: they begin as their branches say; return their ids."""
-    chunk, pages = Chunk(_MANY), array("q")
+def _branches(written: Snapshot, walk: Walk, is_leaf: bytearray, compared: Leaves, *, in_line: bool) -> bytes:
+    """Hash what the branches of a tree lead to, whose leaves were compared, and mark these."""
+    chunk, digest = Chunk(_MANY), sha256()
+    if in_line and len(compared) > 1:
+        # They are known to stand one behind the other; nobody has to read them again.
+        first, end = compared.page[0], compared.page[-1] + compared.span[-1]
+        walk.set_known(first, end)
+        is_leaf[first:end] = b"\1" * (end - first)
     while walk.skim(chunk):
-        pages.frombytes(chunk.leaf_page[: chunk.leaves].cast("B"))
+        digest.update(pages_and_keys(written.view, chunk))
         mark_leaves(chunk, memoryview(is_leaf))
         written.database.let_go()
-    return pages
+    return digest.digest()
 
 
 def _is_packed(page: bytes) -> bool:

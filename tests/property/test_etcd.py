@@ -317,7 +317,9 @@ def check_views(store: Store) -> None:
     records, leaves, noted = store.records, leaves_of(snapshot), Leaves()
     for chunk in snapshot.chunks():
         noted.take(chunk, 1024)
-    assert vars(noted) == vars(leaves)
+    one, other = dict(vars(noted)), dict(vars(leaves))
+    assert one.pop("branches").digest() == other.pop("branches").digest()
+    assert one == other
     crc = 0
     for name, bucket in snapshot.database.buckets().items():
         crc = plain_crc32c(name + b"".join(key + value for key, value in bucket.items()), crc)

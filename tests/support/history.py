@@ -339,5 +339,6 @@ def leaves_of(snapshot: Snapshot) -> Leaves:
             known.size.append(len(content))
             known.tidy.append(1)
             known.key_sizes += bytes(len(key) for key, _ in records)
-            known.sizes.extend(len(key) + len(value) for key, value in records)
+            known.sizes.extend(len(key + value) for key, value in records)
+            known.branches.update(known.page[-1].to_bytes(8, "little") + (records[0][0] if records else b""))
     return known

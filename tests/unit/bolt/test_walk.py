@@ -118,6 +118,25 @@ def test_skimming_gives_leaves_and_their_first_keys(way: ModuleType) -> None:
 
 
 @ways()
+def test_known_leaves_are_skimmed_by_what_their_branches_say(way: ModuleType) -> None:
+    """Nobody looks at them: their pages may hold anything."""
+    data = bytearray(make_database({b"key": {b"%05d" % number: b"v" * 900 for number in range(900)}}, page_size=1024))
+    database = Database(bytes(data))
+    bucket, size = database.buckets()[b"key"], database.page_size
+    leaves = [(chunk.leaf_page[n], chunk.key(database.view, n)) for chunk in bucket.leaves() for n in range(len(chunk))]
+    first, end = leaves[0][0], leaves[-1][0] + 1
+    data[first * size : end * size] = b"\xff" * ((end - first) * size)
+    walk, chunk = way.Walk(memoryview(data), size, database.high_water_mark), way.Chunk(3)
+    walk.begin(bucket.root)
+    walk.set_known(first, end)
+    skimmed = []
+    while walk.skim(chunk):
+        skimmed += [(chunk.leaf_page[n], chunk.key(memoryview(data), n)) for n in range(chunk.leaves)]
+    assert skimmed == leaves
+    assert list(walk.reached_pages()).count(1) == bucket.root - first + 1
+
+
+@ways()
 def test_walk_stops_before_pages_that_are_not_written_yet(way: ModuleType) -> None:
     data = make_database({b"key": {b"%05d" % number: b"v" * 90 for number in range(400)}})
     database = Database(data)

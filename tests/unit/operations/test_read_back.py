@@ -12,6 +12,7 @@ import random
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,9 @@ from snaptool import wire
 from snaptool.bolt import Bucket, Database, TxId, check
 from snaptool.bolt.layout import PageFlag, decode_meta, encode_meta
 from snaptool.errors import FormatError
-from snaptool.etcd import KeyValue, Revision, encode_key_value, encode_revision_key
+from snaptool.etcd import KeyValue, Revision, Snapshot, Trailer, encode_key_value, encode_revision_key
 from snaptool.files import Draft
-from snaptool.operations import direct
+from snaptool.operations import direct, reading_back
 from snaptool.operations.crypto import SeededRandomness
 from snaptool.operations.direct import _Writer
 from snaptool.operations.opening import open_snapshot
@@ -665,6 +666,97 @@ def test_damage_ends_the_command_and_nothing_appears(
     assert ran.code == 3
     assert words in ran.stderr
     assert "verified" not in ran.text
+
+
+def planned_source() -> bytes:
+    """As `source_file`, without what cannot be forecast: a record of two value fields, values that go."""
+    records = [one for one in source_records(drops=False) if int.from_bytes(one[0][:8], "big") != TWICE]
+    return make_snapshot(records, BUCKETS, page_size=PAGE)
+
+
+class OnItsWay:
+    """Changes one byte between the writer and the file. `size`: of what was written."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.place, self.flip, self.size = -1, 1, 0
+        self._write = os.pwrite
+        monkeypatch.setattr(os, "pwrite", self.pwrite)
+        monkeypatch.setattr(direct, "FOLLOWED_FROM", 0)
+        monkeypatch.setattr(reading_back, "_WINDOW", 4 * PAGE)
+        self.hashed = 0
+        original = Draft.digests_of_blocks
+
+        def digests_of_blocks(draft: Draft) -> tuple[bytes, str]:
+            self.hashed += 1
+            return original(draft)
+
+        monkeypatch.setattr(Draft, "digests_of_blocks", digests_of_blocks)
+
+    def pwrite(self, descriptor: int, data: memoryview, offset: int) -> int:
+        changed = bytearray(data)
+        if offset <= self.place < offset + len(changed):
+            changed[self.place - offset] ^= self.flip
+        self.size = max(self.size, offset + len(changed))
+        return self._write(descriptor, changed, offset)
+
+    def check(self, folder: Path, request: RewriteRequest, places: Callable[[int], Iterable[int]]) -> None:
+        """No changed byte gets a name, wherever it is; and nothing is changed where none is."""
+        (folder / "source.db").write_bytes(planned_source())
+
+        def run() -> RewriteReport:
+            with open_snapshot(folder / "source.db") as opened:
+                return rewrite(opened, folder / "new.db", request)
+
+        assert run().verified
+        assert self.hashed == 1, "it is as it was planned"
+        written = (folder / "new.db").read_bytes()
+        (folder / "new.db").unlink()
+        assert written[-32:] == sha256(written[:-32]).digest()
+        for place in places(self.size - 32):
+            self.place, self.flip = place, 1 << place % 8
+            with pytest.raises((ReadBackFailed, FormatError)):
+                run()
+            assert not (folder / "new.db").exists(), f"page {place // PAGE}, byte {place % PAGE}"
+
+
+PLANNED = {
+    "rewrite": RewriteRequest(reading=READING, writing=WRITING, randomness=SeededRandomness(b"on its way")),
+    "copy": RewriteRequest(reading=None, writing=keyring("secretbox", ("new", NEW))),
+}
+
+
+@pytest.mark.parametrize("request_", PLANNED.values(), ids=PLANNED)
+def test_no_byte_that_changes_on_its_way_gets_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request_: RewriteRequest
+) -> None:
+    rng = random.Random(7)
+    OnItsWay(monkeypatch).check(
+        tmp_path, request_, lambda size: [*rng.sample(range(size), 40), 0, 20, PAGE + 70, size - 1]
+    )
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("request_", PLANNED.values(), ids=PLANNED)
+def test_no_byte_that_changes_on_its_way_gets_a_name_wherever_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request_: RewriteRequest
+) -> None:
+    OnItsWay(monkeypatch).check(tmp_path, request_, range)
+
+
+def test_trailer_is_that_of_the_bytes_that_were_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What changes after it was read back makes the trailer wrong: nobody restores it."""
+    way = OnItsWay(monkeypatch)
+    way.check(tmp_path, PLANNED["copy"], lambda _: [])
+    original = Draft.start_syncing
+
+    def start_syncing(draft: Draft) -> None:
+        original(draft)
+        os.pwrite(draft._fd, b"\xff", Image(planned_source(), draft.read(0, draft.size)).leaves[3] * PAGE + 700)
+
+    monkeypatch.setattr(Draft, "start_syncing", start_syncing)
+    with open_snapshot(tmp_path / "source.db") as opened:
+        rewrite(opened, tmp_path / "new.db", PLANNED["copy"])
+    assert Snapshot((tmp_path / "new.db").read_bytes()).check_trailer() is Trailer.WRONG
 
 
 @pytest.mark.parametrize("failing", [0, 1])

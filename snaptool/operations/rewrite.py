@@ -43,7 +43,7 @@ from snaptool.operations.crypto import (
 from snaptool.operations.defined import defined_versions
 from snaptool.operations.direct import DirectEngine
 from snaptool.operations.inside import Unread, refuse_while_unread, unread_places
-from snaptool.operations.judging import NOTHING_DEFINED, Defined, Depth
+from snaptool.operations.judging import NOTHING_DEFINED, Defined, Depth, NotYetDefined
 from snaptool.operations.labels import Labels
 from snaptool.operations.likelier import Cause, likelier_causes, opened_by_header
 from snaptool.operations.older import NO_OLDER, OlderValues, find_older
@@ -331,20 +331,19 @@ def _read(
     """Go over all records and open what is encrypted, or will be; with a `draft`, copy them there on the way.
 
     What keys are called depends on the prefixes, and what custom resources have to be on their definitions; nobody
-    knows either before the end. The prefixes are guessed from the first records. Where the guess is wrong, or there
-    are definitions of what the snapshot holds, another pass is needed, as in `survey`.
+    knows either before the end. The prefixes are guessed from the first records, and every version of a custom resource
+    is right until its definition is read. Where either turns out wrong, another pass is needed, as in `survey`.
     """
-    first = None
+    first, undefined = None, NotYetDefined()
     if not opened.is_scouted:
         scout = opened.new_scout()
-        work = _work(request, NOTHING_DEFINED)
+        work = _work(request, undefined)
         first = _pass(opened, request, work, stack, progress, Labels(scout.likely(), _names(work)), scout, draft)
         opened.found_by(scout)
-    work = _work(request, NOTHING_DEFINED if request.reading is None else defined_versions(opened, request.reading))
-    if first is not None and {*first.labels.prefixes} == {*opened.prefixes}:
-        custom = {one.group_resource for one in first.swept.resources} & set(work.defined)
-        if not custom:
-            return first
+    defined = {} if request.reading is None else defined_versions(opened, request.reading)
+    work = _work(request, defined)
+    if first is not None and {*first.labels.prefixes} == {*opened.prefixes} and undefined.were_right(defined):
+        return replace(first, work=work)
     again = Labels(opened.prefixes, _names(work))
     if first is None:
         return _pass(opened, request, work, stack, progress, again, None, draft)

@@ -52,6 +52,7 @@ from snaptool.operations.verify import Verification
 from snaptool.providers.config.held import read_configs
 from snaptool.providers.config.model import EncryptionConfig
 from snaptool.providers.keyring import Keyring
+from snaptool.stores import is_remote, shown
 from snaptool.stores.location import place_of
 
 Snapshot: TypeAlias = str | os.PathLike[str] | bytes | OpenedSnapshot
@@ -114,7 +115,7 @@ def _configs(value: Configurations | None, name: str, note: Note, *, strict: boo
         if isinstance(one, bytes):
             content, called = one, name
         elif isinstance(one, (str, os.PathLike)):
-            content, called = read_input(one, _LARGEST_CONFIG, "configuration", secret=b"secret"), os.fspath(one)
+            content, called = _read_config(one), shown(os.fspath(one))
         else:
             raise wrong_type(name, one, _A_CONFIG)
         held = read_configs(content, name=called, strict=strict)
@@ -122,6 +123,15 @@ def _configs(value: Configurations | None, name: str, note: Note, *, strict: boo
             note(sentence)
         found += held.configs
     return found
+
+
+def _read_config(path: str | os.PathLike[str]) -> bytes:
+    place = place_of(path)
+    if is_remote(place):
+        from snaptool.stores.reading import read_small  # noqa: PLC0415 - files need none of it
+
+        return read_small(place, _LARGEST_CONFIG, "configuration")
+    return read_input(path, _LARGEST_CONFIG, "configuration", secret=b"secret")
 
 
 def _read_once(config: Configurations | None, note: Note) -> Sequence[EncryptionConfig] | Keyring | None:

@@ -32,6 +32,7 @@ from snaptool.providers.direct import parse_direct
 from snaptool.providers.kms_saved import read_key_file
 from snaptool.providers.kms_unwrapping import GivenUp
 from snaptool.scratch import find_etcd
+from snaptool.stores.listing import without_version
 from snaptool.stores.store import ExtraMissing
 
 _PORTION = 10_000
@@ -116,9 +117,7 @@ class Scheduler:
     def answers(self, backups: Sequence[Backup], question: Question) -> Generator[Answer, None, None]:
         """Give backups to the workers; yield answers as they come. Raises SchedulerUnreachable."""
         self.check()
-        signed = next(
-            (one.url for one in backups if any("?" in f.name and "?versionId=" not in f.name for f in one.files)), ""
-        )
+        signed = next((one.url for one in backups if any("?" in without_version(f.name) for f in one.files)), "")
         if signed.startswith("http"):
             raise InputError(
                 f"{signed}: a signed link is a credential, and the scheduler sees what it gives out",

@@ -22,7 +22,7 @@ from snaptool.containers.gardener import ChainFile, choose_chain, parse_name
 from snaptool.errors import InputError
 from snaptool.fleet.names import glob_pattern, is_glob, series_of, time_in
 from snaptool.inputs import why
-from snaptool.stores.listing import Entry, entries_below, entry_at, is_object, may_be_listed
+from snaptool.stores.listing import Entry, entries_below, entry_at, is_object, may_be_listed, without_version
 from snaptool.stores.location import place_of
 from snaptool.text import printable
 
@@ -215,8 +215,8 @@ class Places:
         """Would `find` list something of that name for this argument, if it were there?"""
         place = argument if "://" in argument else os.path.abspath(argument)  # noqa: PTH100 - as it is named
         if is_glob(place) and not os.path.lexists(place):
-            return glob_pattern(place).fullmatch(url.partition("?versionId=")[0]) is not None
-        return url == place or url.startswith((place.rstrip("/") + "/", f"{place}?versionId="))
+            return glob_pattern(place).fullmatch(without_version(url)) is not None
+        return place in {url, without_version(url)} or url.startswith(place.rstrip("/") + "/")
 
     def _entries(self, url: str) -> Iterator[Entry]:
         if not may_be_listed(url):
@@ -226,13 +226,13 @@ class Places:
             beginning = url[: re.search(r"[*?\[]", url).start()]  # type: ignore[union-attr]
             pattern = glob_pattern(url)
             for one in entries_below(beginning, all_versions=self.all_versions):
-                if pattern.fullmatch(one.url.partition("?versionId=")[0]):
+                if pattern.fullmatch(without_version(one.url)):
                     yield one
         elif url.endswith("/") or not is_object(url):
             yield from entries_below(url if url.endswith("/") else f"{url}/", all_versions=self.all_versions)
         elif self.all_versions:
             for one in entries_below(url, all_versions=True):
-                if one.url.partition("?versionId=")[0] == url:
+                if without_version(one.url) == url:
                     yield one
         else:
             yield entry_at(url)

@@ -16,7 +16,8 @@ from snaptool.stores.reading import no_such_object
 from snaptool.stores.store import NotAFile, StoreUnsupported, open_store, store_at
 
 _ROOT = re.compile(r"(?:s3|gs|az|sftp)://[^/]+/?|az://[^/]+\.blob\.core\.windows\.net/[^/]+/?|sftp://[^/]+/~/?")
-_OF_A_VERSION = re.compile(r"\?versionid=[^?&/]+$", re.IGNORECASE)
+_OF_A_VERSION = re.compile(r"(?:(?<=.)\?versionid=[^?&/]+|(?<=.)#[0-9]+)$", re.IGNORECASE)
+_VERSIONS = {"s3": "?versionId=", "az": "?versionid=", "gs": "#"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +76,16 @@ def entry_at(url: str) -> Entry:
     return Entry(url, seen.size, seen.version, seen.modified or datetime.now(UTC))
 
 
+def without_version(url: str) -> str:
+    """Return the URL of an object whatever its version, as listings write them."""
+    mark = _VERSIONS.get(url.partition("://")[0])
+    found = _OF_A_VERSION.search(url) if mark is not None else None
+    return url[: found.start()] if found is not None and mark is not None and found[0].startswith(mark) else url
+
+
 def may_be_listed(url: str) -> bool:
     """Can a URL name more than one object?"""
-    return not url.startswith(("https://", "http://")) and not _OF_A_VERSION.search(url)
+    return not url.startswith(("https://", "http://")) and without_version(url) == url
 
 
 def is_object(url: str) -> bool:

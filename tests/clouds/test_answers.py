@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import snaptool as library
 from snaptool.errors import SnaptoolError
 from snaptool.stores.location import place_of
 from snaptool.stores.publish import StoreDraft
@@ -297,6 +298,25 @@ def web(folder: Path) -> Between:
             return Reply(200, path.read_bytes()) if path.is_file() else Reply(404)
 
     return Web()
+
+
+def test_the_library_takes_the_urls_that_the_commands_take(
+    no_proxies: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del no_proxies
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    names = ("aescbc-cluster.db", "aescbc.yaml", "secretbox.yaml")
+    for name in names:
+        (tmp_path / name).write_bytes((SAMPLES / name).read_bytes())
+    with web(tmp_path) as server:
+        source, old, new = (f"{server.url}/{name}?sig=sesame" for name in names)
+        assert not library.inspect(source, config=old).lost
+        report = library.rewrite(source, f"{server.url}/new.db?sig=sesame", config=old, new_config=new)
+        assert report.verified
+        assert not library.diff(source, f"{server.url}/new.db", config_a=old, config_b=new).differs
+        with pytest.raises(SnaptoolError) as caught:
+            library.inspect(source, config=source)
+        assert "sesame" not in f"{caught.value} {caught.value.hint}"
 
 
 @pytest.mark.parametrize(

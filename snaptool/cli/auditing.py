@@ -165,6 +165,12 @@ def _refuse_idle(asked: Asked) -> None:
     elif asked.results is not None:
         idle = {"--html": asked.page, "--recheck": asked.recheck, "--forget-gone": asked.forget_gone}
         why = "a shard leaves its records and no report, and takes no"
+    elif asked.check == "quick":
+        idle, why = {"--salvage": asked.salvage, "--names": asked.names}, "--check quick opens nothing, and takes no"
+    if asked.newest is None and asked.per != "series":
+        raise click.UsageError("--per says what --newest counts: give --newest, too")
+    if asked.scheduler is None and (asked.tls_ca or asked.tls_cert or asked.tls_key):
+        raise click.UsageError("--tls-ca, --tls-cert and --tls-key are for --scheduler: give it, too")
     if words := [name for name, value in idle.items() if value]:
         raise click.UsageError(f"{why} {words[0]}")
 

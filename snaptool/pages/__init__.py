@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from snaptool.pages import pictures
-from snaptool.text import printable
+from snaptool.text import counted, printable
 
 if TYPE_CHECKING:
     from snaptool import documents
@@ -37,7 +37,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_fit,
     )
-    environment.filters |= {"n": _number, "size": _size, "short": _short, "middle": _middle}
+    environment.filters |= {"n": _number, "counted": counted, "size": _size, "short": _short, "middle": _middle}
     environment.filters |= {"path": _path, "when": _when, "within": _within}
     script = (Path(__file__).parent / "templates" / "page.js").read_text()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

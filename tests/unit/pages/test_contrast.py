@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from snaptool import pages
+from snaptool.fleet import STATUSES
+from snaptool.providers.provider import Kind
 
 CSS = (Path(pages.__file__).parent / "templates" / "base.html").read_text()
 FILLS = sorted(set(re.findall(r"background: var\(--(\w+)\); }", CSS)) - {"paper"})
@@ -74,3 +76,12 @@ def test_the_edge_of_a_part_with_few_values_shows(mode: str) -> None:
     heat = "#" + "".join(f"{int(part):02x}" for part in css)
     assert "svg .heat { stroke: rgb(var(--heat))" in CSS
     assert contrast(heat, colours(mode)["paper"]) >= 3
+
+
+def test_every_status_and_provider_has_a_colour() -> None:
+    """What has none would be black."""
+    words = [*STATUSES, *Kind, "unknown", "opens", "stale", "lost", "undecodable", "not opened", "not encrypted"]
+    for word in words:
+        slug = re.sub(r"[ /]", "-", word.replace("(", "").replace(")", ""))
+        assert re.search(rf"\.{slug}\b[^{{}}]*\{{ fill: var", CSS), word
+    assert "svg rect { fill: var(--none); }" in CSS

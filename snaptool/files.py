@@ -1,10 +1,9 @@
-"""Files: sources that are never changed, targets that appear whole or not at all.
+"""Targets: files that appear whole or not at all.
 
-A source is opened read-only, once, and mapped; every later look at it goes through the
-descriptor or the map, never through its name. A draft is a new file without a name (`O_TMPFILE`, where the system has
-it): it gets its name by one `link` or `rename` after it was written, synced, read back and accepted, so that a crash or
-a kill leaves no trace. Elsewhere a sibling temporary file stands in and is removed on every way out that the process
-survives. From the moment the name exists nothing that fails takes that back: see `snaptool.signals`.
+A draft is a new file without a name (`O_TMPFILE`, where the system has it): it gets its name by one `link` or `rename`
+after it was written, synced, read back and accepted, so that a crash or a kill leaves no trace. Elsewhere a sibling
+temporary file stands in and is removed on every way out that the process survives. From the moment the name exists
+nothing that fails takes that back: see `snaptool.signals`.
 
 What may be replaced is one rule, `check_target`: a regular file, that the user allows to be replaced, and that the run
 does not read. Knows paths and bytes; knows no format.
@@ -20,18 +19,18 @@ import os
 import queue
 import secrets
 import stat
-import sys
 import threading
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from snaptool import signals
-from snaptool.errors import FormatError, InputError, OutputError
-from snaptool.inputs import Inputs, TargetIsRead, advice, notice, of_run, why
-from snaptool.lost_pages import Guarded, guard
+from snaptool.errors import InputError, OutputError
+from snaptool.inputs import TargetIsRead, advice, notice, of_run, why
+from snaptool.lost_pages import guard
+from snaptool.sources import Source, release_memory
 
 RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2  # linux/fs.h
 _BLOCKS = 6  # of those that go round: one is filled, the others are on their way to the file
@@ -41,19 +40,6 @@ _DROP_BYTES = 8 << 20
 _KEPT_BYTES = 64 << 20  # behind the writer: the disk has them by then
 _WAIT_BEFORE, _WRITE, _WAIT_AFTER = 1, 2, 4  # sync_file_range(2)
 _COPY_BYTES = 4 << 20
-
-
-class SourceChanged(FormatError):
-    """The source was cut, grown or rewritten while it was read."""
-
-
-def source_changed(path: Path, how: str = "") -> SourceChanged:
-    """Make the error that says so."""
-    return SourceChanged(
-        f"{path} changed while it was read{how}",
-        hint="wait until whatever writes it is done, or work on a copy, then run the command again",
-        place=str(path),
-    )
 
 
 def _find_sync_file_range() -> Callable[[int, int, int, int], int] | None:
@@ -72,152 +58,6 @@ class TargetExists(InputError):
 
 class TargetIsNoFile(InputError):
     """The target is a directory, a device, a pipe, a socket, or a link that leads nowhere: nothing to be replaced."""
-
-
-# --- sources --------------------------------------------------------------------------------------------------------
-
-
-Buffer = mmap.mmap | memoryview | bytes
-
-
-class Mapped(Protocol):
-    """A file that was opened and mapped: nobody opens it again."""
-
-    @property
-    def buffer(self) -> Buffer:
-        """Its bytes."""
-
-    def fileno(self) -> int:
-        """Return its descriptor."""
-
-    def check_unchanged(self) -> None:
-        """Raise SourceChanged where it is no longer what it was when it was mapped."""
-
-
-class Source:
-    """A file mapped read-only, or the part of one that `narrow` chose: `size` bytes, `buffer`.
-
-    `buffer` is empty bytes for an empty file, which cannot be mapped.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not block
-        except OSError as error:
-            raise InputError(
-                f"cannot read {path}: {why(error)}", hint=advice(error), code="cannot_read", place=str(path)
-            ) from error
-        self._opened_as = os.fstat(self._fd)
-        self.size = self._opened_as.st_size
-        if not stat.S_ISREG(self._opened_as.st_mode):
-            self.close()
-            raise InputError(
-                f"{path} is not a regular file",
-                hint="name a snapshot file or an etcd data directory",
-                code="not_a_regular_file",
-                place=str(path),
-            )
-        self.inputs = Inputs()
-        self._protect(self.inputs)
-        if (run := of_run()) is not None:
-            self._protect(run)
-        self._guarded = Guarded(0, 0)
-        self._begin = 0
-        self._map = self._map_whole() if self.size else None
-        self.buffer: Buffer = b"" if self._map is None else self._map
-
-    def _protect(self, inputs: Inputs) -> None:
-        inputs.add(self._opened_as, str(self.path))
-        real = Path(os.path.realpath(self.path))
-        if real.parts[-3:] == ("member", "snap", "db"):
-            inputs.add_data_directory(real.parents[1])
-
-    def _map_whole(self) -> mmap.mmap:
-        try:
-            mapped = mmap.mmap(self._fd, self.size, access=mmap.ACCESS_READ)
-        except ValueError:
-            # Python refuses a map longer than the file, which was as long as that a moment ago.
-            try:
-                self.check_unchanged()
-            finally:
-                self.close()
-            raise
-        except OSError as error:
-            self.close()
-            raise InputError(
-                f"cannot map {self.path}: {why(error)}", hint="copy it to another file system", code="cannot_read"
-            ) from error
-        self._guarded = guard(mapped)
-        return mapped
-
-    def narrow(self, begin: int, size: int) -> None:
-        """Take `size` bytes from `begin` of the file for all of it: what an archive holds as it is.
-
-        What the file is, for the target and for changes meanwhile, stays the whole file.
-        """
-        self.buffer = memoryview(self.buffer)[begin : begin + size]
-        self._begin, self.size = self._begin + begin, size
-
-    def read(self, offset: int, size: int) -> bytes:
-        """Read bytes past the map; fewer where the file ends."""
-        return os.pread(self._fd, min(size, self.size - offset), self._begin + offset)
-
-    def fileno(self) -> int:
-        """Return the descriptor."""
-        return self._fd
-
-    @property
-    def image(self) -> Path | memoryview:
-        """What a copy is made of: a path to the very file, whatever has become of its name, or the part of it."""
-        if isinstance(self.buffer, memoryview):
-            return self.buffer
-        return Path(f"/proc/self/fd/{self._fd}") if sys.platform == "linux" else self.path
-
-    def is_same_file(self, other: Path) -> bool:
-        """Is `other` this file, by device and inode and not by spelling?"""
-        try:
-            return os.path.samestat(self._opened_as, other.stat())
-        except OSError:
-            return False
-
-    def check_unchanged(self) -> None:
-        """Raise SourceChanged if the file is no longer what it was when it was opened.
-
-        Size, modification time, and the time that a file system keeps for itself (ctime), which nobody can put back.
-        The latter also changes when a name is given or taken away; where the number of names shows that, all is well:
-        the file that was opened is the file that is read.
-        """
-        now, then = os.fstat(self._fd), self._opened_as
-        same = (now.st_size, now.st_mtime_ns) == (then.st_size, then.st_mtime_ns)
-        if self._guarded.torn or not same or (now.st_ctime_ns != then.st_ctime_ns and now.st_nlink == then.st_nlink):
-            raise source_changed(self.path, f": {then.st_size} bytes then, {now.st_size} now")
-
-    def release_memory(self) -> None:
-        """Let the pages read so far go; they are read again when touched. Keeps memory flat on large files."""
-        if self._map is not None:
-            release_memory(self._map)
-
-    def close(self) -> None:
-        """Close the file. Views into `buffer` may outlive this; the map itself goes with the last of them."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if self._guarded.torn and (error is None or isinstance(error, FormatError)):
-                self.check_unchanged()  # what was found wrong, or right, was found in zeros
-        finally:
-            self.close()
-
-
-# --- targets --------------------------------------------------------------------------------------------------------
 
 
 class Draft:
@@ -626,12 +466,6 @@ class WrittenMap:
     def release_memory(self) -> None:
         """Let its pages go."""
         release_memory(self.buffer)
-
-
-def release_memory(mapped: mmap.mmap) -> None:
-    """Let the pages of a read-only map go that were read so far; the file still has them."""
-    if hasattr(mmap, "MADV_DONTNEED"):
-        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def check_target(target: Path, *, force: bool, source: Source | None = None) -> None:

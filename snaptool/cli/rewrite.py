@@ -23,11 +23,12 @@ from snaptool.stores import shown
 from snaptool.text import quoted
 
 if TYPE_CHECKING:
-    from snaptool.files import Draft, Source
+    from snaptool.files import Draft
     from snaptool.operations.choices import Choices
     from snaptool.operations.kms_options import KmsOptions
     from snaptool.operations.platform import Step
     from snaptool.operations.rewrite import RewriteReport
+    from snaptool.sources import Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

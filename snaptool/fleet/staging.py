@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from snaptool.errors import SnaptoolError
-from snaptool.files import source_changed
 from snaptool.fleet.places import SUMS, Backup, version_now, version_of
+from snaptool.sources import source_changed
 from snaptool.stores.listing import entry_at
 from snaptool.stores.location import place_of
 from snaptool.stores.reading import fetch

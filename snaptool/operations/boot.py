@@ -27,11 +27,12 @@ from snaptool.errors import OutputError, ScratchError
 from snaptool.etcd import BUCKETS, Lease, Snapshot, Trailer, server_generation
 from snaptool.etcd.reading import rows_among
 from snaptool.etcd.records import encode_lease, encode_lease_key, encode_member_id
-from snaptool.files import Draft, Source
+from snaptool.files import Draft
 from snaptool.inputs import Inputs
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.sweep import Progress, no_progress
 from snaptool.scratch import ROOM_HINT, Difference, EtcdBinaries, Expected, ScratchEtcd, ServedKey, engine
+from snaptool.sources import Source
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,6 @@ from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
-from snaptool.files import Buffer, Mapped
 from snaptool.kube.envelopes import Envelopes
 from snaptool.kube.undecodable import ANY_TYPE, Fault, fault
 from snaptool.operations.judging import NOTHING_DEFINED, Defined, Depth, Undecoded, expected_of, judge
@@ -30,6 +29,7 @@ from snaptool.providers.keyring import Chain, GroupResource, Keyring, NoKeyFits,
 from snaptool.providers.provider import Entropies, Entropy, KeyDoesNotFit, Kind, Reason
 from snaptool.providers.values import Sealed as SealedValues
 from snaptool.providers.values import Values, gathered, looked_up, met, parted, words
+from snaptool.sources import Buffer, Mapped
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor

@@ -26,13 +26,13 @@ from snaptool.containers.unwrap import DEFAULT, KINE, Unpacking, Unwrapped, in_d
 from snaptool.embedded.places import BOOTSTRAP, PlaceFinder
 from snaptool.errors import FormatError, InputError, SnaptoolError
 from snaptool.etcd import DIGEST_SIZE, Snapshot, Trailer, describe_bad_trailer, judge_trailer
-from snaptool.files import Source
 from snaptool.inputs import Inputs, remember
 from snaptool.kube.keys import normal_prefix
 from snaptool.kube.prefixes import prefix_text
 from snaptool.operations.definitions import DefinitionFinder
 from snaptool.operations.prefixes import PrefixFacts
 from snaptool.operations.scout import Cut, Scout
+from snaptool.sources import Source
 from snaptool.stores import is_remote
 from snaptool.text import counted
 

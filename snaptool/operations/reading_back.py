@@ -28,7 +28,7 @@ from snaptool.etcd import (
 )
 from snaptool.etcd.comparing import same_records
 from snaptool.etcd.leaves import Leaves
-from snaptool.files import Draft, Mapped, source_changed
+from snaptool.files import Draft
 from snaptool.operations.crypto import (
     Batch,
     Outcome,
@@ -52,6 +52,7 @@ from snaptool.operations.written import (
 )
 from snaptool.providers.keyring import Keyring
 from snaptool.providers.values import met, rows_of, same_plaintexts, widened, words
+from snaptool.sources import Mapped, source_changed
 from snaptool.text import printable
 
 _LET_GO = 32

@@ -23,12 +23,13 @@ from snaptool.errors import FormatError
 from snaptool.etcd import BUCKETS, Revision, Snapshot
 from snaptool.etcd.salvage import Origin, Records, Salvage
 from snaptool.etcd.salvage import salvage as collect
-from snaptool.files import Draft, Source
+from snaptool.files import Draft
 from snaptool.operations.labels import LONGEST_HEADER, Header, header_of
 from snaptool.operations.opening import open_source
 from snaptool.operations.sweep import Progress, no_progress
 from snaptool.operations.wrapping import TargetDraft
 from snaptool.operations.written import FileReport, ReadBackFailed
+from snaptool.sources import Source
 from snaptool.stores.publish import check_target
 
 _HASH_BLOCK = 4 << 20

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from snaptool import files, signals
 from snaptool.errors import OutputError, SnaptoolError, StoreError
-from snaptool.files import Draft, Source, TargetExists
+from snaptool.files import Draft, TargetExists
 from snaptool.inputs import TargetIsRead, notice
+from snaptool.sources import Source
 from snaptool.stores.location import RemotePath, location_of
 from snaptool.stores.reading import read_back
 from snaptool.stores.same import require_not_read

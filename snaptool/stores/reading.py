@@ -8,8 +8,8 @@ from pathlib import Path
 
 from snaptool import signals
 from snaptool.containers.spool import Spool, folder_for
-from snaptool.files import source_changed
 from snaptool.inputs import InputTooLarge, remember_object
+from snaptool.sources import source_changed
 from snaptool.stores.store import (
     BrokenOff,
     DownloadDiffers,

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from snaptool import open_snapshot
-from snaptool.files import SourceChanged
 from snaptool.scratch.server import EtcdBinaries
+from snaptool.sources import SourceChanged
 from tests.cli.test_containers import VECTORS
 from tests.support.cli import SAMPLES, Snaptool
 

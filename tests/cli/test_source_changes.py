@@ -18,7 +18,7 @@ import pytest
 
 from snaptool import inspect, open_snapshot
 from snaptool.errors import SnaptoolError
-from snaptool.files import SourceChanged
+from snaptool.sources import SourceChanged
 from tests.support.cli import ROOT
 from tests.support.snapshots import NEW_SECRET, Mix, config, write_snapshot
 

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from snaptool.errors import SnaptoolError
-from snaptool.files import SourceChanged, TargetExists
+from snaptool.files import TargetExists
+from snaptool.sources import SourceChanged
 from snaptool.stores.listing import entries_below
 from snaptool.stores.location import location_of, place_of
 from snaptool.stores.publish import StoreDraft

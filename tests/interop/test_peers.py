@@ -22,7 +22,6 @@ from snaptool.etcd import (
     decode_revision_key,
     server_generation,
 )
-from snaptool.files import Source
 from snaptool.kube.keys import parse_key
 from snaptool.kube.objects import plausible
 from snaptool.operations.opening import open_snapshot
@@ -32,6 +31,7 @@ from snaptool.providers.config.model import EncryptionConfig
 from snaptool.providers.config.rules import parse_config
 from snaptool.providers.keyring import Keyring
 from snaptool.scratch import EtcdBinaries, EtcdFailed, ScratchEtcd, ServedKey
+from snaptool.sources import Source
 from tests.oracles.judge import Judge
 from tests.support.etcd import GOLDEN
 from tests.support.peers import BBOLT_VERSIONS, Judged, peer

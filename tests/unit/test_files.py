@@ -18,7 +18,8 @@ import pytest
 
 from snaptool import files
 from snaptool.errors import InputError, OutputError
-from snaptool.files import Draft, Source, SourceChanged, TargetExists, TargetIsNoFile, check_target, write_private
+from snaptool.files import Draft, TargetExists, TargetIsNoFile, check_target, write_private
+from snaptool.sources import Source, SourceChanged
 
 
 def names(folder: Path) -> list[str]:

@@ -23,6 +23,8 @@ from snaptool.stores import shown
 from snaptool.text import quoted
 
 if TYPE_CHECKING:
+    from snaptool.embedded.found import Recovered
+    from snaptool.embedded.update import Updates
     from snaptool.files import Draft
     from snaptool.operations.choices import Choices
     from snaptool.operations.kms_options import KmsOptions
@@ -221,7 +223,7 @@ def _option(name: str, value: str) -> str:
 def _rewrite(said: RewriteOptions, choices: Choices, terminal: Terminal) -> tuple[RewriteReport, tuple[Step, ...]]:
     """Read the configurations, open what is read, write. Returns what was done, and what to do next."""
     from snaptool.operations.boot import replayed
-    from snaptool.operations.choices import configurations, keys_for, request_of
+    from snaptool.operations.choices import Configurations, configurations, keys_for, request_of
     from snaptool.operations.coverage import joined
     from snaptool.operations.engine import EtcdEngine
     from snaptool.operations.next_steps import next_steps
@@ -241,10 +243,21 @@ def _rewrite(said: RewriteOptions, choices: Choices, terminal: Terminal) -> tupl
         if not said.dry_run:  # before an etcd is booted or a key service asked
             check_target(said.target, force=said.force, source=found.source)
         old = said.embedding.read_with(found, loaded, terminal)
-        carried = said.embedding.find(found, loaded)
-        configs = configurations(choices, found, said.target, old, written, carried)
-        for note in configs.updates.notes:
-            terminal.note(note)
+
+        def inside() -> tuple[Recovered, Updates]:
+            """Find what the snapshot carries, which takes a look at all keys, and say what becomes of it."""
+            carried = said.embedding.find(found, loaded)
+            updates = configurations(choices, found, said.target, old, written, carried).updates
+            for note in updates.notes:
+                terminal.note(note)
+            return carried, updates
+
+        # The pass that opens values looks at all keys anyway; who asked for something that depends on them hears first.
+        is_asked = said.by_etcd or choices.update_embedded or choices.keep_embedded
+        if is_asked or found.is_scouted or found.container is not None:
+            configs = Configurations(old, written, *inside())
+        else:
+            configs = Configurations(old, written, inside=inside)
         with (
             replayed(found, by_etcd, progress=progress) as opened,
             _begin_report(said.report, opened.source, said.target, force=said.force) as draft,

@@ -85,12 +85,16 @@ class Choices:
 
 @dataclass(frozen=True, slots=True)
 class Configurations:
-    """What a rewrite reads with, tried in turn; what it writes with; what is inside the snapshot, and becomes of it."""
+    """What a rewrite reads with, tried in turn; what it writes with; what is inside the snapshot, and becomes of it.
+
+    `inside`: says the latter two later, see `RewriteRequest`.
+    """
 
     old: Sequence[EncryptionConfig]
     written: EncryptionConfig | None
-    carried: Recovered | None
-    updates: Updates
+    carried: Recovered | None = None
+    updates: Updates = field(default_factory=Updates)
+    inside: Callable[[], tuple[Recovered, Updates]] | None = None
 
 
 def configurations(
@@ -175,5 +179,6 @@ def request_of(
         compact=choices.compact,
         skip_hash_check=skip,
         updates=configs.updates,
+        inside=configs.inside,
         jobs=1 if choices.kms.v1_dek_per_object else choices.jobs,
     )

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import compress
 
@@ -97,7 +97,8 @@ class RewriteRequest:
     plaintext (`writing` is then not looked at). `rewraps`: KMS values that keep their keys and bodies, under
     another wrapping. `only_lost`: what opens keeps every byte, and `writing` seals older revisions that come back.
     `earlier`: backups that older revisions may come from. `carried`: what the snapshot carries inside, as far as it
-    opened; None where nobody tried. `embedded_lost`: the operator's word that the rest of it never will.
+    opened; None where nobody tried. `embedded_lost`: the operator's word that the rest of it never will. `inside`: says
+    what is carried, and what becomes of it, once all keys were seen; its answers are then `carried` and `updates`.
     """
 
     reading: Keyring | None
@@ -116,12 +117,20 @@ class RewriteRequest:
     randomness: Randomness = field(default_factory=SystemRandomness)
     rewraps: Rewraps = field(default_factory=Rewraps)
     updates: Updates = field(default_factory=Updates)
+    inside: Callable[[], tuple[Recovered, Updates]] | None = None
+
+    def settled(self) -> RewriteRequest:
+        """Return it with what is inside the snapshot, all keys of which were seen. Raises what `inside` raises."""
+        if self.inside is None:
+            return self
+        carried, updates = self.inside()
+        return replace(self, carried=carried, updates=updates, inside=None)
 
     @property
     def only_copies(self) -> bool:
         """Does every record stay as it is, whatever is found?"""
         keeps = self.undecodable is Undecodable.KEEP and not self.undecryptable.deletes
-        return self.reading is None and keeps and not (self.compact or self.updates.values)
+        return self.reading is None and keeps and not (self.compact or self.updates.values or self.inside)
 
     def __post_init__(self) -> None:
         # A word that is no member compares unequal to all of them, and would act as the one that nobody tests for.

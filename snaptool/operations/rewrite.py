@@ -263,12 +263,14 @@ def rewrite(
     started = time.monotonic()
     if target is not None:
         check_target(target, force=force, source=opened.source)
-    wrapping = choose_wrapping(target, container, opened.container).updated(request.updates.files, request.updates.keys)
+    wrapping = choose_wrapping(target, container, opened.container)
     with ExitStack() as stack, opened.digests() as digests:
         draft = None
         if target is not None and request.only_copies and engine is DIRECT:
+            wrapping = wrapping.updated(request.updates.files, request.updates.keys)
             draft = stack.enter_context(TargetDraft(target, force=force, wrapping=wrapping))
         read = _read(opened, request, stack, draft, progress)
+        request = request.settled()
         work, labels, leaves, swept, workshop = read.work, read.labels, read.leaves, read.swept, read.workshop
         if not request.skip_hash_check:
             digests.require_right_trailer()
@@ -304,6 +306,7 @@ def rewrite(
             if not plan.counts.deleted:
                 # A value may lose its wrapped key and padding; of a page, at most.
                 require_room(target, sum(leaves.size) - _MOST_SHRINKING * plan.counts.rewritten)
+            wrapping = wrapping.updated(request.updates.files, request.updates.keys)
             draft = stack.enter_context(TargetDraft(target, force=force, wrapping=wrapping))
         written = _publish(read.written or engine.write(job, draft), job, draft, boot_with)
     return replace(report, target=written, verified=True, seconds=time.monotonic() - started)

@@ -130,7 +130,10 @@ _VERIFIABLE = {"failed", "damaged", "undecryptable", "plaintext", "stale"}
 
 def _why(record: Record) -> str:
     if record["error"]:
-        why = f": {record['error']['message'].removeprefix(record['url']).removeprefix(': ')}"
+        message = record["error"]["message"]
+        why = message.removeprefix(record["url"])  # which stands before it already: `: …`, or ` is cut: …`
+        if why == message:
+            why = f": {message}"
         if "salvaged" in record["findings"]:
             why += f"; of what can be saved: {', '.join(_counts(record)) or 'nothing lost'}"
         return why

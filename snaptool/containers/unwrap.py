@@ -384,7 +384,9 @@ class _Opener:
         """Keep what was unpacked before a fault, where the caller takes what there is; else raise it."""
         if not self._how.broken or not size or fault.code == "container_too_big":
             raise fault
-        self.notices += (f"{fault}; going on with the {size:,} bytes that were unpacked",)
+        notice = f"{fault}; going on with the {size:,} bytes that were unpacked"
+        if notice not in self.notices:  # of a tar the entry is cut, and the archive around it
+            self.notices += (notice,)
 
     def _check_whole(self, needed: int | None, size: int, place: str) -> None:
         if needed is not None and size < needed and not self._how.broken:

@@ -91,6 +91,17 @@ def test_situation_21_half_a_database_in_a_whole_gzip_shows_at_a_quick_look(snap
     assert "control" not in ran.text, "it is part of the store"
 
 
+def test_a_damaged_backup_is_named_once_in_a_sentence_of_its_own(snaptool: Snaptool) -> None:
+    folder = snaptool.folder / "bucket"
+    folder.mkdir()
+    whole = (GOLDEN / "containers/tar/charmed-plain.tar").read_bytes()
+    (folder / "cut.tar").write_bytes(whole[: len(whole) // 2])
+    (folder / "bad.db").write_bytes((SAMPLES / "aescbc-cluster.db").read_bytes()[:8192])
+    ran = audit(snaptool, folder)
+    assert "damaged  cut.tar is cut: it ends after" in ran.stdout
+    assert "damaged  bad.db: the database is cut" in ran.stdout
+
+
 def test_situation_24_what_is_one_backup_is_one_record(snaptool: Snaptool) -> None:
     folder = case(snaptool, "24-audit-directories") / "bucket"
     records = audit(snaptool, folder, "--embedded-config", "-o", "json").json["records"]

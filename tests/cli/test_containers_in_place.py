@@ -168,11 +168,13 @@ def test_24_salvage_goes_on_where_the_checksum_is_wrong(snaptool: Snaptool) -> N
     assert "going on with the" in ran.stderr
 
 
-def test_24_an_entry_that_ends_early_is_refused(snaptool: Snaptool) -> None:
-    content = ARCHIVES["backup.tar"]
+def test_24_an_entry_that_ends_early_is_refused_and_salvaged_with_one_word_about_it(snaptool: Snaptool) -> None:
+    content, target = ARCHIVES["backup.tar"], snaptool.folder / "new.db"
     source = snaptool.write("backup.tar", content[: content.index(DATABASE) + len(DATABASE) // 2])
     ran = snaptool("inspect", source, "-o", "json")
     assert (ran.code, ran.json["error"]["code"]) == (4, "container_truncated")
+    ran = snaptool("repair", source, target, "--salvage", makes=[target])
+    assert (ran.code, ran.stderr.count("going on with the")) == (3, 1), ran.stderr
 
 
 @pytest.mark.parametrize("change", ["neighbour", "database", "cut"])

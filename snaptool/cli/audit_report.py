@@ -130,7 +130,7 @@ _VERIFIABLE = {"failed", "damaged", "undecryptable", "plaintext", "stale"}
 
 def _why(record: Record) -> str:
     if record["error"]:
-        message = record["error"]["message"]
+        message: str = record["error"]["message"]
         why = message.removeprefix(record["url"])  # which stands before it already: `: …`, or ` is cut: …`
         if why == message:
             why = f": {message}"

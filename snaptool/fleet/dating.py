@@ -34,7 +34,7 @@ def times_inside(
 ) -> dict[str, datetime]:
     """Return the times that these backups hold, by url; those that cannot be opened, or say nothing, are left out.
 
-    What is no snapshot is older than everything, so that it takes no place of one.
+    What is not a snapshot is older than everything, so that it takes no place of one.
     """
     room = Room(folder_for(None) if folder is None else folder, [one.size * one.is_remote for one in backups])
 

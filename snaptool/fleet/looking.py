@@ -185,7 +185,7 @@ def look(backup: Backup, question: Question, folder: Path | None = None) -> Reco
 def fail(record: Record, status: str, kind: str, message: str, hint: str) -> None:
     """Let a record say that nothing good is known."""
     record["status"] = status
-    # As JSON a name that is no UTF-8 would be no text for others who read it.
+    # A name that is not UTF-8 would not be text for others who read the JSON.
     record["error"] = {"kind": kind, "message": printable(message), "hint": printable(hint) or None}
 
 
@@ -231,7 +231,7 @@ def _whole(backup: Backup, question: Question, record: Record, folder: Path | No
 
 
 def _sum(copy: Staged, record: Record) -> None:
-    """Only now, for what is no snapshot has no end that anybody waits for."""
+    """Only now: what is not a snapshot may have no end that anybody waits for."""
     record["sha256"], stated = copy.sums()
     record["findings"] += ["checksum_ok" if right else "checksum_differs" for right in stated]
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -16,6 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.support import dask
 from tests.support.cli import SAMPLES, Snaptool, assert_no_canary
 from tests.support.dask import Cluster, make_certificates, running
 
@@ -187,3 +190,21 @@ def test_case_5_a_scheduler_that_is_killed_ends_the_run_with_what_is_done(tmp_pa
     again = subprocess.run(local, capture_output=True, text=True, check=False)
     assert f"kept {len(done)}" in again.stderr
     assert rows(tmp_path) == wanted
+
+
+@needs_dask
+def test_the_commands_of_the_documentation_are_those_that_are_tested() -> None:
+    """Every option of the example on two hosts is one of Dask's, or of ours, and of the cluster of these tests."""
+    text = (SAMPLES.parent / "docs" / "audit.md").read_text()
+    block = text.partition("### Dask")[2].partition("```sh\n")[2].partition("```")[0].replace("\\\n", " ")
+    lines = [shlex.split(line) for line in block.splitlines() if line and not line.startswith("#")]
+    assert [line[:2] for line in lines] == [["dask", "scheduler"], ["dask", "worker"], ["snaptool", "audit"]]
+    here = inspect.getsource(dask)
+    for program, command, *words in lines:
+        options = {word for word in words if word.startswith("--")}
+        run = [sys.executable, "-m", program] if program == "snaptool" else [sys.executable, "-m", "dask"]
+        helped = subprocess.run([*run, command, "--help"], capture_output=True, text=True, check=False).stdout
+        assert len(options) >= 4
+        for option in options:
+            assert f"{option} " in helped, option
+            assert program == "snaptool" or option.startswith("--tls-") or f'"{option}"' in here, option

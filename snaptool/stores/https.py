@@ -5,6 +5,7 @@ A link is often signed for one method, so that HEAD would be refused: what is th
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import re
 import urllib.error
@@ -17,11 +18,12 @@ from typing import IO, Any
 
 from snaptool.loopback import is_here
 from snaptool.stores.location import BadUrl, LinkAt, parse_url, place_of
-from snaptool.stores.store import BrokenOff, Replaced, Seen, StoreRefused, StoreUnreachable
+from snaptool.stores.store import BrokenOff, NotForReading, Replaced, Seen, StoreRefused, StoreUnreachable
 from snaptool.stores.sums import Sums
 
 _TIMEOUT = 60  # seconds without a byte
 _BLOCK = 1 << 20
+_LARGEST_ERROR = 8 << 10
 _CHANGED = {404, 410, 412, 416}
 
 
@@ -148,13 +150,18 @@ class HttpsStore:
             with error:
                 if error.code in {409, 412}:
                     raise Replaced from None
-                raise self._refused(error) from None
+                raise self._refused(error, "PUT") from None
 
     def kept(self, sums: Sums) -> bool | None:
         """Compare the answer's ETag, where it is an MD5."""
         return True if self._answered == sums.md5 else None
 
-    def _refused(self, error: urllib.error.HTTPError) -> StoreRefused | StoreUnreachable:
+    def _refused(self, error: urllib.error.HTTPError, method: str = "GET") -> StoreRefused | StoreUnreachable:
+        body = b""
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            body = error.read(_LARGEST_ERROR)
+        named = re.search(rb"<Code>([A-Za-z]{3,60})</Code>", body)
+        said = f"HTTP {error.code}" + (f" {named[1].decode()}" if named is not None else "")
         if error.code >= 500 or error.code == 429:
             return StoreUnreachable(
                 f"{self._shown}: the server is not well: HTTP {error.code}", hint="try again later", place=self._shown
@@ -165,8 +172,12 @@ class HttpsStore:
                 hint="look with `curl -sI` where it leads, and use that URL; an upload is not sent elsewhere",
                 place=self._shown,
             )
-        hint = "a signed link serves one method, and ends after a time: make a new one"
-        return StoreRefused(f"{self._shown}: the server refused: HTTP {error.code}", hint=hint, place=self._shown)
+        if b"expired" in body.lower():
+            hint = "make a new one; look at the clock of this machine, too"
+            return StoreRefused(f"{self._shown}: the link has expired: {said}", hint=hint, place=self._shown)
+        hint = f"a signed link serves one method, here {method}, and ends after a time: make a new one"
+        kind = NotForReading if method == "GET" and error.code in {401, 403, 405} else StoreRefused
+        return kind(f"{self._shown}: the server refused: {said}", hint=hint, place=self._shown)
 
 
 def _time(text: str) -> datetime | None:

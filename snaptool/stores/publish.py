@@ -12,7 +12,7 @@ from snaptool.sources import Source
 from snaptool.stores.location import RemotePath, location_of
 from snaptool.stores.reading import read_back
 from snaptool.stores.same import require_not_read
-from snaptool.stores.store import MayReplace, Replaced, Seen, Store, UploadDiffers, open_store
+from snaptool.stores.store import MayReplace, NotForReading, Replaced, Seen, Store, UploadDiffers, open_store
 from snaptool.stores.sums import Sums, sums_of
 
 
@@ -29,7 +29,7 @@ def check_target(target: Path, *, force: bool, source: Source | None = None) -> 
     require_not_read(target)
     if getattr(location_of(target), "version", None) is not None:
         raise TargetIsRead(f"target {target} names a version, which nothing can be written to", hint="leave it out")
-    now = open_store(target).look()
+    now = _look(open_store(target))
     require_not_read(target, now=now)
     if now is not None and not force:
         raise _exists(target)
@@ -40,6 +40,7 @@ class StoreDraft(Draft):
 
     def __init__(self, target: Path, *, force: bool) -> None:
         self._seen: Seen | None = None
+        self._hidden = False
         super().__init__(target, force=force)
 
     def _check(self) -> None:
@@ -47,7 +48,10 @@ class StoreDraft(Draft):
         if not isinstance(self.target, RemotePath):
             super()._check()
             return
-        self._seen = open_store(self.target).look()
+        try:
+            self._seen = open_store(self.target).look()
+        except NotForReading:
+            self._hidden = True
         require_not_read(self.target, now=self._seen)
         if self._seen is not None and not self._force:
             raise _exists(self.target)
@@ -55,7 +59,7 @@ class StoreDraft(Draft):
     def another(self) -> StoreDraft:
         """Return a new draft for the same target, under the same condition."""
         draft = StoreDraft(self.target, force=self._force)
-        draft._seen = self._seen
+        draft._seen, draft._hidden = self._seen, self._hidden
         return draft
 
     def publish(self) -> None:
@@ -75,11 +79,11 @@ class StoreDraft(Draft):
         if isinstance(store, MayReplace) and not self._force:
             with signals.interruptible():
                 store.require_conditions()
-        refused = _changed if seen is not None else _exists
+        refused = _changed if seen is not None else _taken if self._force or self._hidden else _exists
         try:
             with signals.interruptible():
                 # The store judges the condition. One that ignores it does at least not replace what is there by now.
-                _require_unchanged(store.look(), seen)
+                _require_unchanged(_look(store), seen)
         except Replaced as error:
             raise refused(self.target) from error
         try:
@@ -88,7 +92,7 @@ class StoreDraft(Draft):
         except (KeyboardInterrupt, Replaced, StoreError) as error:
             # It may have come between the last answer and us, and a client that tries again meets its own object: what
             # is there is looked at.
-            ours = _holds(store, seen, self.target) and self._is_kept(store, sums)
+            ours = _holds(store, seen, self.target, sure=isinstance(error, Replaced)) and self._is_kept(store, sums)
             if ours:
                 self._written()
             if isinstance(error, KeyboardInterrupt) or (not ours and not isinstance(error, Replaced)):
@@ -123,18 +127,27 @@ class StoreDraft(Draft):
         self.published = True
 
 
+def _look(store: Store) -> Seen | None:
+    """Look at what is there; None, too, where that is not shown, so that the store alone judges. Raises StoreError."""
+    try:
+        return store.look()
+    except NotForReading:
+        return None
+
+
 def _require_unchanged(now: Seen | None, seen: Seen | None) -> None:
     """Refuse what is there by now, and was not when it was first looked at. Raises Replaced."""
     if now is not None and (seen is None or now.version != seen.version):
         raise Replaced
 
 
-def _holds(store: Store, before: Seen | None, target: Path) -> bool:
-    """Is something there now that was not there before?"""
+def _holds(store: Store, before: Seen | None, target: Path, *, sure: bool) -> bool:
+    """Is something there now that was not there before? `sure`: the store has said that nothing was written."""
     try:
         now = store.look()
-    except (StoreError, OutputError):
-        notice(f"it is not known whether {target} was written")
+    except (StoreError, OutputError) as error:
+        if not (sure and isinstance(error, NotForReading)):
+            notice(f"it is not known whether {target} was written")
         return False
     return now is not None and (before is None or now.version != before.version)
 
@@ -143,6 +156,14 @@ def _exists(target: Path) -> TargetExists:
     return TargetExists(
         f"target {target} already exists",
         hint="choose another target, or use --force to replace it",
+        place=str(target),
+    )
+
+
+def _taken(target: Path) -> TargetExists:
+    return TargetExists(
+        f"target {target} exists by now, or is there and not shown; it was left alone",
+        hint="look at what is there, then choose another target: --force replaces only what was seen at the start",
         place=str(target),
     )
 

@@ -39,6 +39,10 @@ class NotAFile(StoreRefused):
     """There is something under the name that has no content: a folder."""
 
 
+class NotForReading(StoreRefused):
+    """What is there is not shown: a link may be for an upload alone."""
+
+
 class DownloadDiffers(StoreError):
     """What arrived is not what the store says it keeps."""
 

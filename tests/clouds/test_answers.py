@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -367,6 +368,45 @@ def test_no_command_shows_the_signature_of_a_link(
     for one in made:
         assert b"sesame" not in one.read_bytes()
     assert made or not ("REPORT" in words and ran.code == 0)
+
+
+@pytest.mark.parametrize("place", ["s3"], indirect=True)
+@pytest.mark.parametrize("conditional", [True, False])
+def test_a_link_for_an_upload_alone_is_written_to_and_never_over_something(
+    place: Place, snaptool: Snaptool, *, conditional: bool
+) -> None:
+    """Such a link answers 403 to whoever would look: the store alone judges whether the name is free."""
+    import boto3
+    from botocore.config import Config
+
+    client = boto3.client("s3", region_name="eu-central-1", config=Config(s3={"addressing_style": "path"}))
+    bucket = place.url.rpartition("/")[2]
+    more = {"IfNoneMatch": "*"} if conditional else {}
+    place.put("a.db", SAMPLE.read_bytes())
+
+    def link(call: str, name: str, seconds: int = 3600) -> str:
+        params = {"Bucket": bucket, "Key": name} | (more if call == "put_object" else {})
+        made: str = client.generate_presigned_url(call, Params=params, ExpiresIn=seconds)
+        return made
+
+    target = link("put_object", "x.db")
+    ran = snaptool("repair", link("get_object", "a.db"), target)
+    assert ran.code == 0, ran.text
+    written = place.get("x.db")
+    for words in ((), ("--force",)):
+        ran = snaptool("repair", link("get_object", "a.db"), target, *words)
+        assert (ran.code, "not shown" in ran.stderr) == (2, True), ran.text
+        assert "not known" not in ran.stderr
+        assert "use --force" not in ran.stderr
+    assert place.get("x.db") == written
+    old = [link(call, name, 1) for call, name in (("get_object", "a.db"), ("put_object", "y.db"))]
+    time.sleep(2)
+    for command in (("inspect", old[0]), ("repair", str(SAMPLE), old[1])):
+        ran = snaptool(*command)
+        assert (ran.code, "has expired" in ran.stderr) == (5, True), ran.text
+        assert "Signature" not in ran.text
+    assert sorted(place.names()) == ["a.db", "x.db"]
+    client.close()
 
 
 def test_without_an_etag_the_time_says_that_a_file_was_replaced(no_proxies: None, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import pytest
 
 from snaptool.bolt import DatabaseWriter
 from snaptool.containers.age import AgeWriter, OmniSecrets
+from snaptool.containers.spool import Spool
 from snaptool.containers.streams import import_zstd
 from snaptool.containers.unwrap import Unpacking, unwrap
 from snaptool.errors import SnaptoolError
@@ -166,7 +167,8 @@ def test_68_a_full_disk_while_any_container_is_unpacked_leaves_nothing(
     ran = snaptool("inspect", source, "--omni-key-file", key, "-o", "json")
     assert (ran.code, ran.json["error"]["code"]) == (1, "container_no_space")
     # The same where nobody looked at the room before, and the disk fills in the middle.
-    monkeypatch.setattr("snaptool.containers.spool.Spool._free", lambda _self: 1 << 40)
+    free = Spool._free
+    monkeypatch.setattr(Spool, "_free", lambda self: free(self) if hasattr(self, "descriptor") else 1 << 40)
     ran = snaptool("inspect", source, "--omni-key-file", key, "-o", "json")
     assert (ran.code, ran.json["error"]["code"]) == (1, "container_no_space")
     assert list(disk.iterdir()) == []

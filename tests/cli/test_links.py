@@ -126,7 +126,7 @@ def test_what_is_not_there_or_refused_says_so(snaptool: Snaptool, files: Files) 
     files.redirect = "http://example.org/x"
     ran = snaptool("inspect", f"{files.url}/x.db")
     assert ran.code == 2
-    assert "http shows a snapshot to everybody" in ran.stderr
+    assert "the server leads to what is not an https:// URL" in ran.stderr
     assert snaptool("inspect", "http://127.0.0.1:9/x").code == 5
 
 

@@ -416,12 +416,20 @@ def _metadata(files: Mapping[str, File]) -> Taken:
 
 
 def newest_of(backups: Sequence[Backup], count: int, per: str, inside: Mapping[str, datetime]) -> list[Backup]:
-    """Keep the newest `count` of each group, by the time in the name, else `inside` (by url), else of the file."""
-    kept = [
-        one
-        for several in grouped(backups, per).values()
-        for one in sorted(several, key=lambda one: (one.time or inside.get(one.url, one.modified), one.url))[-count:]
-    ]
+    """Keep the newest `count` of each group, by the time in the name, else `inside` (by url), else of the file.
+
+    Files without a byte, as a full disk leaves them, are kept where they are newer, and do not count.
+    """
+    kept = []
+    for several in grouped(backups, per).values():
+        left = count
+        for one in sorted(
+            several, key=lambda one: (one.time or inside.get(one.url, one.modified), one.url), reverse=True
+        ):
+            if not left:
+                break
+            kept.append(one)
+            left -= bool(one.size)
     return sorted(kept, key=lambda one: one.url)
 
 

@@ -16,7 +16,7 @@ from snaptool.errors import FormatError
 from snaptool.etcd import Snapshot, decode_key_value
 from snaptool.kube.kinds.reader import decode_object
 
-_LAST_RECORDS = 200
+_LAST_RECORDS = 50
 
 
 def newest_time(snapshot: Snapshot) -> datetime | None:

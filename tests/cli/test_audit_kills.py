@@ -5,6 +5,7 @@ A small fleet in every run; 200 backups, and 5,000, are soak.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -139,6 +140,31 @@ def test_case_2_and_4_whoever_is_killed_every_backup_has_one_row_and_it_is_right
     assert len(second.records) == count
     attempts = sum(one["attempts"] for one in second.records)
     assert attempts <= count + kills, "a death costs one backup one attempt"
+
+
+def test_case_3_a_backup_that_ends_every_worker_costs_its_own_record_alone(tmp_path: Path) -> None:
+    """Each worker that holds it open is killed, as the system does where memory ends."""
+    wanted = fleet(tmp_path / "bucket", 12)
+    poison = tmp_path / "bucket" / "poison.db"
+    with poison.open("wb") as file:  # a snapshot by its first pages, and so large that a worker is met at it
+        file.write((SAMPLES / "aescbc-cluster.db").read_bytes()[:8192])
+        file.truncate(40 << 30)
+    asker = Asker(tmp_path, "--jobs", "2")
+    kills = 0
+    while kills < 3:
+        assert asker.process.poll() is None
+        for worker in asker.workers():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if any(one.path == str(poison) for one in worker.open_files()):
+                    worker.kill()
+                    worker.wait(60)
+                    kills += 1
+                    break
+    assert asker.end() == 1, asker.said
+    assert rows(tmp_path) == {**wanted, str(poison): "failed"}
+    (record,) = (one for one in asker.records if one["status"] == "failed")
+    assert (record["attempts"], record["error"]["kind"]) == (3, "worker_died")
+    assert "a worker ended with -9, 3 times" in record["error"]["message"]
 
 
 @pytest.mark.soak

@@ -544,6 +544,16 @@ def test_the_newest_is_the_one_with_the_newest_objects_and_not_the_newest_copy(s
     assert (len(quiet.json["backups"]), quiet.stderr) == (4, ""), "each is its own series: no time decides"
 
 
+def test_a_backup_without_a_byte_does_not_hide_the_one_before_it(snaptool: Snaptool, folder: Path) -> None:
+    (folder / "etcd-2026-11-30.db").touch()
+    ran = audit(snaptool, folder, "--newest", "1", "--config", AESCBC, "-o", "json", first=True)
+    found = {Path(one["url"]).name: one["status"] for one in ran.json["records"]}
+    assert found == {"etcd-2026-11-29.db": "undecryptable", "etcd-2026-11-30.db": "not_a_snapshot"}
+    assert ran.json["left_out"] == 2
+    failing = audit(snaptool, folder, "--newest", "1", "--since", "2026-11-30", "--config", AESCBC)
+    assert failing.code == 2, "a night that left nothing but that is heard of"
+
+
 def history(path: Path, time: str) -> None:
     """A snapshot with two Leases, of which the first was renewed last."""
     records = []

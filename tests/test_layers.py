@@ -33,7 +33,7 @@ ALLOWED = {
     "folder": {"errors", "inputs", "signals", "files"},
     "bolt": {"errors", "compiled"},
     "containers": {"errors", "bolt", "signals", "text"},
-    "stores": {"errors", "inputs", "loopback", "signals", "files", "sources", "containers"},
+    "stores": {"errors", "inputs", "loopback", "signals", "files", "sources", "containers", "text"},
     "etcd": {"errors", "compiled", "text", "wire", "bolt"},
     "kube": {"errors", "compiled", "text", "wire"},
     "providers": {"errors", "compiled", "loopback", "signals", "text", "wire"},

@@ -40,7 +40,7 @@ class _OnlySafe(urllib.request.HTTPRedirectHandler):
         if not follows or (req.full_url.startswith("https:") and not newurl.startswith("https:")):
             raise BadUrl(
                 f"{place_of(req.full_url)}: the server leads to what is not an https:// URL",
-                hint="look with `curl -sI` where it leads, and use that URL, if it is right",
+                hint="look with `curl -sD - -o /dev/null URL` where it leads, and use that URL, if it is right",
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -169,7 +169,8 @@ class HttpsStore:
         if error.code in range(300, 400):
             return StoreRefused(
                 f"{self._shown}: the server leads elsewhere: HTTP {error.code}",
-                hint="look with `curl -sI` where it leads, and use that URL; an upload is not sent elsewhere",
+                hint="look with `curl -sD - -o /dev/null URL` where it leads, and use that URL; an upload is not sent "
+                "elsewhere",
                 place=self._shown,
             )
         if b"expired" in body.lower():

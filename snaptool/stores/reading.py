@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from snaptool.stores.store import (
     open_store,
 )
 from snaptool.stores.sums import Sums
+from snaptool.text import quoted
 
 _MOST_FAILURES = 5
 """In a row, without a byte between them."""
@@ -71,9 +73,10 @@ def fetch(path: Path, folder: Path) -> Fetched:
 
 def no_such_object(path: Path) -> NoSuchObject:
     """Make the error for a URL that names nothing."""
-    return NoSuchObject(
-        f"{path}: nothing is there under this name", hint="check the spelling of the URL", place=str(path)
-    )
+    hint = "check the spelling of the URL"
+    if re.search(r"[*?\[]", path.name) is not None:
+        hint = f"patterns are for `snaptool audit`: `snaptool audit --list {quoted(str(path))}` shows what there is"
+    return NoSuchObject(f"{path}: nothing is there under this name", hint=hint, place=str(path))
 
 
 def read_part(path: Path, seen: Seen, start: int, end: int) -> bytes:

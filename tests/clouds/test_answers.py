@@ -224,7 +224,7 @@ def test_a_link_that_leads_elsewhere_is_followed_to_https_alone_and_says_so(
             assert ran.code in {2, 5}, ran.text
             assert f"{server.url}/again?…" in ran.stderr
             assert "leads" in ran.stderr
-            assert "curl -sI" in ran.stderr
+            assert "curl -sD" in ran.stderr
             assert "sesame" not in ran.text
 
 

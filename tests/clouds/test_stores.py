@@ -203,6 +203,8 @@ def test_an_exception_in_the_middle_leaves_nothing(place: Place) -> None:
 def test_what_is_not_there_and_what_names_nothing(place: Place, snaptool: Snaptool) -> None:
     ran = snaptool("inspect", place.at("none.db"), "-o", "json")
     assert (ran.code, ran.json["error"]["code"]) == (2, "no_such_object")
+    ran = snaptool("inspect", place.at("*.db"))
+    assert (ran.code, f"snaptool audit --list '{place.at('*.db')}'" in ran.stderr) == (2, True), ran.text
     ran = snaptool("inspect", place.url + "/", "-o", "json")
     assert (ran.code, ran.json["error"]["code"]) == (2, "bad_url")
 

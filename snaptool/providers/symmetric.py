@@ -145,9 +145,11 @@ class LocalProvider:
     def shortcuts(self) -> tuple[tuple[bytes, OpenMany], ...]:
         """Return what every key's stored values begin with, prefix included, and how that key alone opens many."""
         open_many, plausible = _OPEN_MANY[self.kind], self.plausible
+        one: object = plausible
+        sure_of_many = one if isinstance(one, SureOfMany) else None
         headers = [self.prefix + key.marker for key in self.keys]
         return tuple(
-            (header, partial(open_many, key.secret, len(header), plausible))
+            (header, partial(open_many, key.secret, len(header), (plausible, sure_of_many)))
             for header, key in zip(headers, self.keys, strict=True)
         )
 
@@ -169,6 +171,9 @@ class LocalProvider:
         nonces = entropy(size * len(rows)) if callable(entropy) else b"".join([each(size) for each in entropy])
         _SEAL_MANY[self.kind](key.secret, self.prefix + key.marker, values, rows, nonces, sealed)
 
+
+Judge = tuple[Plausible | None, SureOfMany | None]
+"""Who says whether a plaintext is plausible; the same one, if it can say so of many."""
 
 OpenMany = Callable[[Values, memoryview, int], None]
 """Opens those of some values, by row, that are to be opened by the key of a number; leaves closed what is in doubt."""
@@ -323,33 +328,30 @@ def _seal_secretbox(key: bytes, plaintext: bytes, context: bytes, nonce: bytes) 
 # out why. Here that way would take three times as long as the ciphers do.
 
 
-def _open_many_cbc(
-    key: bytes, header_size: int, plausible: Plausible | None, values: Values, rows: memoryview, number: int
-) -> None:
+def _open_many_cbc(key: bytes, header_size: int, judge: Judge, values: Values, rows: memoryview, number: int) -> None:
     values.open_cbc(rows, number, header_size, _running.of_key(key).update_into)
+    plausible, sure_of_many = judge
     if plausible is None:
         return
     opened = array("q", values.open_by(rows, number))
     sure = bytearray(max(opened, default=-1) + 1)
-    if isinstance(plausible, SureOfMany):
+    if sure_of_many is not None:
         _, within, _, at, size = values.places()
-        plausible.mark(within, at, size, memoryview(opened), sure)
+        sure_of_many.mark(within, at, size, memoryview(opened), sure)
     for row in opened:
         if not sure[row] and not plausible(bytes(values.plaintext(row))):
             values.close(row)
 
 
-def _open_many_gcm(
-    key: bytes, header_size: int, plausible: Plausible | None, values: Values, rows: memoryview, number: int
-) -> None:
-    del plausible
+def _open_many_gcm(key: bytes, header_size: int, judge: Judge, values: Values, rows: memoryview, number: int) -> None:
+    del judge
     values.open_gcm(rows, number, header_size, _kept_gcm(key))
 
 
 def _open_many_secretbox(
-    key: bytes, header_size: int, plausible: Plausible | None, values: Values, rows: memoryview, number: int
+    key: bytes, header_size: int, judge: Judge, values: Values, rows: memoryview, number: int
 ) -> None:
-    del plausible
+    del judge
     values.open_secretbox(rows, number, header_size, key, _in_libsodium("crypto_secretbox_open_easy"))
 
 
@@ -393,7 +395,7 @@ _WRITERS: dict[Kind, Callable[[bytes, bytes, bytes, bytes], bytes]] = {
 """Key, plaintext, context, nonce: what follows the nonce."""
 
 _NONCE_SIZES = {Kind.AESCBC: CBC_IV_SIZE, Kind.AESGCM: GCM_NONCE_SIZE, Kind.SECRETBOX: SECRETBOX_NONCE_SIZE}
-_OPEN_MANY: dict[Kind, Callable[[bytes, int, Plausible | None, Values, memoryview, int], None]] = {
+_OPEN_MANY: dict[Kind, Callable[[bytes, int, Judge, Values, memoryview, int], None]] = {
     Kind.AESCBC: _open_many_cbc,
     Kind.AESGCM: _open_many_gcm,
     Kind.SECRETBOX: _open_many_secretbox,

@@ -134,9 +134,13 @@ class Draft:
             return memoryview(bytearray(_BLOCK_BYTES))
         return self._free.get()
 
-    def _put(self, block: memoryview, used: int, *, again: bool) -> None:
+    def require_no_failure(self) -> None:
+        """Raise OutputError where the disk has failed so far."""
         if self._failure is not None:
             raise output_error("write", self.target, self._failure) from self._failure
+
+    def _put(self, block: memoryview, used: int, *, again: bool) -> None:
+        self.require_no_failure()
         signals.look()
         if self._drain is None:
             drain = threading.Thread(target=self._write_blocks, name="snaptool-writer", daemon=True)
@@ -242,8 +246,7 @@ class Draft:
             self._to_hash.put(None)
             signals.join(self._hashing)
             self._hashing = self._to_hash = None
-        if self._failure is not None:
-            raise output_error("write", self.target, self._failure) from self._failure
+        self.require_no_failure()
 
     def _stop_writing(self) -> None:
         if self._drain is not None:

@@ -24,12 +24,12 @@ class Leaves:
 
     `page`: its id, 0 of an inline bucket; `span`: its pages; `records`: how many it has, `main`: the revision of the
     first; `crc`, `size`: CRC-32C and bytes of its records; `tidy`: 1 where it holds nothing else, see `mark_tidy`.
-    Of the records that `take` was given, `key_sizes` and `sizes` are their bytes: 5 for each. `crc` and `size` are 0
-    without `with_sums`. `branches`: the hash of all page ids and first keys, which the branches have to repeat.
+    Of the records that `take` was given, `key_sizes` and `sizes` are their bytes: 5 for each. `branches`: the hash of
+    all page ids and first keys, which the branches have to repeat. `only_tidy`: nothing but `tidy` is kept.
     """
 
-    def __init__(self, *, with_sums: bool = True) -> None:
-        self._with_sums = with_sums
+    def __init__(self, *, only_tidy: bool = False) -> None:
+        self._only_tidy = only_tidy
         self.page, self.main, self.size = array("q"), array("q"), array("q")
         self.span, self.records, self.crc = array("I"), array("I"), array("I")
         self.tidy = bytearray()
@@ -37,33 +37,35 @@ class Leaves:
         self.branches = sha256()
 
     def __len__(self) -> int:
-        return len(self.page)
+        return len(self.tidy)
 
     def take(self, records: Records, page_size: int) -> None:
         """Take note of the leaves of a chunk of records, and of the sizes of these."""
         self.add(records.leaves, records.view, page_size)
+        if self._only_tidy:
+            return
         first, count = len(self.sizes), len(records)
         self.key_sizes += bytes(count)
         self.sizes.frombytes(bytes(4 * count))
         sizes_of_records(records.leaves, memoryview(self.key_sizes)[first:], memoryview(self.sizes)[first:])
 
-    def add(self, leaves: Chunk, file: memoryview, page_size: int) -> int:
-        """Take note of the leaves of a chunk; return how many are tidy."""
+    def add(self, leaves: Chunk, file: memoryview, page_size: int) -> None:
+        """Take note of the leaves of a chunk."""
         first, count = len(self), leaves.leaves
+        self.tidy += bytes(count)
+        tidy = memoryview(self.tidy)[first:]
+        mark_tidy(file, leaves, page_size, tidy)
+        if self._only_tidy:
+            return
         self.page.frombytes(leaves.leaf_page[:count].cast("B"))
         for column in (self.main, self.size, self.span, self.records, self.crc):
             column.frombytes(bytes(count * column.itemsize))
-        self.tidy += bytes(count)
-        main, size, span, records, crc, tidy = (
-            memoryview(column)[first:]
-            for column in (self.main, self.size, self.span, self.records, self.crc, self.tidy)
+        main, size, span, records, crc = (
+            memoryview(column)[first:] for column in (self.main, self.size, self.span, self.records, self.crc)
         )
-        found = mark_tidy(file, leaves, page_size, tidy)
-        if self._with_sums:
-            sums_of_leaves(leaves, file, tidy, crc32c(), crc, size)
+        sums_of_leaves(leaves, file, tidy, crc32c(), crc, size)
         describe_leaves(leaves, file, span, records, main)
         self.branches.update(pages_and_keys(file, leaves))
-        return found
 
     def tidy_of(self, leaves: Chunk) -> memoryview:
         """Return `tidy` of the leaves of a chunk, by their numbers."""

@@ -298,6 +298,7 @@ class Follower:
         with self._read:
             while self._failure is None and self._draft.size - self._page * self._page_size > _LEAD:
                 self._read.wait(0.1)
+                self._draft.require_no_failure()
                 signals.look()
         self.check()
         self._handed_over.put(records)

@@ -378,7 +378,7 @@ def _pass(
     draft: Draft | None,
 ) -> _Read:
     workshop = stack.enter_context(Workshop(work, opened.source, jobs=request.jobs))
-    leaves = Leaves(with_sums=draft is None)
+    leaves = Leaves(only_tidy=draft is not None)
 
     def look(records: Records) -> None:
         opened.source.check_unchanged()

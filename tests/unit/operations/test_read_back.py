@@ -20,8 +20,8 @@ import pytest
 from snaptool import wire
 from snaptool.bolt import Bucket, Database, TxId, check
 from snaptool.bolt.layout import PageFlag, decode_meta, encode_meta
-from snaptool.errors import FormatError
-from snaptool.etcd import KeyValue, Revision, Snapshot, Trailer, encode_key_value, encode_revision_key
+from snaptool.errors import FormatError, OutputError
+from snaptool.etcd import KeyValue, Records, Revision, Snapshot, Trailer, encode_key_value, encode_revision_key
 from snaptool.files import Draft
 from snaptool.operations import direct, reading_back
 from snaptool.operations.crypto import SeededRandomness
@@ -757,6 +757,28 @@ def test_trailer_is_that_of_the_bytes_that_were_meant(tmp_path: Path, monkeypatc
     with open_snapshot(tmp_path / "source.db") as opened:
         rewrite(opened, tmp_path / "new.db", PLANNED["copy"])
     assert Snapshot((tmp_path / "new.db").read_bytes()).check_trailer() is Trailer.WRONG
+
+
+def test_disk_that_fails_under_the_reader_ends_the_wait_for_him(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer may be far ahead of who reads back, who then waits for what is never written."""
+    (tmp_path / "source.db").write_bytes(planned_source())
+
+    def pwrite(_descriptor: int, _data: memoryview, _offset: int) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def hand_over(follower: reading_back.Follower, records: Records) -> None:
+        follower._draft.exchange(memoryview(bytearray(PAGE)), PAGE, 0)  # a leaf before, larger than the lead
+        original(follower, records)
+
+    original = reading_back.Follower.hand_over
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    monkeypatch.setattr(direct, "FOLLOWED_FROM", 0)
+    monkeypatch.setattr(reading_back, "_LEAD", -1 << 40)
+    monkeypatch.setattr(reading_back.Follower, "hand_over", hand_over)
+    with open_snapshot(tmp_path / "source.db") as opened, pytest.raises(OutputError, match="Input/output error"):
+        rewrite(opened, tmp_path / "new.db", PLANNED["copy"])
 
 
 @pytest.mark.parametrize("failing", [0, 1])

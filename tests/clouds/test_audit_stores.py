@@ -14,7 +14,7 @@ from tests.clouds.stores import Place
 from tests.support.cli import SAMPLES, Ran, Snaptool
 
 CLUSTER = (SAMPLES / "aescbc-cluster.db").read_bytes()
-ON_EVERY = pytest.mark.parametrize("place", ["s3", "gs", "az"], indirect=True)
+ON_EVERY = pytest.mark.parametrize("place", ["s3", "gs", "az", "sftp"], indirect=True)
 
 
 def audit(folder: Path, *arguments: str | Path, first: bool = False) -> Ran:

@@ -18,6 +18,7 @@ from crc32c import crc32c
 
 from snaptool import signals
 from snaptool.bolt import Chunk, Walk
+from snaptool.errors import FormatError
 from snaptool.etcd import (
     RecordReader,
     Records,
@@ -379,15 +380,22 @@ class Follower:
 
 
 def _records(job: Job, view: memoryview, walk: Walk, chunk: Chunk) -> Iterator[Records]:
-    """Yield the records that a walk goes over, some at a time: one object, filled again and again."""
+    """Yield the records of a written file that a walk goes over: one object, filled again and again.
+
+    Raises ReadBackFailed for what is broken.
+    """
     records, reader = Records(view, chunk), RecordReader(view)
     # What is compared byte by byte needs no reading.
     is_read = job.request.reading is not None or any(job.plan.action)
-    while walk.fill(chunk):
-        records.make_room()
-        if is_read:
-            reader.read(records, refuse)
-        yield records
+    try:
+        while walk.fill(chunk):
+            records.make_room()
+            if is_read:
+                reader.read(records, refuse)
+            yield records
+    except FormatError as error:
+        # It is not the source that is damaged, which is being read meanwhile.
+        raise ReadBackFailed(f"the written file is broken: {error}") from error
 
 
 def compare_records(job: Job, written: Snapshot, comparison: Comparison) -> None:

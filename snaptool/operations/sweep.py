@@ -21,7 +21,7 @@ from snaptool.kube.undecodable import ExpectedType
 from snaptool.operations.crypto import Batch, OpenedBatch, Outcome, Workshop
 from snaptool.operations.judging import NOTHING_DEFINED, Doubts, expected_of, is_listed
 from snaptool.operations.labels import Header, Labels, Resource
-from snaptool.providers.values import gathered, met, narrowed, put_at, without
+from snaptool.providers.values import gathered, met, narrowed, put_at
 
 NOT_OPENED = 0
 """Outcome number of records that nobody tried to open: tombstones, and everything when there are no keys."""
@@ -167,7 +167,7 @@ def sweep(
 
     def batches() -> Iterator[Batch]:
         for records in going:
-            rows = without(wanted(records, labels, going.encrypted), records.flags, TOMBSTONE)
+            rows = [row for row in wanted(records, labels, going.encrypted) if not records.flags[row] & TOMBSTONE]
             if doubts is not None:
                 doubted = doubts.rows(records, labels, going.notes.expected())
                 rows = sorted({*rows, *doubted}) if doubted else rows

@@ -75,12 +75,6 @@ def rows_of(marks: Bytes, wanted: Bytes, first: int = 0) -> memoryview:
     return room
 
 
-def without(rows: list[int], flags: Bytes, mask: int) -> list[int]:
-    """Return the rows that have none of the flags."""
-    bits: cython.int = mask
-    return [row for row in rows if not flags[row] & bits]
-
-
 def rows_labelled(header: Words, resource: Words, wanted: Bytes, count: int) -> list[int]:
     """Return the rows that have a header, or a resource that is wanted."""
     return [row for row in range(count) if header[row] or wanted[resource[row]]]
@@ -295,24 +289,20 @@ class Values:
         return [row for row in rows if self.plain_size[row] < 0]
 
     def by_place(self, rows: Words) -> tuple[memoryview, memoryview]:
-        """Part rows: those whose plaintext is in the file, and those whose it is in `opened`."""
+        """Part rows: those whose plaintext is in the file, and, backwards, those whose it is in `opened`."""
         index: cython.Py_ssize_t
-        count: cython.Py_ssize_t = 0
-        others: cython.Py_ssize_t
-        for index in range(len(rows)):
-            count += 0 if self.inside[rows[index]] else 1
+        front: cython.Py_ssize_t = 0
+        back: cython.Py_ssize_t = len(rows)
         room = words(len(rows))
         found: Words = room
-        others, count = count, 0
-        first: cython.Py_ssize_t = others
         for index in range(len(rows)):
             if self.inside[rows[index]]:
-                found[others] = rows[index]
-                others += 1
+                back -= 1
+                found[back] = rows[index]
             else:
-                found[count] = rows[index]
-                count += 1
-        return room[:first], room[first:]
+                found[front] = rows[index]
+                front += 1
+        return room[:front], room[front:]
 
     def open_by(self, rows: Words, number: int) -> list[int]:
         """Return those that are open, and were opened by the key of that header."""

@@ -714,7 +714,7 @@ class OnItsWay:
         assert written[-32:] == sha256(written[:-32]).digest()
         for place in places(self.size - 32):
             self.place, self.flip = place, 1 << place % 8
-            with pytest.raises((ReadBackFailed, FormatError)):
+            with pytest.raises(ReadBackFailed):  # and not an error of the source, which is read meanwhile
                 run()
             assert not (folder / "new.db").exists(), f"page {place // PAGE}, byte {place % PAGE}"
 

@@ -36,7 +36,7 @@ from snaptool.errors import FormatError
 Release = Callable[[], None]
 """Told now and then that what was read so far may leave the memory."""
 
-LET_GO = 32 << 20  # bytes of a map that may stay in memory behind a walk
+LET_GO = 16 << 20  # bytes of a map that may stay in memory behind a walk
 MAX_BUCKETS = 1000  # a hostile file could hold millions of empty ones; bolt sets no limit, etcd makes ten
 
 

@@ -56,7 +56,7 @@ from snaptool.providers.values import met, rows_of, same_plaintexts, widened, wo
 from snaptool.sources import Mapped, source_changed
 from snaptool.text import printable
 
-_LET_GO = 32
+_LET_GO = 16
 """Chunks after which what was read may leave the memory."""
 
 _WINDOW = 8 << 20

@@ -32,7 +32,7 @@ from snaptool.operations import export as exporting
 from snaptool.operations import rewrite as rewriting
 from snaptool.operations import verify as verifying
 from snaptool.operations.asked import Types
-from snaptool.operations.choices import Choices, configurations, keys_for, request_of
+from snaptool.operations.choices import Choices, configurations, keys_for, request_of, require_container
 from snaptool.operations.coverage import joined
 from snaptool.operations.embedding import carried_files, read_inside
 from snaptool.operations.findings import Severity
@@ -123,6 +123,20 @@ def _configs(value: Configurations | None, name: str, note: Note, *, strict: boo
             note(sentence)
         found += held.configs
     return found
+
+
+def _is_given(config: Configurations | None) -> bool:
+    """Is there anything in it? An empty list is as good as none: no key is in it."""
+    return config is not None and not (isinstance(config, (list, tuple)) and not config)
+
+
+def _snapshots(value: object, name: str) -> Sequence[Snapshot]:
+    """Return one snapshot that was passed or several; each is looked at when it is opened. Raises WrongType."""
+    if isinstance(value, (str, bytes, os.PathLike, OpenedSnapshot)):
+        return (value,)
+    if not isinstance(value, (list, tuple)):
+        raise wrong_type(name, value, "a path, bytes, an OpenedSnapshot, or several of them")
+    return value
 
 
 def _read_config(path: str | os.PathLike[str]) -> bytes:
@@ -260,7 +274,7 @@ def list_keys(
     require_bool(all_revisions=all_revisions, lost=lost, skip_hash_check=skip_hash_check)
     require_count(jobs=jobs)
     _require_words([] if what is None else [what], namespace)
-    if lost and config is None:
+    if lost and not _is_given(config):
         raise InputError("lost needs config: without keys no value opens", code="wrong_usage")
     with _opened(snapshot, prefixes, note, "snapshot", kine=True) as opened:
         keyring = _keyring(opened, config, kms, note, progress, skip_hash_check=skip_hash_check)
@@ -474,7 +488,7 @@ def rewrite(
     decrypt: bool = False,
     undecryptable: Undecryptable | str = Undecryptable.STOP,
     undecodable: Undecodable | str = Undecodable.KEEP,
-    older_from: Sequence[Snapshot] = (),
+    older_from: Snapshot | Sequence[Snapshot] = (),
     allow_plaintext: bool = False,
     compact: bool = False,
     rewrap: bool = False,
@@ -504,23 +518,14 @@ def rewrite(
     """
     place = None if target is None else _target(target, "target")
     require_bool(force=force, skip_hash_check=skip_hash_check, update_embedded=update_embedded)
-    write = partial(rewriting.rewrite, container=container, force=force, progress=progress)
-    if request is not None:
-        if not isinstance(request, RewriteRequest):
-            raise wrong_type("request", request, "a RewriteRequest; configurations are given as config and new_config")
-        if config is not None or new_config is not None or decrypt:
-            raise InputError(
-                "request says everything about values: leave config, new_config and decrypt out", code="wrong_usage"
-            )
-        with _opened(source, prefixes, note, "source") as opened:
-            return _with_next(write(opened, place, request), place)
     require_bool(decrypt=decrypt, allow_plaintext=allow_plaintext, compact=compact, rewrap=rewrap)
     require_bool(keep_embedded=keep_embedded, embedded_lost=embedded_lost)
     require_count(jobs=jobs)
+    earlier = _snapshots(older_from, "older_from")
     choices = Choices(
-        config=config is not None,
-        new_config=new_config is not None,
-        older_from=bool(older_from),
+        config=_is_given(config),
+        new_config=_is_given(new_config),
+        older_from=bool(earlier),
         decrypt=decrypt,
         undecryptable=word_of(Undecryptable, undecryptable, "undecryptable"),
         undecodable=word_of(Undecodable, undecodable, "undecodable"),
@@ -531,11 +536,19 @@ def rewrite(
         keep_embedded=keep_embedded,
         embedded_lost=embedded_lost,
         token=_token(token),
-        container=container,
+        container=require_container(container),
         skip_hash_check=skip_hash_check,
         jobs=jobs,
         kms=kms,
     )
+    write = partial(rewriting.rewrite, container=container, force=force, progress=progress)
+    if request is not None:
+        if not isinstance(request, RewriteRequest):
+            raise wrong_type("request", request, "a RewriteRequest; configurations are given as config and new_config")
+        if others := choices.about_values:
+            raise InputError(f"request says everything about values: leave {', '.join(others)} out", code="wrong_usage")
+        with _opened(source, prefixes, note, "source") as opened:
+            return _with_next(write(opened, place, request), place)
     if (problem := choices.contradiction(_parameter)) is not None:
         raise InputError(problem, code="wrong_usage")
     old, each = _configs(config, "config", note), _configs(new_config, "new_config", note, strict=True)
@@ -546,7 +559,7 @@ def rewrite(
         for sentence in configs.updates.notes:
             note(sentence)
         with keys_for(choices, opened, configs, progress=progress) as keys:
-            older = [backups.enter_context(_opened(one, (), note, "older_from")) for one in older_from]
+            older = [backups.enter_context(_opened(one, (), note, "older_from")) for one in earlier]
             report = write(opened, place, request_of(choices, opened, configs, keys, older))
     return _with_next(report, place, each)
 
@@ -576,6 +589,7 @@ def repair(
 ) -> RewriteReport:
     """Write the same records to a fresh file: packed, without leftovers, with a right trailer. Raises as `rewrite`."""
     require_bool(force=force)
+    require_container(container)
     place = _target(target, "target")
     with _opened(source, (), note, "source") as opened:
         report = rewriting.repair(opened, place, container=container, force=force, progress=progress)

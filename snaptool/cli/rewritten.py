@@ -54,8 +54,10 @@ def finish(
             if one.misnamed:  # what is configured stays plaintext for it: never in silence
                 echo(f"snaptool: new configuration: {one.problem}", err=True)
     if result.source_problem and result.target is not None:
-        terminal.note(f"of the source, {result.source_problem}: its records were copied as they are, and the")
-        terminal.note("  SHA-256 of the new file says nothing about whether they are the ones that were saved")
+        from snaptool.operations.opening import copied_unproven
+
+        for line in copied_unproven(result.source_problem):
+            terminal.note(line)
     return exits.FINDINGS if result.stopped else exits.DONE
 
 

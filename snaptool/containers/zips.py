@@ -144,8 +144,9 @@ def _refusal(info: zipfile.ZipInfo, place: str) -> Exception | None:
 
 def _section(descriptor: int, info: zipfile.ZipInfo, place: str) -> Section:
     """Find the bytes of an entry behind its own header, whose names may be of other lengths than the directory's."""
-    start = info.header_offset
-    header = os.pread(descriptor, _LOCAL.size, start) if start >= 0 else b""
+    start = info.header_offset  # of 64 bits, less what the library takes for bytes before the archive
+    in_file = 0 <= start < os.fstat(descriptor).st_size
+    header = os.pread(descriptor, _LOCAL.size, start) if in_file else b""
     if len(header) < _LOCAL.size or header[:4] != b"PK\x03\x04":
         raise corrupt(place, 0, "the archive's directory points at something else")
     *_, name, extra = _LOCAL.unpack(header)

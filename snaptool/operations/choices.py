@@ -8,16 +8,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from snaptool.arguments import UnknownWord, wrong_type
+from snaptool.containers.wrap import CHOICES
 from snaptool.embedded.found import Recovered
 from snaptool.embedded.update import Updates
+from snaptool.errors import InputError
 from snaptool.operations.coverage import one_of
 from snaptool.operations.earlier import earlier_backups
 from snaptool.operations.embedding import plan_embedded
 from snaptool.operations.keys import RewriteKeys, keys_for_rewriting
-from snaptool.operations.kms_options import NO_KMS_OPTIONS, KmsOptions
+from snaptool.operations.kms_options import NO_KMS_OPTIONS, KmsOptions, kms_configs
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.plan import RewriteRequest, Undecodable, Undecryptable
 from snaptool.operations.sweep import Progress, no_progress
@@ -59,6 +62,12 @@ class Choices:
         """May older revisions take the place of lost values?"""
         return self.undecryptable is Undecryptable.OLDER
 
+    @property
+    def about_values(self) -> tuple[str, ...]:
+        """What was said of values, by name, where nothing had to be."""
+        said = (one.name for one in fields(self) if getattr(self, one.name) != one.default)
+        return tuple(name for name in said if name != "container")
+
     def contradiction(self, spell: Spell) -> str | None:
         """Say what does not go together, before anything is read; None where all does."""
         new_config, decrypt = spell("new_config", ""), spell("decrypt", "")
@@ -81,6 +90,16 @@ class Choices:
             stated = spell("undecryptable", self.undecryptable)
             return f"{stated} needs {spell('config', '')}: without keys all that is encrypted would go"
         return None
+
+
+def require_container(wanted: object) -> str:
+    """Return what goes around a target, if it is a word for that. Raises WrongType and UnknownWord."""
+    if not isinstance(wanted, str):
+        raise wrong_type("container", wanted, "a str")
+    if wanted not in (*CHOICES, "directory"):
+        known = ", ".join(map(repr, (*CHOICES, "directory")))
+        raise UnknownWord(f"container is {wanted[:40]!r}, and has to be one of {known}")
+    return wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +158,12 @@ def keys_for(
     `judges_later`: an engine that looks at live values alone judges by itself what becomes plaintext.
     """
     new: Sequence[EncryptionConfig] = () if configs.written is None else (configs.written,)
+    if choices.rewrap and not kms_configs(new):
+        raise InputError(
+            "rewrap is for data keys that a KMS wraps, and the new configuration has no KMS provider",
+            hint="leave rewrap out: every value is encrypted again under the key that the new configuration writes with",
+            code="wrong_usage",
+        )
     if choices.only_lost and choices.takes_older:
         new = one_of(configs.old)  # older revisions that come back are sealed under the first key that there is
     with keys_for_rewriting(

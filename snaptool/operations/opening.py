@@ -77,6 +77,14 @@ def wrong_trailer(path: Path, trailer: Trailer, problem: str) -> WrongTrailer:
     )
 
 
+def copied_unproven(problem: str) -> tuple[str, ...]:
+    """Say, in lines, what a copy is worth whose source has such a trailer."""
+    return (
+        f"of the source, {problem}: its records were copied as they are, and the",
+        "  SHA-256 of the new file says nothing about whether they are the ones that were saved",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class OpenedSnapshot:
     """A source and the snapshot parsed from it. `notices` are sentences for the user about how it was found.

@@ -20,12 +20,12 @@ from snaptool.bolt import DatabaseWriter, check
 from snaptool.containers.unwrap import DEFAULT, Unpacking
 from snaptool.containers.wrap import choose_wrapping
 from snaptool.errors import FormatError
-from snaptool.etcd import BUCKETS, Revision, Snapshot
+from snaptool.etcd import BUCKETS, Revision, Snapshot, describe_bad_trailer
 from snaptool.etcd.salvage import Origin, Records, Salvage
 from snaptool.etcd.salvage import salvage as collect
 from snaptool.files import Draft
 from snaptool.operations.labels import LONGEST_HEADER, Header, header_of
-from snaptool.operations.opening import open_source
+from snaptool.operations.opening import copied_unproven, open_source
 from snaptool.operations.sweep import Progress, no_progress
 from snaptool.operations.wrapping import TargetDraft
 from snaptool.operations.written import FileReport, ReadBackFailed
@@ -103,6 +103,8 @@ def salvage(
             raise NothingSalvaged(
                 f"{source.path}: no record of a history is left", hint="take another copy of the snapshot"
             )
+        if found.intact:
+            notices += _unproven(source)
         with TargetDraft(target, force=force, wrapping=wrapping) as draft:
             progress("writing", 0, 1)
             expected = _write(found, draft)
@@ -148,6 +150,15 @@ def _source(path: Path, unpacking: Unpacking) -> Iterator[tuple[Source, tuple[st
         yield found.source, found.notices
     finally:
         found.close()
+
+
+def _unproven(source: Source) -> tuple[str, ...]:
+    """Say that records may be others than were saved, where the SHA-256 says so and the tree does not."""
+    snapshot = Snapshot(source.buffer)
+    if not snapshot.check_trailer().is_bad:
+        return ()
+    digest = hashlib.sha256(memoryview(source.buffer)[: snapshot.database.size]).digest()
+    return copied_unproven(describe_bad_trailer(snapshot.behind, digest))
 
 
 def _carved(records: Records) -> Iterator[CarvedRecord]:

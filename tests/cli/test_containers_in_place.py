@@ -241,3 +241,28 @@ def test_24_local_names_of_another_length_than_the_directory_s_are_passed_over(s
     ran = snaptool("inspect", snaptool.write("odd.zip", bytes(changed)), "-o", "json")
     assert ran.code == 0, ran.text
     assert ran.json["container"]["unpacked_size"] == len(DATABASE)
+
+
+def beginning_at(offset: int) -> bytes:
+    """Return a zip whose directory says, in its field of 64 bits, that the only entry begins at `offset`."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("snapshot.db", DATABASE)
+    data, extra = bytearray(file.getvalue()), struct.pack("<HHQ", 1, 8, offset)
+    entry, end = data.rindex(b"PK\1\2"), data.rindex(b"PK\5\6")
+    name = struct.unpack_from("<H", data, entry + 28)[0]
+    struct.pack_into("<L", data, end + 12, end - entry + len(extra))
+    struct.pack_into("<H", data, entry + 30, len(extra))
+    struct.pack_into("<L", data, entry + 42, 0xFFFFFFFF)
+    data[entry + 46 + name : entry + 46 + name] = extra
+    return bytes(data)
+
+
+@pytest.mark.parametrize("offset", [10**6, 1 << 62, (1 << 63) - 10, 1 << 63, (1 << 64) - 1])
+def test_an_entry_that_begins_behind_the_file_is_damage(snaptool: Snaptool, offset: int) -> None:
+    source, target = snaptool.write("far.zip", beginning_at(offset)), snaptool.folder / "new.db"
+    for words in (["inspect", source], ["repair", source, target], ["repair", "--salvage", source, target]):
+        ran = snaptool(*words)
+        assert (ran.code, "points at something else" in ran.stderr) == (4, True)
+    near = snaptool.write("near.zip", beginning_at(0))
+    assert snaptool("repair", near, target, makes=[target]).code == 0

@@ -43,6 +43,7 @@ def test_damaged_variant_is_salvaged_to_a_clean_store(snaptool: Snaptool, tmp_pa
     assert ran.json["intact"] is (name in INTACT)
     assert bool(ran.json["missing"]) is (name not in INTACT)
     assert ran.json["doubtful"] == []
+    assert ("of the source, the SHA-256 at the end is not" in ran.stderr) is (name == "trailer_flip")
     written = Snapshot(target.read_bytes())
     assert written.check_trailer() is Trailer.OK
     assert list(check(target.read_bytes())) == []

@@ -161,7 +161,7 @@ def keys_for(
     if choices.rewrap and not kms_configs(new):
         raise InputError(
             "rewrap is for data keys that a KMS wraps, and the new configuration has no KMS provider",
-            hint="leave rewrap out: every value is encrypted again under the key that the new configuration writes with",
+            hint="leave rewrap out: every value is then encrypted again, under the first key of its entry",
             code="wrong_usage",
         )
     if choices.only_lost and choices.takes_older:

@@ -103,8 +103,7 @@ def salvage(
             raise NothingSalvaged(
                 f"{source.path}: no record of a history is left", hint="take another copy of the snapshot"
             )
-        if found.intact:
-            notices += _unproven(source)
+        unproven = _unproven(source) if found.intact else ()
         with TargetDraft(target, force=force, wrapping=wrapping) as draft:
             progress("writing", 0, 1)
             expected = _write(found, draft)
@@ -127,7 +126,7 @@ def salvage(
             pages_read=found.pages,
             carved_pages=found.carved_pages,
             dangling_leases=dangling,
-            notices=notices,
+            notices=notices + unproven,
         )
 
 

@@ -84,7 +84,8 @@ def test_what_goes_together_comes_as_far_as_the_source(snaptool: Snaptool, choic
 
 
 def test_data_keys_are_not_rewrapped_without_a_kms(snaptool: Snaptool) -> None:
-    target, choices = snaptool.folder / "new.db", {"config": OLD, "new_config": NEW, "rewrap": True}
+    target = snaptool.folder / "new.db"
+    choices: dict[str, Any] = {"config": OLD, "new_config": NEW, "rewrap": True}
     problem = "rewrap is for data keys that a KMS wraps, and the new configuration has no KMS provider"
     ran = snaptool("rewrite", SAMPLES / "aescbc-cluster.db", target, *words_of(choices))
     assert (ran.code, problem in ran.stderr) == (2, True)

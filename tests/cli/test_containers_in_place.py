@@ -261,7 +261,12 @@ def beginning_at(offset: int) -> bytes:
 @pytest.mark.parametrize("offset", [10**6, 1 << 62, (1 << 63) - 10, 1 << 63, (1 << 64) - 1])
 def test_an_entry_that_begins_behind_the_file_is_damage(snaptool: Snaptool, offset: int) -> None:
     source, target = snaptool.write("far.zip", beginning_at(offset)), snaptool.folder / "new.db"
-    for words in (["inspect", source], ["repair", source, target], ["repair", "--salvage", source, target]):
+    commands: list[list[str | Path]] = [
+        ["inspect", source],
+        ["repair", source, target],
+        ["repair", "--salvage", source, target],
+    ]
+    for words in commands:
         ran = snaptool(*words)
         assert (ran.code, "points at something else" in ran.stderr) == (4, True)
     near = snaptool.write("near.zip", beginning_at(0))

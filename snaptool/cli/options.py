@@ -100,16 +100,16 @@ class Place(click.ParamType):  # type: ignore[type-arg]  # generic in newer vers
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:  # noqa: ARG002
         """Read it. Raises BadUrl."""
         kept = {} if ctx is None else ctx.meta
-        sse, sse_key = self.sse(kept), _sse_key(kept.get("snaptool.sse_c"))
+        sse_key = _sse_key(kept.get("snaptool.sse_c"))
         if not may_be_url(value):
             return Path(value)
-        from snaptool.stores.location import encrypted, place_of
+        from snaptool.stores.location import asked_of_s3, place_of
 
-        return encrypted(place_of(value), sse, sse_key)
+        return asked_of_s3(place_of(value), sse_key=sse_key, **self.of_target(kept))
 
-    def sse(self, kept: Mapping[str, Any]) -> str:  # noqa: ARG002 - of a target alone
-        """Return how S3 is to encrypt what is written here."""
-        return ""
+    def of_target(self, kept: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - of a target alone
+        """Return how S3 is to write what is written here."""
+        return {"sse": ""}
 
 
 def _sse_key(path: str | None) -> bytes:
@@ -421,9 +421,9 @@ class _TargetPlace(Place):
             ctx.meta["snaptool.folder"] = str(value).endswith("/")
         return super().convert(value, param, ctx)
 
-    def sse(self, kept: Mapping[str, Any]) -> str:
-        """Return what `--sse` says."""
-        return str(kept.get("snaptool.sse") or "")
+    def of_target(self, kept: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what `--sse` and `--no-condition` say."""
+        return {"sse": kept.get("snaptool.sse") or "", "conditional": not kept.get("snaptool.no_condition")}
 
 
 def target_argument(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -435,6 +435,13 @@ def target_argument(command: Callable[..., Any]) -> Callable[..., Any]:
         is_eager=True,
         type=_Sse(),
         help="How S3 encrypts TARGET: AES256, aws:kms or aws:kms:KEY.  [default: the bucket's]",
+    )(command)
+    command = _kept(
+        "--no-condition",
+        "no_condition",
+        is_flag=True,
+        is_eager=True,
+        help="Write to an S3 store that knows no conditions: what others write there meanwhile is replaced.",
     )(command)
     return click.argument("target", metavar="TARGET", type=_TargetPlace())(command)
 

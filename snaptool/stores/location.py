@@ -33,15 +33,16 @@ class ObjectAt:
 
 
 @dataclass(frozen=True, slots=True)
-class EncryptedAt(ObjectAt):
-    """An object of S3 of whose encryption the user says more than the bucket.
+class AskedAt(ObjectAt):
+    """An object of S3 of which the user says more than its name.
 
     `sse`: AES256, aws:kms or aws:kms:KEY; "" leaves it to the bucket. `sse_key`: the user's own key, which S3 encrypts
-    under and forgets.
+    under and forgets. `conditional`: it is written only where nothing is, by the store's own word.
     """
 
     sse: str = ""
     sse_key: bytes = field(default=b"", repr=False)
+    conditional: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +121,15 @@ def place_of(text: str | os.PathLike[str]) -> Path:
     return remote
 
 
-def encrypted(path: Path, sse: str, sse_key: bytes) -> Path:
-    """Return a place with the encryption that S3 is asked for; a place of another store stays as it is."""
+def asked_of_s3(path: Path, sse: str, sse_key: bytes, *, conditional: bool = True) -> Path:
+    """Return a place with what S3 is asked for there; a place of another store stays as it is. See AskedAt."""
     location = getattr(path, "location", None)
     if isinstance(location, ObjectAt) and location.kind == "s3":
         assert isinstance(path, RemotePath)
-        if sse or sse_key:
-            path.location = EncryptedAt("s3", location.bucket, location.name, location.version, sse, sse_key)
+        if sse or sse_key or not conditional:
+            path.location = AskedAt(
+                "s3", location.bucket, location.name, location.version, sse, sse_key, conditional=conditional
+            )
     return path
 
 

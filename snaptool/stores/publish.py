@@ -76,7 +76,7 @@ class StoreDraft(Draft):
         sums = sums_of(content)
         store = open_store(self.target)
         seen = self._seen
-        if isinstance(store, MayReplace) and not self._force:
+        if isinstance(store, MayReplace):
             with signals.interruptible():
                 store.require_conditions()
         refused = _changed if seen is not None else _taken if self._force or self._hidden else _exists

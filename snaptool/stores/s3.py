@@ -13,7 +13,7 @@ from urllib.request import getproxies
 from snaptool.errors import InputError
 from snaptool.loopback import is_here
 from snaptool.stores.listing import Entry
-from snaptool.stores.location import EncryptedAt, ObjectAt
+from snaptool.stores.location import AskedAt, ObjectAt
 from snaptool.stores.store import (
     BrokenOff,
     DownloadDiffers,
@@ -72,6 +72,9 @@ _UNTRUSTED = {
 _ELSEWHERE = {"301", "PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
 _SLOWER = {"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "RequestLimitExceeded"}
 _CONDITION = {"412", "PreconditionFailed", "ConditionalRequestConflict"}
+_UNCONDITIONAL = (
+    "write to a local file, and copy that with the store's own tool; or --no-condition, where nothing else writes there"
+)
 
 
 class S3Store:
@@ -80,7 +83,7 @@ class S3Store:
     def __init__(self, location: ObjectAt, shown: str) -> None:
         self._location, self._shown = location, shown
         self._own: dict[str, Any] = {}
-        if isinstance(location, EncryptedAt) and location.sse_key:
+        if isinstance(location, AskedAt) and location.sse_key:
             self._own = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": location.sse_key}
         self._where: dict[str, Any] = {"Bucket": location.bucket, "Key": location.name, **self._own}
         self._client = _shared(self._made)
@@ -184,6 +187,8 @@ class S3Store:
     def create(self, content: Path, sums: Sums, replacing: Seen | None) -> None:  # noqa: ARG002 - S3 sums parts itself
         """Send a file in parts of 16 MiB, which become an object together, under the condition, or are aborted."""
         condition = {"IfNoneMatch": "*"} if replacing is None else {"IfMatch": self._match(replacing)}
+        if not self._is_conditional():
+            condition = {}
         client = self._made()
 
         def add(params: dict[str, Any], **_: Any) -> None:
@@ -218,7 +223,7 @@ class S3Store:
         """
         endpoint = self._client.meta.endpoint_url
         where = (endpoint, self._location.bucket)
-        if where in _conditional or _is_of_amazon(endpoint):
+        if where in _conditional or _is_of_amazon(endpoint) or not self._is_conditional():
             return
         name = f"{self._location.name}.{secrets.token_hex(8)}.probe"
         try:
@@ -240,14 +245,16 @@ class S3Store:
                 left = f"; an empty object is left: {name}"
             raise StoreRefused(
                 f"{self._shown}: this store ignores conditions on writes, so that something could be replaced{left}",
-                hint="write to a local file, and copy that with the store's own tool; or --force, where nothing else "
-                "writes there",
+                hint=_UNCONDITIONAL,
                 place=self._shown,
             )
 
+    def _is_conditional(self) -> bool:
+        return not isinstance(self._location, AskedAt) or self._location.conditional
+
     def _encryption(self) -> dict[str, Any]:
         """Return the parameters for the encryption of an object that is created."""
-        if not (isinstance(self._location, EncryptedAt) and self._location.sse):
+        if not (isinstance(self._location, AskedAt) and self._location.sse):
             return self._own
         service, _, key = self._location.sse.partition("aws:kms:")
         return {"ServerSideEncryption": service or "aws:kms"} | ({"SSEKMSKeyId": key} if key else {})
@@ -258,7 +265,7 @@ class S3Store:
         if _status(error) == 501:
             raise StoreRefused(
                 f"{self._shown}: this store does not know conditional writes, so that something could be replaced",
-                hint="write to a local file, and copy that with the store's own tool",
+                hint=_UNCONDITIONAL,
                 place=self._shown,
             ) from error
         self._fail(error)

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from snaptool.files import TargetExists
-from snaptool.stores.location import encrypted, place_of
+from snaptool.stores.location import asked_of_s3, place_of
 from snaptool.stores.publish import StoreDraft
 from tests.clouds.between import Asked, Between, Reply
 from tests.clouds.conftest import SECRET
@@ -284,7 +284,7 @@ def test_b13_encryption_is_what_was_asked_for(
     snaptool: Snaptool, s3: Any, bucket: str, how: str, wanted: dict[str, str], size: int
 ) -> None:
     if size:
-        with StoreDraft(encrypted(place_of(f"s3://{bucket}/x"), how, b""), force=False) as draft:
+        with StoreDraft(asked_of_s3(place_of(f"s3://{bucket}/x"), how, b""), force=False) as draft:
             draft.write(bytes(size))
             draft.publish()
     else:
@@ -355,9 +355,15 @@ def test_b12_a_store_without_conditions_is_found_out_before_anything_is_sent(
         assert ("conditional writes" if says_so else "ignores conditions") in ran.stderr
         assert [one for one in between.asked if one.method in {"PUT", "POST"} and len(one.content) > 100] == []
         assert names(s3, bucket) == ["a.db"]
-        ran = snaptool("repair", f"s3://{bucket}/a.db", f"s3://{bucket}/n.db", "--force")
-        assert ran.code == (5 if says_so else 0), ran.text
-        with StoreDraft(place_of(f"s3://{bucket}/x"), force=True) as draft:
+        assert "--no-condition" in ran.stderr
+        assert snaptool("repair", f"s3://{bucket}/a.db", f"s3://{bucket}/n.db", "--force").code == 5
+        ran = snaptool("repair", f"s3://{bucket}/a.db", f"s3://{bucket}/n.db", "--no-condition")
+        assert ran.code == 0, ran.text
+        (sent,) = [one for one in between.asked if len(one.content) > 100]
+        assert "If-None-Match" not in sent.headers
+        ran = snaptool("repair", f"s3://{bucket}/a.db", f"s3://{bucket}/n.db", "--no-condition")
+        assert ran.code == 2, "what is seen there is not replaced without --force"
+        with StoreDraft(asked_of_s3(place_of(f"s3://{bucket}/x"), "", b"", conditional=False), force=False) as draft:
             draft.write(b"ours")
             s3.put_object(Bucket=bucket, Key="x", Body=b"theirs")
             with pytest.raises(TargetExists):

@@ -2,7 +2,8 @@
 """Cuts the text out of keys and values that says what they are, and numbers it. Compiled where possible.
 
 Of a key that is the path of its resource, of a value what stands in front of its ciphertext. Both repeat: a text is
-looked up in a dict, and only one that was not met before is ever looked at by anybody else. Here keys are sorted, too.
+looked up in a dict, and only one that was not met before is ever looked at by anybody else. So it is with the start of
+an envelope, which names its type. Here keys are sorted, too.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ if cython.compiled:
 
 if not cython.compiled:
     Bytes = memoryview
+    Fits = Callable[[bytes, int], bool]
+    Flags = memoryview  # to write to
     Marks = memoryview
     Numbers = memoryview
     Shorts = memoryview
@@ -30,6 +33,10 @@ COLON = cython.declare(cython.int, 58)
 LONGEST = 4096
 """Bytes of a key behind its prefix, and of a value, that are looked at: a hostile one may be anything."""
 COLONS = cython.declare(cython.int, 5)  # k8s:enc:PROVIDER:VERSION:NAME:
+MAGIC = cython.declare(bytes, b"k8s\x00\n")
+END = cython.declare(bytes, b"\x1a\x00\x22\x00")
+SMALLEST_ENVELOPE = cython.declare(cython.longlong, 12)
+LONGEST_START = cython.declare(cython.longlong, 128)
 MOST_TEXTS = 10_000  # they come from the file: one that makes up a text per value must not fill the memory
 
 
@@ -294,6 +301,94 @@ class Watch:
             if self.heads.which(key_at[row], key_at[row] + key_size[row]) >= 0:
                 found.append(row)  # noqa: PERF401 - a comprehension has no typed variable
         return found
+
+
+@cython.final
+@cython.cclass
+class Envelopes:
+    """Finds the values that are whole envelopes of a type that fits, byte for byte as API servers write them.
+
+    `fits`: does a type fit a kind of value, by the envelope's start and the kind's number? The rule is
+    `objects.usual_type`'s: magic and type stand at the start, every length is in its place, an empty encoding and an
+    empty content type end it. The start names the type and is the same in all objects of it, so that a start is judged
+    once for each kind, and then known. What is not found is not wrong: it has to be looked at by itself.
+    """
+
+    fits: Fits
+    known: dict[tuple[int, bytes], bool]
+
+    def __init__(self, fits: Fits) -> None:
+        self.fits = fits
+        self.known = {}
+
+    def mark(self, data: Bytes, at: Numbers, size: Numbers, rows: Numbers, kinds: Numbers, found: Flags) -> None:
+        """Set `found[row]` to 1 where value `row` is a usual envelope of a type that fits kind `kinds[row]`.
+
+        `at`, `size`: where values begin in `data`, and their sizes, by row. Raises IndexError for others.
+        """
+        index: cython.Py_ssize_t
+        row: cython.longlong
+        for index in range(len(rows)):
+            row = rows[index]
+            if self.is_usual(data, at[row], size[row], kinds[row]):
+                found[row] = 1
+
+    def others(self, data: Bytes, at: Numbers, size: Numbers, rows: Numbers, kinds: Numbers) -> list[int]:
+        """Return the rows that `mark` would not mark."""
+        index: cython.Py_ssize_t
+        row: cython.longlong
+        found: list[int] = []
+        for index in range(len(rows)):
+            row = rows[index]
+            if not self.is_usual(data, at[row], size[row], kinds[row]):
+                found.append(row)
+        return found
+
+    @cython.cfunc
+    @cython.exceptval(-1, check=False)
+    def is_usual(self, data: Bytes, at: cython.longlong, size: cython.longlong, kind: cython.longlong) -> cython.int:
+        """Is a value a usual envelope of a type that fits its kind?"""
+        start: cython.longlong = start_of(data, at, size)
+        if start == 0:
+            return 0
+        known = (kind, text_at(data, at, at + start))
+        fits = self.known.get(known)
+        if fits is None:
+            fits = self.fits(known[1], kind)
+            if len(self.known) < MOST_TEXTS:
+                self.known[known] = fits
+        return 1 if fits else 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(-1, check=False)
+def start_of(data: Bytes, at: cython.longlong, size: cython.longlong) -> cython.longlong:
+    """Measure how far it is to the object inside of an envelope; 0 for a value that is none, or not a usual one."""
+    offset: cython.longlong
+    length: cython.longlong = 0
+    shift: cython.int = 0
+    start: cython.longlong
+    place: cython.longlong
+    if size < SMALLEST_ENVELOPE:
+        return 0
+    for offset in range(5):
+        if data[at + offset] != MAGIC[offset]:
+            return 0
+    for offset in range(4):
+        if data[at + size - 4 + offset] != END[offset]:
+            return 0
+    start = place = 7 + cython.cast(cython.longlong, data[at + 5])
+    if start >= LONGEST_START:
+        return 0
+    # The length of the object, a varint, leads exactly to the end.
+    while place < size and shift < 28:
+        length |= cython.cast(cython.longlong, data[at + place] & 0x7F) << shift
+        shift += 7
+        place += 1
+        if data[at + place - 1] < 0x80:
+            return start if place + length + 4 == size else 0
+    return 0
 
 
 def weigh(

@@ -31,7 +31,7 @@ from typing import Any
 
 from snaptool import wire
 from snaptool.errors import FormatError
-from snaptool.kube.envelopes import Envelopes
+from snaptool.kube.cutting import Envelopes
 
 PROTOBUF_MAGIC = b"k8s\x00"
 CBOR_MAGIC = b"\xd9\xd9\xf7"  # tag 55799, RFC 8949 section 3.4.6

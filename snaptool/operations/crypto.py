@@ -22,7 +22,7 @@ from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
-from snaptool.kube.envelopes import Envelopes
+from snaptool.kube.cutting import Envelopes
 from snaptool.kube.undecodable import ANY_TYPE, Fault, fault
 from snaptool.operations.judging import NOTHING_DEFINED, Defined, Depth, Undecoded, expected_of, judge
 from snaptool.providers.keyring import Chain, GroupResource, Keyring, NoKeyFits, Opening

@@ -14,8 +14,7 @@ from enum import Enum
 from functools import partial
 
 from snaptool.etcd import TOMBSTONE, UNREADABLE, Records
-from snaptool.kube.cutting import pick
-from snaptool.kube.envelopes import Envelopes
+from snaptool.kube.cutting import Envelopes, pick
 from snaptool.kube.keys import parse_key
 from snaptool.kube.objects import usual_type
 from snaptool.kube.undecodable import ANY_TYPE, ExpectedType, Fault, expected_type, fault, is_object_of, shows_right_key

@@ -10,11 +10,11 @@ from types import ModuleType
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snaptool.kube import envelopes
+from snaptool.kube import cutting
 from snaptool.kube.objects import _usual_start, usual_type
 from tests.support.engine import both_ways, uncompiled
 
-PLAIN = uncompiled(envelopes)
+PLAIN = uncompiled(cutting)
 
 
 def envelope(version: bytes, kind: bytes, content: bytes) -> bytes:
@@ -60,12 +60,12 @@ def some_values(seed: int) -> list[bytes]:
 @given(st.integers(0, 1 << 32))
 def test_marked_are_those_of_the_rule(seed: int) -> None:
     values = some_values(seed)
-    found = marked(envelopes, values)
+    found = marked(cutting, values)
     assert found == marked(PLAIN, values)
     assert found == [usual_type(value) is not None for value in values]
 
 
-@both_ways(envelopes)
+@both_ways(cutting)
 def test_places_outside_are_never_marked(way: ModuleType) -> None:
     whole = envelope(b"v1", b"Pod", b"content")
     judge = way.Envelopes(lambda _, __: True)

@@ -1,4 +1,0 @@
-ctypedef const unsigned char[::1] Bytes
-ctypedef unsigned char[::1] Marks
-ctypedef long long[::1] Words
-ctypedef object Fits

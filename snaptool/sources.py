@@ -114,9 +114,9 @@ class Source:
         self.buffer = memoryview(self.buffer)[begin : begin + size]
         self._begin, self.size = self._begin + begin, size
 
-    def read(self, offset: int, size: int) -> bytes:
-        """Read bytes past the map; fewer where the file ends."""
-        return os.pread(self._fd, min(size, self.size - offset), self._begin + offset)
+    def read_into(self, room: memoryview, offset: int) -> int:
+        """Read bytes past the map, as many as there is room for; return how many: fewer where the file ends."""
+        return os.preadv(self._fd, [room[: self.size - offset]], self._begin + offset)
 
     def fileno(self) -> int:
         """Return the descriptor."""

@@ -23,21 +23,19 @@ from snaptool.containers.faults import Ambiguous, ContainerFault
 from snaptool.containers.readers import Reader
 from snaptool.containers.spool import Spool, folder_for
 from snaptool.containers.unwrap import DEFAULT, KINE, Unpacking, Unwrapped, in_directory, receive, unwrap
-from snaptool.embedded.places import BOOTSTRAP, PlaceFinder
 from snaptool.errors import FormatError, InputError, SnaptoolError
 from snaptool.etcd import DIGEST_SIZE, Snapshot, Trailer, describe_bad_trailer, judge_trailer
 from snaptool.inputs import Inputs, remember
-from snaptool.kube.keys import normal_prefix
-from snaptool.kube.prefixes import prefix_text
-from snaptool.operations.definitions import DefinitionFinder
-from snaptool.operations.prefixes import PrefixFacts
-from snaptool.operations.scout import Cut, Scout
 from snaptool.sources import Source
 from snaptool.stores import is_remote
 from snaptool.text import counted
 
 if TYPE_CHECKING:
     from snaptool.containers.directories import Located
+    from snaptool.embedded.places import PlaceFinder
+    from snaptool.operations.definitions import DefinitionFinder
+    from snaptool.operations.prefixes import PrefixFacts
+    from snaptool.operations.scout import Scout
     from snaptool.stores.location import RemotePath
 
 _HASH_BLOCK = 8 << 20
@@ -56,6 +54,8 @@ class NoKeyUnderPrefix(InputError):
     """A prefix was given under which no key of the snapshot lies."""
 
     def __init__(self, path: Path, facts: PrefixFacts) -> None:
+        from snaptool.kube.prefixes import prefix_text  # noqa: PLC0415 - seldom needed
+
         given = ", ".join(map(prefix_text, facts.empty))
         found = ", ".join(map(prefix_text, facts.found))
         hint = f"the prefixes found in it: {found}" if found else "none was found in it either"
@@ -108,6 +108,9 @@ class OpenedSnapshot:
 
     def new_scout(self) -> Scout:
         """Return a scout for a pass that is to see all records anyway; it goes to `found_by` in the end."""
+        from snaptool.kube.keys import normal_prefix  # noqa: PLC0415 - while the file is hashed already
+        from snaptool.operations.scout import Scout  # noqa: PLC0415 - the same
+
         return Scout(self.snapshot, tuple(dict.fromkeys(map(normal_prefix, self.given_prefixes))))
 
     def found_by(self, scout: Scout) -> None:
@@ -118,6 +121,8 @@ class OpenedSnapshot:
         """Return what the keys say: found by one pass over them, the first time it is asked."""
         if not self._scouts:
             scout = self.new_scout()
+            from snaptool.operations.scout import Cut  # noqa: PLC0415 - as above
+
             cut = Cut(self.snapshot, scout.likely())
             for records in self.snapshot.chunks(lambda _: None):
                 self.between_chunks(records)
@@ -149,6 +154,8 @@ class OpenedSnapshot:
     @property
     def has_bootstrap(self) -> bool:
         """Are there keys under `/bootstrap/`, as k3s and RKE2 have?"""
+        from snaptool.embedded.places import BOOTSTRAP  # noqa: PLC0415 - as above
+
         return any(key.startswith(BOOTSTRAP) for key in self.places.live())
 
     @property

@@ -264,30 +264,29 @@ def survey(
         if found is None or not found.has_right_prefixes() or not undefined.were_right(defined):
             found = _Pass(opened, work, jobs, wanted, progress)
             found.run(None)
-        trailer = hashing.trailer()
-        findings = list(trailer_findings(opened, hashing))
-    swept = found.swept
-    findings += [from_etcd(one) for one in snapshot.remarks()]
-    findings += [*outside_findings(opened), *container_findings(opened.container)]
-    return Survey(
-        file=_file_facts(opened, trailer, found.walk),
-        prefixes=opened.prefixes,
-        etcd=_etcd_facts(snapshot, swept, found.hash),
-        census=census(swept, with_keys=keyring is not None),
-        lost=swept.lost,
-        undecodable=swept.undecodable,
-        findings=grouped(findings),
-        older=find_older(snapshot, keys, older_wanted(swept.lost), defined=work.defined)
-        if keyring is not None
-        else NO_OLDER,
-        causes=() if keyring is None else _causes(opened, swept, keys, carried),
-        by_key=values_by_key(swept),
-        with_config=keyring is not None,
-        never=never_encrypted(swept),
-        container=opened.container,
-        platforms=opened.platforms,
-        ages=found.ages.by_header(swept.headers),
-    )
+        swept = found.swept
+        findings = [from_etcd(one) for one in snapshot.remarks()]
+        findings += [*outside_findings(opened), *container_findings(opened.container)]
+        return Survey(
+            prefixes=opened.prefixes,
+            etcd=_etcd_facts(snapshot, swept, found.hash),
+            census=census(swept, with_keys=keyring is not None),
+            lost=swept.lost,
+            undecodable=swept.undecodable,
+            older=find_older(snapshot, keys, older_wanted(swept.lost), defined=work.defined)
+            if keyring is not None
+            else NO_OLDER,
+            causes=() if keyring is None else _causes(opened, swept, keys, carried),
+            by_key=values_by_key(swept),
+            with_config=keyring is not None,
+            never=never_encrypted(swept),
+            container=opened.container,
+            platforms=opened.platforms,
+            ages=found.ages.by_header(swept.headers),
+            # Last, for they wait for the SHA-256.
+            file=_file_facts(opened, hashing.trailer(), found.walk),
+            findings=grouped([*trailer_findings(opened, hashing), *findings]),
+        )
 
 
 class _Pass:

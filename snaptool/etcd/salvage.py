@@ -55,6 +55,8 @@ class Origin(StrEnum):
 _ORIGINS = tuple(Origin)
 _REACHED, _CARVED, _UNCERTAIN, _STALE, _CONTRADICTED = range(len(_ORIGINS))
 _CHUNK = 50_000, 32 << 20  # records, bytes
+_SHORTEST_ZEROS = 8
+"""Bytes at the end of a value that may well be zeros: the last one is, in all that an API server stores as protobuf."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,7 +343,7 @@ def _suspects(wreck: Wreck, found: _Found, rows: Iterable[int]) -> Iterator[str]
             data = bytes(found.view[page * size : min((page + 1) * size, end)])
             what = (
                 "is all zeros"
-                if data.count(0) == len(data)
+                if data.count(0) == len(data) > _SHORTEST_ZEROS
                 else "looks like another page"
                 if wreck.is_page(data)
                 else ""

@@ -159,7 +159,7 @@ def _row(swept: Sweep, resource: int, header: int, parts: list[tuple[int, int, i
         header=swept.headers[header],
         live=live,
         old=total - live,
-        size=swept.value_bytes[resource, header],
+        size=swept.value_bytes.get((resource, header), 0),
         opens=opens if with_keys else None,
         lost=lost.total() if with_keys else None,
         undecodable=undecodable,

@@ -97,7 +97,7 @@ class Sweep:
     `resource`, `header`, `outcome`: indices into `resources`, `headers`, `outcomes`. `outcomes[0]` stands for records
     that were not opened. `tombstone`, `live`: a byte each, 0 or 1. `repeated`: records with several value fields.
     `opened`: the records that were opened, ascending; `stored_sizes`, `plain_sizes`: of their values and plaintexts, 0
-    where there is none. `value_bytes`: bytes of stored values by resource and header.
+    where there is none. `value_bytes`: bytes of stored values by resource and header; values without a byte are not in.
     """
 
     resources: tuple[Resource, ...]

@@ -42,7 +42,7 @@ from snaptool.providers.kms_envelope import (
 )
 from snaptool.providers.kms_service import Category, KmsError, KmsService, UnwrapFailed
 from snaptool.providers.provider import Api, Entropy, KeyDoesNotFit, Kind, Opened, Plausible, Reason
-from snaptool.providers.symmetric import open_cbc, open_gcm, seal_gcm
+from snaptool.providers.symmetric import is_proved, open_cbc, open_gcm, seal_gcm
 from snaptool.text import counted
 
 OBJECTS_PER_V1_DEK: Final = 1 << 20  # ours: AES-GCM with random nonces would allow 2^32
@@ -283,7 +283,7 @@ class KmsV1Provider:
         plaintext = open_cbc(key, body)
         if self.plausible is not None:
             padding = len(body) - 16 - len(plaintext)
-            if padding > 16 or not self.plausible(plaintext):
+            if padding > 16 or not is_proved(plaintext, self.plausible):
                 raise KeyDoesNotFit(Reason.DOUBTFUL_PLAINTEXT)
         return plaintext
 

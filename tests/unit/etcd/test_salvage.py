@@ -132,6 +132,20 @@ def test_zeroed_page_inside_a_value_is_told() -> None:
     assert found.missing == (f"revision 5: page {page}, in the middle of its value, is all zeros; it may be damaged",)
 
 
+@pytest.mark.parametrize("behind", [1, 2, 8])
+def test_a_value_whose_last_bytes_alone_are_in_another_page_is_whole(behind: int) -> None:
+    """What an API server stores as protobuf ends with a zero."""
+    for size in range(3900, 4100):
+        record = put(5, b"x" * size + bytes(behind))
+        database = make_database({b"key": dict([record]), b"meta": {}})
+        at = database.index(record[1]) + len(record[1])
+        if at % PAGE == behind:
+            break
+    else:
+        pytest.fail("no such size")
+    assert salvage(database).missing == ()
+
+
 @cache
 def originals() -> dict[str, bytes]:
     files = {name: tiny(name) for name in TINY}

@@ -249,3 +249,11 @@ def test_providers_travel_to_other_processes_after_use() -> None:
         arrived = pickle.loads(pickle.dumps(provider))  # noqa: S301 - our own bytes of a moment ago
         assert arrived.unseal(sealed, CONTEXT).plaintext == OBJECT
         assert arrived.seal(OBJECT, CONTEXT, repeated(1)) == sealed
+
+
+def test_an_empty_plaintext_is_the_right_key_s() -> None:
+    """No other key gives a whole block of padding, so that a value without a byte is not taken for garbage."""
+    provider = LocalProvider(Kind.AESCBC, (Key("one", ONE),), looks_like_an_object)
+    opened = provider.unseal(b"one:" + cbc(ONE, b"\x10" * 16), CONTEXT)
+    assert (opened.plaintext, opened.doubtful) == (b"", False)
+    assert provider.unseal(b"one:" + cbc(ONE, b"text" + b"\x0c" * 12), CONTEXT).doubtful

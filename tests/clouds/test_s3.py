@@ -151,7 +151,6 @@ from pathlib import Path
 from snaptool import signals
 from snaptool.stores.location import place_of
 from snaptool.stores.publish import StoreDraft
-from snaptool.stores.location import encrypted
 signals.install(lambda written: print("ended", written, flush=True))
 with StoreDraft(place_of(sys.argv[1]), force=False) as draft:
     draft.write(bytes(40 << 20))

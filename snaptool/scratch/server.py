@@ -580,7 +580,7 @@ class ScratchEtcd:
     def _answers(self) -> bool:
         asked_at = time.monotonic()
         if (self.directory / _CLIENT_SOCKET).exists() and self.client().has_leader():
-            return self.client().can_read()
+            return self.client().has_caught_up() and self.client().can_read()
         self._idle_at = asked_at
         return False
 

@@ -310,3 +310,18 @@ def test_no_room_for_the_copy_is_one_error(directory: Directory, scratch_parent:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert failure.value.hint.startswith("set TMPDIR to a directory on a disk with more room")
+
+
+def test_a_server_counts_as_started_when_its_log_is_applied(every_etcd: EtcdBinaries, tmp_path: Path) -> None:
+    """Reads of one member, and snapshots, do not wait for that; only what goes through the log does."""
+    both = ("member-1", "member-2")
+    with member(every_etcd, tmp_path, both[0], both):
+        with member(every_etcd, tmp_path, both[1], both):
+            client = connected(tmp_path)
+            client.put(key(1), plaintext(1))
+            revision = client.status().revision
+            assert client.has_caught_up()
+            assert client.status().revision == revision
+        assert client.can_read()
+        assert not client.has_caught_up(), "nothing is applied any more"
+        client.close()

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from snaptool.errors import FormatError, InputError
+from snaptool.errors import FormatError, InputError, KeyServiceError, OutputError, ScratchError, StoreError
 from snaptool.inputs import Inputs, advice, of_run, why
 from snaptool.lost_pages import Guarded, guard
 
@@ -165,11 +165,19 @@ class Source:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # What was found wrong, or right, may have been found in zeros, or in a mixture of two files.
+        is_suspect = self._guarded.torn if error is None else _is_about_bytes(error)
         try:
-            if self._guarded.torn and (error is None or isinstance(error, FormatError)):
-                self.check_unchanged()  # what was found wrong, or right, was found in zeros
+            if is_suspect:
+                self.check_unchanged()
         finally:
             self.close()
+
+
+def _is_about_bytes(error: BaseException) -> bool:
+    """May it come from what was read? A request, a disk, a service or an interruption has reasons of its own."""
+    others = (InputError, OutputError, KeyServiceError, StoreError, ScratchError, SourceChanged, OSError, MemoryError)
+    return isinstance(error, Exception) and not isinstance(error, others)
 
 
 def release_memory(mapped: mmap.mmap) -> None:

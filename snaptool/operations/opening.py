@@ -422,7 +422,7 @@ def open_source(path: Path | bytes, unpacking: Unpacking = DEFAULT) -> OpenedSou
     else:
         outer = _from_stdin(unpacking) if path == STDIN else Source(path)
     with ExitStack() as undo:
-        undo.callback(outer.close)
+        undo.push(outer)  # what is wrong with an archive may be that it changes
         found = unwrap(outer.fileno(), str(outer.path), unpacking)
         undo.callback(found.close)
         outer.check_unchanged()

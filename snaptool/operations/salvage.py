@@ -146,7 +146,8 @@ def carve(path: Path, unpacking: Unpacking = DEFAULT) -> Iterator[Iterator[Carve
 def _source(path: Path, unpacking: Unpacking) -> Iterator[tuple[Source, tuple[str, ...]]]:
     found = open_source(path, replace(unpacking, broken=True))
     try:
-        yield found.source, found.notices
+        with found.source:
+            yield found.source, found.notices
     finally:
         found.close()
 

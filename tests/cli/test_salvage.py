@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from pathlib import Path
@@ -12,7 +13,9 @@ from snaptool.bolt import check
 from snaptool.etcd import BUCKETS, Snapshot, Trailer
 from snaptool.operations.boot import boot_check
 from snaptool.operations.opening import open_snapshot
+from snaptool.operations.salvage import salvage
 from snaptool.scratch import EtcdBinaries
+from snaptool.sources import SourceChanged
 from tests.support.bolt import damaged, mutations, tiny
 from tests.support.cli import GOLDEN, SAMPLES, Snaptool
 
@@ -158,3 +161,17 @@ def test_list_carved_of_a_rewritten_file_is_empty(snaptool: Snaptool, tmp_path: 
 
 def test_list_carved_takes_no_other_choice(snaptool: Snaptool) -> None:
     assert snaptool("list", "--carved", snaptool.sample("tiny-3.4.db"), "secrets").code == 2
+
+
+def test_source_that_is_cut_while_it_is_salvaged_has_changed(tmp_path: Path) -> None:
+    """What is lost reads as zeros, which are no records in order."""
+    source, target = tmp_path / "damaged.db", tmp_path / "new.db"
+    source.write_bytes(damaged("both_meta_checksum_flip"))
+
+    def cut(step: str, done: int, total: int) -> None:  # noqa: ARG001 - as it is called
+        if step == "writing":
+            os.truncate(source, 0)
+
+    with pytest.raises(SourceChanged):
+        salvage(source, target, progress=cut)
+    assert list(tmp_path.iterdir()) == [source]

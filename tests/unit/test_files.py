@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from snaptool import files
-from snaptool.errors import InputError, OutputError
+from snaptool.bolt.writer import BadOrder
+from snaptool.errors import FormatError, InputError, OutputError, VerificationFailed
 from snaptool.files import Draft, TargetExists, TargetIsNoFile, check_target, write_private
 from snaptool.sources import Source, SourceChanged
 
@@ -143,6 +144,36 @@ def test_source_that_changes_is_noticed(tmp_path: Path) -> None:
         os.truncate(path, 10)
         with pytest.raises(SourceChanged, match="100 bytes then, 10 now"):
             source.check_unchanged()
+
+
+def fail_while_reading(path: Path, size: int, error: BaseException) -> None:
+    """Let something go wrong with a file of 100 bytes that has `size` by then."""
+    with Source(path):
+        if size != 100:
+            os.truncate(path, size)
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error", [FormatError("a page"), BadOrder("a record"), VerificationFailed("a digest"), IndexError("a bug")]
+)
+def test_what_is_wrong_with_bytes_of_a_source_that_changed_is_that_it_changed(tmp_path: Path, error: Exception) -> None:
+    path = tmp_path / "source.db"
+    path.write_bytes(bytes(100))
+    with pytest.raises(type(error)):
+        fail_while_reading(path, 100, error)
+    with pytest.raises(SourceChanged):
+        fail_while_reading(path, 99, error)
+
+
+@pytest.mark.parametrize(
+    "error", [InputError("a word"), OutputError("a disk"), OSError(errno.EIO, ""), KeyboardInterrupt()]
+)
+def test_other_reasons_stay_what_they_are(tmp_path: Path, error: BaseException) -> None:
+    path = tmp_path / "source.db"
+    path.write_bytes(bytes(100))
+    with pytest.raises(type(error)):
+        fail_while_reading(path, 99, error)
 
 
 def test_full_disk_is_an_output_error_and_leaves_nothing(tmp_path: Path) -> None:

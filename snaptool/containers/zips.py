@@ -128,7 +128,8 @@ class ZipFileReader:
 
 def _entry(info: zipfile.ZipInfo) -> ZipEntry:
     mode = info.external_attr >> 16
-    is_file = not info.is_dir() and mode & 0o170000 != _LINK and not info.filename.startswith("__MACOSX/")
+    is_directory = info.filename.endswith("/")  # the library's own answer is an IndexError where there is no name
+    is_file = not is_directory and mode & 0o170000 != _LINK and not info.filename.startswith("__MACOSX/")
     return ZipEntry(info.filename, info.file_size, is_file, info)
 
 

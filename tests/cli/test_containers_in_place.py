@@ -271,3 +271,14 @@ def test_an_entry_that_begins_behind_the_file_is_damage(snaptool: Snaptool, offs
         assert (ran.code, "points at something else" in ran.stderr) == (4, True)
     near = snaptool.write("near.zip", beginning_at(0))
     assert snaptool("repair", near, target, makes=[target]).code == 0
+
+
+def test_an_entry_without_a_name_is_an_entry(snaptool: Snaptool) -> None:
+    data = bytearray(stored_zip("snapshot.db"))
+    for header, names in ((b"PK\3\4", 26), (b"PK\1\2", 28)):  # of the neighbour, whose name counts as an extra field
+        at = data.index(header)
+        struct.pack_into("<HH", data, at + names, 0, 6)
+        name = at + (30 if header == b"PK\3\4" else 46)
+        struct.pack_into("<HH", data, name, 0xCAFE, 2)
+    source = snaptool.write("nameless.zip", bytes(data))
+    assert snaptool("inspect", source, "--config", KEYS).code == 0

@@ -112,7 +112,8 @@ class Asker:
         self.process.communicate()
 
     def end(self) -> int:
-        out, self.said = self.process.communicate(timeout=500)
+        out = self._out.read()  # not by communicate: it knows nothing of what was read ahead of a line
+        _, self.said = self.process.communicate(timeout=500)
         self.records += [json.loads(line) for line in out.splitlines()]
         return self.process.returncode
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1] / "snaptool"
+TOP_LEVEL = {
+    *("snaptool", "tests", "samples", "docs", ".ci"),
+    *("pyproject.toml", "Makefile", ".gitignore", "LICENSE"),
+    *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
+}
 
 ALLOWED = {
     "errors": set(),
@@ -159,3 +165,11 @@ def test_only_render_writes_to_the_terminal(path: Path) -> None:
             name = f"{node.value.id}.{node.attr}"
             assert name not in {"click.echo", "click.secho", "click.prompt", "click.confirm", "sys.stdout.write"}, name
         assert not (isinstance(node, ast.Name) and node.id == "print")
+
+
+def test_the_top_level_holds_what_the_project_names() -> None:
+    """A file that a run left behind was committed twice: `git add -A` takes whatever lies there."""
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT.parent, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    assert {name.split("/")[0] for name in done.stdout.splitlines()} == TOP_LEVEL

@@ -382,6 +382,8 @@ def _in_libsodium(name: str) -> int:
     try:
         from nacl._sodium import ffi, lib  # type: ignore[import-not-found]  # noqa: PLC0415 - private: here alone
 
+        # Before, libsodium uses what every processor has: half as fast. Done once; asked again, it does nothing.
+        lib.sodium_init()
         return int(ffi.cast("uintptr_t", ffi.addressof(lib, name)))
     except (ImportError, AttributeError, TypeError, ValueError):
         return 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -257,3 +259,14 @@ def test_an_empty_plaintext_is_the_right_key_s() -> None:
     opened = provider.unseal(b"one:" + cbc(ONE, b"\x10" * 16), CONTEXT)
     assert (opened.plaintext, opened.doubtful) == (b"", False)
     assert provider.unseal(b"one:" + cbc(ONE, b"text" + b"\x0c" * 12), CONTEXT).doubtful
+
+
+def test_libsodium_has_chosen_the_fastest_form_before_it_is_called_by_address() -> None:
+    """In a process of its own: other users of PyNaCl make it choose, too."""
+    code = (
+        "from snaptool.providers import symmetric\n"
+        "assert symmetric._in_libsodium('crypto_secretbox_easy')\n"
+        "from nacl._sodium import lib\n"
+        "assert lib.sodium_init() == 1, 'it was done before'\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

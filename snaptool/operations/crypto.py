@@ -93,9 +93,11 @@ class Batch:
 
     `resource` indexes `resources`; None there is a key of no known resource. `record` numbers the record in its bucket,
     `main` and `sub` are its revision. With `rows` the arrays may have more: these entries are meant, ascending.
+    `resources` may grow, and is best the same object in all batches. `depth`: how closely to look at what values open
+    to; None: not at all.
     """
 
-    resources: tuple[GroupResource | None, ...]
+    resources: Sequence[GroupResource | None]
     resource: Column
     record: Column
     key_pos: Column
@@ -105,6 +107,7 @@ class Batch:
     main: Column
     sub: Column
     rows: memoryview | None = None
+    depth: Depth | None = None
 
     def __len__(self) -> int:
         return len(self.resource) if self.rows is None else len(self.rows)
@@ -272,42 +275,49 @@ class Bench:
         self.chains, self.work = chains, chains.work
         self.values = Values(memoryview(buffer))
         self.sealed = SealedValues()
-        self.way = words(BATCH_VALUES)
+        self.way, self._kinds = words(BATCH_VALUES), words(BATCH_VALUES)
+        # What is known of resources, by their number in these.
+        self._resources: Sequence[GroupResource | None] = ()
+        self._parts: dict[tuple[Chain, Chain], int] = {}
+        self._part_of, self._kind_of = array("q"), array("q")
 
     def take(self, batch: Batch) -> Iterator[tuple[Chain, Chain, memoryview]]:
         """Take up a batch; yield the values that the same chains read and write: those chains, and rows."""
         if len(batch.resource) > len(self.way):
-            self.way = words(len(batch.resource))
+            self.way, self._kinds = words(2 * len(batch.resource)), words(2 * len(batch.resource))
+        if self._resources is not batch.resources:
+            self._resources, self._parts = batch.resources, {}
+            self._part_of, self._kind_of = array("q"), array("q")
+        for resource in self._resources[len(self._part_of) :]:
+            pair = self.chains.reading(resource), self.chains.writing(resource)
+            self._part_of.append(self._parts.setdefault(pair, len(self._parts)))
+            self._kind_of.append(self.chains.number(resource))
         rows = batch.chosen
         self.values.begin(batch.value_pos, batch.value_len, batch.key_pos, batch.key_len, rows)
-        parts: dict[tuple[Chain, Chain], int] = {}
-        part_of = words(len(batch.resources))
-        for number in met(rows, batch.resource):
-            resource = batch.resources[number]
-            pair = self.chains.reading(resource), self.chains.writing(resource)
-            part_of[number] = parts.setdefault(pair, len(parts))
-        for (reader, writer), some in zip(parts, parted(rows, batch.resource, part_of, len(parts)), strict=True):
-            yield reader, writer, some
+        with memoryview(self._part_of) as part_of:
+            parts = parted(rows, batch.resource, part_of, len(self._parts))
+        for (reader, writer), some in zip(tuple(self._parts), parts, strict=True):
+            if some:
+                yield reader, writer, some
 
-    def open_all(self, batch: Batch, depth: Depth | None) -> list[Way]:
+    def open_all(self, batch: Batch) -> list[Way]:
         """Open a batch and judge what comes out: `way[row]` says where in the result is how."""
         ways: list[Way] = []
         for reader, _, rows in self.take(batch):
-            self.open(batch, reader, rows, ways, depth)
+            self.open(batch, reader, rows, ways)
         return ways
 
-    def open(self, batch: Batch, chain: Chain, rows: memoryview, ways: list[Way], depth: Depth | None) -> None:
+    def open(self, batch: Batch, chain: Chain, rows: memoryview, ways: list[Way]) -> None:
         """Open values that one chain reads, and judge what comes out: `way[row]` says where in `ways` is how."""
         ways += chain.open_many(self.values, rows, self.way, len(ways))
+        depth = batch.depth
         if depth is None:
             return
-        doubted = self._doubted(batch, rows) if depth is Depth.CHEAP else rows
-        numbers = batch.resource
-        for row in doubted:
+        for row in self._doubted(batch, rows) if depth is Depth.CHEAP else rows:
             way, stored, key = ways[self.way[row]], self.values.stored(row), self.values.key(row)
             assert not isinstance(way, Undecoded)
             before = b"" if isinstance(way, NoKeyFits) else bytes(self.values.plaintext(row))
-            resource = batch.resources[numbers[row]]
+            resource = batch.resources[batch.resource[row]]
             judged, plaintext = judge(chain, resource, (stored, key), (way, before), depth, self.work.defined)
             if judged is not way:
                 self.way[row] = len(ways)
@@ -316,14 +326,12 @@ class Bench:
 
     def _doubted(self, batch: Batch, rows: memoryview) -> list[int]:
         """Return the values that do not open, for sure, to what an API server writes for their resource."""
-        known, kinds = words(len(batch.resources)), words(len(batch.resource))
-        for number in met(rows, batch.resource):
-            known[number] = self.chains.number(batch.resources[number])
-        looked_up(rows, batch.resource, known, kinds)
+        with memoryview(self._kind_of) as kind_of:
+            looked_up(rows, batch.resource, kind_of, self._kinds)
         file, opened, _, at, size = self.values.places()
         plain, within = self.values.by_place(rows)
         others = self.chains.envelopes.others
-        return sorted(others(file, at, size, plain, kinds) + others(opened, at, size, within, kinds))
+        return sorted(others(file, at, size, plain, self._kinds) + others(opened, at, size, within, self._kinds))
 
     def open_one(self, resource: GroupResource | None, stored: bytes, key: bytes) -> tuple[Way, bytes]:
         """Open one value and judge what comes out; no plaintext where none of the keys fits."""
@@ -351,7 +359,7 @@ class Bench:
 
 def open_batch(bench: Bench, batch: Batch) -> OpenedBatch:
     """Open every value of `batch` with the reading keys."""
-    ways, rows = bench.open_all(batch, bench.work.depth), batch.chosen
+    ways, rows = bench.open_all(batch), batch.chosen
     # Values that opened the same way share an outcome: to make one of each costs more than some ciphers do.
     known: dict[Outcome, int] = {}
     number_of, found = words(len(ways)), words(len(bench.way))
@@ -415,8 +423,6 @@ def reseal_batch(bench: Bench, batch: Batch) -> SealedValues:
     """
     values, sealed, randomness = bench.values, bench.sealed, bench.work.randomness
     sealed.begin(len(batch.resource))
-    # Whether a header is missing shows at the cheap depth, and all else is known by now.
-    depth = None if bench.work.depth is None else Depth.CHEAP
     for reader, writer, rows in bench.take(batch):
         main, sub = (gathered(rows, column) for column in (batch.main, batch.sub))
         if bench.work.rewraps:
@@ -425,7 +431,7 @@ def reseal_batch(bench: Bench, batch: Batch) -> SealedValues:
                 sealed.put(row, bench.reseal(resource, values.stored(row), values.key(row), entropy))
             continue
         ways: list[Way] = []
-        bench.open(batch, reader, rows, ways, depth)
+        bench.open(batch, reader, rows, ways)
         for one in met(rows, bench.way):
             if isinstance(way := ways[one], NoKeyFits):
                 raise way

@@ -146,6 +146,7 @@ class Labels:
 
     def __init__(self, prefixes: Sequence[str], names: Iterable[tuple[Kind, str]] = ()) -> None:
         self.resources: list[Resource] = [NOT_KUBERNETES]
+        self.group_resources = [NOT_KUBERNETES.group_resource]
         self.headers: list[Header] = [PLAIN]
         # A key under nested prefixes is of the longest.
         self.prefixes = tuple(sorted(prefixes, key=lambda prefix: (-len(prefix), prefix)))
@@ -252,6 +253,7 @@ class Labels:
         if resource not in self._resource_of:
             self._resource_of[resource] = len(self.resources)
             self.resources.append(resource)
+            self.group_resources.append(resource.group_resource)
         return self._resource_of[resource]
 
     def named_headers(self) -> tuple[Header, ...]:

@@ -286,7 +286,7 @@ class _Collected:
                     wanted.update(doubts.rows(records, labels, self._expected))
                 values = [row for row in rows if row in wanted]
                 if values:
-                    yield batch_of(records, values, labels)
+                    yield batch_of(records, values, labels, workshop.depth)
         progress("reading", pages, pages)
 
     def _learn_resources(self) -> None:

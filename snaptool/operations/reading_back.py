@@ -83,6 +83,8 @@ class Source:
         self._is_copy = job.passing is not None
         self._resource = memoryview(job.swept.resource)
         self._resources = tuple(known.group_resource for known in job.swept.resources)
+        # All else of what was judged in the first pass leaves the plaintext as it is.
+        self._depth = Depth.CHEAP if any(outcome.headless for outcome in job.swept.outcomes) else None
 
     def actions(self, records: Records) -> memoryview:
         """Return what becomes of each record of a chunk."""
@@ -94,14 +96,14 @@ class Source:
 
     def batch(self, records: Records, rows: memoryview) -> Batch:
         """Name the values in some rows of a chunk. Nothing is copied."""
-        return self.batch_like(records, rows, self.resources(records, 0, len(records)))
+        return self.batch_like(records, rows, self.resources(records, 0, len(records)), self._depth)
 
     def resources(self, records: Records, row: int, count: int) -> memoryview:
         """Return the numbers of the resources of records, from a row on."""
         first = records.first_record + row
         return widened(self._resource[first : first + count])
 
-    def batch_like(self, records: Records, rows: memoryview, resource: memoryview) -> Batch:
+    def batch_like(self, records: Records, rows: memoryview, resource: memoryview, depth: Depth | None = None) -> Batch:
         """Name values in another file. `resource`: by row, the number that it has in the source."""
         return Batch(
             resources=self._resources,
@@ -114,6 +116,7 @@ class Source:
             main=records.main,
             sub=records.sub,
             rows=rows,
+            depth=depth,
         )
 
 
@@ -132,7 +135,6 @@ class Comparison:
         reading = keys if not request.only_lost or request.reading is None else request.reading
         self._work = Work(reading, keys, request.randomness)
         self._old_bench, self._new_bench = job.workshop.bench(), job.workshop.bench()
-        self._depth = None if job.workshop.depth is None else Depth.CHEAP
         self._watched = _watched(job)
         self._source = Source(job)
         self._chunks = chunks
@@ -202,8 +204,8 @@ class Comparison:
     ) -> None:
         """Open values of both files and compare. Raises ReadBackFailed for one that does not open to the same."""
         before, after = self._old_bench, self._new_bench
-        before.open_all(self._source.batch(old, rows), self._depth)
-        ways = after.open_all(self._source.batch_like(new, others, resource), None)
+        before.open_all(self._source.batch(old, rows))
+        ways = after.open_all(self._source.batch_like(new, others, resource))
         same = same_plaintexts(before.values, rows, after.values, others)
         outcomes = {number: outcome_of(ways[number]) for number in met(others, after.way)}
         rewrapped = bool(self.job.request.rewraps)

@@ -19,9 +19,9 @@ from snaptool.etcd import REPEATED_VALUE, TOMBSTONE, Records, Revision, Snapshot
 from snaptool.kube.cutting import count_labels, renumber
 from snaptool.kube.undecodable import ExpectedType
 from snaptool.operations.crypto import Batch, OpenedBatch, Outcome, Workshop
-from snaptool.operations.judging import NOTHING_DEFINED, Doubts, expected_of, is_listed
+from snaptool.operations.judging import NOTHING_DEFINED, Depth, Doubts, expected_of, is_listed
 from snaptool.operations.labels import Header, Labels, Resource
-from snaptool.providers.values import gathered, met, narrowed, put_at
+from snaptool.providers.values import gathered, narrowed, put_at
 
 NOT_OPENED = 0
 """Outcome number of records that nobody tried to open: tombstones, and everything when there are no keys."""
@@ -172,7 +172,7 @@ def sweep(
                 doubted = doubts.rows(records, labels, going.notes.expected())
                 rows = sorted({*rows, *doubted}) if doubted else rows
             if rows:
-                yield batch_of(records, rows, labels)
+                yield batch_of(records, rows, labels, workshop.depth)
 
     for batch, answer in workshop.opened(batches()):
         going.notes.take_answer(batch, answer)
@@ -217,16 +217,12 @@ class Passing:
         return self.notes.finish(self._snapshot.live())
 
 
-def batch_of(records: Records, rows: list[int], labels: Labels) -> Batch:
+def batch_of(records: Records, rows: list[int], labels: Labels, depth: Depth | None) -> Batch:
     """Take the records of these rows out of a chunk, whose labels are the last that were added, as one batch."""
     chosen = memoryview(array("q", rows))
-    # Those of this batch alone: a file may have any number of resources.
-    numbers_of = gathered(chosen, labels.resource)
-    met_numbers = met(chosen, labels.resource)
-    places = {number: place for place, number in enumerate(met_numbers)}
     return Batch(
-        resources=tuple(labels.resources[one].group_resource for one in met_numbers),
-        resource=array("q", map(places.__getitem__, numbers_of)),
+        resources=labels.group_resources,
+        resource=gathered(chosen, labels.resource),
         record=array("q", [records.first_record + row for row in rows]),
         key_pos=gathered(chosen, records.key_at),
         key_len=gathered(chosen, records.key_size),
@@ -234,6 +230,7 @@ def batch_of(records: Records, rows: list[int], labels: Labels) -> Batch:
         value_len=gathered(chosen, records.value_size),
         main=gathered(chosen, records.main),
         sub=gathered(chosen, records.sub),
+        depth=depth,
     )
 
 

@@ -206,22 +206,16 @@ class Values:
         if len(at) > len(self.asked):
             self._make_room(2 * len(at))
         self.used = 0
-        with cython.nogil:
-            for index in range(len(rows)):
-                row = rows[index]
-                self.plain_size[row] = -1
-                if not (0 <= self.at[row] <= end and 0 <= self.size[row] <= end - self.at[row]):
-                    self.refuse_place()
-                if not (0 <= self.key_at[row] <= end and 0 <= self.key_size[row] <= end - self.key_at[row]):
-                    self.refuse_place()
-
-    @cython.cfunc
-    @cython.nogil
-    @cython.exceptval(-1, check=False)
-    def refuse_place(self) -> cython.int:
-        """Raise IndexError, from where the interpreter's lock is not held."""
-        with cython.gil:
-            raise IndexError("a value is not inside its file")
+        for index in range(len(rows)):
+            row = rows[index]
+            self.plain_size[row] = -1
+            if not (
+                0 <= at[row] <= end
+                and 0 <= size[row] <= end - at[row]
+                and 0 <= key_at[row] <= end
+                and 0 <= key_size[row] <= end - key_at[row]
+            ):
+                raise IndexError("a value is not inside its file")
 
     def _make_room(self, count: int) -> None:
         self.asked = words(count)
@@ -252,17 +246,16 @@ class Values:
         ends: Words = words(count + 2)
         for number in range(count + 1):
             ends[number + 1] = ends[number] + len(headers[number - 1] if number else _RESERVED)
-        with cython.nogil:
-            for index in range(len(rows)):
-                row = rows[index]
-                self.asked[row] = PLAIN
-                if not self.begins(row, texts, 0, ends[1]):
-                    continue
-                self.asked[row] = NOBODY
-                for number in range(count):
-                    if self.begins(row, texts, ends[number + 1], ends[number + 2]):
-                        self.asked[row] = number
-                        break
+        for index in range(len(rows)):
+            row = rows[index]
+            self.asked[row] = PLAIN
+            if not self.begins(row, texts, 0, ends[1]):
+                continue
+            self.asked[row] = NOBODY
+            for number in range(count):
+                if self.begins(row, texts, ends[number + 1], ends[number + 2]):
+                    self.asked[row] = number
+                    break
 
     @cython.cfunc
     @cython.nogil
@@ -374,24 +367,20 @@ class Values:
             self.stream_view = memoryview(bytearray(2 * total))
             self.stream = self.stream_view
         total = 0
-        with cython.nogil:
-            for index in range(len(rows)):
-                row = rows[index]
-                sealed = self.size[row] - header
-                if self.asked[row] == key and sealed > _BLOCK and sealed % _BLOCK == 0:
-                    self.stream[total : total + sealed] = self.data[
-                        self.at[row] + header : self.at[row] + header + sealed
-                    ]
-                    self.inside[row] = 1
-                    self.plain_at[row], self.plain_size[row] = self.used + total + _BLOCK, sealed - _BLOCK
-                    total += sealed
+        for index in range(len(rows)):
+            row = rows[index]
+            sealed = self.size[row] - header
+            if self.asked[row] == key and sealed > _BLOCK and sealed % _BLOCK == 0:
+                self.stream[total : total + sealed] = self.data[self.at[row] + header : self.at[row] + header + sealed]
+                self.inside[row] = 1
+                self.plain_at[row], self.plain_size[row] = self.used + total + _BLOCK, sealed - _BLOCK
+                total += sealed
         update_into(self.stream_view[:total], self.opened_view[self.used : self.used + total + _BLOCK])
         self.used += total
-        with cython.nogil:
-            for index in range(len(rows)):
-                row = rows[index]
-                if self.asked[row] == key and self.plain_size[row] >= 0:
-                    self.cut_padding(row)
+        for index in range(len(rows)):
+            row = rows[index]
+            if self.asked[row] == key and self.plain_size[row] >= 0:
+                self.cut_padding(row)
 
     @cython.cfunc
     @cython.nogil

@@ -68,7 +68,7 @@ def at_work(path: Path, jobs: int) -> Iterator[tuple[Workshop, list[Batch]]]:
         for records in opened.snapshot.chunks():
             labels.add(records)
             cuts = sorted({len(records) * part // 40 for part in range(41)})
-            batches += [batch_of(records, list(range(first, last)), labels) for first, last in pairwise(cuts)]
+            batches += [batch_of(records, list(range(first, last)), labels, None) for first, last in pairwise(cuts)]
         work = Work(READING, WRITING, SeededRandomness(b"seed"), digests=True)
         with Workshop(work, opened.source, jobs=jobs) as workshop:
             yield workshop, batches

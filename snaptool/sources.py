@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from snaptool.errors import FormatError, InputError, KeyServiceError, OutputError, ScratchError, StoreError
+from snaptool.hashing import FileHash, hash_of
 from snaptool.inputs import Inputs, advice, of_run, why
 from snaptool.lost_pages import Guarded, guard
 
@@ -114,9 +115,9 @@ class Source:
         self.buffer = memoryview(self.buffer)[begin : begin + size]
         self._begin, self.size = self._begin + begin, size
 
-    def read_into(self, room: memoryview, offset: int) -> int:
-        """Read bytes past the map, as many as there is room for; return how many: fewer where the file ends."""
-        return os.preadv(self._fd, [room[: self.size - offset]], self._begin + offset)
+    def begin_hash(self) -> FileHash:
+        """Compute its SHA-256 in a thread, which is to be stopped."""
+        return hash_of(self._fd, self._begin, self.size)
 
     def fileno(self) -> int:
         """Return the descriptor."""

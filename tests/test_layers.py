@@ -34,7 +34,8 @@ ALLOWED = {
     "lost_pages": set(),
     "loopback": set(),
     "inputs": {"errors", "signals"},
-    "sources": {"errors", "inputs", "lost_pages"},
+    "hashing": {"signals"},
+    "sources": {"errors", "hashing", "inputs", "lost_pages"},
     "files": {"errors", "inputs", "lost_pages", "signals", "sources"},
     "folder": {"errors", "inputs", "signals", "files"},
     "bolt": {"errors", "compiled"},
@@ -73,10 +74,10 @@ ALLOWED = {
     "pages": {"documents", "text"},
     "cli": {
         *("errors", "inputs", "signals", "text", "files", "operations", "providers", "kube", "scratch", "containers"),
-        *("compiled", "documents", "embedded", "sources"),
+        *("compiled", "documents", "embedded", "hashing", "sources"),
         *("fleet", "pages", "stores"),
     },
-    "__main__": {"cli", "signals"},
+    "__main__": {"cli", "hashing", "signals"},
     "api": {"errors", "arguments", "inputs", "embedded", "kube", "operations", "providers", "stores"},
     "": {"api", "errors", "arguments", "operations", "providers"},
 }

@@ -31,6 +31,7 @@ from snaptool.cli.render import OutputFailed, echo, json_text, print_json, print
 from snaptool.cli.render import begin as begin_output
 from snaptool.compiled import WHY_NOT, is_compiled
 from snaptool.errors import SnaptoolError
+from snaptool.hashing import end_early
 from snaptool.inputs import remembering_inputs
 from snaptool.text import printable
 
@@ -105,6 +106,7 @@ def main() -> None:
     signals.leave_no_core()
     signals.install(partial(_say_interrupted, arguments))
     code = run(arguments)
+    end_early()
     for stream in (sys.stdout, sys.stderr):
         # What they still hold would be lost, and complained about, at exit, where nobody could answer any more.
         if stream is not None and not _flushed(stream):

@@ -37,6 +37,7 @@ MAGIC = cython.declare(bytes, b"k8s\x00\n")
 END = cython.declare(bytes, b"\x1a\x00\x22\x00")
 SMALLEST_ENVELOPE = cython.declare(cython.longlong, 12)
 LONGEST_START = cython.declare(cython.longlong, 128)
+SLOTS = cython.declare(cython.Py_ssize_t, 512)
 MOST_TEXTS = 10_000  # they come from the file: one that makes up a text per value must not fill the memory
 
 
@@ -455,15 +456,27 @@ def count_labels(
 ) -> dict[tuple[int, int, int, int], int]:
     """Count the records by these labels, but for those that are left out."""
     row: cython.Py_ssize_t
-    code: cython.ulonglong
+    slot: cython.Py_ssize_t
+    code: cython.longlong
     counts: dict[int, int] = {}
+    met, times = _numbers(SLOTS), _numbers(SLOTS)  # of the labels that were met last: a dict takes the rest
+    codes: Numbers = met
+    totals: Numbers = times
     for row in range(len(resource)):
-        if not left_out[row]:
-            # One number, which Python's dicts take faster than a tuple. Resources are fewer than records: 31 bits.
-            code = cython.cast(cython.ulonglong, resource[row]) << 33
-            code |= cython.cast(cython.ulonglong, header[row]) << 17 | outcome[row] << 1 | live[row]
-            counts[code] = counts.get(code, 0) + 1
-    return {(code >> 33, code >> 17 & 0xFFFF, code >> 1 & 0xFFFF, code & 1): count for code, count in counts.items()}
+        if left_out[row]:
+            continue
+        # One number. Resources are fewer than records: 30 bits.
+        code = cython.cast(cython.longlong, resource[row]) << 33
+        code |= cython.cast(cython.longlong, header[row]) << 17 | outcome[row] << 1 | live[row]
+        slot = (resource[row] * 8 + header[row] * 4 + outcome[row] * 2 + live[row]) % SLOTS
+        if codes[slot] != code:
+            counts[codes[slot]] = counts.get(codes[slot], 0) + totals[slot]
+            codes[slot], totals[slot] = code, 0
+        totals[slot] += 1
+    for slot in range(SLOTS):
+        counts[codes[slot]] = counts.get(codes[slot], 0) + totals[slot]
+    parted = {(code >> 33, code >> 17 & 0xFFFF, code >> 1 & 0xFFFF, code & 1): many for code, many in counts.items()}
+    return {labels: many for labels, many in parted.items() if many}
 
 
 def order_of_keys(view: memoryview, key_at: Numbers, key_size: Numbers) -> memoryview:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
     from snaptool.operations.scout import Scout
     from snaptool.stores.location import RemotePath
 
-_HASH_BLOCK = 8 << 20
-"""Measured: every block waits twice for other threads to let go of the interpreter; larger ones leave the cache."""
 STDIN = Path("-")
 _MOST_LOOKED_INTO = 8
 _MOST_UNPACKED = 1 << 30
@@ -238,43 +235,26 @@ class Digests:
 
     def __init__(self, opened: OpenedSnapshot) -> None:
         self._opened = opened
-        self._stopped = False
-        self._database_digest = b""
-        self._appended = 0
-        self._file_digest = b""
-        self._thread = threading.Thread(target=self._run, name="snaptool-sha256", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        buffer, size = memoryview(self._opened.source.buffer), self._opened.snapshot.database.size
-        digest = hashlib.sha256()
-        in_use = self._opened.snapshot.database.high_water_mark * self._opened.snapshot.database.page_size
-        room, start = memoryview(bytearray(min(_HASH_BLOCK, size))), 0
-        for until in (in_use, size):
-            while start < until and not self._stopped:
-                # Read, not mapped: pages that this thread mapped would have to be let go of, and those of others too.
-                count = self._opened.source.read_into(room[: until - start], start)
-                if not count:
-                    return  # it was cut, which is told by whoever looks at it next
-                digest.update(room[:count])
-                start += count
-            if self._stopped:
-                return
-            if until == in_use and bytes(buffer[in_use : in_use + DIGEST_SIZE]) == digest.digest():
-                # As many bytes as make up a page again may have been appended behind the trailer.
-                self._appended = self._opened.source.size - in_use - DIGEST_SIZE
-        self._database_digest = digest.digest()
-        digest.update(buffer[size:])
-        self._file_digest = digest.digest()
+        self._hash = opened.source.begin_hash()
 
     def stop(self) -> None:
         """End the thread, with or without a result."""
-        self._stopped = True
-        self._thread.join()
+        self._hash.stop()
+
+    @cached_property
+    def _database_digest(self) -> bytes:
+        return self._hash.digest(self._opened.snapshot.database.size)
+
+    @cached_property
+    def _appended(self) -> int:
+        """Wait for the result; return how many bytes stand behind a trailer that is right: a whole page, perhaps."""
+        database, source = self._opened.snapshot.database, self._opened.source
+        in_use = database.high_water_mark * database.page_size
+        stands = bytes(memoryview(source.buffer)[in_use : in_use + DIGEST_SIZE])
+        return source.size - in_use - DIGEST_SIZE if stands == self._hash.digest(in_use) else 0
 
     def trailer(self) -> Trailer:
         """Wait for the result; say how the trailer compares."""
-        signals.join(self._thread)
         if self._appended:
             return Trailer.CUT
         return judge_trailer(self._opened.snapshot.behind, self._database_digest)
@@ -295,8 +275,7 @@ class Digests:
 
     def file_sha256(self) -> str:
         """Wait for the result; return the SHA-256 of the whole file, in hex."""
-        signals.join(self._thread)
-        return self._file_digest.hex()
+        return self._hash.digest(self._opened.source.size).hex()
 
 
 class _Unpacked(Source):

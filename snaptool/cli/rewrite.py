@@ -302,9 +302,10 @@ def repair_command(
     """
     from snaptool.operations.next_steps import next_steps
     from snaptool.operations.rewrite import repair
-    from snaptool.operations.salvage import salvage
 
     if salvaging:
+        from snaptool.operations.salvage import salvage
+
         with terminal.progress() as progress:
             how = options.unpacking("source", near=target.parent)
             saved = salvage(

@@ -33,7 +33,6 @@ from snaptool.operations.crypto import (
     plaintext_digest,
 )
 from snaptool.operations.labels import Header, Labels, Resource
-from snaptool.operations.meaning import meanings
 from snaptool.operations.older import NO_OLDER, Earlier, OlderValues
 from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.sweep import NOTHING_SWEPT, NOTHING_TRIED, LostValue, Passing, Progress, Sweep
@@ -345,6 +344,8 @@ def deletions(
     older: OlderValues = NO_OLDER,
 ) -> tuple[Deletion, ...]:
     """Tell, for every key with lost values, what goes (`gone` has the records) and what that means for the cluster."""
+    if not lost_values:
+        return ()
     back = {one.key for one in restored}
     reasons: dict[bytes, LostValue] = {}
     for value in lost_values:
@@ -355,6 +356,8 @@ def deletions(
     histories = snapshot.history_of(reasons)
     whole_keys = [key for key, records in histories.items() if all(record.number in gone for record in records)]
     parsed_keys = [parsed for key in whole_keys if (parsed := parse_key(key, prefixes)) is not None]
+    from snaptool.operations.meaning import meanings  # noqa: PLC0415 - seldom needed, and heavy
+
     said = meanings(parsed_keys, gone, snapshot, older)
     for key, records in histories.items():
         revisions = tuple(record.revision.main for record in records if record.number in gone)

@@ -14,8 +14,6 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Self
 
-from crc32c import crc32c
-
 from snaptool import signals
 from snaptool.bolt import Chunk, Walk
 from snaptool.errors import FormatError
@@ -27,6 +25,7 @@ from snaptool.etcd import (
     refuse,
     replace_value,
 )
+from snaptool.etcd.castagnoli import crc32c
 from snaptool.etcd.comparing import same_records
 from snaptool.etcd.leaves import Leaves
 from snaptool.files import Draft
@@ -354,12 +353,12 @@ class Follower:
                 return
             self.comparison.take(records)
         if self.keeps_sums:
-            self._windows.append((page, until, crc32c(view[page * self._page_size : until * self._page_size])))
+            self._windows.append((page, until, crc32c()(view[page * self._page_size : until * self._page_size], 0)))
 
     def require_unchanged(self, written: Snapshot) -> None:
         """Raise ReadBackFailed where the file is no longer what it was when it was compared."""
         for page, until, crc in self._windows:
-            if crc32c(written.view[page * self._page_size : until * self._page_size]) != crc:
+            if crc32c()(written.view[page * self._page_size : until * self._page_size], 0) != crc:
                 raise ReadBackFailed("the written file changed after it was compared")
             written.database.let_go()
 

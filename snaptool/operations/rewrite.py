@@ -20,7 +20,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from snaptool.containers.wrap import choose_wrapping
 from snaptool.embedded.places import openshift_secrets
@@ -34,7 +34,6 @@ from snaptool.etcd import (
 from snaptool.etcd.leaves import Leaves
 from snaptool.files import Draft, require_room
 from snaptool.kube.undecodable import may_be_ciphertext
-from snaptool.operations.boot import boot_check
 from snaptool.operations.coverage import UnmatchedName, refuse_outside, unmatched_names
 from snaptool.operations.crypto import (
     Work,
@@ -82,9 +81,11 @@ from snaptool.operations.written import FileReport, file_report
 from snaptool.providers.keyring import Keyring
 from snaptool.providers.provider import Kind
 from snaptool.providers.values import rows_labelled
-from snaptool.scratch import EtcdBinaries
 from snaptool.stores.publish import check_target
 from snaptool.text import printable
+
+if TYPE_CHECKING:
+    from snaptool.scratch import EtcdBinaries
 
 
 class BootCheckFailed(VerificationFailed):
@@ -501,6 +502,8 @@ def _refuse_deleting_ciphertext(snapshot: Snapshot, swept: Sweep, request: Rewri
 
 def _boot(draft: Draft, binaries: EtcdBinaries) -> None:
     """Boot a copy of the finished file. Raises BootCheckFailed, and ScratchError when etcd does not take it."""
+    from snaptool.operations.boot import boot_check  # noqa: PLC0415 - seldom needed, and heavy
+
     report = boot_check(Snapshot(draft.read_back().buffer), Path(draft.readable_path), binaries=binaries)
     if report.differences:
         first, more = report.differences[0], len(report.differences) - 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -71,6 +70,8 @@ def file_report(
 @contextmanager
 def hashing(draft: Draft) -> Iterator[Callable[[], tuple[bytes, str]]]:
     """Hash a written database in a thread; the result is its digest, and in hex that of both together."""
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - heavy, and large files are hashed otherwise
+
     size = draft.size
 
     def run() -> tuple[bytes, str]:

@@ -166,8 +166,15 @@ class LocalProvider:
         return (header, BLOCK_SIZE) if self.kind is Kind.AESCBC else (header + TAG_SIZE, 1)
 
     def seal_many(self, values: Values, rows: memoryview, entropy: Entropies, sealed: Sealed) -> None:
-        """Seal open values to whole stored ones, prefix included, each as `seal` would make it."""
+        """Seal open values to whole stored ones, prefix included, as `seal` would.
+
+        Of one source for all, AES-CBC does not take its IVs as they come: see `Sealed.seal_cbc`.
+        """
         key, size = self.keys[0], _NONCE_SIZES[self.kind]
+        if self.kind is Kind.AESCBC and not callable(entropy):
+            for row, each in zip(rows, entropy, strict=True):
+                sealed.put(row, self.prefix + self.seal(bytes(values.plaintext(row)), b"", each))
+            return
         nonces = entropy(size * len(rows)) if callable(entropy) else b"".join([each(size) for each in entropy])
         _SEAL_MANY[self.kind](key.secret, self.prefix + key.marker, values, rows, nonces, sealed)
 
@@ -290,32 +297,8 @@ def _open_cbc_ignoring_context(key: bytes, payload: bytes, context: bytes) -> by
 
 def _seal_cbc(key: bytes, plaintext: bytes, context: bytes, iv: bytes) -> bytes:
     del context
-    padded = plaintext + _PADDINGS[BLOCK_SIZE - len(plaintext) % BLOCK_SIZE]
-    idle = _idle_encryptors(key)
-    try:
-        encryptor, last = idle.pop()
-    except IndexError:
-        encryptor, last = _cbc(key, iv).encryptor(), iv
-    # The cipher will mix the last block it made into the first of ours, where the IV belongs: one out, the other in.
-    first = _number(padded[:BLOCK_SIZE]) ^ _number(iv) ^ _number(last)
-    ciphertext = encryptor.update(first.to_bytes(BLOCK_SIZE, "big") + padded[BLOCK_SIZE:])
-    idle.append((encryptor, ciphertext[-BLOCK_SIZE:]))
-    return ciphertext
-
-
-@lru_cache(maxsize=64)
-def _idle_encryptors(key: bytes) -> list[tuple[CipherContext, bytes]]:
-    """Return the running encryptors of a key that nobody uses, each with the last block that it made.
-
-    Setting one up takes longer than encrypting an object. Who uses one takes it out of the list, so that two threads
-    never continue the same; one that fails does not come back.
-    """
-    del key
-    return []
-
-
-def _number(block: bytes) -> int:
-    return int.from_bytes(block, "big")
+    padding = _PADDINGS[BLOCK_SIZE - len(plaintext) % BLOCK_SIZE]
+    return _cbc(key, iv).encryptor().update(plaintext + padding)
 
 
 def _seal_gcm(key: bytes, plaintext: bytes, context: bytes, nonce: bytes) -> bytes:
@@ -361,9 +344,7 @@ def _open_many_secretbox(
 
 
 def _seal_many_cbc(key: bytes, header: bytes, values: Values, rows: memoryview, nonces: bytes, sealed: Sealed) -> None:
-    for index, row in enumerate(rows):
-        iv = nonces[CBC_IV_SIZE * index : CBC_IV_SIZE * (index + 1)]
-        sealed.put(row, b"".join((header, iv, _seal_cbc(key, bytes(values.plaintext(row)), b"", iv))))
+    sealed.seal_cbc(rows, values, header, nonces, _cbc(key, bytes(CBC_IV_SIZE)).encryptor().update_into)
 
 
 def _seal_many_gcm(key: bytes, header: bytes, values: Values, rows: memoryview, nonces: bytes, sealed: Sealed) -> None:

@@ -234,6 +234,21 @@ class Values:
             self.opened = larger
         return 0
 
+    @cython.cfunc
+    @cython.nogil
+    def home(self, row: cython.longlong) -> Bytes:
+        """Return what the plaintext of a value stands in: the file, or `opened`."""
+        return self.opened if self.inside[row] else self.data
+
+    @cython.cfunc
+    @cython.exceptval(-1, check=False)
+    def need_stream(self, size: cython.longlong) -> cython.int:
+        """Have room for a stream of so many bytes."""
+        if size > len(self.stream):
+            self.stream_view = memoryview(bytearray(2 * size))
+            self.stream = self.stream_view
+        return 0
+
     # --- who is asked ---
 
     def ask(self, rows: Words, headers: list[bytes]) -> None:
@@ -363,9 +378,7 @@ class Values:
         if not total:
             return
         self.need(total)
-        if total > len(self.stream):
-            self.stream_view = memoryview(bytearray(2 * total))
-            self.stream = self.stream_view
+        self.need_stream(total)
         total = 0
         for index in range(len(rows)):
             row = rows[index]
@@ -499,24 +512,8 @@ class Values:
 def same_plaintexts(old: Values, rows: Words, new: Values, others: Words) -> int:
     """Compare what values opened to, in turn; return how many are the same before one that is not, or is closed."""
     index: cython.Py_ssize_t = 0
-    x: cython.longlong
-    y: cython.longlong
-    equal: cython.int
     with cython.nogil:
-        while index < len(rows):
-            x, y = rows[index], others[index]
-            if old.plain_size[x] < 0 or old.plain_size[x] != new.plain_size[y]:
-                break
-            if old.inside[x] and new.inside[y]:
-                equal = same(old.opened, old.plain_at[x], new.opened, new.plain_at[y], old.plain_size[x])
-            elif old.inside[x]:
-                equal = same(old.opened, old.plain_at[x], new.data, new.plain_at[y], old.plain_size[x])
-            elif new.inside[y]:
-                equal = same(old.data, old.plain_at[x], new.opened, new.plain_at[y], old.plain_size[x])
-            else:
-                equal = same(old.data, old.plain_at[x], new.data, new.plain_at[y], old.plain_size[x])
-            if not equal:
-                break
+        while index < len(rows) and same(old, rows[index], new, others[index]):
             index += 1
     return index
 
@@ -524,16 +521,24 @@ def same_plaintexts(old: Values, rows: Words, new: Values, others: Words) -> int
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(-1, check=False)
-def same(a: Bytes, at: cython.longlong, b: Bytes, start: cython.longlong, size: cython.longlong) -> cython.int:
-    """Whether so many bytes are equal. The last of them is looked at first: so they are all there."""
-    if size <= 0:
-        return size == 0
-    if a[at] != b[start] or a[at + size - 1] != b[start + size - 1]:
+def same(old: Values, x: cython.longlong, new: Values, y: cython.longlong) -> cython.int:
+    """Whether a value of each is open, and both have the same plaintext."""
+    size: cython.longlong = old.plain_size[x]
+    at: cython.longlong = old.plain_at[x]
+    start: cython.longlong = new.plain_at[y]
+    if size < 0 or size != new.plain_size[y]:
+        return 0
+    if size == 0:
+        return 1
+    text: Bytes = old.home(x)
+    other: Bytes = new.home(y)
+    # All that is compared is there: the last byte of both is looked at first.
+    if text[at] != other[start] or text[at + size - 1] != other[start + size - 1]:
         return 0
     if cython.compiled:
-        different: cython.int = memcmp(cython.address(a[at]), cython.address(b[start]), size)
+        different: cython.int = memcmp(cython.address(text[at]), cython.address(other[start]), size)
         return different == 0
-    return a[at : at + size] == b[start : start + size]
+    return text[at : at + size] == other[start : start + size]
 
 
 @cython.final
@@ -597,6 +602,62 @@ class Sealed:
         for index in range(len(rows)):
             self.put(rows[index], values.plaintext(rows[index]))
 
+    def seal_cbc(
+        self,
+        rows: Words,
+        values: Values,
+        header: bytes,
+        blocks: bytes,
+        update_into: Callable[[memoryview, memoryview], int],
+    ) -> None:
+        """Seal to header || IV(16) || ciphertext: one stream to an encryptor. `blocks`: a random one for each value.
+
+        An IV has to be random, and nobody may know it before the value is written. The random block goes into the
+        stream in front of its value. What the cipher makes of it, E(random block xor the block before), is as random:
+        the random block hides the one before, and E only gives blocks other names. What follows is encrypted with
+        that as CBC encrypts with an IV; so this is the IV that is stored.
+        """
+        index: cython.Py_ssize_t
+        offset: cython.longlong
+        row: cython.longlong
+        at: cython.longlong
+        size: cython.longlong
+        total: cython.longlong = 0
+        head: cython.longlong = len(header)
+        text: Bytes = memoryview(header)
+        drawn: Bytes = memoryview(blocks)
+        if len(blocks) != _BLOCK * len(rows):
+            raise ValueError("AES-CBC takes a random block of 16 bytes for each value")
+        for index in range(len(rows)):
+            size = values.plain_size[rows[index]]
+            if size < 0:
+                raise ValueError("a value that is not open cannot be sealed")
+            total += 2 * _BLOCK + size - size % _BLOCK
+        values.need_stream(total)
+        total = 0
+        for index in range(len(rows)):
+            row = rows[index]
+            at, size = values.plain_at[row], values.plain_size[row]
+            values.stream[total : total + _BLOCK] = drawn[_BLOCK * index : _BLOCK * (index + 1)]
+            total += _BLOCK
+            values.stream[total : total + size] = values.home(row)[at : at + size]
+            total += size
+            for offset in range(_BLOCK - size % _BLOCK):
+                values.stream[total + offset] = cython.cast(cython.uchar, _BLOCK - size % _BLOCK)
+            total += _BLOCK - size % _BLOCK
+        self.need(head * len(rows) + total + _BLOCK)
+        # The last value stands where it has to; the others go forward from there, to make room for the headers.
+        at = self.used + head * len(rows)
+        update_into(values.stream_view[:total], self.data[at : at + total + _BLOCK])
+        for index in range(len(rows)):
+            row = rows[index]
+            size = 2 * _BLOCK + values.plain_size[row] - values.plain_size[row] % _BLOCK
+            self.at[row], self.size[row] = self.used, head + size
+            self.room[self.used : self.used + head] = text
+            self.room[self.used + head : self.used + head + size] = self.room[at : at + size]
+            self.used += head + size
+            at += size
+
     def seal_gcm(self, rows: Words, values: Values, header: bytes, cipher: AESGCM, nonces: bytes) -> None:
         """Seal to header || nonce(12) || ciphertext || tag(16), the etcd key authenticated. `nonces`: all of them."""
         encrypt_into = getattr(cipher, "encrypt_into", None)  # cryptography 47 and newer
@@ -654,6 +715,7 @@ class Sealed:
         ) -> cython.int:
             """Seal as `seal_secretbox` says, by the function at `address`."""
             seal_one: Box = cython.cast(Box, address)
+            text: Bytes
             index: cython.Py_ssize_t
             row: cython.longlong
             at: cython.longlong
@@ -671,31 +733,17 @@ class Sealed:
                     self.used += self.size[row]
                     # All that the function reads and writes is there: the last byte of each was looked at.
                     self.room[self.used - 1]
+                    text = values.home(row)
                     if size == 0:
                         # Of an empty value there is no byte to name: any will do.
-                        seal_one(
-                            cython.address(self.room[start]),
-                            cython.address(key[0]),
-                            0,
-                            cython.address(nonces[_BOX_NONCE * index]),
-                            cython.address(key[0]),
-                        )
-                    elif values.inside[row]:
-                        values.opened[at + size - 1]
-                        seal_one(
-                            cython.address(self.room[start]),
-                            cython.address(values.opened[at]),
-                            size,
-                            cython.address(nonces[_BOX_NONCE * index]),
-                            cython.address(key[0]),
-                        )
-                    else:
-                        values.data[at + size - 1]
-                        seal_one(
-                            cython.address(self.room[start]),
-                            cython.address(values.data[at]),
-                            size,
-                            cython.address(nonces[_BOX_NONCE * index]),
-                            cython.address(key[0]),
-                        )
+                        text = key
+                        at, size = 0, 1
+                    text[at + size - 1]
+                    seal_one(
+                        cython.address(self.room[start]),
+                        cython.address(text[at]),
+                        values.plain_size[row],
+                        cython.address(nonces[_BOX_NONCE * index]),
+                        cython.address(key[0]),
+                    )
             return 0

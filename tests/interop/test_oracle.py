@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from snaptool.providers.keyring import SERVER_TEXTS, Chain, GroupResource, Keyri
 from snaptool.providers.provider import Reason
 from tests.oracles.judge import Answer, Judge
 from tests.support.etcd import GOLDEN
+from tests.support.together import sealed_together
 
 VECTORS: dict[str, Any] = json.loads((GOLDEN / "encryption-at-rest.json").read_text())
 SAMPLES = Path(__file__).parents[2] / "samples"
@@ -182,6 +184,24 @@ def compare_writing(judge: Judge, rng: random.Random, configs: int) -> None:
 
 def test_random_values_are_sealed_to_the_same_bytes(judge: Judge) -> None:
     compare_writing(judge, random.Random(80), CONFIGS_PER_RUN)
+
+
+@pytest.mark.parametrize("kind", ["aescbc", "aesgcm", "secretbox"])
+def test_values_that_are_sealed_together_are_read_one_by_one(kind: str, judge: Judge) -> None:
+    rng = random.Random(81)
+    keys = [{"name": "key1", "secret": base64.b64encode(rng.randbytes(32)).decode()}]
+    document = {
+        "apiVersion": "apiserver.config.k8s.io/v1",
+        "kind": "EncryptionConfiguration",
+        "resources": [{"resources": ["secrets"], "providers": [{kind: {"keys": keys}}]}],
+    }
+    text = json.dumps(document)
+    chain = Keyring([parse_config(text.encode())]).chain_for(GroupResource("secrets"))
+    plaintexts = [rng.randbytes(size) for size in (0, 1, 15, 16, 17, 1000, 4000)] + [b"alike"] * 30
+    paths = [b"/registry/secrets/default/%d" % number for number in range(len(plaintexts))]
+    stored = sealed_together(chain, plaintexts, paths, os.urandom)
+    for plaintext, path, one in zip(plaintexts, paths, stored, strict=True):
+        assert judge.read(text, "secrets", path, one) == Answer(plaintext, stale=False, error="")
 
 
 @pytest.mark.soak

@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import random
 import traceback
 from array import array
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import accumulate
 from types import ModuleType
 
 import pytest
@@ -29,11 +29,12 @@ from snaptool.providers.config.model import BadConfig, ConfigEntry, EncryptionCo
 from snaptool.providers.config.rules import parse_config
 from snaptool.providers.go_yaml import plain_scalar
 from snaptool.providers.keyring import Chain, GroupResource, Keyring, NoKeyFits, Opening, UnreachableKms
-from snaptool.providers.provider import Entropies, KeyDoesNotFit, Kind, Provider, Reason
+from snaptool.providers.provider import KeyDoesNotFit, Kind, Provider, Reason
 from snaptool.providers.symmetric import Identity, Key, LocalProvider, open_cbc
 from snaptool.providers.values import Sealed as SealedValues
 from snaptool.providers.values import Values, words
 from tests.support.engine import both_ways
+from tests.support.together import sealed_together, side_by_side
 
 CIPHERS = (Kind.AESCBC, Kind.AESGCM, Kind.SECRETBOX)
 NAMES = st.text(st.sampled_from("ab:1é"), min_size=1, max_size=3)
@@ -204,24 +205,44 @@ def test_many_values_are_sealed_as_each_is(provider: Provider, values: list[tupl
     # One source for all is asked once, and gives each value its own part.
     stream = io.BytesIO(bytes(range(250)) * 2)
     together = sealed_together(chain, plaintexts, contexts, stream.read)
+    if provider.kind is Kind.AESCBC:
+        assert isinstance(provider, LocalProvider)
+        assert together == sealed_in_a_stream(provider, plaintexts, bytes(range(250)) * 2)
+        return
     stream.seek(0)
     assert together == [
         chain.seal(plaintext, context, stream.read) for plaintext, context in zip(plaintexts, contexts, strict=True)
     ]
 
 
-def side_by_side(listed: list[tuple[bytes, bytes]], way: ModuleType = values) -> tuple[Values, memoryview]:
-    """Values and their contexts in one buffer, as in a file, and the rows of all of them, last one first."""
-    parts = [part for value in listed for part in value]
-    ends = [0, *accumulate(map(len, parts))]
-    at, size, key_at, key_size = words(len(listed)), words(len(listed)), words(len(listed)), words(len(listed))
-    for row in range(len(listed)):
-        at[row], size[row] = ends[2 * row], len(parts[2 * row])
-        key_at[row], key_size[row] = ends[2 * row + 1], len(parts[2 * row + 1])
-    found: Values = way.Values(memoryview(b"".join(parts)))
-    rows = memoryview(array("q", reversed(range(len(listed)))))
-    found.begin(at, size, key_at, key_size, rows)
-    return found, rows
+def sealed_in_a_stream(provider: LocalProvider, plaintexts: list[bytes], drawn: bytes) -> list[bytes]:
+    """AES-CBC, one value after the other. IV: the random block of each, encrypted after the block before it."""
+    aes, before, found = algorithms.AES(provider.keys[0].secret), bytes(16), []
+    for number, plaintext in enumerate(plaintexts):
+        mixed = bytes(a ^ b for a, b in zip(drawn[16 * number : 16 * number + 16], before, strict=True))
+        iv = Cipher(aes, modes.ECB()).encryptor().update(mixed)  # noqa: S305 - one block
+        padder, encryptor = PKCS7(128).padder(), Cipher(aes, modes.CBC(iv)).encryptor()
+        sealed = encryptor.update(padder.update(plaintext) + padder.finalize()) + encryptor.finalize()
+        found.append(provider.prefix + provider.keys[0].marker + iv + sealed)
+        before = sealed[-16:]
+    return found
+
+
+@both_ways(values)
+def test_ivs_of_many_values_are_random_and_each_value_opens_by_itself(way: ModuleType) -> None:
+    provider, rng = LocalProvider(Kind.AESCBC, (Key("key", bytes(range(32))),)), random.Random(6)
+    plaintexts = [rng.randbytes(size) for size in (0, 1, 15, 16, 17, 4000)] + [b"alike"] * 60
+    contexts = [b"/registry/%d" % number for number in range(len(plaintexts))]
+    drawn = rng.randbytes(16 * len(plaintexts))
+    stored = sealed_together(Chain([[provider]]), plaintexts, contexts, io.BytesIO(drawn).read, way)
+    assert stored == sealed_in_a_stream(provider, plaintexts, drawn)
+    header = len(b"k8s:enc:aescbc:v1:key:")
+    for turn in range(2):
+        stored += sealed_together(Chain([[provider]]), plaintexts, contexts, os.urandom, way)
+        assert len({one[header : header + 16] for one in stored}) == len(stored), turn
+    for number, one in enumerate(stored):
+        opened = open_independently(Kind.AESCBC, provider.keys[0].secret, one[header:], b"")
+        assert opened == plaintexts[number % len(plaintexts)]
 
 
 def opened_together(
@@ -235,23 +256,6 @@ def opened_together(
     closed = {row for row, one in enumerate(found) if isinstance(one, NoKeyFits)}
     assert set(together.closed(rows)) == closed
     return found, [b"" if row in closed else bytes(together.plaintext(row)) for row in range(len(listed))]
-
-
-def sealed_together(
-    chain: Chain, plaintexts: list[bytes], contexts: list[bytes], entropy: Entropies, way: ModuleType = values
-) -> list[bytes]:
-    """The stored values of all, half of them read from the file and half as if they had been opened before."""
-    together, rows = side_by_side(list(zip(plaintexts, contexts, strict=True)), way)
-    together.ask(rows, [])
-    together.open_plain(rows)
-    for row, plaintext in enumerate(plaintexts):
-        if row % 2 or plaintext.startswith(b"k8s:enc:"):
-            together.put(row, plaintext)
-    sealed: SealedValues = way.Sealed()
-    sealed.begin(len(plaintexts))
-    in_order = memoryview(array("q", range(len(plaintexts))))
-    chain.seal_many(together, in_order, entropy, sealed)
-    return [bytes(sealed.value(row)) for row in range(len(plaintexts))]
 
 
 @both_ways(values)

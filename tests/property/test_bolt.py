@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import io
 import random
+import struct
 from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snaptool.bolt import Chunk, Database, DatabaseWriter, check
+from snaptool.bolt import Chunk, CorruptPage, Database, DatabaseWriter, check
 from snaptool.bolt.layout import META_SIZE, BadMeta, Meta, PageId, TxId, decode_meta, encode_meta
 from snaptool.errors import SnaptoolError
 from snaptool.etcd.comparing import mark_tidy
 from snaptool.providers.values import words
-from tests.support.bolt import contents, make_database, model_contents, tiny
+from tests.support.bolt import contents, database_of, leaf, make_database, model_contents, page, rooted, tiny
 
 records = st.dictionaries(st.binary(min_size=1, max_size=40), st.binary(max_size=3000), max_size=60)
 databases = st.dictionaries(st.binary(min_size=1, max_size=12), records, min_size=1, max_size=6)
@@ -199,3 +200,39 @@ def test_leaves_are_the_same_however_many_are_read_at_once(sizes: list[tuple[int
     found = leaves_of(file, 3)
     assert [record for leaf in found for record in leaf] == sorted(pairs.items())
     assert found == leaves_of(file, 1) == leaves_of(file, 1000)
+
+
+@given(st.integers(2, 12), st.integers(-40, 60), st.booleans(), st.randoms())
+@settings(max_examples=200, deadline=None)
+def test_elements_may_share_bytes_until_they_are_one_byte_more_than_their_page_has(
+    count: int,
+    excess: int,
+    is_branch: bool,  # noqa: FBT001 - hypothesis gives it
+    rng: random.Random,
+) -> None:
+    """Each lies inside of the page, with the keys in order; all together have so many bytes too many."""
+    room = 1024 - 16 - 16 * count
+    data, rest, sizes = bytes(range(256)) * 4, room + excess - count, []
+    for index in range(count):
+        later = sum(room - 1 - other for other in range(index + 1, count))
+        sizes.append(rng.randint(max(0, rest - later), min(room - 1 - index, rest)))
+        rest -= sizes[-1]
+    places = [16 * (count - index) + index for index in range(count)]
+    if is_branch:
+        keys = [data[index : index + 1 + size] for index, size in enumerate(sizes)]
+        elements = [
+            struct.pack("<IIQ", at, len(key), 4 + index)
+            for index, (at, key) in enumerate(zip(places, keys, strict=True))
+        ]
+        pages = [page(3, 1, elements, data[:room]), *(leaf(4 + index, [(key, b"")]) for index, key in enumerate(keys))]
+        expected = dict.fromkeys(keys, b"")
+    else:
+        elements = [struct.pack("<IIII", 0, at, 1, size) for at, size in zip(places, sizes, strict=True)]
+        pages = [page(3, 2, elements, data[:room])]
+        expected = {data[index : index + 1]: data[index + 1 : index + 1 + size] for index, size in enumerate(sizes)}
+    database = database_of(leaf(2, [(b"key", rooted(3))], flags=1), *pages)
+    if excess > 0:
+        with pytest.raises(CorruptPage, match="page 3: its elements overlap"):
+            contents(database)
+    else:
+        assert contents(database) == {b"key": expected}

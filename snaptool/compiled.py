@@ -45,7 +45,7 @@ class cython:  # noqa: N801 - the name of what it stands in for
 
     compiled = False
     cclass = cfunc = ccall = final = gil = inline = nogil = _Unchanged()
-    bint = int = longlong = Py_ssize_t = size_t = uchar = uint = ulonglong = ushort = void = None
+    bint = int = longlong = p_void = Py_ssize_t = size_t = uchar = uint = ulonglong = ushort = void = None
 
     @staticmethod
     def exceptval(*_: object, **__: object) -> Callable[[Thing], Thing]:

@@ -34,7 +34,7 @@ ALLOWED = {
     "lost_pages": set(),
     "loopback": set(),
     "inputs": {"errors", "signals"},
-    "hashing": {"signals"},
+    "hashing": {"compiled", "signals"},
     "sources": {"errors", "hashing", "inputs", "lost_pages"},
     "files": {"errors", "inputs", "lost_pages", "signals", "sources"},
     "folder": {"errors", "inputs", "signals", "files"},
@@ -84,7 +84,7 @@ ALLOWED = {
 """Package -> packages of snaptool that it may import. The empty name is the package root."""
 
 HOMES = {
-    "cython": {"bolt", "etcd", "kube", "providers", "operations"},  # compiled modules do not import it
+    "cython": {"bolt", "etcd", "hashing", "kube", "providers", "operations"},  # compiled modules do not import it
     "click": {"cli"},
     "tqdm": {"cli"},
     "cryptography": {"providers", "containers.age", "embedded"},

@@ -9,6 +9,7 @@ _T = TypeVar("_T")
 bint: TypeAlias = builtins.bool
 int: TypeAlias = builtins.int
 longlong: TypeAlias = builtins.int
+p_void: TypeAlias = object
 Py_ssize_t: TypeAlias = builtins.int
 size_t: TypeAlias = builtins.int
 uchar: TypeAlias = builtins.int

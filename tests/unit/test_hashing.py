@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import given
@@ -17,14 +18,15 @@ from snaptool import hashing
 from snaptool.bolt.layout import MAGIC
 from snaptool.sources import Source
 from tests.support.cli import SAMPLES, Snaptool
+from tests.support.engine import both_ways
 
 SAMPLE = SAMPLES / "aescbc-cluster.db"
 
 
 @contextmanager
-def hashed(path: Path, begin: int = 0, size: int | None = None) -> Iterator[hashing.FileHash]:
+def hashed(way: ModuleType, path: Path, begin: int = 0, size: int | None = None) -> Iterator[hashing.FileHash]:
     descriptor = os.open(path, os.O_RDONLY)
-    found = hashing.hash_of(descriptor, begin, path.stat().st_size if size is None else size)
+    found = way.hash_of(descriptor, begin, path.stat().st_size if size is None else size)
     os.close(descriptor)
     try:
         yield found
@@ -39,27 +41,49 @@ def early(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     hashing.end_early()
 
 
-@given(st.integers(1, 3000), st.integers(0, 1500), st.integers(1, 700), st.data())
+@both_ways(hashing)
+@given(st.integers(1, 3000), st.integers(0, 1500), st.integers(1, 700), st.integers(1, 700), st.data())
 def test_the_digest_of_every_stretch_is_that_of_its_bytes(
-    size: int, begin: int, block: int, data: st.DataObject
+    way: ModuleType, size: int, begin: int, block: int, stretch: int, data: st.DataObject
 ) -> None:
     content, begin = os.urandom(size), min(begin, size)
+    memory = os.memfd_create("content")
+    os.write(memory, content)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hashing, "_BLOCK", block)
-        memory = os.memfd_create("content")
-        os.write(memory, content)
-        with hashed(Path(f"/proc/self/fd/{memory}"), begin, size - begin) as found:
-            for end in (size - begin, data.draw(st.integers(0, size - begin))):
+        patch.setattr(way.ByHashlib, "block", block)
+        patch.setattr(way.ByHashlib, "stretch", min(stretch, block))
+        patch.setattr(way.ByLibcrypto, "block", block)
+        patch.setattr(way.ByLibcrypto, "stretch", stretch)
+        with hashed(way, Path(f"/proc/self/fd/{memory}"), begin, size - begin) as found:
+            for end in (size - begin, data.draw(st.integers(0, size - begin)), size - begin):
                 assert found.digest(end) == hashlib.sha256(content[begin : begin + end]).digest()
-        os.close(memory)
+    os.close(memory)
 
 
-def test_a_file_that_was_cut_has_no_digest(tmp_path: Path) -> None:
+@both_ways(hashing)
+def test_a_file_that_was_cut_has_no_digest(way: ModuleType, tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     path.write_bytes(bytes(5000))
-    with hashed(path, size=6000) as found:
+    with hashed(way, path, size=6000) as found:
         assert found.digest(6000) == b""
         assert found.digest(5000) == hashlib.sha256(bytes(5000)).digest()
+
+
+@both_ways(hashing)
+def test_what_cannot_be_read_is_an_error_of_whoever_asks(way: ModuleType, tmp_path: Path) -> None:
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    found = way.hash_of(descriptor, 0, 6000)
+    os.close(descriptor)
+    with pytest.raises(IsADirectoryError):
+        found.digest(6000)
+    found.stop()
+
+
+def test_the_functions_of_libcrypto_are_called_where_hashlib_has_them() -> None:
+    if not hashing.__file__.endswith(".so") or hashing.libcrypto() is None:
+        pytest.skip("not compiled, or a hashlib without OpenSSL")
+    with hashed(hashing, SAMPLE) as found:
+        assert type(found._states[0][1]) is hashing.ByLibcrypto
 
 
 @pytest.mark.usefixtures("early")

@@ -8,7 +8,7 @@ over whole needs nothing but its new id.
 
 Pages come in the order of their ids, in blocks. Where a block ends has no influence on what is in it. What stays for a
 whole tree is about 30 bytes for each page of one level. Source: docs/formats/bolt.md, "Writing"; bbolt node.go
-(`write`, `split`). Knows pages and byte strings; the order of keys is checked by whoever calls.
+(`write`, `split`). Knows pages and byte strings.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from array import array
 from collections.abc import Callable
 
 from snaptool.bolt.walk import Chunk
+from snaptool.errors import SnaptoolError
 
 try:
     import cython
@@ -39,6 +40,37 @@ ELEMENT = cython.declare(cython.longlong, 16)
 MOST_ELEMENTS = cython.declare(cython.longlong, 65534)  # writers of bolt panic at 0xFFFF
 MOST_VALUE = cython.declare(cython.longlong, (1 << 31) - 2)
 VALUE_FIELD = cython.declare(cython.longlong, 0x2A)  # tag of KeyValue.value: field 5, bytes
+LONGEST_KEY = cython.declare(cython.longlong, 32768)
+
+AS_IT_IS = cython.declare(cython.uchar, 0)
+RESEALED = cython.declare(cython.uchar, 1)
+GONE = cython.declare(cython.uchar, 3)
+
+
+class BadOrder(SnaptoolError):
+    """Keys or buckets were not given in ascending order, or are beyond bolt's limits: a mistake of the caller."""
+
+
+class Piece:
+    """Some leaves of a source, one behind the other, and what becomes of them. Positions are offsets in the source.
+
+    By leaf: `page`, `span`; `whole`: 1 where it is carried over, which has to be tidy; `first`, `last`: its records in
+    `chunk`, from row `first` to row `last`, not included: none of a whole leaf that nobody has to look into. `action`,
+    by row: what becomes of the record, 0 it stays, 1 it gets a new value, 3 it goes; others are made by whoever calls.
+    """
+
+    def __init__(
+        self,
+        page: memoryview,
+        span: memoryview,
+        whole: memoryview,
+        rows: tuple[memoryview, memoryview],
+        chunk: Chunk,
+        action: memoryview,
+    ) -> None:
+        self.page, self.span, self.whole = page, span, whole
+        self.first, self.last = rows
+        self.chunk, self.action = chunk, action
 
 
 def _numbers(count: int) -> memoryview:
@@ -75,6 +107,9 @@ class Builder:
     packed_size: cython.longlong
     key_sizes: Numbers
     value_sizes: Numbers
+    # The last key of the tree so far.
+    last_key: Marks
+    last_size: cython.longlong
 
     def __init__(self, page_size: int, next_page: int, take: Take) -> None:
         self.page_size, self.next_page = page_size, next_page
@@ -83,7 +118,8 @@ class Builder:
         self.block_view = memoryview(bytearray(0))
         self.block = self.block_view
         self.used = 0
-        self.flags = self.pages = self.count = self.packed_size = 0
+        self.flags = self.pages = self.count = self.packed_size = self.last_size = 0
+        self.last_key = memoryview(bytearray(LONGEST_KEY))
         self.ids, self.key_ends = _numbers(1024), _numbers(1024)
         self.key_sizes, self.value_sizes = _numbers(1024), _numbers(1024)
         self.keys_view = memoryview(bytearray(1 << 16))
@@ -94,7 +130,7 @@ class Builder:
     def begin(self, flags: int = 0) -> None:
         """Begin the next tree, all of whose records have these element flags."""
         self.flags = flags
-        self.pages = self.count = self.packed_size = 0
+        self.pages = self.count = self.packed_size = self.last_size = 0
 
     def allocate(self, pages: int) -> int:
         """Hand out that many consecutive page ids; return the first."""
@@ -110,11 +146,13 @@ class Builder:
     # --- room ---
 
     @cython.cfunc
+    @cython.nogil
     @cython.exceptval(-1, check=False)
     def need(self, size: cython.longlong) -> cython.int:
         """Have room for a page of that size behind those that are there."""
         if self.used + size > len(self.block):
-            self.hand_over(size)
+            with cython.gil:
+                self.hand_over(size)
         return 0
 
     def hand_over(self, size: int = 0) -> None:
@@ -162,6 +200,7 @@ class Builder:
         return self.put32(at + 12, pages - 1)
 
     @cython.cfunc
+    @cython.nogil
     @cython.exceptval(-1, check=False)
     def put_zeros(self, start: cython.longlong, end: cython.longlong) -> cython.int:
         """Put zeros, of less than a page: blocks are used again, so that something may be there."""
@@ -170,25 +209,62 @@ class Builder:
 
     # --- leaves ---
 
-    def carry(self, file: Bytes, page: Numbers, span: Numbers, first: int, last: int) -> None:
-        """Carry leaves over whole, all with records: those at `page[i]`, of `span[i]` pages, of a file."""
-        leaf: cython.Py_ssize_t
-        base: cython.longlong
-        size: cython.longlong
-        key: cython.longlong
-        key_size: cython.longlong
+    @cython.cfunc
+    @cython.nogil
+    @cython.exceptval(-1, check=False)
+    def carry(self, file: Bytes, page: cython.longlong, span: cython.longlong) -> cython.int:
+        """Carry a leaf over whole."""
+        base: cython.longlong = page * self.page_size
+        size: cython.longlong = span * self.page_size
+        element: cython.longlong = base + HEADER
+        key: cython.longlong = element + u32(file, element + 4)
+        key_size: cython.longlong = u32(file, element + 8)
         self.finish_leaf()
-        for leaf in range(first, last):
-            base, size = page[leaf] * self.page_size, span[leaf] * self.page_size
-            self.need(size)
-            self.block[self.used : self.used + size] = file[base : base + size]
-            self.put32(self.used, self.next_page)
-            self.put32(self.used + 4, self.next_page >> 32)
-            key = base + HEADER + u32(file, base + HEADER + 4)
-            key_size = u32(file, base + HEADER + 8)
-            self.note_page(file, key, key_size)
-            self.used += size
-            self.next_page += span[leaf]
+        self.go_on(file, key, key_size)
+        self.need(size)
+        self.block[self.used : self.used + size] = file[base : base + size]
+        self.put32(self.used, self.next_page)
+        self.put32(self.used + 4, self.next_page >> 32)
+        self.note_page(file, key, key_size)
+        self.used += size
+        self.next_page += span
+        element += ELEMENT * (file[base + 10] + (file[base + 11] << 8) - 1)
+        key = element + u32(file, element + 4)
+        key_size = u32(file, element + 8)
+        return self.keep_last(file, key, key_size)
+
+    @cython.cfunc
+    @cython.nogil
+    @cython.exceptval(-1, check=False)
+    def go_on(self, file: Bytes, at: cython.longlong, size: cython.longlong) -> cython.int:
+        """Raise BadOrder unless a key is above all of the tree so far; it is the last one then."""
+        offset: cython.longlong = 0
+        common: cython.longlong = min(size, self.last_size)
+        while offset < common and file[at + offset] == self.last_key[offset]:
+            offset += 1
+        if size <= offset if offset == common else file[at + offset] < self.last_key[offset]:
+            return self.refuse(file, at, size)
+        return self.keep_last(file, at, size)
+
+    @cython.cfunc
+    @cython.nogil
+    @cython.exceptval(-1, check=False)
+    def keep_last(self, file: Bytes, at: cython.longlong, size: cython.longlong) -> cython.int:
+        """Take a key for the last one so far."""
+        if size > LONGEST_KEY or at + size > len(file):
+            return self.refuse(file, at, size)
+        self.last_key[:size] = file[at : at + size]
+        self.last_size = size
+        return 0
+
+    @cython.cfunc
+    @cython.nogil
+    @cython.exceptval(-1, check=False)
+    def refuse(self, file: Bytes, at: cython.longlong, size: cython.longlong) -> cython.int:
+        """Raise BadOrder for a key."""
+        with cython.gil:
+            key, last = bytes(file[at : at + min(size, 40)]), bytes(self.last_key[: min(self.last_size, 40)])
+            raise BadOrder(f"record {key.hex()} is not above {last.hex()}, or too large")
 
     # --- sizes alone ---
 
@@ -252,25 +328,26 @@ class Builder:
     # --- records ---
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Add one record."""
+        """Add one record. Raises BadOrder unless its key is above all so far."""
+        self.go_on(memoryview(key), 0, len(key))
         self.begin_record(len(key), len(value))
         self.add(memoryview(key), 0, len(key))
         self.add(memoryview(value), 0, len(value))
 
-    def put_rows(
-        self,
-        file: Bytes,
-        leaves: Chunk,
-        first: int,
-        last: int,
-        fields: Views,
-        sealed: Views,
-    ) -> None:
-        """Add records `first` to `last`, not included, of a chunk, those with a new value with that in place of theirs.
+    def put_piece(self, file: Bytes, piece: Piece, fields: Views, sealed: Views, at: Numbers) -> bool:
+        """Add the leaves of a piece, from a place on, up to a record that the caller makes; whether there is one.
 
-        `fields`: where the field is that holds the value, and its size, by record; `sealed`: the bytes of the new
-        values, where each is among them, and its size, -1 for a record without one.
+        `fields`: where the field is that holds the value, and its size, by row; `sealed`: the bytes of the new values,
+        where each is among them, and its size, by row; `at`: the place, which moves: a leaf, and a row of it, -1 for
+        its first. Raises BadOrder unless keys are above all so far.
         """
+        page: Numbers = piece.page
+        span: Numbers = piece.span
+        whole: Marks = piece.whole
+        first: Numbers = piece.first
+        last: Numbers = piece.last
+        action: Marks = piece.action
+        leaves: Chunk = piece.chunk
         key_at: Numbers = leaves.key_at
         key_size: Numbers = leaves.key_size
         value_at: Numbers = leaves.value_at
@@ -280,27 +357,48 @@ class Builder:
         new: Bytes = sealed[0]
         new_at: Numbers = sealed[1]
         new_size: Numbers = sealed[2]
-        row: cython.longlong
+        leaf: cython.longlong = at[0]
+        row: cython.longlong = at[1]
         end: cython.longlong
         size: cython.longlong
-        for row in range(first, last):
-            end = value_at[row] + value_size[row]
-            if row >= len(new_size) or new_size[row] < 0:
-                self.begin_record(key_size[row], value_size[row])
-                self.add(file, key_at[row], end - key_at[row])
-                continue
-            # Only field 5 changes: tag, length and value, or nothing at all where the value is empty.
-            size = new_size[row]
-            if size:
-                size += 1 + varint_size(size)
-            self.begin_record(key_size[row], value_size[row] - field_size[row] + size)
-            self.add(file, key_at[row], field_at[row] - key_at[row])
-            if size:
-                self.add_head(new_size[row])
-                self.add(new, new_at[row], new_size[row])
-            self.add(file, field_at[row] + field_size[row], end - field_at[row] - field_size[row])
+        alone: cython.bint = False
+        with cython.nogil:
+            while leaf < len(page):
+                if whole[leaf]:
+                    self.carry(file, page[leaf], span[leaf])
+                    leaf += 1
+                    continue
+                row = first[leaf] if row < 0 else row
+                while row < last[leaf] and not alone:
+                    end = value_at[row] + value_size[row]
+                    if action[row] == AS_IT_IS:
+                        self.go_on(file, key_at[row], key_size[row])
+                        self.begin_record(key_size[row], value_size[row])
+                        self.add(file, key_at[row], end - key_at[row])
+                    elif action[row] == RESEALED:
+                        # Only field 5 changes: tag, length and value, or nothing at all where the value is empty.
+                        size = new_size[row]
+                        if size:
+                            size += 1 + varint_size(size)
+                        self.go_on(file, key_at[row], key_size[row])
+                        self.begin_record(key_size[row], value_size[row] - field_size[row] + size)
+                        self.add(file, key_at[row], field_at[row] - key_at[row])
+                        if size:
+                            self.add_head(new_size[row])
+                            self.add(new, new_at[row], new_size[row])
+                        self.add(file, field_at[row] + field_size[row], end - field_at[row] - field_size[row])
+                    elif action[row] != GONE:
+                        alone = True
+                        break
+                    row += 1
+                if alone:
+                    break
+                leaf, row = leaf + 1, -1
+        at[0], at[1] = leaf, row
+        return alone
 
     @cython.cfunc
+    @cython.nogil
     @cython.exceptval(-1, check=False)
     def add_head(self, size: cython.longlong) -> cython.int:
         """Add tag and length of a value to the record that was begun."""
@@ -320,24 +418,29 @@ class Builder:
         return self.next_page
 
     @cython.cfunc
+    @cython.nogil
     @cython.exceptval(-1, check=False)
     def begin_record(self, key_size: cython.longlong, value_size: cython.longlong) -> cython.int:
         """Begin a record, in a new leaf if the one at hand has no room for it."""
         size: cython.longlong = HEADER + ELEMENT * (self.count + 1) + self.packed_size + key_size + value_size
         if value_size > MOST_VALUE:
-            raise OverflowError("a value of more bytes than bolt allows")
+            with cython.gil:
+                raise OverflowError("a value of more bytes than bolt allows")
         if self.count and (size > self.page_size or self.count == MOST_ELEMENTS):
             self.finish_leaf()
         if self.packed_size + key_size + value_size > len(self.packed):
-            self.packed_view = grown(self.packed_view, self.packed_size + key_size + value_size)
-            self.packed = self.packed_view
+            with cython.gil:
+                self.packed_view = grown(self.packed_view, self.packed_size + key_size + value_size)
+                self.packed = self.packed_view
         if self.count == len(self.key_sizes):
-            self.key_sizes, self.value_sizes = more_numbers(self.key_sizes), more_numbers(self.value_sizes)
+            with cython.gil:
+                self.key_sizes, self.value_sizes = more_numbers(self.key_sizes), more_numbers(self.value_sizes)
         self.key_sizes[self.count], self.value_sizes[self.count] = key_size, value_size
         self.count += 1
         return 0
 
     @cython.cfunc
+    @cython.nogil
     @cython.exceptval(-1, check=False)
     def add(self, data: Bytes, at: cython.longlong, size: cython.longlong) -> cython.int:
         """Add bytes to the record that was begun."""
@@ -346,6 +449,7 @@ class Builder:
         return 0
 
     @cython.cfunc
+    @cython.nogil
     @cython.exceptval(-1, check=False)
     def finish_leaf(self) -> cython.int:
         """Make a page of the records at hand."""
@@ -363,6 +467,7 @@ class Builder:
         return 0
 
     @cython.cfunc
+    @cython.nogil
     @cython.exceptval(-1, check=False)
     def put_records(self, start: cython.longlong) -> cython.int:
         """Put elements, keys and values of the records at hand behind a header at `start` of the block."""
@@ -393,11 +498,14 @@ class Builder:
 
     @cython.cfunc
     @cython.inline
+    @cython.nogil
+    @cython.exceptval(-1, check=False)
     def pages_for(self, content: cython.longlong) -> cython.longlong:
         """Count the pages that hold a header and so many bytes."""
         return (HEADER + content + self.page_size - 1) // self.page_size
 
     @cython.cfunc
+    @cython.nogil
     @cython.exceptval(-1, check=False)
     def note_page(self, data: Bytes, at: cython.longlong, size: cython.longlong) -> cython.int:
         """Note the page that comes next, with its first key."""
@@ -407,15 +515,18 @@ class Builder:
         return 0
 
     @cython.cfunc
+    @cython.nogil
     @cython.exceptval(-1, check=False)
     def note_room(self, size: cython.longlong) -> cython.int:
         """Note the page that comes next, with room for its first key."""
         start: cython.longlong = self.key_ends[self.pages]
         if self.pages + 1 == len(self.key_ends):
-            self.ids, self.key_ends = more_numbers(self.ids), more_numbers(self.key_ends)
+            with cython.gil:
+                self.ids, self.key_ends = more_numbers(self.ids), more_numbers(self.key_ends)
         if start + size > len(self.keys):
-            self.keys_view = grown(self.keys_view, start + size)
-            self.keys = self.keys_view
+            with cython.gil:
+                self.keys_view = grown(self.keys_view, start + size)
+                self.keys = self.keys_view
         self.ids[self.pages] = self.next_page
         self.pages += 1
         self.key_ends[self.pages] = start + size

@@ -144,6 +144,9 @@ class Walk:
     # Leaves that stand in a line, in no tree: the next one begins at this page, the last one ends before the other.
     line_next: cython.longlong
     line_end: cython.longlong
+    # Leaves that are named one by one, in no tree, and which of them is next.
+    named: Numbers
+    named_next: cython.Py_ssize_t
     # Pages from `known` up to `known_end` are leaves that are known already; the key under which the last one stands.
     known: cython.longlong
     known_end: cython.longlong
@@ -161,6 +164,7 @@ class Walk:
         self.report = report
         self.record_flags = self.ready = self.ready_end = self.holder = self.image_size = 0
         self.line_next = self.line_end = self.known = self.known_end = self.under_at = self.under_size = 0
+        self.named, self.named_next = numbers(0), 0
         self.image_at = self.depth = -1
         self.skimming = False
         self.is_exact = True
@@ -170,8 +174,7 @@ class Walk:
 
     def begin(self, root: int, flags: int = 0) -> None:
         """Start at the root of a tree, all of whose records have these element flags."""
-        self.depth = self.image_at = -1
-        self.line_next = self.line_end = 0
+        self.begin_line(0, 0)
         self.record_flags = flags
         self.skimming = False
         self.enter(min(root, BEYOND), -1, 0, -1, 0)
@@ -180,13 +183,18 @@ class Walk:
         """Start at leaves that stand one behind the other from page `first` up to `end`, whatever leads to them."""
         self.depth = self.image_at = -1
         self.line_next, self.line_end = first, end
+        self.named_next = len(self.named)
         self.record_flags = 0
+
+    def begin_named(self, pages: Numbers) -> None:
+        """Start at leaves that are named by their pages, whatever leads to them."""
+        self.begin_line(0, 0)
+        self.named, self.named_next = pages, 0
 
     def begin_inline(self, at: int, size: int, holder: int) -> None:
         """Start at an inline bucket: one leaf image at offset `at`, in the record of page `holder`."""
+        self.begin_line(0, 0)
         self.depth = 0
-        self.line_next = self.line_end = 0
-        self.record_flags = 0
         self.image_at, self.image_size, self.holder = at, size, holder
         self.page[0] = self.upcoming[0] = 0
         # A broken one has size 0 where the walk goes on all the same; what stands at its offset is not its own.
@@ -481,6 +489,10 @@ class Walk:
         """Go on to the next leaf; 0 at the end, and before a page that is not written yet."""
         base: cython.longlong
         child: cython.longlong
+        if self.depth < 0 and self.named_next < len(self.named):
+            self.line_next = self.named[self.named_next]
+            self.line_end = self.line_next + 1
+            self.named_next += 1
         if self.depth < 0 and self.line_next < self.line_end:
             self.enter(self.line_next, -1, 0, -1, 0)
             base = self.line_next * self.page_size

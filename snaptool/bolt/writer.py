@@ -17,10 +17,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Protocol
 
-from snaptool.bolt.building import Builder
+from snaptool.bolt.building import BadOrder, Builder, Piece
 from snaptool.bolt.layout import (
     BUCKET_FLAG,
-    MAX_KEY_SIZE,
     MAX_VALUE_SIZE,
     BucketHeader,
     Meta,
@@ -53,10 +52,6 @@ Exchange = Callable[[memoryview, int, int], memoryview]
 """Writes the beginning of a block to a sink, and returns one of a size at least: see `Builder`."""
 
 BLOCK_SIZE = 2 << 20  # measured: 1-2 MB stay in the cache
-
-
-class BadOrder(SnaptoolError):
-    """Keys or buckets were not given in ascending order, or are beyond bolt's limits: a mistake of the caller."""
 
 
 class OtherPageSize(SnaptoolError):
@@ -136,55 +131,34 @@ class BucketWriter:
 
     def __init__(self, database: DatabaseWriter, element_flags: int = 0) -> None:
         self._page_size, self._builder = database.page_size, database.builder
-        self._last = b""
         self._builder.begin(element_flags)
 
     def put(self, key: bytes, value: bytes) -> None:
         """Add one record. Raises BadOrder unless `key` is above all keys so far and within bolt's limits."""
-        if key <= self._last or len(key) > MAX_KEY_SIZE or len(value) > MAX_VALUE_SIZE:
-            raise BadOrder(f"record {key[:40].hex()} is not above {self._last[:40].hex()}, or too large")
-        self._last = key
+        if len(value) > MAX_VALUE_SIZE:
+            raise BadOrder(f"the value of record {key[:40].hex()} is too large")
         self._builder.put(key, value)
 
-    def put_rows(
+    def put_piece(
         self,
         file: memoryview,
-        leaves: Chunk,
-        first: int,
-        last: int,
+        piece: Piece,
+        page_size: int,
         fields: tuple[memoryview, ...],
         sealed: tuple[memoryview, ...],
-    ) -> None:
-        """Add records of a chunk, in an order that was checked before: see `Builder.put_rows`. Raises BadOrder."""
-        if first < last:
-            self._require_above(file, leaves, first, last)
-            self._builder.put_rows(file, leaves, first, last, fields, sealed)
-
-    def carry(self, file: memoryview, leaves: Chunk, first: int, last: int, page_size: int) -> None:
-        """Carry leaves of a chunk over whole, `first` to `last`, not included: all tidy, from a file of that page size.
-
-        Raises BadOrder unless their keys are above all keys so far, and OtherPageSize.
-        """
-        if first == last:
-            return
+        at: memoryview,
+    ) -> bool:
+        """Add leaves of a file of that page size: see `Builder.put_piece`. Raises BadOrder and OtherPageSize."""
         if page_size != self._page_size:
             raise OtherPageSize(f"pages of {page_size} bytes in a file of {self._page_size}")
-        self._require_above(file, leaves, leaves.leaf_start[first], leaves.leaf_start[last])
-        self._builder.carry(file, leaves.leaf_page, leaves.leaf_span, first, last)
-
-    def _require_above(self, file: memoryview, leaves: Chunk, first: int, last: int) -> None:
-        """Raise BadOrder unless a chunk's records `first` to `last`, not included, come behind all so far."""
-        keys = [bytes(file[leaves.key_at[row] :][: leaves.key_size[row]]) for row in (first, last - 1)]
-        if keys[0] <= self._last:
-            raise BadOrder(f"record {keys[0][:40].hex()} is not above {self._last[:40].hex()}")
-        self._last = keys[1]
+        return self._builder.put_piece(file, piece, fields, sealed, at)
 
     def measure_carried(self, leaves: Chunk) -> None:
-        """Allot pages to leaves as `carry` would: see `Builder.measure_carried`. Nothing is written."""
+        """Allot pages to leaves as `put_piece` would: see `Builder.measure_carried`. Nothing is written."""
         self._builder.measure_carried(leaves)
 
     def measure(self, *columns: memoryview) -> None:
-        """Allot pages to records as `carry` and `put_rows` would: see `Builder.measure`. Nothing is written."""
+        """Allot pages to records as `put_piece` would: see `Builder.measure`. Nothing is written."""
         self._builder.measure(*columns)
 
     def end_leaves(self) -> int:

@@ -3,3 +3,4 @@ ctypedef unsigned char[::1] Marks
 ctypedef long long[::1] Numbers
 ctypedef const unsigned int[::1] Sums
 ctypedef unsigned int[::1] Counts
+ctypedef object Views

@@ -13,7 +13,8 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable
 
-from snaptool.bolt import Chunk
+from snaptool.bolt import Chunk, numbers
+from snaptool.bolt.building import Piece
 from snaptool.etcd.reading import Records
 
 try:
@@ -30,17 +31,24 @@ if not cython.compiled:
     Numbers = memoryview
     Counts = memoryview  # of 32 bits, to write to
     Sums = memoryview
+    Views = tuple[memoryview, ...]
 
 HEADER = cython.declare(cython.longlong, 16)
 ELEMENT = cython.declare(cython.longlong, 16)
 
-WHOLE = 0
-"""Compare all of a record."""
-AROUND = 1
-"""Compare everything but the whole of field 5, which may be of any length."""
+AS_IT_IS = cython.declare(cython.uchar, 0)
+RESEALED = cython.declare(cython.uchar, 1)
+GONE = cython.declare(cython.uchar, 3)
 
-ALL_OF_IT = cython.declare(cython.uchar, 0)
-ALL_BUT_THE_VALUE = cython.declare(cython.uchar, 1)
+MORE, NO_MORE, ALONE, DIFFERENT, CHANGED = range(5)
+"""How a comparison ends: before a leaf or record that the chunk no longer has; at the end of the piece; before a record
+that the caller made; at a difference; at a leaf that is no longer the one that the first pass has seen."""
+
+CHUNK_ENDS = cython.declare(cython.int, 0)
+NOTHING_LEFT = cython.declare(cython.int, 1)
+MADE = cython.declare(cython.int, 2)
+UNEQUAL = cython.declare(cython.int, 3)
+ANOTHER = cython.declare(cython.int, 4)
 
 
 def mark_tidy(file: Bytes, leaves: Chunk, page_size: int, tidy: Marks) -> int:
@@ -496,19 +504,6 @@ def u32(file: Bytes, at: cython.longlong) -> cython.longlong:
     return file[at] | file[at + 1] << 8 | file[at + 2] << 16 | cython.cast(cython.longlong, file[at + 3]) << 24
 
 
-def runs(leaves: Chunk, chosen: Marks) -> list[tuple[int, int, bool]]:
-    """Cut the leaves of a chunk into runs of those that are `chosen` and those that are not: first, last, which."""
-    leaf: cython.longlong
-    first: cython.longlong = 0
-    count: cython.longlong = leaves.leaves
-    found: list[tuple[int, int, bool]] = []
-    for leaf in range(1, count + 1):
-        if leaf == count or chosen[leaf] != chosen[first]:
-            found.append((first, leaf, chosen[first] != 0))
-            first = leaf
-    return found
-
-
 def untouched(leaves: Chunk, action: Marks, tidy: Marks) -> None:
     """Take the mark from leaves of which a record has an action. `action`: by record of the chunk, 0 for none."""
     start: Numbers = leaves.leaf_start
@@ -523,56 +518,260 @@ def untouched(leaves: Chunk, action: Marks, tidy: Marks) -> None:
                     break
 
 
-def same_records(
-    source: Bytes, old: Records, first: int, target: Bytes, new: Records, begin: int, how: Marks, count: int
-) -> int:
-    """Compare records in turn, from row `first` of one file and row `begin` of the other; return how many are the same.
+def looked_into(
+    records: Sums, tidy: Bytes, action: Bytes, watched: Bytes, whole: Marks
+) -> tuple[memoryview, memoryview]:
+    """Set `whole` for the leaves that can be carried over; return those that have to be looked into all the same.
 
-    `how`: for each row of the source WHOLE or AROUND; anything else ends the comparison, as a difference does.
+    By leaf: number of records, 1 where it is tidy. By record of all leaves: what becomes of it, and 1 where its value
+    is to be opened; `watched` may be empty. What is returned: numbers of leaves, and of the first record of each: of
+    all that are not whole, or have a value to be opened.
     """
-    a_key: Numbers = old.leaves.key_at
-    a_key_size: Numbers = old.leaves.key_size
-    a_value: Numbers = old.leaves.value_at
-    a_value_size: Numbers = old.leaves.value_size
-    b_key: Numbers = new.leaves.key_at
-    b_key_size: Numbers = new.leaves.key_size
-    b_value: Numbers = new.leaves.value_at
-    b_value_size: Numbers = new.leaves.value_size
-    a_field: Numbers = old.field_at
-    a_field_size: Numbers = old.field_size
-    b_field: Numbers = new.field_at
-    b_field_size: Numbers = new.field_size
-    x: cython.longlong = first
-    y: cython.longlong = begin
-    index: cython.longlong = 0
-    most: cython.longlong = count
-    head: cython.longlong
-    tail: cython.longlong
+    leaf: cython.Py_ssize_t
+    row: cython.longlong
+    start: cython.longlong = 0
+    count: cython.longlong = 0
+    wanted: cython.bint
+    leaves, starts = numbers(len(records)), numbers(len(records))
+    numbers_of: Numbers = leaves
+    starts_of: Numbers = starts
     with cython.nogil:
-        while index < most:
-            if a_key_size[x] != b_key_size[y]:
-                break
-            if how[x] == ALL_OF_IT:
-                # A record's value follows its key.
-                if a_value_size[x] != b_value_size[y]:
-                    break
-                if not same(source, a_key[x], target, b_key[y], a_key_size[x] + a_value_size[x]):
-                    break
-            elif how[x] == ALL_BUT_THE_VALUE:
-                head = a_field[x] - a_key[x]
-                tail = a_value[x] + a_value_size[x] - a_field[x] - a_field_size[x]
-                if b_field[y] - b_key[y] != head:
-                    break
-                if b_value[y] + b_value_size[y] - b_field[y] - b_field_size[y] != tail:
-                    break
-                if not same(source, a_key[x], target, b_key[y], head):
-                    break
-                if not same(source, a_field[x] + a_field_size[x], target, b_field[y] + b_field_size[y], tail):
-                    break
-            else:
-                break
-            index, x, y = index + 1, x + 1, y + 1
-    return index
+        for leaf in range(len(records)):
+            whole[leaf] = tidy[leaf]
+            wanted = tidy[leaf] == 0
+            for row in range(start, start + records[leaf]):
+                if action[row]:
+                    whole[leaf] = 0
+                    wanted = True
+                elif row < len(watched) and watched[row]:
+                    wanted = True
+            if wanted:
+                numbers_of[count], starts_of[count] = leaf, start
+                count += 1
+            start += records[leaf]
+    return leaves[:count], starts[:count]
+
+
+def rows_of_leaves(numbers_of: Numbers, start: Numbers, first: int, count: int) -> tuple[memoryview, memoryview]:
+    """Return, for `count` leaves from number `first` on, their first and last rows; none of those not looked into.
+
+    `numbers_of`: of the leaves that are; `start`: see `Chunk.leaf_start`.
+    """
+    begin: cython.longlong = first
+    most: cython.longlong = count
+    index: cython.Py_ssize_t
+    leaf: cython.longlong
+    firsts, lasts = numbers(count), numbers(count)
+    first_of: Numbers = firsts
+    last_of: Numbers = lasts
+    with cython.nogil:
+        for index in range(len(numbers_of)):
+            leaf = numbers_of[index] - begin
+            if 0 <= leaf < most:
+                first_of[leaf], last_of[leaf] = start[index], start[index + 1]
+    return firsts, lasts
+
+
+def number_rows(numbers_of: Numbers, starts: Numbers, records: Sums, start: Numbers, found: Numbers) -> bool:
+    """Set the numbers of records of leaves that are looked into; whether each leaf has as many as it had.
+
+    `starts`: the number of the first of each; `records`: how many every leaf had; `start`: see `Chunk.leaf_start`.
+    """
+    index: cython.Py_ssize_t
+    row: cython.longlong
+    for index in range(len(numbers_of)):
+        if start[index + 1] - start[index] != records[numbers_of[index]]:
+            return False
+        for row in range(start[index], start[index + 1]):
+            found[row] = starts[index] + row - start[index]
+    return True
+
+
+@cython.final
+@cython.cclass
+class Match:
+    """Holds the pieces of a source against the chunks of a written file, one after the other.
+
+    Where it is: before a leaf of the piece, or a row of it (-1: its first), and before a row of the chunk.
+    """
+
+    leaf: cython.longlong
+    row: cython.longlong
+    other_leaf: cython.longlong
+    other: cython.longlong
+    rows: Numbers
+    others: Numbers
+    pairs: cython.longlong
+    view: object
+    other_view: object
+
+    def __init__(self) -> None:
+        self.leaf = self.other_leaf = self.other = self.pairs = 0
+        self.row = -1
+        self.view = self.other_view = numbers(0)
+        self.rows = self.others = self.view
+
+    def begin_piece(self) -> None:
+        """Go on with the start of another piece."""
+        self.leaf, self.row = 0, -1
+
+    def begin_chunk(self) -> None:
+        """Go on with the start of another chunk."""
+        self.other_leaf = self.other = self.pairs = 0
+
+    def place(self) -> tuple[int, int]:
+        """Return the row of the piece and that of the chunk, where a comparison ended."""
+        return self.row, self.other
+
+    def step(self) -> None:
+        """Pass over a record of both, and a row of the chunk alone where the piece has no more."""
+        self.row, self.other = self.row + 1, self.other + 1
+
+    def watched(self) -> tuple[memoryview, memoryview]:
+        """Return the rows, of piece and chunk, of the values to be opened that were come by since the last call."""
+        pairs, self.pairs = self.pairs, 0
+        return self.view[:pairs], self.other_view[:pairs]  # type: ignore[index]
+
+    def look_at(self, row: int, other: int, watched: Marks) -> None:
+        """Note a value that is to be opened, if it is `watched`."""
+        if len(watched):
+            self.note(row, other, watched)
+
+    def is_done(self, piece: Piece) -> bool:
+        """Is there nothing left in a piece that has to be in the written file?"""
+        for leaf in range(self.leaf, len(piece.whole)):
+            first = self.row if leaf == self.leaf and self.row >= 0 else piece.first[leaf]
+            if piece.whole[leaf] or any(mark != GONE for mark in piece.action[first : piece.last[leaf]]):
+                return False
+        return True
+
+    def compare(self, old: Records, piece: Piece, watched: Marks, new: Records, page_size: int, sums: Views) -> int:
+        """Compare as much as there is in both. `old`: the records of the piece; `watched`: a mark for each, or empty.
+
+        Whole leaves are compared as they are, but for their numbers and what is behind their records. `sums`: CRC-32C
+        of the records of the leaves of the piece, as the first pass found it, or empty, and of those of the chunk.
+        """
+        crcs: Sums = sums[0]
+        other_crcs: Sums = sums[1]
+        source: Bytes = old.view
+        target: Bytes = new.view
+        page: Numbers = piece.page
+        span: Numbers = piece.span
+        whole: Marks = piece.whole
+        first: Numbers = piece.first
+        last: Numbers = piece.last
+        action: Marks = piece.action
+        key_at: Numbers = old.leaves.key_at
+        key_size: Numbers = old.leaves.key_size
+        value_at: Numbers = old.leaves.value_at
+        value_size: Numbers = old.leaves.value_size
+        field_at: Numbers = old.field_at
+        field_size: Numbers = old.field_size
+        other_page: Numbers = new.leaves.leaf_page
+        other_span: Numbers = new.leaves.leaf_span
+        other_start: Numbers = new.leaves.leaf_start
+        other_key_at: Numbers = new.leaves.key_at
+        other_key_size: Numbers = new.leaves.key_size
+        other_value_at: Numbers = new.leaves.value_at
+        other_value_size: Numbers = new.leaves.value_size
+        other_field_at: Numbers = new.field_at
+        other_field_size: Numbers = new.field_size
+        leaves: cython.longlong = len(whole)
+        total: cython.longlong = new.leaves.records
+        size: cython.longlong = page_size
+        base: cython.longlong
+        end: cython.longlong
+        tail: cython.longlong
+        row: cython.longlong
+        result: cython.int = -1
+        if len(self.rows) < total:
+            self.view, self.other_view = numbers(total), numbers(total)
+            self.rows, self.others = self.view, self.other_view
+        with cython.nogil:
+            while result < 0:
+                if self.leaf == leaves:
+                    result = NOTHING_LEFT
+                elif whole[self.leaf]:
+                    if self.other == total:
+                        result = CHUNK_ENDS
+                        break
+                    while other_start[self.other_leaf + 1] <= self.other:
+                        self.other_leaf += 1
+                    row = other_start[self.other_leaf + 1] - 1
+                    base = other_page[self.other_leaf] * size
+                    end = other_value_at[row] + other_value_size[row]
+                    if (
+                        other_start[self.other_leaf] != self.other
+                        or other_span[self.other_leaf] != span[self.leaf]
+                        or not same(source, page[self.leaf] * size + 8, target, base + 8, end - base - 8)
+                    ):
+                        result = UNEQUAL
+                        break
+                    if len(crcs) and crcs[self.leaf] != other_crcs[self.other_leaf]:
+                        result = ANOTHER
+                        break
+                    if len(watched):
+                        for row in range(first[self.leaf], last[self.leaf]):
+                            self.note(row, self.other + row - first[self.leaf], watched)
+                    self.other = other_start[self.other_leaf + 1]
+                    self.leaf += 1
+                else:
+                    self.row = first[self.leaf] if self.row < 0 else self.row
+                    while self.row < last[self.leaf]:
+                        row = self.row
+                        if action[row] == GONE:
+                            self.row += 1
+                            continue
+                        if self.other == total:
+                            result = CHUNK_ENDS
+                            break
+                        if action[row] > RESEALED:
+                            result = MADE
+                            break
+                        end = value_at[row] + value_size[row]
+                        tail = other_value_at[self.other] + other_value_size[self.other]
+                        if key_size[row] != other_key_size[self.other]:
+                            result = UNEQUAL
+                        elif action[row] == AS_IT_IS:
+                            # A record's value follows its key.
+                            if end - key_at[row] != tail - other_key_at[self.other] or not same(
+                                source, key_at[row], target, other_key_at[self.other], end - key_at[row]
+                            ):
+                                result = UNEQUAL
+                        else:
+                            # Everything but the whole of field 5, which may be of any length.
+                            base = other_field_at[self.other] + other_field_size[self.other]
+                            if (
+                                field_at[row] - key_at[row] != other_field_at[self.other] - other_key_at[self.other]
+                                or end - field_at[row] - field_size[row] != tail - base
+                                or not same(
+                                    source,
+                                    key_at[row],
+                                    target,
+                                    other_key_at[self.other],
+                                    field_at[row] - key_at[row],
+                                )
+                                or not same(source, field_at[row] + field_size[row], target, base, tail - base)
+                            ):
+                                result = UNEQUAL
+                        if result >= 0:
+                            break
+                        if len(watched):
+                            self.note(row, self.other, watched)
+                        self.row, self.other = row + 1, self.other + 1
+                    if result < 0:
+                        self.leaf, self.row = self.leaf + 1, -1
+        return result
+
+    @cython.cfunc
+    @cython.nogil
+    @cython.exceptval(-1, check=False)
+    def note(self, row: cython.longlong, other: cython.longlong, watched: Marks) -> cython.int:
+        """Note a value that is to be opened."""
+        if watched[row]:
+            self.rows[self.pairs], self.others[self.pairs] = row, other
+            self.pairs += 1
+        return 0
 
 
 @cython.cfunc

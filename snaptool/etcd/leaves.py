@@ -71,12 +71,14 @@ class Leaves:
         """Return `tidy` of the leaves of a chunk, by their numbers."""
         return memoryview(self.tidy)[leaves.first_leaf : leaves.first_leaf + leaves.leaves]
 
-    def have(self, leaves: Chunk, file: memoryview) -> bool:
-        """Have the leaves of a chunk, by their numbers, the records that they had when they were taken note of?"""
-        here, count = slice(leaves.first_leaf, leaves.first_leaf + leaves.leaves), leaves.leaves
-        crc, size = array("I", bytes(4 * count)), array("q", bytes(8 * count))
-        sums_of_leaves(leaves, file, self.tidy_of(leaves), crc32c(), memoryview(crc), memoryview(size))
-        return bytes(crc) == bytes(self.crc[here]) and bytes(size) == bytes(self.size[here])
+    def have(self, leaves: Chunk, file: memoryview, numbers: memoryview) -> bool:
+        """Have leaves, which have these numbers, the records that they had when they were taken note of?"""
+        crc, size = array("I", bytes(4 * leaves.leaves)), array("q", bytes(8 * leaves.leaves))
+        tidy = memoryview(bytearray([self.tidy[number] for number in numbers]))
+        sums_of_leaves(leaves, file, tidy, crc32c(), memoryview(crc), memoryview(size))
+        return all(
+            [*found] == [column[number] for number in numbers] for found, column in ((crc, self.crc), (size, self.size))
+        )
 
     def joined(self, crc: int) -> int:
         """Continue a CRC-32C with all records."""

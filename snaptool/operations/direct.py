@@ -21,7 +21,6 @@ from snaptool.etcd import (
     BUCKETS,
     NO_EDITS,
     Edits,
-    Records,
     Snapshot,
     compact,
     delete_lost,
@@ -29,7 +28,7 @@ from snaptool.etcd import (
     replace_value,
     set_values,
 )
-from snaptool.etcd.comparing import resize, runs, untouched
+from snaptool.etcd.comparing import resize
 from snaptool.etcd.leaves import Leaves
 from snaptool.files import Draft, require_room
 from snaptool.operations.crypto import (
@@ -38,6 +37,7 @@ from snaptool.operations.crypto import (
 )
 from snaptool.operations.labels import Labels
 from snaptool.operations.older import OlderValues
+from snaptool.operations.pieces import Looked, Part, Pieces
 from snaptool.operations.plan import (
     COPY,
     DROP,
@@ -57,7 +57,7 @@ from snaptool.operations.plan import (
     values_of_ways,
     ways_of,
 )
-from snaptool.operations.reading_back import Comparison, Follower, Source, compare_records, require_same
+from snaptool.operations.reading_back import Comparison, Follower, compare_records, require_same
 from snaptool.operations.sweep import Sweep
 from snaptool.operations.written import (
     FileReport,
@@ -67,7 +67,7 @@ from snaptool.operations.written import (
     require_nothing_else,
 )
 from snaptool.providers.values import Sealed as SealedValues
-from snaptool.providers.values import rows_of
+from snaptool.providers.values import words
 
 
 class DirectEngine:
@@ -136,8 +136,6 @@ class _Nowhere:
 
 
 _GOES = bytes(action >= DROP for action in range(256))
-_IS_SEALED = memoryview(bytes(action in SEALED for action in range(256)))
-_IS_ALONE = memoryview(bytes(action > RESEAL for action in range(256)))
 
 
 def _decide(
@@ -268,7 +266,7 @@ class _Writer:
         self.leaves = Leaves()
         self._forecast = forecast
         self.is_reading = True
-        self._tidy = memoryview(bytearray(0))
+        self._leaves = 0
 
     def write(self, sink: Sink, exchange: Exchange, follower: Follower | None = None) -> None:
         """Write every record of the source by its action: the whole database but for the trailer."""
@@ -292,62 +290,44 @@ class _Writer:
     def _write_records(self, out: BucketWriter, follower: Follower | None) -> None:
         if follower is not None:
             follower.begin(out.next_page)
-        source, waiting = Source(self.job), deque[Records]()
-        for _, sealed in self.job.workshop.resealed(self._batches(source, waiting)):
-            records = waiting.popleft()
-            if follower is not None:
-                follower.hand_over(records)
-            else:
-                require_same(self.job, records)
-            self._write_chunk(out, source, records, sealed)
+        pieces = Pieces(self.job, bytearray()) if follower is None else follower.comparison.pieces
+        waiting = deque[tuple[Looked, Iterator[Part]]]()
+        for _, sealed in self.job.workshop.resealed(self._batches(pieces, waiting)):
+            looked, parts = waiting.popleft()
+            if follower is None:
+                require_same(self.job, looked)
+            for part in parts:
+                if follower is not None:
+                    follower.hand_over(part)
+                self._write_piece(out, pieces.view, part, sealed)
         for key, value in self.job.plan.edits.append:
             out.put(key, value)
         if follower is not None:
             follower.end(None if out.is_small else out.end_leaves())
 
-    def _batches(self, source: Source, waiting: deque[Records]) -> Iterator[Batch]:
-        """Yield the values to seal, chunk by chunk, none at all for many of them."""
-        snapshot, passing = self.job.opened.snapshot, self.job.passing
-        for chunk in passing or snapshot.chunks():
-            records = chunk.kept()
-            waiting.append(records)
-            yield source.batch(records, rows_of(source.actions(records), _IS_SEALED))
-            if passing is None:
-                self.job.progress("writing", records.first_record + len(records), snapshot.record_count)
+    def _batches(self, pieces: Pieces, waiting: deque[tuple[Looked, Iterator[Part]]]) -> Iterator[Batch]:
+        """Yield the values to seal, none at all for many a chunk."""
+        for looked, parts in pieces.by_batch(self.job.passing or self.job.opened.snapshot.chunks()):
+            waiting.append((looked, parts))
+            yield pieces.batch(looked)
 
-    def _write_chunk(self, out: BucketWriter, source: Source, records: Records, sealed: SealedValues) -> None:
-        leaves, actions = records.leaves, source.actions(records)
-        page_size = self.job.opened.snapshot.database.page_size
-        if len(self._tidy) <= leaves.leaves:
-            self._tidy = memoryview(bytearray(2 * leaves.leaves + 1))
-        tidy = self._tidy
-        tidy[: leaves.leaves] = self.job.leaves.tidy_of(leaves)
-        untouched(leaves, actions, tidy)
-        for first, last, whole in runs(leaves, tidy):
-            if whole:
-                out.carry(source.view, leaves, first, last, page_size)
-                self.carried += last - first
+    def _write_piece(self, out: BucketWriter, view: memoryview, part: Part, sealed: SealedValues) -> None:
+        """Write leaves, and by themselves those records of them that are made one by one."""
+        records, number, action = part.looked.records, part.looked.number, part.looked.action
+        page_size, at = self.job.opened.snapshot.database.page_size, words(2)
+        fields, values = (records.field_at, records.field_size), sealed.places()
+        at[1] = -1
+        while out.put_piece(view, part, page_size, fields, values, at):
+            row = at[1]
+            if action[row] == REPLACE:
+                out.put(*self.job.plan.edits.replace[number[row]])
             else:
-                self._write_rows(out, source, records, range(leaves.leaf_start[first], leaves.leaf_start[last]), sealed)
-
-    def _write_rows(
-        self, out: BucketWriter, source: Source, records: Records, rows: range, sealed: SealedValues
-    ) -> None:
-        """Write records that are taken apart: in stretches, but for those that are made by themselves."""
-        leaves, actions = records.leaves, source.actions(records)
-        alone = rows_of(actions[rows.start : rows.stop], _IS_ALONE, rows.start)
-        start = rows.start
-        for row in (*alone, rows.stop):
-            fields = records.field_at, records.field_size
-            out.put_rows(source.view, leaves, start, row, fields, sealed.places())
-            start = row + 1
-            if row == rows.stop or actions[row] == DROP:
-                continue
-            if actions[row] == REPLACE:
-                out.put(*self.job.plan.edits.replace[records.first_record + row])
-            else:
-                stored = replace_value(records.stored_value(row), bytes(sealed.value(row)))
-                out.put(records.stored_key(row), stored)
+                out.put(records.stored_key(row), replace_value(records.stored_value(row), bytes(sealed.value(row))))
+            at[1] = row + 1
+        self.carried += sum(part.whole)
+        if self.job.passing is None:
+            self._leaves += len(part.whole)
+            self.job.progress("writing", self._leaves, len(self.job.leaves))
 
 
 def _read_back(draft: Draft, writer: _Writer, follower: Follower | None = None) -> FileReport:
@@ -366,7 +346,7 @@ def _read_back(draft: Draft, writer: _Writer, follower: Follower | None = None) 
         if follower is not None:
             comparison = follower.comparison
         else:
-            comparison = Comparison(job, job.opened.snapshot.chunks())
+            comparison = Comparison(job)
             comparison.look_at(file)
             compare_records(job, written, comparison)
         writer.leaves = leaves = comparison.finish()

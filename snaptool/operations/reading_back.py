@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from itertools import compress
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 from snaptool import signals
 from snaptool.bolt import Chunk, Walk
@@ -26,11 +26,10 @@ from snaptool.etcd import (
     replace_value,
 )
 from snaptool.etcd.castagnoli import crc32c
-from snaptool.etcd.comparing import same_records
+from snaptool.etcd.comparing import ALONE, CHANGED, DIFFERENT, NO_MORE, Match
 from snaptool.etcd.leaves import Leaves
 from snaptool.files import Draft
 from snaptool.operations.crypto import (
-    Batch,
     Outcome,
     Work,
     Workshop,
@@ -38,20 +37,14 @@ from snaptool.operations.crypto import (
     outcome_of,
     plaintext_digest,
 )
-from snaptool.operations.judging import Depth
-from snaptool.operations.plan import (
-    DROP,
-    REBUILD,
-    REPLACE,
-    SEALED,
-    Job,
-)
+from snaptool.operations.pieces import Looked, Part, Pieces
+from snaptool.operations.plan import DROP, REPLACE, SEALED, Job
 from snaptool.operations.written import (
     ReadBackFailed,
     is_stale,
 )
 from snaptool.providers.keyring import Keyring
-from snaptool.providers.values import met, rows_of, same_plaintexts, widened, words
+from snaptool.providers.values import met, same_plaintexts, words
 from snaptool.sources import Mapped, source_changed
 from snaptool.text import printable
 
@@ -65,67 +58,25 @@ _LEAD = 64 << 20
 """Bytes that the writer may be ahead of who reads back: more than a window and all blocks."""
 
 
-def require_same(job: Job, records: Records) -> None:
+def require_same(job: Job, looked: Looked) -> None:
     """Raise SourceChanged unless leaves that are written from are those that the first pass checked."""
-    if job.passing is None and not job.leaves.have(records.leaves, records.view):
-        job.opened.source.check_unchanged()
-        raise source_changed(job.opened.path)
+    if looked.leaves and not job.leaves.have(looked.records.leaves, looked.records.view, looked.leaves):
+        refuse_changed(job)
 
 
-class Source:
-    """The records of the source, what becomes of each, and their values as batches for the workshop."""
-
-    def __init__(self, job: Job) -> None:
-        self.view = job.opened.snapshot.view
-        self._action = memoryview(job.plan.action)
-        self._all_stay = memoryview(bytearray(0))
-        self._is_copy = job.passing is not None
-        self._resource = memoryview(job.swept.resource)
-        self._resources = tuple(known.group_resource for known in job.swept.resources)
-        # All else of what was judged in the first pass leaves the plaintext as it is.
-        self._depth = Depth.CHEAP if any(outcome.headless for outcome in job.swept.outcomes) else None
-
-    def actions(self, records: Records) -> memoryview:
-        """Return what becomes of each record of a chunk."""
-        if self._is_copy:
-            if len(self._all_stay) < len(records):
-                self._all_stay = memoryview(bytearray(2 * len(records)))
-            return self._all_stay[: len(records)]
-        return self._action[records.first_record : records.first_record + len(records)]
-
-    def batch(self, records: Records, rows: memoryview) -> Batch:
-        """Name the values in some rows of a chunk. Nothing is copied."""
-        return self.batch_like(records, rows, self.resources(records, 0, len(records)), self._depth)
-
-    def resources(self, records: Records, row: int, count: int) -> memoryview:
-        """Return the numbers of the resources of records, from a row on."""
-        first = records.first_record + row
-        return widened(self._resource[first : first + count])
-
-    def batch_like(self, records: Records, rows: memoryview, resource: memoryview, depth: Depth | None = None) -> Batch:
-        """Name values in another file. `resource`: by row, the number that it has in the source."""
-        return Batch(
-            resources=self._resources,
-            resource=resource,
-            record=(),
-            key_pos=records.key_at,
-            key_len=records.key_size,
-            value_pos=records.value_at,
-            value_len=records.value_size,
-            main=records.main,
-            sub=records.sub,
-            rows=rows,
-            depth=depth,
-        )
+def refuse_changed(job: Job) -> NoReturn:
+    """Raise SourceChanged."""
+    job.opened.source.check_unchanged()
+    raise source_changed(job.opened.path)
 
 
 class Comparison:
     """The pass over the records of the written file: each is what the plan makes of one of the source.
 
-    `chunks`: the records of the source, each good until the next is taken. `leaves`: those of the written file so far.
+    `pieces`: the source; `leaves`: those of the written file so far.
     """
 
-    def __init__(self, job: Job, chunks: Iterator[Records]) -> None:
+    def __init__(self, job: Job) -> None:
         self.job = job
         self.leaves = Leaves()
         request = job.request
@@ -134,83 +85,89 @@ class Comparison:
         reading = keys if not request.only_lost or request.reading is None else request.reading
         self._work = Work(reading, keys, request.randomness)
         self._old_bench, self._new_bench = job.workshop.bench(), job.workshop.bench()
-        self._watched = _watched(job)
-        self._source = Source(job)
-        self._chunks = chunks
-        self._old: Records | None = None
-        self._actions = memoryview(b"")
-        self._row = 0
+        self.pieces = Pieces(job, _watched(job))
+        self._parts = iter(self.pieces)
+        self._part: Part | None = None
+        self._match = Match()
         self._added = deque(job.plan.edits.append)
+
+    def expect(self, parts: Iterator[Part]) -> None:
+        """Take the source from there; by default it is read again."""
+        self._parts = parts
 
     def look_at(self, file: Mapped) -> None:
         """Take records of that map from now on."""
         self._new_bench = Workshop(self._work, file, jobs=1).bench()
 
     def take(self, new: Records) -> None:
-        """Compare the records of a chunk with those that should be there. Raises ReadBackFailed."""
-        self.leaves.add(new.leaves, new.view, self.job.opened.snapshot.database.page_size)
-        row = 0
-        while row < len(new):
-            old = self._next()
-            if old is None:
-                self._require_pair(new, row, self._added.popleft() if self._added else None)
-                row += 1
-            elif self._actions[self._row] == REPLACE:
-                self._require_pair(new, row, self.job.plan.edits.replace[old.first_record + self._row])
-                self._row, row = self._row + 1, row + 1
-            else:
-                count = self._compare(old, self._row, new, row)
-                self._row, row = self._row + count, row + count
+        """Compare the records of a chunk with those that should be there. Raises ReadBackFailed, and SourceChanged."""
+        page_size, first = self.job.opened.snapshot.database.page_size, len(self.leaves)
+        self.leaves.add(new.leaves, new.view, page_size)
+        crcs = memoryview(self.leaves.crc[first:])
+        match, at_hand = self._match, None
+        match.begin_chunk()
+        while (place := match.place())[1] < len(new):
+            part = self._next()
+            if part is None:
+                self._require_pair(new, place[1], self._added.popleft() if self._added else None)
+                match.step()
+                continue
+            looked = part.looked
+            if at_hand is not None and at_hand is not looked:
+                self._compare_values(at_hand, new, *match.watched())
+            at_hand = looked
+            end = match.compare(looked.records, part, looked.watched, new, page_size, (part.crcs, crcs))
+            if end == CHANGED:
+                refuse_changed(self.job)
+            if end == DIFFERENT:
+                raise ReadBackFailed("bytes that the request does not change are not the same in the written file")
+            if end == ALONE:
+                self._compare_alone(looked, new, *match.place())
+                match.step()
+            elif end == NO_MORE:
+                self._part = None
+        if at_hand is not None:
+            self._compare_values(at_hand, new, *match.watched())
 
-    def _next(self) -> Records | None:
-        """Return the chunk of the source with the next record that has to be there; None when there is none left."""
-        while True:
-            while self._old is not None and self._row < len(self._old):
-                if self._actions[self._row] != DROP:
-                    return self._old
-                self._row += 1
-            self._old, self._row = next(self._chunks, None), 0
-            if self._old is None:
-                return None
-            self._actions = self._source.actions(self._old)
+    def _next(self) -> Part | None:
+        """Return the piece of the source at hand, or the next one; None when there is none left."""
+        if self._part is None:
+            self._part = next(self._parts, None)
+            self._match.begin_piece()
+        return self._part
 
     @staticmethod
     def _require_pair(new: Records, row: int, expected: tuple[bytes, bytes] | None) -> None:
         if (new.stored_key(row), new.stored_value(row)) != expected:
             raise ReadBackFailed(f"record {new.first_record + row} of the written file is not the one that was added")
 
-    def _compare(self, old: Records, x: int, new: Records, y: int) -> int:
-        """Compare records from row `x` of the source and row `y` of the written file on; return how many."""
-        count, actions = min(len(old) - x, len(new) - y), self._actions
-        if actions[x] == REBUILD:
-            stored = replace_value(old.stored_value(x), new.value(y))
-            count = int((old.stored_key(x), stored) == (new.stored_key(y), new.stored_value(y)))
-        else:
-            count = same_records(old.view, old, x, new.view, new, y, actions, count)
-        if not count:
+    def _compare_alone(self, looked: Looked, new: Records, row: int, other: int) -> None:
+        """Compare a record that was made by itself."""
+        if looked.action[row] == REPLACE:
+            self._require_pair(new, other, self.job.plan.edits.replace[looked.number[row]])
+            return
+        old = looked.records
+        stored = replace_value(old.stored_value(row), new.value(other))
+        if (old.stored_key(row), stored) != (new.stored_key(other), new.stored_value(other)):
             raise ReadBackFailed("bytes that the request does not change are not the same in the written file")
-        if self._watched:
-            watched = memoryview(self._watched)[old.first_record + x : old.first_record + x + count]
-            rows, others = rows_of(watched, _MARKED, x), rows_of(watched, _MARKED, y)
-            if rows:
-                resource = words(len(new))
-                resource[y : y + count] = self._source.resources(old, x, count)
-                self._compare_values(old, rows, new, others, resource)
-        return count
+        self._match.look_at(row, other, looked.watched)
 
-    def _compare_values(
-        self, old: Records, rows: memoryview, new: Records, others: memoryview, resource: memoryview
-    ) -> None:
+    def _compare_values(self, looked: Looked, new: Records, rows: memoryview, others: memoryview) -> None:
         """Open values of both files and compare. Raises ReadBackFailed for one that does not open to the same."""
+        if not rows:
+            return
         before, after = self._old_bench, self._new_bench
-        before.open_all(self._source.batch(old, rows))
-        ways = after.open_all(self._source.batch_like(new, others, resource))
+        before.open_all(self.pieces.values(looked.records, rows, looked.resource, self.pieces.depth))
+        resource = words(len(new))
+        for row, other in zip(rows, others, strict=True):
+            resource[other] = looked.resource[row]
+        ways = after.open_all(self.pieces.values(new, others, resource))
         same = same_plaintexts(before.values, rows, after.values, others)
         outcomes = {number: outcome_of(ways[number]) for number in met(others, after.way)}
         rewrapped = bool(self.job.request.rewraps)
         if any(not one.opened or is_stale(one, rewrapped=rewrapped) for one in outcomes.values()):
             for row, other in zip(rows, others, strict=True):
-                self._require_right(new, other, outcomes[after.way[other]], self._actions[row])
+                self._require_right(new, other, outcomes[after.way[other]], looked.action[row])
         if same < len(rows):
             raise ReadBackFailed(
                 f"record {new.first_record + others[same]} of the written file opens to another plaintext than in the "
@@ -228,7 +185,9 @@ class Comparison:
 
     def finish(self) -> Leaves:
         """Require that nothing is missing; return the leaves. Raises ReadBackFailed."""
-        if self._next() is not None or self._added:
+        while (part := self._next()) is not None and self._match.is_done(part):
+            self._part = None
+        if part is not None or self._added:
             found = sum(self.leaves.records)
             raise ReadBackFailed(f"more records were written than the {found} that were read back")
         return self.leaves
@@ -246,7 +205,6 @@ class Comparison:
                 raise ReadBackFailed(f"{printable(one.key)} does not open to its older revision {one.from_revision}")
 
 
-_MARKED = memoryview(bytes(mark == 1 for mark in range(256)))
 _IS_SEALED = bytes(action in SEALED for action in range(256))
 
 
@@ -269,15 +227,16 @@ def _watched(job: Job) -> bytearray:
 class Follower:
     """Reads the records of bucket `key` back while they are written: a thread, a window behind the writer.
 
-    It is given the records of the source as they are written. The leaves of a new tree stand one behind the other, so
+    It is given the pieces of the source as they are written. The leaves of a new tree stand one behind the other, so
     that they need no branch to be found. What leads to them is looked at when all is there, and has to lead to just
     these leaves, in this order.
     `keeps_sums`: the hash of the file is that of what is read in the end, which has to be what was compared.
     """
 
     def __init__(self, job: Job, draft: Draft, *, keeps_sums: bool) -> None:
-        self._handed_over: SimpleQueue[Records | None] = SimpleQueue()
-        self.comparison = Comparison(job, self._taken_over())
+        self._handed_over: SimpleQueue[Part | None] = SimpleQueue()
+        self.comparison = Comparison(job)
+        self.comparison.expect(self._taken_over())
         self.is_done = False
         self.keeps_sums = keeps_sums
         self._windows: list[tuple[int, int, int]] = []
@@ -295,20 +254,23 @@ class Follower:
         self._first = self._page = page
         self._thread.start()
 
-    def hand_over(self, records: Records) -> None:
-        """Give it records of the source that are written next, when it is near enough. Raises what it has found."""
+    def hand_over(self, part: Part) -> None:
+        """Give it the piece of the source that is written next, when it is near enough. Raises what it has found."""
         with self._read:
             while self._failure is None and self._draft.size - self._page * self._page_size > _LEAD:
                 self._read.wait(0.1)
                 self._draft.require_no_failure()
                 signals.look()
         self.check()
-        self._handed_over.put(records)
+        self._handed_over.put(part)
 
-    def _taken_over(self) -> Iterator[Records]:
-        for records in iter(self._handed_over.get, None):
-            require_same(self._job, records)
-            yield records
+    def _taken_over(self) -> Iterator[Part]:
+        last = None
+        for part in iter(self._handed_over.get, None):
+            if part.looked is not last:
+                last = part.looked
+                require_same(self._job, last)
+            yield part
 
     def end(self, page: int | None) -> None:
         """Say where the leaves end, before anything is written behind them. None: there are none, but one inline."""

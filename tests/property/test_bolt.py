@@ -15,8 +15,8 @@ from snaptool.bolt import Chunk, CorruptPage, Database, DatabaseWriter, check
 from snaptool.bolt.layout import META_SIZE, BadMeta, Meta, PageId, TxId, decode_meta, encode_meta
 from snaptool.errors import SnaptoolError
 from snaptool.etcd.comparing import mark_tidy
-from snaptool.providers.values import words
 from tests.support.bolt import contents, database_of, leaf, make_database, model_contents, page, rooted, tiny
+from tests.support.pieces import piece_of, put
 
 records = st.dictionaries(st.binary(min_size=1, max_size=40), st.binary(max_size=3000), max_size=60)
 databases = st.dictionaries(st.binary(min_size=1, max_size=12), records, min_size=1, max_size=6)
@@ -111,12 +111,8 @@ def test_carrying_leaves_over_changes_no_record(pairs: dict[bytes, bytes], chunk
             tidy = memoryview(bytearray(chunk.leaves))
             mark_tidy(memoryview(data), chunk, 1024, tidy)
             for leaf in range(chunk.leaves):
-                if tidy[leaf] and whole[(chunk.first_leaf + leaf) % len(whole)]:
-                    out.carry(memoryview(data), chunk, leaf, leaf + 1, 1024)
-                    continue
-                for row in range(chunk.leaf_start[leaf], chunk.leaf_start[leaf + 1]):
-                    key = data[chunk.key_at[row] :][: chunk.key_size[row]]
-                    out.put(key, pairs[key])
+                tidy[leaf] &= whole[(chunk.first_leaf + leaf) % len(whole)]
+            put(out, data, piece_of(chunk, whole=tidy), 1024)
     writer.finish()
     assert dict(model_contents(sink.getvalue(), 1024)[b"key"]) == pairs
     assert list(check(sink.getvalue())) == []
@@ -141,7 +137,6 @@ def test_records_put_together_make_the_file_that_they_make_one_by_one(
     leaf = next(Database(last).buckets()[b"key"].leaves())
     joined = b"".join(key + value for key, value in ordered)
     chunk, at = side_by_side(ordered), 0
-    none = words(len(ordered)), words(len(ordered))
     files = []
     for together in (True, False):
         sink = io.BytesIO()
@@ -151,13 +146,14 @@ def test_records_put_together_make_the_file_that_they_make_one_by_one(
             while at < len(ordered):
                 until = min(at + parts[turn % len(parts)], len(ordered))
                 if together and ways[turn % len(ways)] == "together":
-                    out.put_rows(memoryview(joined), chunk, at, until, none, (memoryview(b""), words(0), words(0)))
+                    chunk.leaf_start[0], chunk.leaf_start[1] = at, until
+                    put(out, joined, piece_of(chunk, 0, 1, whole=[0], action=bytes(until)), page_size)
                 else:
                     for key, value in ordered[at:until]:
                         out.put(key, value)
                 at, turn = until, turn + 1
             if "leaf" in ways and leaf.leaf_page[0]:
-                out.carry(memoryview(last), leaf, 0, 1, page_size)
+                put(out, last, piece_of(leaf, 0, 1), page_size)
         writer.finish()
         files.append(sink.getvalue())
     assert files[0] == files[1]

@@ -7,7 +7,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, pairwise
 from types import ModuleType
 
 import pytest
@@ -15,15 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snaptool.bolt import Chunk, building, walk
+from snaptool.bolt.building import Piece
 from snaptool.errors import SnaptoolError
 from snaptool.etcd import Records, Snapshot, comparing, reading
 from snaptool.etcd.records import locate
 from snaptool.kube import cutting
 from snaptool.providers import values
+from snaptool.providers.values import words
 from tests.property.test_rewrite_leaves import random_records, source_of
 from tests.support.bolt import contents, make_database, model_contents, tiny
 from tests.support.engine import uncompiled
 from tests.support.history import make_snapshot
+from tests.support.pieces import piece_of
 from tests.unit.bolt.test_writer import alternating
 
 seeds = st.integers(0, 1 << 32)
@@ -171,7 +174,7 @@ def is_tidy(data: bytes, chunk: Chunk, leaf: int, page_size: int) -> bool:
 
 @settings(max_examples=60, deadline=None)
 @given(seeds)
-def test_leaves_are_tidy_untouched_and_in_runs_as_the_model_says(seed: int) -> None:
+def test_leaves_are_tidy_and_untouched_as_the_model_says(seed: int) -> None:
     rng = random.Random(seed)
     data, page_size = random_file(rng)
     for _, records in chunks_of(data):
@@ -179,18 +182,12 @@ def test_leaves_are_tidy_untouched_and_in_runs_as_the_model_says(seed: int) -> N
         tidy = [is_tidy(data, chunk, leaf, page_size) for leaf in range(chunk.leaves)]
         action = memoryview(bytearray(rng.choice((0, 0, 0, 1, 3)) for _ in range(len(records))))
         left = [one and not any(action[row] for row in rows) for one, rows in zip(tidy, leaf_rows(chunk), strict=True)]
-        groups, first = [], 0
-        for chosen, several in groupby(left):
-            last = first + len(list(several))
-            groups.append((first, last, chosen))
-            first = last
         for engine in ENGINES:
             marks = memoryview(bytearray(b"\xff" * chunk.leaves))
             assert engine.comparing.mark_tidy(memoryview(data), chunk, page_size, marks) == sum(tidy)
             assert marks.tolist() == tidy
             engine.comparing.untouched(chunk, action, marks)
             assert marks.tolist() == left
-            assert engine.comparing.runs(chunk, marks) == groups
 
 
 def changed(rng: random.Random, stored: bytes) -> bytes:
@@ -223,24 +220,134 @@ def around(records: Records, row: int) -> tuple[bytes, bytes, bytes]:
 
 @settings(max_examples=100, deadline=None)
 @given(seeds)
-def test_records_of_two_files_are_the_same_as_far_as_their_bytes_are(seed: int) -> None:
+def test_leaves_that_matter_are_those_that_the_model_says(seed: int) -> None:
+    rng = random.Random(seed)
+    counts = array("I", [rng.choice((0, 1, 1, 3)) for _ in range(rng.choice((0, 1, 9)))])
+    tidy = bytearray(rng.choice((0, 1, 1)) for _ in counts)
+    action = bytearray(rng.choice((0, 0, 0, 0, 1, 3)) for _ in range(sum(counts)))
+    watched = bytearray(rng.choice((0, 0, 1)) for _ in action) if rng.random() < 0.7 else bytearray()
+    starts = [sum(counts[:leaf]) for leaf in range(len(counts) + 1)]
+    rows = [range(start, end) for start, end in pairwise(starts)]
+    whole = [bool(one) and not any(action[row] for row in some) for one, some in zip(tidy, rows, strict=True)]
+    chosen = [
+        leaf for leaf, some in enumerate(rows) if not whole[leaf] or (watched and any(watched[row] for row in some))
+    ]
+    start = [0, *accumulate(counts[leaf] for leaf in chosen)]
+    first = rng.randint(0, len(counts))
+    for engine in ENGINES:
+        marks = memoryview(bytearray(len(counts)))
+        columns = [memoryview(one) for one in (counts, tidy, action, watched)]
+        found, of = engine.comparing.looked_into(*columns, marks)
+        assert (marks.tolist(), found.tolist(), of.tolist()) == (whole, chosen, [starts[leaf] for leaf in chosen])
+        begins, numbered = memoryview(array("q", start)), memoryview(array("q", bytes(8 * start[-1])))
+        assert engine.comparing.number_rows(found, of, columns[0], begins, numbered)
+        assert numbered.tolist() == [row for leaf in chosen for row in rows[leaf]]
+        firsts, lasts = engine.comparing.rows_of_leaves(found, begins, first, len(counts) - first)
+        assert [[numbered[row] for row in range(begin, end)] for begin, end in zip(firsts, lasts, strict=True)] == [
+            [*rows[leaf]] if leaf in chosen else [] for leaf in range(first, len(counts))
+        ]
+        if chosen:
+            begins[len(chosen)] += 1
+            assert not engine.comparing.number_rows(found, of, columns[0], begins, words(start[-1] + 1))
+
+
+@dataclass
+class Model:
+    """A comparison of two chunks, told record by record."""
+
+    old: Records
+    new: Records
+    piece: Piece
+    watched: bytes
+    crcs: Sequence[int]
+    other_crcs: Sequence[int]
+
+    def compare(self, leaf: int, row: int, other: int) -> tuple[int, int, int, int, list[tuple[int, int]]]:
+        """How it ends, at which leaf and row of the piece and row of the chunk; the watched rows that it came by."""
+        pairs: list[tuple[int, int]] = []
+        starts = [rows.start for rows in leaf_rows(self.new.leaves)]
+        while leaf < len(self.piece.whole):
+            rows = leaf_rows(self.old.leaves)[leaf]
+            if self.piece.whole[leaf]:
+                if other == len(self.new):
+                    return comparing.MORE, leaf, -1, other, pairs
+                there = starts.index(other) if other in starts else -1
+                if there < 0 or self.image(self.old, leaf) != self.image(self.new, there):
+                    return comparing.DIFFERENT, leaf, -1, other, pairs
+                if self.crcs and self.crcs[leaf] != self.other_crcs[there]:
+                    return comparing.CHANGED, leaf, -1, other, pairs
+                pairs += [(one, other + one - rows.start) for one in rows if self.watched and self.watched[one]]
+                leaf, other = leaf + 1, other + len(rows)
+                continue
+            for one in range(rows.start if row < 0 else row, rows.stop):
+                action = self.piece.action[one]
+                if action == 3:
+                    continue
+                if other == len(self.new):
+                    return comparing.MORE, leaf, one, other, pairs
+                if action > 1:
+                    return comparing.ALONE, leaf, one, other, pairs
+                if not self.same(one, other, action):
+                    return comparing.DIFFERENT, leaf, one, other, pairs
+                pairs += [(one, other)] if self.watched and self.watched[one] else []
+                other += 1
+            leaf, row = leaf + 1, -1
+        return comparing.NO_MORE, leaf, -1, other, pairs
+
+    def same(self, one: int, other: int, action: int) -> bool:
+        """Are two records the same, or all of them but the value?"""
+        if action:
+            return around(self.old, one) == around(self.new, other)
+        both = (
+            (records.stored_key(row), records.stored_value(row))
+            for records, row in ((self.old, one), (self.new, other))
+        )
+        return next(both) == next(both)
+
+    @staticmethod
+    def image(records: Records, leaf: int) -> bytes:
+        """A leaf from behind its number up to its last record, and its pages."""
+        leaves, begin = records.leaves, records.leaves.leaf_page[leaf] * 4096
+        last = leaves.leaf_start[leaf + 1] - 1
+        end = leaves.value_at[last] + leaves.value_size[last]
+        return bytes(records.view[begin + 8 : end]) + bytes([leaves.leaf_span[leaf]])
+
+
+@settings(max_examples=200, deadline=None)
+@given(seeds)
+def test_pieces_and_chunks_are_the_same_as_far_as_the_model_says(seed: int) -> None:
     rng = random.Random(seed)
     listed, _, _ = random_records(rng, rng.choice((1, 5, 30)))
     share = rng.choice((0.0, 0.05, 0.5))
     others = [(key, changed(rng, stored) if rng.random() < share else stored) for key, stored in listed]
+    others = [one for one in others if rng.random() < rng.choice((0.9, 1, 1))] or others
     (_, old), (_, new) = (next(chunks_of(make_snapshot(one))) for one in (listed, others))
-    first = rng.randrange(len(old))
-    how = memoryview(bytearray(rng.choice((comparing.WHOLE, comparing.AROUND, 1, 1, 1, 2)) for _ in range(len(old))))
-    expected = 0
-    for row in range(first, len(old)):
-        whole = (old.stored_key(row), old.stored_value(row)) == (new.stored_key(row), new.stored_value(row))
-        same = whole if how[row] == comparing.WHOLE else around(old, row) == around(new, row) and how[row] == 1
-        if not same:
-            break
-        expected += 1
+    whole = [rng.random() < 0.6 and old.leaves.leaf_page[leaf] > 0 for leaf in range(old.leaves.leaves)]
+    action = [rng.choice((0, 0, 0, 1, 1, 2, 3)) for _ in range(len(old))]
+    piece = piece_of(old.leaves, whole=whole, action=action)
+    watched = bytearray(rng.choice((0, 1)) for _ in action) if rng.random() < 0.7 else bytearray()
+    crcs = array("I", [rng.choice((1, 1, 1, 2)) for _ in whole] if rng.random() < 0.5 else [])
+    other_crcs = array("I", [1] * new.leaves.leaves)
+    model = Model(old, new, piece, bytes(watched), crcs, other_crcs)
     for engine in ENGINES:
-        found = engine.comparing.same_records(old.view, old, first, new.view, new, first, how, len(old) - first)
-        assert found == expected
+        match, leaf, row, other = engine.comparing.Match(), 0, -1, 0
+        end = comparing.ALONE
+        while end == comparing.ALONE:
+            sums = memoryview(crcs), memoryview(other_crcs)
+            expected = model.compare(leaf, row, other)
+            end = match.compare(old, piece, memoryview(watched), new, 4096, sums)
+            pairs = [*zip(*match.watched(), strict=True)]
+            assert (end, *match.place(), pairs) == (expected[0], *expected[2:])
+            _, leaf, row, other, _ = expected
+            left = [
+                place
+                for place in range(leaf, len(whole))
+                for one in leaf_rows(old.leaves)[place]
+                if whole[place] or (action[one] != 3 and (place > leaf or one >= row))
+            ]
+            assert match.is_done(piece) == (not left)
+            match.step()
+            row, other = row + 1, other + 1
 
 
 @settings(max_examples=100, deadline=None)

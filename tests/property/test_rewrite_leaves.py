@@ -25,7 +25,7 @@ from snaptool.etcd import (
     snapshot,
 )
 from snaptool.files import Draft
-from snaptool.operations import direct, reading_back
+from snaptool.operations import direct, pieces, reading_back
 from snaptool.operations.crypto import SeededRandomness
 from snaptool.operations.opening import open_snapshot
 from snaptool.operations.plan import RewriteRequest, Undecryptable
@@ -148,6 +148,8 @@ def check_rewrite(seed: int) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(reading_back, "Chunk", lambda: Chunk(of_target))
         patch.setattr(snapshot, "Chunk", lambda: Chunk(of_source))
+        patch.setattr(pieces, "Chunk", lambda most=of_source: Chunk(most))
+        patch.setattr(pieces, "_MOST", rng.choice((1, 3, 512)))
         patch.setattr(reading_back, "_WINDOW", rng.choice((1024, 8 << 20)))
         source = Path(folder) / "source.db"
         source.write_bytes(source_of(rng, records))

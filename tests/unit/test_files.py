@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from snaptool import files
-from snaptool.bolt.writer import BadOrder
+from snaptool.bolt.building import BadOrder
 from snaptool.errors import FormatError, InputError, OutputError, VerificationFailed
 from snaptool.files import Draft, TargetExists, TargetIsNoFile, check_target, write_private
 from snaptool.sources import Source, SourceChanged

@@ -12,6 +12,7 @@ import pytest
 from crc32c import crc32c
 
 from snaptool.bolt import BucketWriter, Chunk, Database, DatabaseWriter, building, check
+from snaptool.bolt.building import BadOrder
 from snaptool.bolt.layout import (
     ELEMENT_SIZE,
     HEADER_SIZE,
@@ -23,10 +24,9 @@ from snaptool.bolt.layout import (
     decode_meta,
     struct_format,
 )
-from snaptool.bolt.writer import BadOrder, OtherPageSize
+from snaptool.bolt.writer import OtherPageSize
 from snaptool.etcd import comparing
-from snaptool.etcd.comparing import mark_tidy, runs
-from snaptool.providers.values import words
+from snaptool.etcd.comparing import mark_tidy
 from tests.support.bolt import (
     TINY,
     Buckets,
@@ -41,6 +41,7 @@ from tests.support.bolt import (
     with_trailer,
 )
 from tests.support.engine import uncompiled
+from tests.support.pieces import piece_of, put
 
 UNCOMPILED = uncompiled(comparing)
 
@@ -253,13 +254,7 @@ def put_some(out: BucketWriter, data: bytes, chunk: Chunk, page_size: int, choos
     mark_tidy(memoryview(data), chunk, page_size, tidy)
     for number in range(chunk.leaves):
         tidy[number] &= choose >> (chunk.first_leaf + number) % 7 & 1
-    for first, last, whole in runs(chunk, tidy):
-        if whole:
-            out.carry(memoryview(data), chunk, first, last, page_size)
-            continue
-        for row in range(chunk.leaf_start[first], chunk.leaf_start[last]):
-            key, value = chunk.key_at[row], chunk.value_at[row]
-            out.put(data[key : key + chunk.key_size[row]], data[value : value + chunk.value_size[row]])
+    put(out, data, piece_of(chunk, whole=tidy), page_size)
 
 
 @pytest.mark.parametrize("choose", [0b0000000, 0b1111111, 0b0101010, 0b0001000, 0b1110111])
@@ -372,28 +367,26 @@ def test_pages_larger_than_a_block_are_written_in_time() -> None:
 
 def test_leaves_of_another_page_size_are_refused() -> None:
     data = make_database({b"key": {b"a": b"v" * 2000}}, page_size=1024)
-    with DatabaseWriter(io.BytesIO()).bucket(b"key") as out:
-        out.carry(memoryview(data), first_leaves(data), 0, 0, 1024)
-        with pytest.raises(OtherPageSize, match="pages of 1024 bytes in a file of 4096"):
-            out.carry(memoryview(data), first_leaves(data), 0, 1, 1024)
+    words = "pages of 1024 bytes in a file of 4096"
+    with DatabaseWriter(io.BytesIO()).bucket(b"key") as out, pytest.raises(OtherPageSize, match=words):
+        put(out, data, piece_of(first_leaves(data), 0, 1), 1024)
 
 
 def test_leaves_out_of_order_are_refused() -> None:
     data = make_database(many(1000))
     chunk = first_leaves(data)
     keys = [data[chunk.key_at[row] :][: chunk.key_size[row]] for row in range(len(chunk))]
-    none = words(len(chunk)), words(len(chunk))
     with DatabaseWriter(io.BytesIO()).bucket(b"key") as out:
         out.put(keys[0], b"")
         with pytest.raises(BadOrder, match="is not above"):
-            out.carry(memoryview(data), chunk, 0, 1, 4096)
-        out.carry(memoryview(data), chunk, 1, 3, 4096)
-        with pytest.raises(BadOrder, match="is not above"):
-            out.carry(memoryview(data), chunk, 2, 4, 4096)
-        with pytest.raises(BadOrder, match="is not above"):
-            out.put_rows(memoryview(data), chunk, 3, 7, none, (memoryview(b""), *none))
+            put(out, data, piece_of(chunk, 0, 1), 4096)
+        put(out, data, piece_of(chunk, 1, 3), 4096)
+        for whole in (0, 1):
+            with pytest.raises(BadOrder, match="is not above"):
+                put(out, data, piece_of(chunk, 2, 4, whole=[whole] * 2), 4096)
         with pytest.raises(BadOrder, match="is not above"):
             out.put(keys[chunk.leaf_start[3] - 1], b"")
+        out.put(keys[chunk.leaf_start[3]], b"")
 
 
 @pytest.mark.parametrize("names", [(b"b", b"a"), (b"a", b"a")])
@@ -413,7 +406,7 @@ def test_leaves_of_two_databases_are_carried_into_one() -> None:
         for half in halves:
             data = make_database({b"key": half})
             chunk = first_leaves(data)
-            out.carry(memoryview(data), chunk, 0, chunk.leaves, 4096)
+            put(out, data, piece_of(chunk), 4096)
     writer.finish()
     assert contents(sink.getvalue())[b"key"] == halves[0] | halves[1]
     assert list(check(sink.getvalue())) == []

@@ -21,12 +21,13 @@ from snaptool import wire
 from snaptool.bolt import Bucket, Database, TxId, check
 from snaptool.bolt.layout import PageFlag, decode_meta, encode_meta
 from snaptool.errors import FormatError, OutputError
-from snaptool.etcd import KeyValue, Records, Revision, Snapshot, Trailer, encode_key_value, encode_revision_key
+from snaptool.etcd import KeyValue, Revision, Snapshot, Trailer, encode_key_value, encode_revision_key
 from snaptool.files import Draft
 from snaptool.operations import direct, reading_back
 from snaptool.operations.crypto import SeededRandomness
 from snaptool.operations.direct import _Writer
 from snaptool.operations.opening import open_snapshot
+from snaptool.operations.pieces import Part
 from snaptool.operations.plan import COPY, DROP, REBUILD, REPLACE, RESEAL, RewriteRequest, Undecryptable
 from snaptool.operations.rewrite import RewriteReport, rewrite
 from snaptool.operations.written import FileReport, ReadBackFailed
@@ -768,9 +769,9 @@ def test_disk_that_fails_under_the_reader_ends_the_wait_for_him(
     def pwrite(_descriptor: int, _data: memoryview, _offset: int) -> int:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    def hand_over(follower: reading_back.Follower, records: Records) -> None:
+    def hand_over(follower: reading_back.Follower, part: Part) -> None:
         follower._draft.exchange(memoryview(bytearray(PAGE)), PAGE, 0)  # a leaf before, larger than the lead
-        original(follower, records)
+        original(follower, part)
 
     original = reading_back.Follower.hand_over
     monkeypatch.setattr(os, "pwrite", pwrite)

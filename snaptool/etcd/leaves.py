@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from hashlib import sha256
 
 from snaptool.bolt import Chunk, Database
-from snaptool.etcd.castagnoli import crc32c
+from snaptool.etcd.castagnoli import address, crc32c
 from snaptool.etcd.comparing import (
     HistoryHash,
     describe_leaves,
@@ -17,6 +18,10 @@ from snaptool.etcd.comparing import (
     sums_of_leaves,
 )
 from snaptool.etcd.reading import Records
+
+
+def _sums() -> tuple[Callable[[memoryview, int], int], int]:
+    return crc32c(), address()
 
 
 class Leaves:
@@ -63,7 +68,7 @@ class Leaves:
         main, size, span, records, crc = (
             memoryview(column)[first:] for column in (self.main, self.size, self.span, self.records, self.crc)
         )
-        sums_of_leaves(leaves, file, tidy, crc32c(), crc, size)
+        sums_of_leaves(leaves, file, tidy, _sums(), crc, size)
         describe_leaves(leaves, file, span, records, main)
         self.branches.update(pages_and_keys(file, leaves))
 
@@ -75,7 +80,7 @@ class Leaves:
         """Have leaves, which have these numbers, the records that they had when they were taken note of?"""
         crc, size = array("I", bytes(4 * leaves.leaves)), array("q", bytes(8 * leaves.leaves))
         tidy = memoryview(bytearray([self.tidy[number] for number in numbers]))
-        sums_of_leaves(leaves, file, tidy, crc32c(), memoryview(crc), memoryview(size))
+        sums_of_leaves(leaves, file, tidy, _sums(), memoryview(crc), memoryview(size))
         return all(
             [*found] == [column[number] for number in numbers] for found, column in ((crc, self.crc), (size, self.size))
         )

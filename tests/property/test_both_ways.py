@@ -11,13 +11,14 @@ from itertools import accumulate, pairwise
 from types import ModuleType
 
 import pytest
+from crc32c import crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snaptool.bolt import Chunk, building, walk
 from snaptool.bolt.building import Piece
 from snaptool.errors import SnaptoolError
-from snaptool.etcd import Records, Snapshot, comparing, reading
+from snaptool.etcd import Records, Snapshot, castagnoli, comparing, reading
 from snaptool.etcd.records import locate
 from snaptool.kube import cutting
 from snaptool.providers import values
@@ -174,7 +175,7 @@ def is_tidy(data: bytes, chunk: Chunk, leaf: int, page_size: int) -> bool:
 
 @settings(max_examples=60, deadline=None)
 @given(seeds)
-def test_leaves_are_tidy_and_untouched_as_the_model_says(seed: int) -> None:
+def test_leaves_are_tidy_and_untouched_and_have_the_sums_that_the_model_says(seed: int) -> None:
     rng = random.Random(seed)
     data, page_size = random_file(rng)
     for _, records in chunks_of(data):
@@ -182,10 +183,21 @@ def test_leaves_are_tidy_and_untouched_as_the_model_says(seed: int) -> None:
         tidy = [is_tidy(data, chunk, leaf, page_size) for leaf in range(chunk.leaves)]
         action = memoryview(bytearray(rng.choice((0, 0, 0, 1, 3)) for _ in range(len(records))))
         left = [one and not any(action[row] for row in rows) for one, rows in zip(tidy, leaf_rows(chunk), strict=True)]
+        texts = [
+            b"".join(records.stored_key(row) + records.stored_value(row) for row in rows) for rows in leaf_rows(chunk)
+        ]
         for engine in ENGINES:
             marks = memoryview(bytearray(b"\xff" * chunk.leaves))
             assert engine.comparing.mark_tidy(memoryview(data), chunk, page_size, marks) == sum(tidy)
             assert marks.tolist() == tidy
+            for address in {0, castagnoli.address()}:
+                crcs, sizes = array("I", bytes(4 * chunk.leaves)), array("q", bytes(8 * chunk.leaves))
+                way = castagnoli.crc32c(), address
+                engine.comparing.sums_of_leaves(
+                    chunk, memoryview(data), marks, way, memoryview(crcs), memoryview(sizes)
+                )
+                assert crcs.tolist() == [crc32c(text) for text in texts]
+                assert sizes.tolist() == [len(text) for text in texts]
             engine.comparing.untouched(chunk, action, marks)
             assert marks.tolist() == left
 

@@ -11,6 +11,7 @@ Source: etcd server/storage/mvcc/revision.go, api/mvccpb/kv.proto (v3.7.1).
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Callable, Collection
 from copy import copy
 from hashlib import blake2b
@@ -481,6 +482,8 @@ SIP_1 = cython.declare(cython.ulonglong, 0x646F72616E646F6D)
 SIP_2 = cython.declare(cython.ulonglong, 0x6C7967656E657261)
 SIP_3 = cython.declare(cython.ulonglong, 0x7465646279746573)
 FIRST_SLOTS = 1 << 12
+MANY_SLOTS = 1 << 20
+"""From so many on there are half as many more each time, and not twice as many: memory counts for more than time."""
 
 
 @cython.cfunc
@@ -510,6 +513,7 @@ class LiveIndex:
     secret_1: cython.ulonglong
     found: bytearray
     # Three numbers a slot: record number + 1 (0: free), and the fingerprint.
+    store: array[int]
     slots: Numbers
     size: cython.longlong
     used: cython.longlong
@@ -529,7 +533,8 @@ class LiveIndex:
         self.used = self.looked_at = 0
         self.v0 = self.v1 = self.v2 = self.v3 = 0
         self.size = FIRST_SLOTS
-        self.slots = numbers(3 * FIRST_SLOTS)
+        self.store = array("q", bytes(24 * FIRST_SLOTS))
+        self.slots = memoryview(self.store)
 
     def live(self) -> bytearray:
         """Return a byte for each record by number: 1 for the values that a client gets."""
@@ -557,7 +562,7 @@ class LiveIndex:
                 high[row] = cython.cast(cython.longlong, self.v1 >> 1)
             # The slots lie all over the memory. Here many are waited for at once, below each would be by itself.
             for row in range(rows):
-                self.looked_at ^= self.slots[3 * (low[row] & (self.size - 1))]
+                self.looked_at ^= self.slots[self.home(low[row])]
             for row in range(rows):
                 if flags[row] & (BROKEN | OVERLOOKED):
                     continue
@@ -570,24 +575,48 @@ class LiveIndex:
                 live[base + row] = 0 if flags[row] & DELETED else 1
 
     def grow(self) -> None:
-        """Have twice as many slots."""
-        old: Numbers = self.slots
+        """Have more slots: the same memory grows, so that there are never two tables at once."""
+        old: cython.longlong = self.size
         index: cython.longlong
         slot: cython.longlong
-        size: cython.longlong = self.size
-        self.size = 2 * size
-        self.slots = numbers(6 * size)
-        for index in range(0, 3 * size, 3):
-            if old[index]:
-                slot = self.place(old[index + 1], old[index + 2])
-                self.slots[slot] = old[index]
+        number: cython.longlong
+        low: cython.longlong
+        high: cython.longlong
+        self.size = old + (old if old < MANY_SLOTS else old // 2)
+        self.slots = numbers(0)  # an array that somebody looks at does not grow
+        self.store.frombytes(bytes(24 * (self.size - old)))
+        self.slots = memoryview(self.store)
+        with cython.nogil:
+            for index in range(0, 3 * old, 3):
+                self.slots[index] = -self.slots[index]  # not yet where it belongs
+            for index in range(0, 3 * old, 3):
+                if self.slots[index] >= 0:
+                    continue
+                number, low, high = -self.slots[index], self.slots[index + 1], self.slots[index + 2]
+                self.slots[index] = 0
+                while number:
+                    slot = self.home(low)
+                    while self.slots[slot] > 0:
+                        slot = slot + 3 if slot + 3 < 3 * self.size else 0
+                    # What is in the way goes on to where it belongs.
+                    number, self.slots[slot] = -self.slots[slot], number
+                    low, self.slots[slot + 1] = self.slots[slot + 1], low
+                    high, self.slots[slot + 2] = self.slots[slot + 2], high
+
+    @cython.cfunc
+    @cython.inline
+    @cython.nogil
+    @cython.exceptval(-1, check=False)
+    def home(self, low: cython.longlong) -> cython.longlong:
+        """Return the first slot in which a fingerprint may be."""
+        return 3 * ((low >> 31) * self.size >> 32)
 
     @cython.cfunc
     @cython.nogil
     @cython.exceptval(-1, check=False)
     def place(self, low: cython.longlong, high: cython.longlong) -> cython.longlong:
         """Find the slot of a fingerprint; takes a free one for it where there is none."""
-        slot: cython.longlong = 3 * (low & (self.size - 1))
+        slot: cython.longlong = self.home(low)
         while self.slots[slot]:
             if self.slots[slot + 1] == low and self.slots[slot + 2] == high:
                 return slot

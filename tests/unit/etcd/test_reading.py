@@ -18,6 +18,7 @@ from snaptool.etcd import (
     Snapshot,
     encode_key_value,
     encode_revision_key,
+    reading,
 )
 from tests.support.history import Record, make_snapshot
 
@@ -151,6 +152,11 @@ def test_keys_of_any_length_are_compared_whole() -> None:
     assert list(Snapshot(make_snapshot(records)).live()) == [0, 1, 1]
 
 
-def test_an_index_that_grows_finds_the_last_of_every_key() -> None:
+@pytest.mark.parametrize(("first", "many"), [(reading.FIRST_SLOTS, reading.MANY_SLOTS), (1 << 10, 1), (1, 1 << 10)])
+def test_an_index_that_grows_finds_the_last_of_every_key(
+    first: int, many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "FIRST_SLOTS", first)
+    monkeypatch.setattr(reading, "MANY_SLOTS", many)
     records = [put(main, b"/k%d" % (main % 7000)) for main in range(2, 9002)]
     assert list(Snapshot(make_snapshot(records)).live()) == [0] * 2000 + [1] * 7000

@@ -3,7 +3,7 @@
 
 Of a key that is the path of its resource, of a value what stands in front of its ciphertext. Both repeat: a text is
 looked up in a dict, and only one that was not met before is ever looked at by anybody else. So it is with the start of
-an envelope, which names its type. Here keys are sorted, too.
+an envelope, which names its type. Here keys are sorted, too, and rows are picked by columns of numbers.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ if cython.compiled:
 
 if not cython.compiled:
     Bytes = memoryview
+    Column = memoryview  # of 16 bits, to write to
     Fits = Callable[[bytes, int], bool]
     Flags = memoryview  # to write to
+    Halves = memoryview  # of 32 bits, to write to
     Marks = memoryview
     Numbers = memoryview
     Shorts = memoryview
@@ -390,6 +392,58 @@ def start_of(data: Bytes, at: cython.longlong, size: cython.longlong) -> cython.
         if data[at + place - 1] < 0x80:
             return start if place + length + 4 == size else 0
     return 0
+
+
+def rows_of(marks: Marks, wanted: Marks, first: int = 0) -> memoryview:
+    """Return the places of the marks of which `wanted` says 1, counted from `first`."""
+    start: cython.longlong = first
+    index: cython.Py_ssize_t
+    count: cython.Py_ssize_t = 0
+    for index in range(len(marks)):
+        count += wanted[marks[index]]
+    room = _numbers(count)
+    found: Numbers = room
+    count = 0
+    for index in range(len(marks)):
+        if wanted[marks[index]]:
+            found[count] = start + index
+            count += 1
+    return room
+
+
+def rows_labelled(header: Numbers, resource: Numbers, wanted: Marks, count: int) -> list[int]:
+    """Return the rows that have a header, or a resource that is wanted."""
+    return [row for row in range(count) if header[row] or wanted[resource[row]]]
+
+
+def put_at(places: Numbers, numbers: Numbers, column: Column) -> None:
+    """Put numbers into a column, each at its place."""
+    index: cython.Py_ssize_t
+    for index in range(len(places)):
+        if not 0 <= numbers[index] < 65536:
+            raise OverflowError("a number of more than 16 bits")
+        column[places[index]] = cython.cast(cython.ushort, numbers[index])
+
+
+def narrowed(numbers: Numbers) -> bytes:
+    """Return numbers in 32 bits each, what is below 0 as 0."""
+    index: cython.Py_ssize_t
+    room = memoryview(array("I", bytes(4 * len(numbers))))
+    found: Halves = room
+    for index in range(len(numbers)):
+        if numbers[index] > 0:
+            found[index] = cython.cast(cython.uint, numbers[index])
+    return bytes(room)
+
+
+def widened(numbers: Words) -> memoryview:
+    """Return numbers of 32 bits in 64."""
+    index: cython.Py_ssize_t
+    room = _numbers(len(numbers))
+    found: Numbers = room
+    for index in range(len(numbers)):
+        found[index] = numbers[index]
+    return room
 
 
 def weigh(

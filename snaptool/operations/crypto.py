@@ -22,13 +22,13 @@ from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
-from snaptool.kube.cutting import Envelopes
+from snaptool.kube.cutting import Envelopes, renumber
 from snaptool.kube.undecodable import ANY_TYPE, Fault, fault
 from snaptool.operations.judging import NOTHING_DEFINED, Defined, Depth, Undecoded, expected_of, judge
 from snaptool.providers.keyring import Chain, GroupResource, Keyring, NoKeyFits, Opening
 from snaptool.providers.provider import Entropies, Entropy, KeyDoesNotFit, Kind, Reason
 from snaptool.providers.values import Sealed as SealedValues
-from snaptool.providers.values import Values, gathered, looked_up, met, parted, words
+from snaptool.providers.values import Values, gathered, met, of_part, words
 from snaptool.sources import Buffer, Mapped
 
 if TYPE_CHECKING:
@@ -294,9 +294,9 @@ class Bench:
             self._kind_of.append(self.chains.number(resource))
         rows = batch.chosen
         self.values.begin(batch.value_pos, batch.value_len, batch.key_pos, batch.key_len, rows)
-        with memoryview(self._part_of) as part_of:
-            parts = parted(rows, batch.resource, part_of, len(self._parts))
-        for (reader, writer), some in zip(tuple(self._parts), parts, strict=True):
+        for part, (reader, writer) in enumerate(tuple(self._parts)):
+            with memoryview(self._part_of) as part_of:
+                some = of_part(rows, batch.resource, part_of, part)
             if some:
                 yield reader, writer, some
 
@@ -327,7 +327,7 @@ class Bench:
     def _doubted(self, batch: Batch, rows: memoryview) -> list[int]:
         """Return the values that do not open, for sure, to what an API server writes for their resource."""
         with memoryview(self._kind_of) as kind_of:
-            looked_up(rows, batch.resource, kind_of, self._kinds)
+            renumber(batch.resource, kind_of, len(batch.resource), self._kinds)
         file, opened, _, at, size = self.values.places()
         plain, within = self.values.by_place(rows)
         others = self.chains.envelopes.others
@@ -362,11 +362,10 @@ def open_batch(bench: Bench, batch: Batch) -> OpenedBatch:
     ways, rows = bench.open_all(batch), batch.chosen
     # Values that opened the same way share an outcome: to make one of each costs more than some ciphers do.
     known: dict[Outcome, int] = {}
-    number_of, found = words(len(ways)), words(len(bench.way))
+    number_of, way = words(len(ways)), gathered(rows, bench.way)
     for one in met(rows, bench.way):
         number_of[one] = known.setdefault(outcome_of(ways[one]), len(known))
-    looked_up(rows, bench.way, number_of, found)
-    outcome = gathered(rows, found)
+    outcome = gathered(way, number_of)
     named_keys = {}
     if any(one.why for one in known):
         telling = [bool(one.why) for one in known]
@@ -378,7 +377,7 @@ def open_batch(bench: Bench, batch: Batch) -> OpenedBatch:
         digests = b"".join(
             [
                 bytes(DIGEST_SIZE) if one in lost else plaintext_digest(plaintext(row))
-                for row, one in zip(rows, gathered(rows, bench.way), strict=True)
+                for row, one in zip(rows, way, strict=True)
             ]
         )
     return OpenedBatch(tuple(known), outcome, gathered(rows, bench.values.places()[-1]), digests, named_keys)

@@ -15,10 +15,11 @@ from snaptool.bolt.building import Piece
 from snaptool.bolt.reader import LET_GO
 from snaptool.etcd import RecordReader, Records, refuse
 from snaptool.etcd.comparing import looked_into, number_rows, rows_of_leaves, untouched
+from snaptool.kube.cutting import rows_of, widened
 from snaptool.operations.crypto import Batch
 from snaptool.operations.judging import Depth
 from snaptool.operations.plan import SEALED, Job
-from snaptool.providers.values import gathered, rows_of, widened, words
+from snaptool.providers.values import gathered, words
 from snaptool.sources import source_changed
 
 _MOST = 512

@@ -33,6 +33,7 @@ from snaptool.etcd import (
 )
 from snaptool.etcd.leaves import Leaves
 from snaptool.files import Draft, require_room
+from snaptool.kube.cutting import rows_labelled
 from snaptool.kube.undecodable import may_be_ciphertext
 from snaptool.operations.coverage import UnmatchedName, refuse_outside, unmatched_names
 from snaptool.operations.crypto import (
@@ -80,7 +81,6 @@ from snaptool.operations.wrapping import TargetDraft
 from snaptool.operations.written import FileReport, file_report
 from snaptool.providers.keyring import Keyring
 from snaptool.providers.provider import Kind
-from snaptool.providers.values import rows_labelled
 from snaptool.stores.publish import check_target
 from snaptool.text import printable
 

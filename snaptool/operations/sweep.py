@@ -16,12 +16,12 @@ from typing import Protocol
 
 from snaptool.bolt import Walk, numbers
 from snaptool.etcd import REPEATED_VALUE, TOMBSTONE, Records, Revision, Snapshot
-from snaptool.kube.cutting import count_labels, renumber
+from snaptool.kube.cutting import count_labels, narrowed, put_at, renumber
 from snaptool.kube.undecodable import ExpectedType
 from snaptool.operations.crypto import Batch, OpenedBatch, Outcome, Workshop
 from snaptool.operations.judging import NOTHING_DEFINED, Depth, Doubts, expected_of, is_listed
 from snaptool.operations.labels import Header, Labels, Resource
-from snaptool.providers.values import gathered, narrowed, put_at
+from snaptool.providers.values import gathered
 
 NOT_OPENED = 0
 """Outcome number of records that nobody tried to open: tombstones, and everything when there are no keys."""

@@ -34,9 +34,6 @@ if not cython.compiled:
     Bytes = memoryview  # read-only in the compiled module
     Room = memoryview
     Words = memoryview  # of 64-bit numbers
-    Shorts = memoryview  # of 16 bits
-    Counts = memoryview  # of 32 bits, to write to
-    Sums = memoryview  # of 32 bits
     View = memoryview
     Box = Callable[..., int]
 
@@ -58,28 +55,6 @@ def words(count: int) -> memoryview:
 # --- rows -----------------------------------------------------------------------------------------------------------
 
 
-def rows_of(marks: Bytes, wanted: Bytes, first: int = 0) -> memoryview:
-    """Return the places of the marks of which `wanted` says 1, counted from `first`."""
-    start: cython.longlong = first
-    index: cython.Py_ssize_t
-    count: cython.Py_ssize_t = 0
-    for index in range(len(marks)):
-        count += wanted[marks[index]]
-    room = words(count)
-    found: Words = room
-    count = 0
-    for index in range(len(marks)):
-        if wanted[marks[index]]:
-            found[count] = start + index
-            count += 1
-    return room
-
-
-def rows_labelled(header: Words, resource: Words, wanted: Bytes, count: int) -> list[int]:
-    """Return the rows that have a header, or a resource that is wanted."""
-    return [row for row in range(count) if header[row] or wanted[resource[row]]]
-
-
 def gathered(rows: Words, column: Words) -> memoryview:
     """Return the numbers of a column in some rows."""
     index: cython.Py_ssize_t
@@ -88,13 +63,6 @@ def gathered(rows: Words, column: Words) -> memoryview:
     for index in range(len(rows)):
         found[index] = column[rows[index]]
     return room
-
-
-def looked_up(rows: Words, numbers: Words, table: Words, found: Words) -> None:
-    """Set `found[row]`, for some rows, to what the number of each stands for in `table`."""
-    index: cython.Py_ssize_t
-    for index in range(len(rows)):
-        found[rows[index]] = table[numbers[rows[index]]]
 
 
 def met(rows: Words, numbers: Words) -> list[int]:
@@ -109,54 +77,18 @@ def met(rows: Words, numbers: Words) -> list[int]:
     return list(seen)
 
 
-def parted(rows: Words, numbers: Words, part_of: Words, count: int) -> list[memoryview]:
-    """Part rows: those of each part, in their order. `part_of`: by the number of a row, below `count`."""
+def of_part(rows: Words, numbers: Words, part_of: Words, part: int) -> memoryview:
+    """Return the rows of a part, in their order. `part_of`: by the number of a row."""
     index: cython.Py_ssize_t
-    part: cython.longlong
-    starts: Words = words(count + 1)
-    for index in range(len(rows)):
-        starts[part_of[numbers[rows[index]]] + 1] += 1
-    for index in range(count):
-        starts[index + 1] += starts[index]
+    count: cython.Py_ssize_t = 0
+    wanted: cython.longlong = part
     room = words(len(rows))
     found: Words = room
-    ends: Words = words(count + 1)
-    ends[:] = starts
     for index in range(len(rows)):
-        part = part_of[numbers[rows[index]]]
-        found[ends[part]] = rows[index]
-        ends[part] += 1
-    return [room[starts[index] : ends[index]] for index in range(count)]
-
-
-def put_at(places: Words, numbers: Words, column: Shorts) -> None:
-    """Put numbers into a column, each at its place."""
-    index: cython.Py_ssize_t
-    for index in range(len(places)):
-        if not 0 <= numbers[index] < 65536:
-            raise OverflowError("a number of more than 16 bits")
-        column[places[index]] = cython.cast(cython.ushort, numbers[index])
-
-
-def narrowed(numbers: Words) -> bytes:
-    """Return numbers in 32 bits each, what is below 0 as 0."""
-    index: cython.Py_ssize_t
-    room = memoryview(array("I", bytes(4 * len(numbers))))
-    found: Counts = room
-    for index in range(len(numbers)):
-        if numbers[index] > 0:
-            found[index] = cython.cast(cython.uint, numbers[index])
-    return bytes(room)
-
-
-def widened(numbers: Sums) -> memoryview:
-    """Return numbers of 32 bits in 64."""
-    index: cython.Py_ssize_t
-    room = words(len(numbers))
-    found: Words = room
-    for index in range(len(numbers)):
-        found[index] = numbers[index]
-    return room
+        if part_of[numbers[rows[index]]] == wanted:
+            found[count] = rows[index]
+            count += 1
+    return room[:count]
 
 
 # --- values ---------------------------------------------------------------------------------------------------------

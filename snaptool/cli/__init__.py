@@ -11,6 +11,7 @@ Command modules import what they need when they run, so that `--help` stays fast
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import importlib
 import io
@@ -34,6 +35,8 @@ from snaptool.errors import SnaptoolError
 from snaptool.hashing import end_early
 from snaptool.inputs import remembering_inputs
 from snaptool.text import printable
+
+_M_MMAP_THRESHOLD = -3
 
 _COMMANDS = {
     "inspect": ("inspect", "Describe a snapshot and the keys it is stored under"),
@@ -101,6 +104,7 @@ def cli() -> None:
 def main() -> None:
     """Run the command line: the one place where errors become exit codes and a broad catch is allowed."""
     gc.set_threshold(50_000, 20, 20)  # what imports and records make is not in cycles: looking there takes a tenth
+    _give_memory_back()
     arguments = sys.argv[1:]
     _fill_closed_streams()
     signals.leave_no_core()
@@ -115,6 +119,16 @@ def main() -> None:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     gc.freeze()  # the interpreter would look for cycles in all of it once more, only to end
     sys.exit(code)
+
+
+def _give_memory_back() -> None:
+    """Let large arrays grow where they are, and go when they are freed.
+
+    glibc puts blocks of up to 32 MB between small ones once one of that size was freed: an array that grows is then
+    copied again and again, and leaves holes that nobody fills. A threshold that is set stays. Source: mallopt(3).
+    """
+    with contextlib.suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
 
 def _fill_closed_streams() -> None:

@@ -533,6 +533,34 @@ def count_labels(
     return {labels: many for labels, many in parted.items() if many}
 
 
+def number_labels(resource: Words, header: Shorts, outcome: Shorts, found: Halves) -> dict[tuple[int, int, int], int]:
+    """Number the labels of records as they are met: set `found` to the number of each record's; return the numbers."""
+    row: cython.Py_ssize_t
+    slot: cython.Py_ssize_t
+    code: cython.longlong
+    known: dict[int, int] = {}
+    met, numbers = _numbers(SLOTS), _numbers(SLOTS)  # of the labels that were met last: a dict takes the rest
+    codes: Numbers = met
+    number_of: Numbers = numbers
+    for slot in range(SLOTS):
+        codes[slot] = -1
+    for row in range(len(resource)):
+        code = cython.cast(cython.longlong, resource[row]) << 32
+        code |= cython.cast(cython.longlong, header[row]) << 16 | outcome[row]
+        slot = (resource[row] * 8 + header[row] * 4 + outcome[row] * 2) % SLOTS
+        if codes[slot] != code:
+            codes[slot], number_of[slot] = code, known.setdefault(code, len(known))
+        found[row] = cython.cast(cython.uint, number_of[slot])
+    return {(code >> 32, code >> 16 & 0xFFFF, code & 0xFFFF): number for code, number in known.items()}
+
+
+def marks_of(numbers: Words, marks: Marks, found: Flags) -> None:
+    """Set the mark of each record, by its number."""
+    row: cython.Py_ssize_t
+    for row in range(len(numbers)):
+        found[row] = marks[numbers[row]]
+
+
 def order_of_keys(view: memoryview, key_at: Numbers, key_size: Numbers) -> memoryview:
     """Sort keys by their bytes: return their numbers; those of equal ones stay in the order in which they came.
 

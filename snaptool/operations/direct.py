@@ -49,13 +49,12 @@ from snaptool.operations.plan import (
     Plan,
     RecordCounts,
     RewriteRequest,
+    Ways,
     changes,
     deletions,
     doomed,
     require_encryption,
     restorations,
-    values_of_ways,
-    ways_of,
 )
 from snaptool.operations.reading_back import Comparison, Follower, compare_records, require_same
 from snaptool.operations.sweep import Sweep
@@ -146,11 +145,11 @@ def _decide(
     request: RewriteRequest,
     older: OlderValues,
 ) -> Plan:
-    ways, way_of = ways_of(swept, workshop, only_lost=request.only_lost)
+    ways = Ways(swept, workshop, only_lost=request.only_lost)
     restored, stored = restorations(swept, older, workshop, request)
     if not (request.decrypt or request.allow_plaintext):
-        require_encryption(ways, values_of_ways(swept, ways, way_of), restored, request.writing)
-    action = bytearray(map([way.action for way in ways].__getitem__, way_of))
+        require_encryption(ways.ways, ways.values(), restored, request.writing)
+    action = ways.actions()
     for record in swept.repeated:
         action[record] = REBUILD if action[record] == RESEAL else action[record]
     edits = _edits(snapshot, swept, request, stored)
@@ -171,7 +170,7 @@ def _decide(
             rewritten=sum(map(action.count, SEALED)) + len(updated),
             deleted=gone.count(1),
         ),
-        changes=changes(swept, ways, way_of, gone, restored),
+        changes=changes(ways, gone, restored),
         deletions=deletions(
             doomed(swept, request),
             {*edits.drop, *edits.replace} - {*updated},

@@ -50,13 +50,12 @@ from snaptool.operations.plan import (
     Undecodable,
     Undecryptable,
     Way,
+    Ways,
     changes,
     deletions,
     doomed,
     require_encryption,
-    values_of_ways,
     way,
-    ways_of,
 )
 from snaptool.operations.sweep import Sweep, sweep
 from snaptool.operations.written import (
@@ -112,12 +111,11 @@ class EtcdEngine:
                 f"{nameless} live key has an empty name, which no client of etcd can ask for",
                 hint="use `--engine direct`, which keeps every such byte",
             )
-        ways, way_of = ways_of(swept, workshop, only_lost=False)
+        ways = Ways(swept, workshop, only_lost=False)
         if not (request.decrypt or request.allow_plaintext):
-            require_encryption(ways, values_of_ways(swept, ways, way_of, live=True), (), request.writing)
+            require_encryption(ways.ways, ways.values(live=True), (), request.writing)
         gone = tuple(value for value in doomed(swept, request) if value.live)
-        actions = [way.action for way in ways]
-        action = bytearray(actions[number] if live else DROP for number, live in zip(way_of, swept.live, strict=True))
+        action = bytearray(way if live else DROP for way, live in zip(ways.actions(), swept.live, strict=True))
         for value in gone:
             action[value.record] = DROP
         live = bytes(compress(action, swept.live))
@@ -130,7 +128,7 @@ class EtcdEngine:
                 rewritten=live.count(RESEAL),
                 deleted=live.count(DROP),
             ),
-            changes=changes(swept, ways, way_of, bytearray(one == DROP for one in action)),
+            changes=changes(ways, bytearray(one == DROP for one in action)),
             deletions=deletions(gone, range(len(action)), snapshot, labels.prefixes, older=older),
             lost=tuple(value for value in swept.lost if value.live),
             undecodable=tuple(value for value in swept.undecodable if value.live),

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from itertools import compress
+from operator import ge
 
 from snaptool.arguments import word_of
 from snaptool.embedded.found import Recovered
@@ -23,6 +23,7 @@ from snaptool.etcd import (
     Snapshot,
 )
 from snaptool.etcd.leaves import Leaves
+from snaptool.kube.cutting import count_labels, marks_of, number_labels
 from snaptool.kube.keys import parse_key
 from snaptool.operations.crypto import (
     Outcome,
@@ -215,9 +216,6 @@ class Plan:
 SEALED = (RESEAL, REBUILD)
 """The actions that seal a value again."""
 
-_PUTS = bytes((1, 0)) + bytes(254)
-"""From tombstones to the records that are none."""
-
 
 @dataclass(frozen=True, slots=True)
 class Way:
@@ -231,22 +229,50 @@ class Way:
     to_key: str
 
 
-def ways_of(swept: Sweep, workshop: Workshop, *, only_lost: bool) -> tuple[list[Way], array[int]]:
-    """Return the ways that values go, and for every record the number of its way."""
-    labels = swept.resource, swept.header, swept.outcome
-    known = {label: number for number, label in enumerate(dict.fromkeys(zip(*labels, strict=True)))}
-    numbers = array("I", map(known.__getitem__, zip(*labels, strict=True)))
-    ways = [
-        way(
-            swept.resources[resource],
-            swept.headers[header],
-            swept.outcomes[outcome],
-            workshop,
-            only_lost=only_lost,
-        )
-        for resource, header, outcome in known
-    ]
-    return ways, numbers
+class Ways:
+    """The ways that values go. `of`: by record, the number of its way in `ways`."""
+
+    def __init__(self, swept: Sweep, workshop: Workshop, *, only_lost: bool) -> None:
+        labels = memoryview(swept.resource), memoryview(swept.header), memoryview(swept.outcome)
+        self.of = array("I", bytes(4 * len(swept.resource)))
+        self._numbers = number_labels(*labels, memoryview(self.of))
+        self._swept, self._labels = swept, labels
+        self.ways = [
+            way(
+                swept.resources[resource],
+                swept.headers[header],
+                swept.outcomes[outcome],
+                workshop,
+                only_lost=only_lost,
+            )
+            for resource, header, outcome in self._numbers
+        ]
+
+    def actions(self) -> bytearray:
+        """Return the action of each record."""
+        action = bytearray(len(self.of))
+        marks_of(memoryview(self.of), memoryview(bytes(way.action for way in self.ways)), memoryview(action))
+        return action
+
+    def values(self, *, live: bool = False) -> list[int]:
+        """Count the values that go each way; `live`: current ones alone."""
+        total = [0] * len(self.ways)
+        for (*label, is_live), count in self._swept.counts.items():
+            total[self._numbers[label[0], label[1], label[2]]] += count if is_live or not live else 0
+        return total
+
+    def fates(self, gone: bytearray) -> Counter[tuple[int, int, int]]:
+        """Count the values of each way, those that are `gone` apart, and current ones: 1 for both."""
+        swept, fates = self._swept, Counter[tuple[int, int, int]]()
+        going: Mapping[tuple[int, int, int, int], int] = {}
+        if 1 in gone:
+            left_out = bytes(map(ge, swept.tombstone, gone))
+            going = count_labels(*self._labels, memoryview(swept.live), memoryview(left_out))
+        for label, count in swept.counts.items():
+            number, some = self._numbers[label[:3]], going.get(label, 0)
+            fates[number, 0, label[3]] += count - some
+            fates[number, 1, label[3]] += some
+        return fates
 
 
 def way(resource: Resource, header: Header, outcome: Outcome, workshop: Workshop, *, only_lost: bool) -> Way:
@@ -289,29 +315,20 @@ def _loses_its_key(way: Way) -> bool:
     return way.action == RESEAL and way.to_kind is Kind.IDENTITY
 
 
-def values_of_ways(swept: Sweep, ways: Sequence[Way], way_of: array[int], *, live: bool = False) -> list[int]:
-    """Count the values that go each way; `live`: current ones alone."""
-    counts = Counter(compress(way_of, swept.live if live else swept.tombstone.translate(_PUTS)))
-    return [counts[number] for number in range(len(ways))]
-
-
 def changes(
-    swept: Sweep,
-    ways: Sequence[Way],
-    way_of: array[int],
+    known: Ways,
     gone: bytearray,
     restored: Sequence[Restoration] = (),
 ) -> tuple[ValueChange, ...]:
     """Count values by where they came from and went to. `gone`: a byte for each record, 1 where it goes."""
-    puts = swept.tombstone.translate(_PUTS)
-    counts = Counter(compress(zip(way_of, gone, swept.live, strict=True), puts))
+    ways, counts = known.ways, known.fates(gone)
     rows: Counter[tuple[str, Kind | None, str, Kind | None, str | None, bool]] = Counter()
     for (number, deleted, live), count in counts.items():
         way = ways[number]
         to: tuple[Kind | None, str | None] = (None, None) if deleted else (way.to_kind, way.to_key)
         rows[way.resource.name, way.header.kind, _from_key(way), *to, bool(live)] += count
     for one in restored:
-        lost = ways[way_of[one.record]]
+        lost = ways[known.of[one.record]]
         before = (lost.resource.name, lost.header.kind, _from_key(lost))
         rows[*before, lost.to_kind, lost.to_key, True] -= 1
         rows[*before, one.to_kind, one.to_key, True] += 1

@@ -90,10 +90,16 @@ def test_headers_end_behind_the_fifth_colon_or_a_longer_known_name(way: ModuleTy
 
 @pytest.mark.parametrize("way", WAYS, ids=["as installed", "uncompiled"])
 @given(st.lists(st.tuples(*[st.integers(0, 3)] * 3, st.integers(0, 1), st.integers(0, 1)), max_size=30))
-def test_labels_are_counted_as_a_counter_counts_them(way: ModuleType, rows: list[tuple[int, ...]]) -> None:
+def test_labels_are_counted_and_numbered_as_dicts_do_it(way: ModuleType, rows: list[tuple[int, ...]]) -> None:
     if not rows:
         return
     resource, header, outcome, live, left_out = zip(*rows, strict=True)
     labels = memoryview(array("I", resource)), memoryview(array("H", header)), memoryview(array("H", outcome))
     found = way.count_labels(*labels, memoryview(bytes(live)), memoryview(bytes(left_out)))
     assert found == Counter(row[:4] for row in rows if not row[4])
+    numbers, marks = array("I", bytes(4 * len(rows))), bytearray(len(rows))
+    known = way.number_labels(*labels, memoryview(numbers))
+    assert [*known.items()] == [(label, number) for number, label in enumerate(dict.fromkeys(row[:3] for row in rows))]
+    assert numbers.tolist() == [known[row[:3]] for row in rows]
+    way.marks_of(memoryview(numbers), memoryview(bytes(3 * number % 7 for number in range(64))), memoryview(marks))
+    assert [*marks] == [3 * number % 7 for number in numbers]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from copy import copy
 from hashlib import blake2b
 
@@ -454,24 +454,6 @@ def stands_at(data: Bytes, at: cython.longlong, text: Bytes) -> cython.int:
         if data[at + offset] != text[offset]:
             return 0
     return 1
-
-
-def checksum(view: memoryview, leaves: Chunk, crc: int, crc32c: Callable[[memoryview, int], int]) -> int:
-    """Continue a CRC-32C with all keys and values of a chunk: one call for bytes that touch, mostly a leaf's."""
-    key_at: Numbers = leaves.key_at
-    value_at: Numbers = leaves.value_at
-    value_size: Numbers = leaves.value_size
-    rows: cython.longlong = leaves.records
-    row: cython.longlong
-    start: cython.longlong = 0
-    end: cython.longlong = 0
-    for row in range(rows):
-        if key_at[row] != end:
-            if end > start:
-                crc = crc32c(view[start:end], crc)
-            start = key_at[row]
-        end = value_at[row] + value_size[row]
-    return crc32c(view[start:end], crc) if end > start else crc
 
 
 # --- which record is the last of its key ----------------------------------------------------------------------------

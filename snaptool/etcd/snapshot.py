@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING
 
 from snaptool.bolt import Bucket, Chunk, Database, Walk
 from snaptool.errors import FormatError
-from snaptool.etcd.castagnoli import crc32c as crc32c_function
+from snaptool.etcd import castagnoli
 from snaptool.etcd.compaction import FINISHED, SCHEDULED
+from snaptool.etcd.comparing import HistoryHash, checksum
 from snaptool.etcd.generations import (
     CURRENT_SERVERS,
     HashKV,
@@ -33,7 +34,7 @@ from snaptool.etcd.generations import (
     Status,
 )
 from snaptool.etcd.problems import Report, refuse
-from snaptool.etcd.reading import TOMBSTONE, LiveIndex, RecordReader, Records, checksum, rows_among
+from snaptool.etcd.reading import TOMBSTONE, LiveIndex, RecordReader, Records, rows_among
 from snaptool.etcd.records import (
     AlarmMember,
     BadRecord,
@@ -530,12 +531,10 @@ class Snapshot:
             raise RevisionInFuture(f"revision {at} is beyond the store's revision {current}")
         if at > 0 and (at < compacted or (at == compacted and not generation.serves_compacted_revision)):
             raise RevisionCompacted(f"revision {at} is gone: the store was compacted at {compacted}")
-        from snaptool.etcd.comparing import HistoryHash  # noqa: PLC0415 - for those who hash
-
         at = at or current
         live = self.live(None if at == current else at) if live is None else live
         bucket, skips = self.bucket(b"key"), generation.keeps_tombstones
-        history = HistoryHash(self.view, crc32c_function(), live, (at, compacted), skips_tombstones=skips)
+        history = HistoryHash(self.view, castagnoli.crc32c(), live, (at, compacted), skips_tombstones=skips)
         if known is not None and all(known.page[:1]):  # the leaf of an inline bucket has no page
             known.hash(history, self.database)
         else:
@@ -563,7 +562,7 @@ class StatusHash:
     """
 
     def __init__(self, snapshot: Snapshot, walk: Walk | None = None) -> None:
-        self._crc32c = crc32c_function()
+        self._crc32c = castagnoli.crc32c(), castagnoli.address()
         self._snapshot = snapshot
         self._walk = snapshot.database.new_walk() if walk is None else walk
         self._buckets = list(snapshot.database.walk_buckets(self._walk).items())
@@ -574,7 +573,7 @@ class StatusHash:
         """Take the buckets up to the one named `key`, and its name."""
         while self._buckets:
             name, bucket = self._buckets.pop(0)
-            self._crc = self._crc32c(name, self._crc)
+            self._crc = self._crc32c[0](name, self._crc)
             if name == b"key":
                 return
             for leaves in bucket.leaves(self._walk):
@@ -587,7 +586,7 @@ class StatusHash:
 
     def add(self, leaves: Chunk) -> None:
         """Take the next leaves."""
-        self._crc = checksum(self._snapshot.view, leaves, self._crc, self._crc32c)
+        self._crc = checksum(leaves, self._snapshot.view, self._crc32c, self._crc)
 
     def join(self, known: Leaves) -> None:
         """Take all leaves by CRC-32C and size."""

@@ -124,6 +124,11 @@ class Source:
         return self._fd
 
     @property
+    def begin(self) -> int:
+        """Where in the file `buffer` begins."""
+        return self._begin
+
+    @property
     def image(self) -> Path | memoryview:
         """What a copy is made of: a path to the very file, whatever has become of its name, or the part of it."""
         if isinstance(self.buffer, memoryview):

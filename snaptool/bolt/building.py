@@ -13,6 +13,7 @@ whole tree is about 30 bytes for each page of one level. Source: docs/formats/bo
 
 from __future__ import annotations
 
+import os
 from array import array
 from collections.abc import Callable
 
@@ -23,6 +24,9 @@ try:
     import cython
 except ImportError:
     from snaptool.compiled import cython  # type: ignore[no-redef]
+
+if cython.compiled:
+    from cython.cimports.posix.unistd import pread  # type: ignore[import-untyped]
 
 if not cython.compiled:
     Bytes = memoryview
@@ -36,6 +40,7 @@ if not cython.compiled:
 BRANCH = cython.declare(cython.longlong, 1)
 LEAF = cython.declare(cython.longlong, 2)
 HEADER = cython.declare(cython.longlong, 16)
+OVERFLOW = cython.declare(cython.longlong, 12)
 ELEMENT = cython.declare(cython.longlong, 16)
 MOST_ELEMENTS = cython.declare(cython.longlong, 65534)  # writers of bolt panic at 0xFFFF
 MOST_VALUE = cython.declare(cython.longlong, (1 << 31) - 2)
@@ -556,8 +561,8 @@ class Builder:
         first: cython.longlong = 0
         last: cython.longlong
         size: cython.longlong
-        self.ids, self.key_ends = _numbers(len(ids)), _numbers(len(ends))
-        self.keys_view = memoryview(bytearray(len(keys)))
+        self.ids, self.key_ends = _numbers(1024), _numbers(1024)
+        self.keys_view = memoryview(bytearray(1 << 16))
         self.keys = self.keys_view
         self.pages = 0
         while first < pages:
@@ -623,6 +628,35 @@ def varint_size(number: cython.longlong) -> cython.longlong:
         number >>= 7
         size += 1
     return size
+
+
+def spans_of(pages: Numbers, used: Bytes, descriptor: int, begin: int, page_size: int, spans: Numbers) -> None:
+    """Set how many pages each of some pages spans, in a file whose database begins at an offset, without mapping them.
+
+    `used`: by page, and for the one behind the last, 1 where a page of a tree begins: where the next one does, the span
+    is known. What cannot be read is taken for one page.
+    """
+    index: cython.Py_ssize_t
+    page: cython.longlong
+    at: cython.longlong
+    overflow: cython.longlong
+    start: cython.longlong = begin
+    size: cython.longlong = page_size
+    file: cython.int = descriptor
+    room: Marks = memoryview(bytearray(4))
+    for index in range(len(pages)):
+        page, spans[index] = pages[index], 1
+        if used[page + 1]:
+            continue
+        at, overflow = start + page * size + OVERFLOW, 0
+        if cython.compiled:
+            with cython.nogil:
+                if pread(file, cython.address(room[0]), 4, at) == 4:
+                    overflow = u32(room, 0)
+        elif len(found := os.pread(file, 4, at)) == 4:
+            overflow = int.from_bytes(found, "little")
+        while spans[index] <= overflow and not used[page + spans[index]]:
+            spans[index] += 1
 
 
 def grown(view: memoryview, size: int) -> memoryview:

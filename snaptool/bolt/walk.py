@@ -147,9 +147,11 @@ class Walk:
     # Leaves that are named one by one, in no tree, and which of them is next.
     named: Numbers
     named_next: cython.Py_ssize_t
-    # Pages from `known` up to `known_end` are leaves that are known already; the key under which the last one stands.
+    # Pages from `known` up to `known_end`, at that depth and below, are leaves that are known already; the key under
+    # which the last one stands.
     known: cython.longlong
     known_end: cython.longlong
+    known_depth: cython.Py_ssize_t
     under_at: cython.longlong
     under_size: cython.longlong
     skimming: cython.bint
@@ -163,7 +165,9 @@ class Walk:
         self.reached = memoryview(self.marks)
         self.report = report
         self.record_flags = self.ready = self.ready_end = self.holder = self.image_size = 0
-        self.line_next = self.line_end = self.known = self.known_end = self.under_at = self.under_size = 0
+        self.line_next = self.line_end = self.known = self.known_end = self.known_depth = self.under_at = (
+            self.under_size
+        ) = 0
         self.named, self.named_next = numbers(0), 0
         self.image_at = self.depth = -1
         self.skimming = False
@@ -214,6 +218,21 @@ class Walk:
         self.known, self.known_end = first, end
         self.marks[first:end] = b"\1" * (end - first)
         self.seen += end - first
+
+    def assume_leaves(self, depth: int) -> None:
+        """Take all pages that many levels below the root for leaves without a look at them, as `set_known` does.
+
+        They do not count as reached.
+        """
+        self.known, self.known_end, self.known_depth = 0, self.pages, depth
+
+    @cython.cfunc
+    @cython.inline
+    @cython.nogil
+    @cython.exceptval(-1, check=False)
+    def is_known(self, page: cython.longlong, depth: cython.Py_ssize_t) -> cython.int:
+        """Is it a leaf that nobody has to look at?"""
+        return self.known <= page < self.known_end and self.known_depth <= depth < DEEPEST
 
     def to_last_leaf(self) -> None:
         """Pass over all leaves but the last one. Raises CorruptPage for what is wrong on the way to that."""
@@ -475,7 +494,7 @@ class Walk:
             index, sibling = index + 1, sibling + ELEMENT
         key_at: cython.longlong = element + u32(self.data, element)
         child: cython.longlong = u64(self.data, element + 8)
-        if self.known <= child < self.known_end and depth + 1 < DEEPEST:
+        if self.is_known(child, depth + 1):
             self.under_at, self.under_size = key_at, u32(self.data, element + 4)
             self.depth = depth + 1
             self.page[self.depth] = child
@@ -500,7 +519,7 @@ class Walk:
                 self.complain(self.line_next, WRONG_FLAGS, u16(self.data, base + 8))
             self.line_next += u32(self.data, base + 12) + 1
         while self.depth >= 0 and self.image_at < 0:
-            if self.known <= self.page[self.depth] < self.known_end:
+            if self.is_known(self.page[self.depth], self.depth):
                 return 1
             base = self.page[self.depth] * self.page_size
             if u16(self.data, base + 8) == LEAF:
@@ -599,7 +618,7 @@ class Walk:
             while leaves < room and self.to_leaf():
                 leaf_page[leaves] = self.page[self.depth]
                 leaf_start[leaves] = leaves
-                if self.known <= self.page[self.depth] < self.known_end:
+                if self.is_known(self.page[self.depth], self.depth):
                     key_at[leaves], key_size[leaves], leaf_span[leaves] = self.under_at, self.under_size, 0
                     leaves += 1
                     self.depth -= 1

@@ -13,7 +13,8 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 
-from snaptool.bolt import Bucket, BucketWriter, Chunk, Database, DatabaseWriter, Sink
+from snaptool.bolt import Bucket, BucketWriter, Chunk, DatabaseWriter, Sink
+from snaptool.bolt.building import spans_of
 from snaptool.bolt.layout import Meta
 from snaptool.bolt.writer import BLOCK_SIZE, Exchange
 from snaptool.errors import FormatError
@@ -37,6 +38,7 @@ from snaptool.operations.crypto import (
 )
 from snaptool.operations.labels import Labels
 from snaptool.operations.older import OlderValues
+from snaptool.operations.opening import OpenedSnapshot
 from snaptool.operations.pieces import Looked, Part, Pieces
 from snaptool.operations.plan import (
     COPY,
@@ -215,20 +217,37 @@ def _forecast(job: Job) -> Meta | None:
             for key, value in _edited(name, bucket, edits):
                 out.put(key, value)
         elif job.passing is not None:
-            _measure_copy(out, bucket, database)
+            _measure_copy(out, bucket, job.opened)
         else:
             _measure(out, job, growths)
     return writer.finish()
 
 
-def _measure_copy(out: BucketWriter, bucket: Bucket | None, database: Database) -> None:
-    """Allot pages to all leaves of a bucket as if they were tidy."""
+def _measure_copy(out: BucketWriter, bucket: Bucket | None, opened: OpenedSnapshot) -> None:
+    """Allot pages to all leaves of a bucket as if they were tidy, and all as deep in the tree as the first one.
+
+    Few are looked at, and none is mapped: a leaf has one page where the next page is another one of the tree.
+    """
     if bucket is None or not bucket.root:
         return
     walk, chunk = bucket.new_walk(), Chunk(_MANY, 0)
-    while walk.skim(chunk):
+    walk.to_key(b"")
+    depth = len(walk.path()) - 1
+    if depth == 0 and walk.skim(chunk):
         out.measure_carried(chunk)
-        database.let_go()
+        return
+    first, second = bucket.new_walk(), bucket.new_walk()
+    for walk in first, second:
+        walk.assume_leaves(depth)
+    used, page_size = first.reached_pages(), opened.snapshot.database.page_size
+    while first.skim(chunk):
+        for page in chunk.leaf_page[: chunk.leaves]:
+            used[page] = 1
+    used = used + b"\1"  # the end of the file
+    while second.skim(chunk):
+        pages, source = chunk.leaf_page[: chunk.leaves], opened.source
+        spans_of(pages, memoryview(used), source.fileno(), source.begin, page_size, chunk.leaf_span)
+        out.measure_carried(chunk)
 
 
 def _measure(out: BucketWriter, job: Job, growths: Sequence[tuple[int, int] | None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from array import array
 from collections import Counter
@@ -15,7 +16,7 @@ from crc32c import crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snaptool.bolt import Chunk, building, walk
+from snaptool.bolt import Chunk, Database, building, walk
 from snaptool.bolt.building import Piece
 from snaptool.errors import SnaptoolError
 from snaptool.etcd import Records, Snapshot, castagnoli, comparing, reading
@@ -200,6 +201,55 @@ def test_leaves_are_tidy_and_untouched_and_have_the_sums_that_the_model_says(see
                 assert sizes.tolist() == [len(text) for text in texts]
             engine.comparing.untouched(chunk, action, marks)
             assert marks.tolist() == left
+
+
+@settings(max_examples=60, deadline=None)
+@given(seeds)
+def test_leaves_are_found_and_measured_without_a_look_at_them(seed: int) -> None:
+    rng = random.Random(seed)
+    data, page_size = random_file(rng)
+    database = Database(data)
+    bucket = database.buckets()[b"key"]
+    if not bucket.root:
+        return
+    chunk = Chunk(rng.choice((1, 3, 8192)), 0)
+    found: list[tuple[int, int]] = []
+    walk_ = bucket.new_walk()
+    while walk_.skim(chunk):
+        found += zip(chunk.leaf_page[: chunk.leaves], chunk.leaf_span[: chunk.leaves], strict=True)
+    descriptor = os.memfd_create("source")
+    try:
+        os.write(descriptor, b"x" * 7 + data)
+        for engine in ENGINES:
+            way = engine.walk.Walk(database.view, page_size, database.high_water_mark)
+            bucket.begin(way)
+            way.to_key(b"")
+            depth = len(way.path()) - 1
+            if depth == 0:
+                continue
+            way = engine.walk.Walk(database.view, page_size, database.high_water_mark)
+            bucket.begin(way)
+            way.assume_leaves(depth)
+            used = bytearray(database.high_water_mark) + b"\1"
+            pages: list[int] = []
+            while way.skim(chunk):
+                pages += chunk.leaf_page[: chunk.leaves]
+            assert pages == [page for page, _ in found]
+            for page in pages:
+                used[page] = rng.random() < 0.7
+            for builder in (building, uncompiled(building)):
+                spans = words(len(pages))
+                builder.spans_of(memoryview(array("q", pages)), memoryview(used), descriptor, 7, page_size, spans)
+                assert spans.tolist() == [span for _, span in found]
+                far = 1 + len(data)  # nothing can be read there
+                builder.spans_of(memoryview(array("q", pages)), memoryview(used), descriptor, far, page_size, spans)
+                assert spans.tolist() == [1] * len(pages)
+                os.pwrite(descriptor, b"\xff" * 4, 7 + pages[-1] * page_size + 12)
+                builder.spans_of(memoryview(array("q", pages)), memoryview(used), descriptor, 7, page_size, spans)
+                assert spans[-1] == used.find(1, pages[-1] + 1) - pages[-1]
+                os.pwrite(descriptor, data[pages[-1] * page_size + 12 :][:4], 7 + pages[-1] * page_size + 12)
+    finally:
+        os.close(descriptor)
 
 
 def changed(rng: random.Random, stored: bytes) -> bytes:

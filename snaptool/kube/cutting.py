@@ -32,7 +32,7 @@ if not cython.compiled:
 
 SLASH = cython.declare(cython.int, 47)
 COLON = cython.declare(cython.int, 58)
-LONGEST = 4096
+LONGEST = cython.declare(cython.longlong, 4096)
 """Bytes of a key behind its prefix, and of a value, that are looked at: a hostile one may be anything."""
 COLONS = cython.declare(cython.int, 5)  # k8s:enc:PROVIDER:VERSION:NAME:
 MAGIC = cython.declare(bytes, b"k8s\x00\n")
@@ -107,7 +107,10 @@ class Texts:
                 return number
         return -1
 
-    def length(self, number: cython.Py_ssize_t) -> int:
+    @cython.cfunc
+    @cython.inline
+    @cython.exceptval(-1, check=False)
+    def length(self, number: cython.Py_ssize_t) -> cython.longlong:
         """Return the size of a text."""
         return self.border[number + 1] - self.border[number]
 
@@ -433,6 +436,16 @@ def narrowed(numbers: Numbers) -> bytes:
     for index in range(len(numbers)):
         if numbers[index] > 0:
             found[index] = cython.cast(cython.uint, numbers[index])
+    return bytes(room)
+
+
+def shortened(numbers: Numbers) -> bytes:
+    """Return numbers in 16 bits each."""
+    index: cython.Py_ssize_t
+    room = memoryview(array("H", bytes(2 * len(numbers))))
+    found: Column = room
+    for index in range(len(numbers)):
+        found[index] = cython.cast(cython.ushort, numbers[index])
     return bytes(room)
 
 

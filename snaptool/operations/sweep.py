@@ -16,7 +16,7 @@ from typing import Protocol
 
 from snaptool.bolt import Walk, numbers
 from snaptool.etcd import REPEATED_VALUE, TOMBSTONE, Records, Revision, Snapshot
-from snaptool.kube.cutting import count_labels, narrowed, put_at, renumber
+from snaptool.kube.cutting import count_labels, narrowed, put_at, renumber, shortened
 from snaptool.kube.undecodable import ExpectedType
 from snaptool.operations.crypto import Batch, OpenedBatch, Outcome, Workshop
 from snaptool.operations.judging import NOTHING_DEFINED, Depth, Doubts, expected_of, is_listed
@@ -258,7 +258,7 @@ class _Notes:
         encrypted = self._labels.add(records)
         resource, flags = self._labels.resource, bytes(records.flags[: len(records)])
         self._resource.frombytes(narrowed(resource))
-        self._header.extend(self._labels.header)
+        self._header.frombytes(shortened(self._labels.header))
         self._tombstone += flags.translate(_IS_TOMBSTONE)
         if any(flag & REPEATED_VALUE for flag in set(flags)):
             self._repeated.extend(records.first_record + row for row, flag in enumerate(flags) if flag & REPEATED_VALUE)
@@ -285,7 +285,7 @@ class _Notes:
                 self._refused.add(number)
         found = numbers(len(records))
         renumber(resource, memoryview(self._plain_outcome), len(records), found)
-        self._outcome.extend(found)
+        self._outcome.frombytes(shortened(found))
         for row in encrypted:
             self._outcome[first + row] = NOT_OPENED
         deleted = self._tombstone.find(1, first)

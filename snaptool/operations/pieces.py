@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from snaptool.bolt import Chunk
 from snaptool.bolt.building import Piece
 from snaptool.bolt.reader import LET_GO
+from snaptool.bolt.walk import CHUNK_RECORDS, CHUNK_SIZE
 from snaptool.etcd import RecordReader, Records, refuse
 from snaptool.etcd.comparing import looked_into, number_rows, rows_of_leaves, untouched
 from snaptool.kube.cutting import rows_of, widened
@@ -21,6 +22,9 @@ from snaptool.operations.judging import Depth
 from snaptool.operations.plan import SEALED, Job
 from snaptool.providers.values import gathered, words
 from snaptool.sources import source_changed
+
+OPENED = 2 * CHUNK_RECORDS, 2 * CHUNK_SIZE
+"""Records, and bytes of pages, after which a chunk ends whose values are opened; measured."""
 
 _MOST = 512
 """Leaves of a piece: what is handed over at once."""
@@ -120,7 +124,7 @@ class Pieces:
         whole = memoryview(bytearray(len(leaves)))
         columns = memoryview(leaves.records), memoryview(leaves.tidy)
         chosen, starts = looked_into(*columns, action, memoryview(self._watched), whole)
-        walk, chunk = self._snapshot.database.new_walk(), Chunk()
+        walk, chunk = self._snapshot.database.new_walk(), Chunk(*OPENED)
         records, reader = Records(self.view, chunk), RecordReader(self.view)
         walk.begin_named(gathered(chosen, memoryview(leaves.page)))
         done = leaf = 0

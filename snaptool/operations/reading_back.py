@@ -37,7 +37,7 @@ from snaptool.operations.crypto import (
     outcome_of,
     plaintext_digest,
 )
-from snaptool.operations.pieces import Looked, Part, Pieces
+from snaptool.operations.pieces import OPENED, Looked, Part, Pieces
 from snaptool.operations.plan import DROP, REPLACE, SEALED, Job
 from snaptool.operations.written import (
     ReadBackFailed,
@@ -285,7 +285,8 @@ class Follower:
 
     def _run(self) -> None:
         try:
-            chunk, size = Chunk(), self._page_size
+            # Values are opened many at once; what is only compared stays in the cache.
+            chunk, size = Chunk() if self._job.passing is not None else Chunk(*OPENED), self._page_size
             while not self._stopped and self._page != self._end:
                 # In this order: what is written once the end is known may be something else.
                 written = self._draft.wait_written(self._page * size + _WINDOW, seconds=0.2) // size

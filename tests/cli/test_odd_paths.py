@@ -62,7 +62,14 @@ def odd(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 
 @pytest.mark.parametrize("odd", KINDS, indirect=True)
 @pytest.mark.parametrize("option", OPTIONS)
-def test_an_odd_path_is_a_named_error_and_stays_what_it_is(snaptool: Snaptool, odd: Path, option: str) -> None:
+def test_an_odd_path_is_a_named_error_and_stays_what_it_is(
+    snaptool: Snaptool,
+    odd: Path,
+    option: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path_factory.mktemp("here"))  # where an audit keeps its results
     before = odd.lstat()
     new = snaptool.folder / "new"
     words = [str(word).replace("{odd}", str(odd)).replace("{new}", str(new)) for word in OPTIONS[option]]

@@ -69,6 +69,7 @@ from snaptool.operations.written import (
 )
 from snaptool.providers.values import Sealed as SealedValues
 from snaptool.providers.values import words
+from snaptool.sources import SourceChanged
 
 
 class DirectEngine:
@@ -110,7 +111,7 @@ class DirectEngine:
             report = _read_back(draft, writer, follower)
         except (FormatError, ReadBackFailed) as error:
             job.opened.source.check_unchanged()  # the file was held against a source that is no longer there
-            if isinstance(error, ReadBackFailed) or writer.is_reading:
+            if isinstance(error, ReadBackFailed | SourceChanged) or writer.is_reading:
                 raise
             # It is not the input that is damaged.
             raise ReadBackFailed(f"the written file is broken: {error}") from error

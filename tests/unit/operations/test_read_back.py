@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,6 +32,7 @@ from snaptool.operations.pieces import Part
 from snaptool.operations.plan import COPY, DROP, REBUILD, REPLACE, RESEAL, RewriteRequest, Undecryptable
 from snaptool.operations.rewrite import RewriteReport, rewrite
 from snaptool.operations.written import FileReport, ReadBackFailed
+from snaptool.sources import Source, SourceChanged
 from tests.support.cli import Snaptool
 from tests.support.history import make_snapshot
 from tests.support.snapshots import NEW_SECRET, config
@@ -758,6 +760,38 @@ def test_trailer_is_that_of_the_bytes_that_were_meant(tmp_path: Path, monkeypatc
     with open_snapshot(tmp_path / "source.db") as opened:
         rewrite(opened, tmp_path / "new.db", PLANNED["copy"])
     assert Snapshot((tmp_path / "new.db").read_bytes()).check_trailer() is Trailer.WRONG
+
+
+@pytest.mark.parametrize("followed", [False, True], ids=["afterwards", "following"])
+@pytest.mark.parametrize("carried", [False, True], ids=["taken apart", "carried"])
+def test_leaf_that_changes_between_the_passes_is_found_without_the_times_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, carried: bool, followed: bool
+) -> None:
+    source = tmp_path / "source.db"
+    source.write_bytes(planned_source())
+    original = direct._Writer.write
+    changed: list[int] = []
+
+    def write(writer: _Writer, *args: Any) -> None:
+        for records in Snapshot(source.read_bytes()).chunks():
+            leaves, action = records.leaves, writer.job.plan.action
+            for leaf in range(leaves.leaves):
+                rows = range(leaves.leaf_start[leaf], leaves.leaf_start[leaf + 1])
+                stays = [row for row in rows if not action[records.first_record + row]]
+                if stays and writer.job.leaves.tidy[leaf] and (len(stays) == len(rows)) == carried and not changed:
+                    changed.append(records.key_at[stays[0]])
+        with source.open("r+b") as file:
+            file.seek(changed[0])
+            file.write(b"?")
+        original(writer, *args)
+
+    monkeypatch.setattr(direct._Writer, "write", write)
+    monkeypatch.setattr(Source, "check_unchanged", lambda _: None)
+    monkeypatch.setattr(direct, "FOLLOWED_FROM", 0 if followed else 1 << 40)
+    with pytest.raises(SourceChanged), open_snapshot(source) as opened:
+        rewrite(opened, tmp_path / "new.db", PLANNED["rewrite"])
+    assert changed
+    assert not (tmp_path / "new.db").exists()
 
 
 def test_disk_that_fails_under_the_reader_ends_the_wait_for_him(

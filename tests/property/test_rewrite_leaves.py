@@ -32,6 +32,7 @@ from snaptool.operations.plan import RewriteRequest, Undecryptable
 from snaptool.operations.rewrite import RewriteReport, rewrite
 from snaptool.operations.written import FileReport
 from snaptool.providers.keyring import GroupResource, Keyring
+from snaptool.providers.values import Values, same_plaintexts
 from tests.support.bolt import branch, database_of, leaf, model_contents, rooted, with_trailer
 from tests.unit.operations.builders import OBJECT, keyring, seal_cbc
 
@@ -145,7 +146,15 @@ def check_rewrite(seed: int) -> None:
         undecryptable=undecryptable,
         randomness=SeededRandomness(b"leaves"),
     )
+    opened_twice = 0
+
+    def counting(old: Values, rows: memoryview, new: Values, others: memoryview) -> int:
+        nonlocal opened_twice
+        opened_twice += len(rows)
+        return same_plaintexts(old, rows, new, others)
+
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading_back, "same_plaintexts", counting)
         patch.setattr(reading_back, "Chunk", lambda *_: Chunk(of_target))
         patch.setattr(snapshot, "Chunk", lambda: Chunk(of_source))
         patch.setattr(pieces, "Chunk", lambda *sizes: Chunk(of_source if len(sizes) > 1 else 0))
@@ -155,6 +164,7 @@ def check_rewrite(seed: int) -> None:
         source.write_bytes(source_of(rng, records))
         assert [*model_contents(source.read_bytes(), 1024)[b"key"]] == records
         report, written = in_both_orders(source, request, patch)
+        assert opened_twice == 2 * len(plaintexts), "every value is opened in both files, in each order"
         copied, copy = in_both_orders(source, RewriteRequest(reading=None, writing=Keyring(())), patch)
     assert copied.verified
     assert list(check(copy)) == []

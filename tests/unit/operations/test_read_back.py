@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from snaptool import wire
-from snaptool.bolt import Bucket, Database, TxId, check
+from snaptool.bolt import Bucket, BucketWriter, Database, TxId, check
 from snaptool.bolt.layout import PageFlag, decode_meta, encode_meta
 from snaptool.errors import FormatError, OutputError
 from snaptool.etcd import KeyValue, Revision, Snapshot, Trailer, encode_key_value, encode_revision_key
@@ -32,6 +32,7 @@ from snaptool.operations.pieces import Part
 from snaptool.operations.plan import COPY, DROP, REBUILD, REPLACE, RESEAL, RewriteRequest, Undecryptable
 from snaptool.operations.rewrite import RewriteReport, rewrite
 from snaptool.operations.written import FileReport, ReadBackFailed
+from snaptool.providers.values import Sealed
 from snaptool.sources import Source, SourceChanged
 from tests.support.cli import Snaptool
 from tests.support.history import make_snapshot
@@ -41,13 +42,13 @@ from tests.unit.operations.builders import OBJECT, keyring, seal_cbc
 PAGE = 1024
 OLD, NEW, LOST = bytes(range(32)), bytes(range(32, 64)), bytes(range(64, 96))
 READING, WRITING = keyring("aescbc", ("old", OLD)), keyring("secretbox", ("new", NEW))
-SEALED, TWICE, LONG = {13, 25, 26}, 27, 30
+SEALED, LEASED, TWICE, LONG = {13, 25, 26}, 26, 27, 30
 
 Record = tuple[bytes, bytes]
 
 
-def put(main: int, key: bytes, value: bytes) -> Record:
-    record = KeyValue(key=key, create_revision=main, mod_revision=main, version=1, value=value)
+def put(main: int, key: bytes, value: bytes, lease: int = 0) -> Record:
+    record = KeyValue(key=key, create_revision=main, mod_revision=main, version=1, value=value, lease=lease)
     return encode_revision_key(Revision(main, 0)), encode_key_value(record)
 
 
@@ -57,7 +58,8 @@ def source_records(*, drops: bool) -> list[Record]:
     for main in range(2, 42):
         key = b"/registry/secrets/ns/%d" % main
         if main in SEALED:
-            records.append(put(main, key, seal_cbc("old", OLD, OBJECT % (b"%d" % main * 40))))
+            lease = 77 if main == LEASED else 0
+            records.append(put(main, key, seal_cbc("old", OLD, OBJECT % (b"%d" % main * 40)), lease))
         elif main == TWICE:
             first, second = (seal_cbc("old", OLD, OBJECT % text) for text in (b"does not count", b"counts"))
             revision, stored = put(main, key, first)
@@ -357,6 +359,21 @@ def key_of_a_sealed_record(image: Image) -> None:
     image.flip(key + 16)
 
 
+def lease_of_a_sealed_record(image: Image) -> None:
+    """It stands behind the value."""
+    *_, end = image.record(*image.find(LEASED))
+    image.flip(end - 1)
+
+
+def lease_cut_off_a_sealed_record(image: Image) -> None:
+    page, number = image.find(LEASED)
+    (at, *_, end), last = image.record(page, number), image.content_end(page)
+    image.data[end - 2 : last] = image.data[end:last] + bytes(2)
+    image.add(at + 12, -2)
+    for later in range(number + 1, image.header(page)[2]):
+        image.add(image.element(page, later) + 4, -2)
+
+
 def version_of_a_record_with_two_values(image: Image) -> None:
     _, _, value, end = image.record(*image.find(TWICE))
     image.data[image.data.index(b"\x20\x01", value, end) + 1] = 2
@@ -544,6 +561,8 @@ DAMAGES = [
     sealed_values_of_two_records,
     version_of_a_sealed_record,
     key_of_a_sealed_record,
+    lease_of_a_sealed_record,
+    lease_cut_off_a_sealed_record,
     version_of_a_record_with_two_values,
     revision_of_a_record_with_two_values,
     key_in_a_branch,
@@ -702,7 +721,7 @@ class OnItsWay:
         self.size = max(self.size, offset + len(changed))
         return self._write(descriptor, changed, offset)
 
-    def check(self, folder: Path, request: RewriteRequest, places: Callable[[int], Iterable[int]]) -> None:
+    def check(self, folder: Path, request: RewriteRequest, places: Callable[[bytes], Iterable[int]]) -> None:
         """No changed byte gets a name, wherever it is; and nothing is changed where none is."""
         (folder / "source.db").write_bytes(planned_source())
 
@@ -715,7 +734,7 @@ class OnItsWay:
         written = (folder / "new.db").read_bytes()
         (folder / "new.db").unlink()
         assert written[-32:] == sha256(written[:-32]).digest()
-        for place in places(self.size - 32):
+        for place in places(written[:-32]):
             self.place, self.flip = place, 1 << place % 8
             with pytest.raises(ReadBackFailed):  # and not an error of the source, which is read meanwhile
                 run()
@@ -733,9 +752,16 @@ def test_no_byte_that_changes_on_its_way_gets_a_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request_: RewriteRequest
 ) -> None:
     rng = random.Random(7)
-    OnItsWay(monkeypatch).check(
-        tmp_path, request_, lambda size: [*rng.sample(range(size), 40), 0, 20, PAGE + 70, size - 1]
-    )
+
+    def places(written: bytes) -> list[int]:
+        image = Image(planned_source(), written)
+        ends = [image.content_end(page) for page in image.leaves]
+        # The last byte of the last record of each leaf, and what is behind it.
+        edges = [*(end - 1 for end in ends), *(end for end in ends if end % PAGE)]
+        size = len(written)
+        return [*rng.sample(range(size), 40), *edges, 0, 20, PAGE + 70, size - 1]
+
+    OnItsWay(monkeypatch).check(tmp_path, request_, places)
 
 
 @pytest.mark.soak
@@ -743,7 +769,59 @@ def test_no_byte_that_changes_on_its_way_gets_a_name(
 def test_no_byte_that_changes_on_its_way_gets_a_name_at_ten_thousand_places(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request_: RewriteRequest
 ) -> None:
-    OnItsWay(monkeypatch).check(tmp_path, request_, lambda size: range(size % 11, size, 11))
+    OnItsWay(monkeypatch).check(tmp_path, request_, lambda written: range(len(written) % 11, len(written), 11))
+
+
+def test_where_the_value_of_a_record_begins_is_compared_where_no_record_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy packs an untidy leaf again: as far as its checksums know, keys and values are one text."""
+    source = Image(b"", planned_source()[:-32])
+    for page in source.leaves:
+        if (end := source.content_end(page)) % PAGE:
+            source.data[end] = 1
+    (tmp_path / "source.db").write_bytes(source.data + sha256(source.data).digest())
+    original = Draft.start_syncing
+
+    def start_syncing(draft: Draft) -> None:
+        draft.flush()
+        written = Image(b"", draft.read(0, draft.size))
+        border_in_a_copied_record(written)
+        os.pwrite(draft._fd, bytes(written.data), 0)
+        original(draft)
+
+    with open_snapshot(tmp_path / "source.db") as opened:
+        assert rewrite(opened, tmp_path / "new.db", PLANNED["copy"]).verified
+        monkeypatch.setattr(Draft, "start_syncing", start_syncing)
+        with pytest.raises(ReadBackFailed, match="bytes that the request does not change"):
+            rewrite(opened, tmp_path / "again.db", PLANNED["copy"])
+    assert not (tmp_path / "again.db").exists()
+
+
+@pytest.mark.parametrize("followed", [False, True], ids=["afterwards", "following"])
+@pytest.mark.parametrize("request_", PLANNED.values(), ids=PLANNED)
+def test_leaf_that_was_not_written_is_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request_: RewriteRequest, *, followed: bool
+) -> None:
+    """The last one, which is carried over: without it, the file is as whole as with it."""
+    (tmp_path / "source.db").write_bytes(planned_source())
+    last = Image(b"", planned_source()).leaves[-1]
+    original, dropped = _Writer._write_piece, []
+
+    def write_piece(writer: _Writer, out: BucketWriter, view: memoryview, part: Part, sealed: Sealed) -> None:
+        if part.page[-1] == last:
+            assert part.whole[-1]
+            dropped.append(part)
+            rows = part.first[:-1], part.last[:-1]
+            part = Part(part.page[:-1], part.span[:-1], part.whole[:-1], rows, part.looked, part.crcs[:-1])
+        original(writer, out, view, part, sealed)
+
+    monkeypatch.setattr(_Writer, "_write_piece", write_piece)
+    monkeypatch.setattr(direct, "FOLLOWED_FROM", 0 if followed else 1 << 40)
+    with open_snapshot(tmp_path / "source.db") as opened, pytest.raises(ReadBackFailed, match="records"):
+        rewrite(opened, tmp_path / "new.db", request_)
+    assert dropped
+    assert not (tmp_path / "new.db").exists()
 
 
 def test_trailer_is_that_of_the_bytes_that_were_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

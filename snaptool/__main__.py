@@ -10,9 +10,11 @@ _TURN = 0.0002
 
 def main() -> None:
     """Run the command line. Signals wait until there is somebody to answer them."""
-    from snaptool import hashing, signals  # noqa: PLC0415 - the first of all
+    from snaptool import signals  # noqa: PLC0415 - the first of all
 
     signals.block()
+    from snaptool import hashing  # noqa: PLC0415 - compiled: an interrupt while it is loaded is a crash
+
     sys.setswitchinterval(_TURN)
     hashing.begin_early(sys.argv[1:])
     from snaptool.cli import main as cli_main  # noqa: PLC0415

@@ -168,3 +168,26 @@ except signals.Interrupted:
     os._exit(0)
 """
     assert ran(tmp_path, program) == (0, ["raised"], True)
+
+
+def test_signals_wait_before_anything_else_is_imported() -> None:
+    """Python's own answer to SIGINT is an exception, which in a compiled module that is being loaded is a crash."""
+    program = """
+import os, signal, sys
+first = {}
+def hook(event, arguments):
+    if event == "import" and arguments[0].startswith("snaptool.") and arguments[0] != "snaptool.__main__":
+        waits = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        first.setdefault(arguments[0], waits)
+sys.addaudithook(hook)
+sys.argv = ["snaptool", "--version"]
+from snaptool.__main__ import main
+try:
+    main()
+finally:
+    os.write(2, repr([*first.items()][:3]).encode())
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, timeout=60, check=False, text=True
+    )
+    assert ended.stderr == repr([("snaptool.signals", False), ("snaptool.hashing", True), ("snaptool.cli", True)])

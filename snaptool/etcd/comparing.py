@@ -5,7 +5,8 @@ A leaf is tidy when it has records, and holds nothing but them: back to back beh
 zeros up to the end of its pages. Records are compared byte by byte: whole, or all around the value of their KeyValue.
 The CRC-32C of two texts follows from theirs and the size of the second: so a leaf whose sum is known is not read again.
 
-Knows Chunk and Records; knows nothing of what values mean.
+Knows Chunk and Records; knows nothing of what values mean. One long module, where two would do: each that is compiled
+costs whoever installs another eight seconds of compiling.
 """
 
 from __future__ import annotations
